@@ -1,0 +1,20 @@
+"""Answer Video-Bench with LLaVA-NeXT-Video on an Ascend NPU.
+
+python run_npu.py --model_path LLaVA-NeXT-Video-7B-hf --Eval_QA_root egs/Video-Bench/ \
+    --image_or_video_path egs/VideoBench/Eval_video/sampling_data --chat_conversation_output_folder Chat_results
+"""
+
+import sys
+from collections.abc import Sequence
+
+from videobench.errors import run_script
+from videobench.options import parse_args
+from videobench.runner import run
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run(parse_args(argv, device="npu"))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

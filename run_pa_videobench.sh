@@ -1,0 +1,48 @@
+#!/usr/bin/env bash
+# Answers Video-Bench on Ascend NPUs: sets the environment, then starts one process per visible card.
+# Every variable is set only where the caller has not set it.
+set -eu
+
+usage() {
+    cat >&2 <<EOF
+usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conversation_output_folder
+                                 [max_batch_size [max_input_length [max_output_length]]] [--flag value ...]
+
+  weight_path                      checkpoint, e.g. LLaVA-NeXT-Video-7B-hf
+  video_path                       folder of one data set, e.g. egs/VideoBench/Eval_video/sampling_data
+  eval_qa_root                     folder that holds Eval_QA/, e.g. egs/Video-Bench/
+  chat_conversation_output_folder  folder for the results, e.g. ./Chat_results
+  further flags                    those of run_npu.py (python run_npu.py --help)
+EOF
+    exit 2
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/launch.sh"
+[ $# -ge 4 ] || usage
+split_arguments 4 "$@" || usage
+[ ${#positional[@]} -le 7 ] || usage
+
+# The cards of this machine that may be used, and the port on which the processes meet (20000 to 20050).
+export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-0,1,2,3,4,5,6,7}"
+export MASTER_PORT="${MASTER_PORT:-20030}"
+
+# Read by torch_npu and CANN.
+export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"      # operators are queued by a thread of their own
+export INF_NAN_MODE_ENABLE="${INF_NAN_MODE_ENABLE:-0}"  # 0: an overflow saturates, 1: it becomes infinity or NaN
+
+# Read by the ATB runtime of MindIE only; kept so that both runtimes see one environment.
+export ATB_LAYER_INTERNAL_TENSOR_REUSE="${ATB_LAYER_INTERNAL_TENSOR_REUSE:-1}"
+export ATB_OPERATION_EXECUTE_ASYNC="${ATB_OPERATION_EXECUTE_ASYNC:-1}"
+export ATB_CONVERT_NCHW_TO_ND="${ATB_CONVERT_NCHW_TO_ND:-1}"
+export ATB_WORKSPACE_MEM_ALLOC_GLOBAL="${ATB_WORKSPACE_MEM_ALLOC_GLOBAL:-1}"
+export ATB_CONTEXT_WORKSPACE_SIZE="${ATB_CONTEXT_WORKSPACE_SIZE:-0}"
+export LCCL_ENABLE_FALLBACK="${LCCL_ENABLE_FALLBACK:-1}"
+
+arguments=(--model_path "${positional[0]}" --image_or_video_path "${positional[1]}"
+    --Eval_QA_root "${positional[2]}" --chat_conversation_output_folder "${positional[3]}")
+[ ${#positional[@]} -lt 5 ] || arguments+=(--max_batch_size "${positional[4]}")
+[ ${#positional[@]} -lt 6 ] || arguments+=(--max_input_length "${positional[5]}")
+[ ${#positional[@]} -lt 7 ] || arguments+=(--max_output_length "${positional[6]}")
+
+launch "$(count_cards "$ASCEND_RT_VISIBLE_DEVICES")" "$here/run_npu.py" "${arguments[@]}" "${flags[@]}"

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Answers Video-Bench on CUDA GPUs: starts one process per visible card.
+# Every variable is set only where the caller has not set it.
+set -eu
+
+usage() {
+    cat >&2 <<EOF
+usage: bash run_pa_videobench_gpu.sh dataset_name Eval_QA_root Eval_Video_root weight_path
+                                     chat_conversation_output_folder [--flag value ...]
+
+  dataset_name                     a data set, several with commas, or all, e.g. sampling_data
+  Eval_QA_root                     folder that holds Eval_QA/, e.g. egs/Video-Bench/
+  Eval_Video_root                  folder that holds Eval_video/, e.g. egs/VideoBench/
+  weight_path                      checkpoint, e.g. LLaVA-NeXT-Video-7B-hf
+  chat_conversation_output_folder  folder for the results, e.g. ./Chat_results
+  further flags                    those of run_gpu.py (python run_gpu.py --help)
+EOF
+    exit 2
+}
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+source "$here/launch.sh"
+[ $# -ge 5 ] || usage
+split_arguments 5 "$@" || usage
+[ ${#positional[@]} -eq 5 ] || usage
+
+# The cards of this machine that may be used, and the port on which the processes meet.
+export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-$(visible_gpus)}"
+export MASTER_PORT="${MASTER_PORT:-20034}"
+
+launch "$(count_cards "$CUDA_VISIBLE_DEVICES")" "$here/run_gpu.py" \
+    --dataset_name "${positional[0]}" --Eval_QA_root "${positional[1]}" --Eval_Video_root "${positional[2]}" \
+    --model_path "${positional[3]}" --chat_conversation_output_folder "${positional[4]}" "${flags[@]}"

@@ -1,0 +1,189 @@
+"""Checkpoint -> answers; the only user of the weights.
+
+The text model reads each video once: its prompt up to the last video token, shared by all questions on it, goes through
+`generate` into a cache, and a second `generate` answers the questions from copies of that cache. Both calls are
+public API of transformers and take the same masks and positions as the plain way, so in float32 the ids are equal to
+those of one plain `generate` per question (tests/test_engine.py).
+"""
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import transformers
+from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForConditionalGeneration
+
+from videobench.checkpoint import Checkpoint
+from videobench.dataset import LETTERS
+from videobench.devices import Device
+from videobench.errors import InputError
+from videobench.pixels import normalise
+from videobench.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class VideoQuestions:
+    """One video and the questions on it: what the engine answers together."""
+
+    pixels: torch.Tensor  # uint8 (num_frames, 3, height, width), on the host
+    prompts: Sequence[Prompt]  # all with the same prefix
+    letters: Sequence[Sequence[str]]  # of each question's options
+
+
+@dataclass(frozen=True)
+class Answer:
+    token_ids: tuple[int, ...]  # generated, without what follows the end-of-sequence token
+    text: str
+    letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
+    is_finite: bool  # False where a logit of the first position is NaN or infinite
+
+    @property
+    def option_mass(self) -> float:
+        """Probability that the first token is one of the options' letters: near 0, the model was not answering so."""
+        return sum(math.exp(logprob) for logprob in self.letter_logprobs.values())
+
+
+def load_engine(
+    checkpoint: Checkpoint, device: Device, dtype: str, max_new_tokens: int, suffix_multiple: int = 1
+) -> "Engine":
+    """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
+
+    Raises InputError where a weight is not in the files: transformers fills it with random numbers."""
+    model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
+        checkpoint.path,
+        config=checkpoint.config,
+        device_map={"": device.torch_device},
+        output_loading_info=True,
+        local_files_only=True,
+        use_safetensors=True,
+        **{_dtype_argument(): getattr(torch, dtype)},
+    )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise InputError(
+            f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint anew"
+        )
+    return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
+
+
+def _dtype_argument() -> str:
+    major, minor = (int(number) for number in transformers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"  # renamed in 4.56
+
+
+class Engine:
+    """Greedy answers of one model on one device."""
+
+    def __init__(
+        self,
+        model: LlavaNextVideoForConditionalGeneration,
+        checkpoint: Checkpoint,
+        max_new_tokens: int,
+        suffix_multiple: int = 1,
+    ) -> None:
+        self._model = model
+        self._tokenizer = checkpoint.tokenizer
+        self._pixel_spec = checkpoint.pixel_spec
+        self._max_new_tokens = max_new_tokens
+        self._suffix_multiple = suffix_multiple
+        stated = model.generation_config.eos_token_id or checkpoint.tokenizer.eos_token_id
+        self._eos_ids: list[int] = stated if isinstance(stated, list) else [stated]
+        pad = checkpoint.tokenizer.pad_token_id
+        self._pad_id: int = pad if pad is not None else self._eos_ids[0]  # masked wherever it stands: any id would do
+        # Greedy and nothing else, whatever the checkpoint's own file asks for: penalties would change the comparison.
+        model.generation_config = GenerationConfig(
+            do_sample=False,
+            eos_token_id=self._eos_ids,
+            pad_token_id=self._pad_id,
+            bos_token_id=checkpoint.tokenizer.bos_token_id,
+        )
+
+    def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
+        """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
+
+        The prefixes of all `videos` have the same length, as those of one template and number of frames do."""
+        cache = self._read_prefixes(videos)
+        rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
+        answers: list[list[Answer]] = [[] for _ in videos]
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            is_last = start + batch_size >= len(rows)
+            for (index, _), answer in zip(chunk, self._answer_rows(videos, chunk, cache, is_last), strict=True):
+                answers[index].append(answer)
+        return answers
+
+    def _read_prefixes(self, videos: Sequence[VideoQuestions]) -> DynamicCache:
+        """The cache of exactly the prefixes' positions, one row per video."""
+        prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
+        pixels = torch.stack([video.pixels for video in videos]).to(self._model.device, non_blocking=True)
+        cache = DynamicCache()
+        self._model.generate(
+            input_ids=prefixes,
+            attention_mask=torch.ones_like(prefixes),
+            pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
+            past_key_values=cache,
+            max_new_tokens=1,
+        )
+        if cache.get_seq_length() != prefixes.shape[1]:
+            raise RuntimeError(
+                f"transformers {transformers.__version__} left {cache.get_seq_length()} positions in the cache of a "
+                f"prefix of {prefixes.shape[1]}: this version cannot share prefixes"
+            )
+        return cache
+
+    def _answer_rows(
+        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], cache: DynamicCache, is_last: bool
+    ) -> list[Answer]:
+        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch."""
+        cache = cache if is_last else copy.deepcopy(cache)  # it is changed in place
+        cache.batch_select_indices(self._tensor([index for index, _ in rows]))
+        prompts = [videos[index].prompts[number] for index, number in rows]
+        ids, mask = self._join(prompts)
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=self._max_new_tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        logits = output.logits[0].float()
+        logprobs = logits.log_softmax(-1)
+        by_letter = torch.stack([logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()], -1).tolist()
+        finite = logits.isfinite().all(-1).tolist()
+        generated = output.sequences[:, ids.shape[1] :].tolist()
+        letters = [videos[index].letters[number] for index, number in rows]
+        return [self._answer(*row) for row in zip(generated, by_letter, finite, letters, strict=True)]
+
+    def _join(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (rows, length): the padding stands between prefix and suffix, so that all rows end together."""
+        longest = max(len(prompt.suffix_ids) for prompt in prompts)
+        width = math.ceil(longest / self._suffix_multiple) * self._suffix_multiple
+        ids, mask = [], []
+        for prompt in prompts:
+            padding = width - len(prompt.suffix_ids)
+            ids.append([*prompt.prefix_ids, *[self._pad_id] * padding, *prompt.suffix_ids])
+            mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
+        return self._tensor(ids), self._tensor(mask)
+
+    def _answer(self, ids: list[int], by_letter: list[float], is_finite: bool, letters: Sequence[str]) -> Answer:
+        ends = [position for position, id in enumerate(ids) if id in self._eos_ids]
+        ids = ids[: ends[0] + 1] if ends else ids
+        named = dict(zip(self._letter_ids, by_letter, strict=True))
+        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return Answer(tuple(ids), text, {letter: named[letter] for letter in letters}, is_finite)
+
+    @cached_property
+    def _letter_ids(self) -> dict[str, list[int]]:
+        """Letter -> the vocabulary entries that read as it: `A`, `\u2581A`, `\u0120A`, `<0x41>`, by decoding each one.
+
+        Encoding the letter would give one of them only: which one depends on the tokenizer and on what stands before."""
+        read = [text.strip() for text in self._tokenizer.batch_decode([[id] for id in range(len(self._tokenizer))])]
+        return {letter: [id for id, text in enumerate(read) if text == letter] for letter in LETTERS}
+
+    def _tensor(self, content: Any) -> torch.Tensor:
+        return torch.tensor(content, device=self._model.device)

@@ -1,0 +1,83 @@
+"""What is stored with each reply: the row format of journals and result files, described in the README."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videobench.dataset import Question
+from videobench.devices import Device
+from videobench.files import sha256_of_file
+from videobench.options import RunSettings
+from videobench.prompts import Prompt, build_question_text
+
+if TYPE_CHECKING:
+    from videobench.checkpoint import Checkpoint
+    from videobench.decode_pool import PreparedVideo
+    from videobench.engine import Answer
+
+SUITE_VERSION = "0.1.0"
+
+Row = dict[str, Any]
+
+
+def run_identity(settings: RunSettings, checkpoint: "Checkpoint", qa_path: Path) -> Row:
+    """What a reply depends on: a journal goes on under the same of these only. Not the batch size: after running out of
+    memory a run must be able to go on with a smaller one; the rows tell it."""
+    return {
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "num_frames": settings.num_frames,
+        "max_new_tokens": settings.max_new_tokens,
+        "max_input_length": settings.max_input_length,
+        "checkpoint_sha256": checkpoint.sha256,
+        "qa_sha256": sha256_of_file(qa_path),
+    }
+
+
+def run_facts(settings: RunSettings, device: Device, identity: Row) -> Row:
+    """The `run` entry of every row: the identity and what else helps to explain a difference between two runs."""
+    import torch
+    import transformers
+
+    return identity | {
+        "device_name": device.name,
+        "batch_size": settings.batch_size,
+        "checkpoint": settings.model_path.resolve().name,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "suite": SUITE_VERSION,
+    }
+
+
+def failed_row(question: Question, reason: str, facts: Row) -> Row:
+    return _question_fields(question) | {"output_sequence": [""], "error": reason, "run": facts}
+
+
+def answered_row(
+    question: Question, prompt: Prompt, prepared: "PreparedVideo", answer: "Answer", rank: int, facts: Row
+) -> Row:
+    """NaN and infinity have no place in JSON and no meaning as a probability: such a row is marked and has neither."""
+    row = _question_fields(question) | {"output_sequence": [answer.text]}
+    if answer.is_finite:
+        row |= {"letter_logprobs": dict(answer.letter_logprobs), "option_mass": answer.option_mass}
+    else:
+        row |= {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16 or float32"}
+    return row | {
+        "num_output_tokens": len(answer.token_ids),
+        "prompt_tokens": len(prompt),
+        "prompt_sha256": prompt.sha256,
+        "pixels_sha256": prepared.pixels_sha256,
+        "frames_decoded": prepared.frames_decoded,
+        "frames_stated": prepared.frames_stated,
+        "rank": rank,
+        "run": facts,
+    }
+
+
+def _question_fields(question: Question) -> Row:
+    return {
+        "video_id": question.video_id,
+        "dataset": question.dataset,
+        "vid_path": question.vid_path,
+        "question": build_question_text(question.text, question.options),
+        "choices": question.options,
+    }
