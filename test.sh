@@ -10,4 +10,6 @@ if [ "${1-}" = --slow ]; then
     selection="slow or not slow"
     shift
 fi
-python -m pytest -m "$selection" "$@"
+# One thread for each of the processes that run tests: the small model is too small to gain from more.
+export OMP_NUM_THREADS=1
+python -m pytest -n "$(nproc)" --dist loadfile -m "$selection" "$@"

@@ -55,7 +55,7 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the checkpoint: its small files whole, of each weight file the length and 16 blocks spread over it."""
+        """Identity of the checkpoint: small files whole, of a weight file its length and 16 blocks spread over it."""
         digest = hashlib.sha256()
         small = [path for path in sorted(self.path.iterdir()) if path.suffix in (".json", ".jinja", ".model", ".txt")]
         for path in [*small, *self.weight_files]:
@@ -166,7 +166,7 @@ def _check_vision(checkpoint: Checkpoint) -> None:
     size = config.vision_config.image_size
     if (spec.crop_height, spec.crop_width) != (size, size):
         raise InputError(
-            f"{checkpoint.path}: frames are cropped to {spec.crop_height}x{spec.crop_width} by the preprocessor's file, "
+            f"{checkpoint.path}: frames are cropped to {spec.crop_height}x{spec.crop_width} by the preprocessor, "
             f"but the vision tower takes {size}x{size}; get the checkpoint anew"
         )
     if config.vision_feature_select_strategy != "default" or config.spatial_pool_mode not in ("average", "max"):
@@ -182,7 +182,8 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
     if is_vicuna_7b and text.max_position_embeddings == 4096 and _linear_rope_factor(checkpoint.config) is None:
         warn(
             f"{checkpoint.path / 'config.json'}: no linear rope factor, as in early uploads of the 7B weights: "
-            'answers are silently worse; get config.json anew (text_config: "rope_scaling": {"type": "linear", "factor": 2.5})'
+            'answers are silently worse; get config.json anew (in text_config: "rope_scaling": {"type": "linear", '
+            '"factor": 2.5})'
         )
 
 

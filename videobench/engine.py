@@ -181,7 +181,7 @@ class Engine:
     def _letter_ids(self) -> dict[str, list[int]]:
         """Letter -> the vocabulary entries that read as it: `A`, `\u2581A`, `\u0120A`, `<0x41>`, by decoding each one.
 
-        Encoding the letter would give one of them only: which one depends on the tokenizer and on what stands before."""
+        Encoding the letter would give one of them only: which one depends on the tokenizer and what stands before."""
         read = [text.strip() for text in self._tokenizer.batch_decode([[id] for id in range(len(self._tokenizer))])]
         return {letter: [id for id, text in enumerate(read) if text == letter] for letter in LETTERS}
 

@@ -55,8 +55,8 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
     num_video_tokens = len(prompts[questions[0]].prefix_ids)
     if limit > positions or num_video_tokens >= limit:
         raise InputError(
-            f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; --max_input_length is {limit}, and "
-            f"the checkpoint has {positions} positions: use fewer --num_frames or another --max_input_length"
+            f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; --max_input_length is {limit} "
+            f"and the checkpoint has {positions} positions: use fewer --num_frames or another --max_input_length"
         )
     missing = {video for video in {each.video for each in questions} if not video.exists()}
     failures = {each: f"{each.video}: no such video" for each in questions if each.video in missing}

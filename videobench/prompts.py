@@ -92,7 +92,7 @@ class PromptBuilder:
     """Turns question texts into prompts for one checkpoint.
 
     `num_video_tokens` is the number of places that the frames take in the text model. The result is what the
-    processor of transformers gives: it repeats the placeholder in the text, this repeats its id (tests/test_prompts.py)."""
+    processor of transformers gives: it repeats the placeholder in the text, this its id (tests/test_prompts.py)."""
 
     def __init__(
         self,

@@ -1,0 +1,139 @@
+"""What was answered stays answered, whatever stopped the run; other settings are refused by name."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from videobench.errors import InputError
+from videobench.journal import Journals
+
+SETTINGS = {"dtype": "float32", "num_frames": 8}
+
+
+def journals(folder, rank=0, **changes):
+    return Journals(folder, "MSVD", SETTINGS | changes, rank)
+
+
+def write(folder, rows, rank=0):
+    journal = journals(folder, rank)
+    journal.open()
+    journal.append(rows)
+    journal.close()
+
+
+def answered(text):
+    return {"output_sequence": [text]}
+
+
+def failed(reason):
+    return {"output_sequence": [""], "error": reason}
+
+
+def test_replies_of_several_starts_and_ranks_are_joined_in_the_order_of_the_questions(tmp_path):
+    write(tmp_path, {"3": answered("C"), "1": answered("A")})
+    write(tmp_path, {"2": answered("B")}, rank=1)
+    write(tmp_path, {"4": answered("D")})
+    rows = journals(tmp_path).write_results(["1", "2", "3", "4", "5"])
+    assert list(rows) == ["1", "2", "3", "4"]
+    assert json.loads((tmp_path / "MSVD_eval.json").read_text()) == rows
+
+
+@pytest.mark.parametrize("first", ["answer", "failure"])
+def test_an_answer_stands_before_a_failure(tmp_path, first):
+    replies = [{"1": answered("A")}, {"1": failed("no video")}]
+    for row in replies if first == "answer" else reversed(replies):
+        write(tmp_path, row)
+    assert journals(tmp_path).read() == {"1": answered("A")}
+
+
+def test_a_later_failure_replaces_an_earlier_one(tmp_path):
+    write(tmp_path, {"1": failed("first")})
+    write(tmp_path, {"1": failed("second")})
+    assert journals(tmp_path).read() == {"1": failed("second")}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20])
+def test_a_half_written_last_line_is_dropped_and_does_not_swallow_the_next(tmp_path, cut):
+    write(tmp_path, {"1": answered("A"), "2": answered("B")})
+    path = tmp_path / "journal" / "MSVD.rank0.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert journals(tmp_path).read() == {"1": answered("A")}
+    write(tmp_path, {"3": answered("C")})
+    assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
+
+
+def test_a_kill_before_the_first_line_was_whole_leaves_nothing_to_mind(tmp_path):
+    write(tmp_path, {})
+    path = tmp_path / "journal" / "MSVD.rank0.jsonl"
+    path.write_bytes(path.read_bytes()[:7])
+    assert journals(tmp_path).read() == {}
+    write(tmp_path, {"1": answered("A")})
+    assert journals(tmp_path).read() == {"1": answered("A")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        pytest.param({"dtype": "float16"}, r"dtype 'float32', now it is 'float16'", id="changed"),
+        pytest.param({"deterministic": True}, "deterministic None, now it is True", id="new-setting"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, changes, found):
+    write(tmp_path, {"1": answered("A")})
+    with pytest.raises(InputError, match=found):
+        journals(tmp_path, **changes).read()
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"key": "1"}', "5"])
+def test_a_damaged_journal_is_named(tmp_path, line):
+    write(tmp_path, {"1": answered("A")})
+    with (tmp_path / "journal" / "MSVD.rank0.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=r"MSVD\.rank0\.jsonl: damaged"):
+        journals(tmp_path).read()
+
+
+def test_a_second_run_on_the_same_folder_is_told_who_holds_it(tmp_path):
+    first = journals(tmp_path)
+    first.lock()
+    with pytest.raises(InputError, match=f"held by another run .process {os.getpid()} on "):
+        journals(tmp_path).lock()
+    first.close()
+    second = journals(tmp_path)
+    second.lock()
+    second.close()
+
+
+def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_path):
+    write(tmp_path, {"1": answered("old")})
+    journals(tmp_path).write_results(["1"])
+    old = (tmp_path / "MSVD_eval.json").read_bytes()
+
+    for attempt in ("killed", "killed again", "complete"):
+        journals(tmp_path).set_aside()
+        assert not (tmp_path / "MSVD_eval.json").exists()
+        assert (tmp_path / "MSVD_eval.json.old").read_bytes() == old
+        assert journals(tmp_path).read() == {}
+        write(tmp_path, {"1": answered(attempt)})
+    journals(tmp_path).write_results(["1"])
+    assert json.loads((tmp_path / "MSVD_eval.json").read_text()) == {"1": answered("complete")}
+    assert not list(tmp_path.rglob("*.old"))
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        journals(tmp_path / "results").open()
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
+    journal = journals(tmp_path)
+    journal.open()
+    journal.append({"1": answered("A")})
+    journal._file.close()
+    journal._file = Path("/dev/full").open("ab", buffering=0)
+    with pytest.raises(InputError, match="No space left"):
+        journal.append({"2": answered("B")})
+    assert journals(tmp_path).read() == {"1": answered("A")}

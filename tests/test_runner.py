@@ -1,0 +1,306 @@
+"""run_gpu.py and run_npu.py as their users start them: what is answered, fails alone, is refused, resumes."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import run_gpu
+import run_npu
+from tests.conftest import ROOT
+from videobench.dataset import load_questions, qa_file
+from videobench.errors import InputError
+
+SET = "MSVD"
+
+
+@pytest.fixture
+def small(tmp_path, qa_root, video_root):
+    """One data set in folders of its own, on a path that is hard on careless code."""
+    folder = tmp_path / "数据 set+@"
+    (folder / "qa/Eval_QA").mkdir(parents=True)
+    shutil.copy(qa_file(qa_root, SET), folder / "qa/Eval_QA")
+    shutil.copytree(video_root / "Eval_video" / SET, folder / "videos/Eval_video" / SET)
+    return folder
+
+
+@pytest.fixture
+def flags(small, tiny_model_path):
+    return [
+        *(
+            "--model_path",
+            str(tiny_model_path),
+            "--Eval_QA_root",
+            f"{small}/qa",
+            "--Eval_Video_root",
+            f"{small}/videos",
+        ),
+        *("--dataset_name", SET, "--chat_conversation_output_folder", f"{small}/out", "--device", "cpu"),
+        *("--num_workers", "0"),
+    ]
+
+
+def results(folder, name=SET):
+    return json.loads((folder / "out" / f"{name}_eval.json").read_text(encoding="utf-8"))
+
+
+def all_questions(small):
+    return load_questions(qa_file(small / "qa", SET), SET, (small / "videos").joinpath)
+
+
+def answers_equal(rows, others):
+    assert list(rows) == list(others)
+    for key, row in rows.items():
+        assert row["output_sequence"] == others[key]["output_sequence"], key
+        assert row["letter_logprobs"] == pytest.approx(others[key]["letter_logprobs"], abs=1e-4), key
+
+
+def test_a_row_says_what_was_asked_and_of_what(small, flags, capsys):
+    assert run_gpu.main([*flags, "--limit", "3"]) == 0
+    questions = all_questions(small)[:3]
+    rows = results(small)
+    assert list(rows) == [each.key for each in questions]
+    for question, row in zip(questions, rows.values(), strict=True):
+        assert row["video_id"] == question.video_id
+        assert row["dataset"] == SET
+        assert row["choices"] == question.options
+        assert row["question"].startswith(question.text)
+        assert row["output_sequence"][0] in question.options
+        assert list(row["letter_logprobs"]) == list(question.options)
+        assert 0.5 < row["option_mass"] <= 1.0001
+        assert row["frames_decoded"] == row["frames_stated"] > 0
+        assert len(row["pixels_sha256"]) == len(row["prompt_sha256"]) == 64
+        assert row["run"]["device"] == "cpu"
+        assert row["run"]["dtype"] == "float32"
+        assert row["run"]["num_frames"] == 8
+    assert "answered 3, failed 0" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_repeated_and_a_larger_limit_goes_on(small, flags, monkeypatch):
+    assert run_gpu.main([*flags, "--limit", "3"]) == 0
+    before = results(small)
+    assert run_gpu.main([*flags, "--limit", "8"]) == 0
+    after = results(small)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == 8
+    monkeypatch.setattr("videobench.engine.load_engine", None)  # the weights are not needed
+    assert run_gpu.main([*flags, "--limit", "8"]) == 0
+    assert results(small) == after
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "no video"])
+def test_a_faulty_video_costs_its_own_questions_and_is_tried_again(small, flags, damage, capsys):
+    questions = all_questions(small)
+    video = questions[0].video
+    content = video.read_bytes()
+    video.unlink() if damage == "missing" else video.write_bytes(b"" if damage == "empty" else b"no video" * 100)
+    assert run_gpu.main(flags) == 1
+    rows = results(small)
+    own = {each.key for each in questions if each.video == video}
+    assert {key for key, row in rows.items() if "error" in row} == own
+    assert all(rows[key]["output_sequence"] == [""] and video.name in rows[key]["error"] for key in own)
+    assert len(rows) == len(questions)
+    captured = capsys.readouterr()
+    assert captured.err.count("failed: ") == len(own)
+    assert f"answered {len(questions) - len(own)}, failed {len(own)}" in captured.out
+
+    video.write_bytes(content)
+    assert run_gpu.main(flags) == 0
+    assert not any("error" in row for row in results(small).values())
+    assert {key: row for key, row in results(small).items() if key not in own} == {
+        key: row for key, row in rows.items() if key not in own
+    }
+
+
+def test_without_any_video_nothing_is_started(small, flags):
+    shutil.rmtree(small / "videos/Eval_video" / SET)
+    with pytest.raises(InputError, match="no such video, nor any other"):
+        run_gpu.main(flags)
+    assert not (small / "out").exists()
+
+
+def test_kill_9_in_the_middle_then_the_same_command(small, flags):
+    run_gpu.main(flags)
+    undisturbed = results(small)
+    shutil.rmtree(small / "out")
+    journal = small / f"out/journal/{SET}.rank0.jsonl"
+    process = subprocess.Popen([sys.executable, ROOT / "run_gpu.py", *flags], stderr=subprocess.DEVNULL)
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    answered = journal.read_bytes().count(b"\n") - 1
+    assert 3 <= answered < len(undisturbed)
+    assert not (small / f"out/{SET}_eval.json").exists()
+    assert run_gpu.main(flags) == 0
+    answers_equal(results(small), undisturbed)
+    lines = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
+    assert len(lines) == len(undisturbed)  # none was answered twice
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        (["--dtype", "bfloat16"], r"dtype 'float32', now it is 'bfloat16'"),
+        (["--num_frames", "4"], "num_frames 8, now it is 4"),
+        (["--max_new_tokens", "2"], "max_new_tokens 60, now it is 2"),
+    ],
+)
+def test_other_settings_are_refused_and_overwrite_starts_anew(small, flags, extra, found):
+    run_gpu.main([*flags, "--limit", "2"])
+    before = results(small)
+    with pytest.raises(InputError, match=found):
+        run_gpu.main([*flags, "--limit", "2", *extra])
+    assert results(small) == before
+    assert run_gpu.main([*flags, "--limit", "2", *extra, "--overwrite"]) == 0
+    assert {row["run"][extra[0][2:]] for row in results(small).values()} != {
+        before[next(iter(before))]["run"][extra[0][2:]]
+    }
+
+
+def test_another_batch_size_may_go_on(small, flags):
+    run_gpu.main(flags)
+    undisturbed = results(small)
+    shutil.rmtree(small / "out")
+    run_gpu.main([*flags, "--limit", "5", "--batch_size", "1"])
+    run_gpu.main([*flags, "--batch_size", "3"])
+    answers_equal(results(small), undisturbed)
+
+
+def test_a_prompt_that_is_too_long_fails_alone_and_before_the_weights(small, flags, capsys, monkeypatch):
+    run_gpu.main(flags)
+    lengths = {key: row["prompt_tokens"] for key, row in results(small).items()}
+    limit = max(lengths.values()) - 1
+    too_long = {key for key, length in lengths.items() if length > limit}
+    assert too_long
+    assert run_gpu.main([*flags, "--max_input_length", str(limit), "--overwrite"]) == 1
+    assert {key for key, row in results(small).items() if "error" in row} == too_long
+    monkeypatch.setattr("videobench.engine.load_engine", None)
+    capsys.readouterr()
+    assert run_gpu.main([*flags, "--max_input_length", str(limit), "--dry_run"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count(f"more than --max_input_length {limit}") == len(too_long)
+    assert f"{len(too_long)} would fail" in captured.out
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        (["--num_frames", "500"], "500 frames take 4"),
+        (["--max_input_length", "9999"], "the checkpoint has 2048 positions"),
+        (["--max_input_length", "20"], "--max_input_length is 20"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused_before_the_weights(flags, extra, found, monkeypatch):
+    monkeypatch.setattr("videobench.engine.load_engine", None)
+    with pytest.raises(InputError, match=found):
+        run_gpu.main([*flags, *extra])
+
+
+def test_dry_run_checks_and_writes_nothing(small, flags, capsys, monkeypatch):
+    monkeypatch.setattr("videobench.engine.load_engine", None)
+    assert run_gpu.main([*flags, "--dry_run"]) == 0
+    questions = all_questions(small)
+    videos = {each.video for each in questions}
+    out = capsys.readouterr().out
+    assert f"{SET}: {len(questions)} questions on {len(videos)} videos, 0 would fail" in out
+    assert not (small / "out").exists()
+
+
+def test_print_prompt(small, flags, capsys):
+    assert run_npu.main([*flags, "--print_prompt"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("USER: <video>\n" + all_questions(small)[0].text)
+    assert "explanations or additional information. ASSISTANT:\n" in out
+    assert " tokens: MSVD, question " in out
+    assert not (small / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("videos/Eval_video/MSVD", id="the-set's-own-folder"),
+        pytest.param("videos/Eval_video/msvd", id="spelt-otherwise"),
+        pytest.param("videos/Eval_video", id="the-folder-of-the-sets"),
+    ],
+)
+def test_image_or_video_path(small, tiny_model_path, path):
+    """As the NPU launcher calls it: the set is named by the folder, or by --dataset_name."""
+    argv = [
+        "--model_path",
+        str(tiny_model_path),
+        "--Eval_QA_root",
+        f"{small}/qa",
+        "--image_or_video_path",
+        f"{small}/{path}",
+    ]
+    argv += [
+        "--chat_conversation_output_folder",
+        f"{small}/out",
+        "--device",
+        "cpu",
+        "--num_workers",
+        "0",
+        "--limit",
+        "2",
+    ]
+    if path.endswith("Eval_video"):
+        argv += ["--dataset_name", SET]
+    assert run_npu.main(argv) == 0
+    assert len(results(small)) == 2
+
+
+def test_both_scripts_ask_the_same(small, flags):
+    run_gpu.main([*flags, "--limit", "4"])
+    gpu = results(small)
+    shutil.rmtree(small / "out")
+    run_npu.main([*flags, "--limit", "4"])
+    assert results(small) == gpu
+
+
+def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root, video_root, monkeypatch):
+    argv = ["--model_path", str(tiny_model_path), "--Eval_QA_root", str(qa_root), "--Eval_Video_root", str(video_root)]
+    argv += ["--chat_conversation_output_folder", f"{tmp_path}/out", "--device", "cpu", "--num_workers", "0"]
+    assert run_gpu.main([*argv, "--dataset_name", "NBA,Driving_decision_making", "--limit", "2"]) == 0
+    nba, driving = results(tmp_path, "NBA"), results(tmp_path, "Driving-decision-making")
+    assert {row["dataset"] for row in nba.values()} == {"NBA"}
+    assert {row["dataset"] for row in driving.values()} == {"Driving-decision-making"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        pytest.param(["--nope"], "unrecognized arguments: --nope; ", id="unknown-flag"),
+        pytest.param(["--num_frames", "0"], "--num_frames is at least 1", id="no-frames"),
+        pytest.param(["--num_frames", "x"], "invalid int value: 'x'", id="no-number"),
+        pytest.param(["--dataset_name", "Kinetics"], "unknown data set 'Kinetics'", id="unknown-set"),
+        pytest.param(["--dataset_name", "SQA3D"], "SQA3D_QA_new.json: missing", id="set-without-qa-file"),
+        pytest.param(["--model_path", "nowhere"], "nowhere: not a folder", id="no-checkpoint"),
+        pytest.param(["--Eval_Video_root", "nowhere"], "nowhere: no such folder of videos", id="no-videos"),
+        pytest.param(["--image_or_video_path", "x"], "not allowed with", id="two-places-of-videos"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(flags, argv, found, run_command):
+    done = run_command(sys.executable, "run_gpu.py", *flags, *argv)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert found in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_npu_without_an_npu_ends_with_2_and_gpu_without_cuda_says_that_it_runs_on_the_cpu(small, flags, run_command):
+    at = flags.index("--device")
+    without_device = flags[:at] + flags[at + 2 :]
+    done = run_command(sys.executable, "run_npu.py", *without_device)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: device npu: ")
+    assert done.stderr.count("\n") == 1
+    done = run_command(sys.executable, "run_gpu.py", *without_device, "--limit", "1", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0
+    assert done.stderr.startswith("WARNING: no CUDA device is visible: running on the CPU")
