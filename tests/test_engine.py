@@ -85,7 +85,8 @@ def test_ids_and_logprobs_equal_plain_generation(engine, videos, plain, batch_si
 
 def test_each_video_is_encoded_once(engine, videos):
     encoded = []
-    tower = engine._model.model.vision_tower
+    # Its place in the model differs between versions of transformers, its class does not.
+    tower = next(module for module in engine._model.modules() if type(module).__name__ == "CLIPVisionModel")
     handle = tower.register_forward_pre_hook(
         lambda module, args, kwargs: encoded.append(args or kwargs), with_kwargs=True
     )

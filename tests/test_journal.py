@@ -133,7 +133,7 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
     journal.open()
     journal.append({"1": answered("A")})
     journal._file.close()
-    journal._file = Path("/dev/full").open("ab", buffering=0)
+    journal._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
     with pytest.raises(InputError, match="No space left"):
         journal.append({"2": answered("B")})
     assert journals(tmp_path).read() == {"1": answered("A")}
