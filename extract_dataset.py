@@ -1,56 +1,61 @@
-"""Sample questions of Video-Bench with their videos and answers.
+"""Sample questions of Video-Bench with their videos and answers, or verify such a sample.
 
 python extract_dataset.py --Eval_QA_root egs/Video-Bench/ --Eval_Video_root egs/VideoBench/ \
     --sampling_output_folder egs/VideoBench/Eval_video --json_output_path egs/Video-Bench/Eval_QA \
     --correct_answer_file egs/Video-Bench/ANSWER.json --nums 1000
+python extract_dataset.py --verify egs/Video-Bench/Eval_QA/sampling_manifest.json
 """
 
+import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from videobench.dataset import SAMPLE_NAME, resolve_names
+from videobench.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, resolve_names
+from videobench.draw import STRATEGIES
 from videobench.errors import FlagParser, InputError, run_script
-from videobench.sampling import SampleSettings, choose, load_candidates, write_sample
+from videobench.manifest import SAMPLE_ANSWER_FILE
+from videobench.sample_check import VerifySettings, verify_sample
+from videobench.sample_files import check_room, write_sample
+from videobench.sampling import Sample, SampleSettings, choose, choose_decodable, load_candidates
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_args(argv)
+    if isinstance(settings, VerifySettings):
+        return verify_sample(settings)
     candidates = load_candidates(settings)
-    questions = choose(candidates, settings.nums, settings.seed)
-    paths = write_sample(questions, candidates, settings)
-    for path in paths:
+    sample = choose(candidates, settings)
+    check_room(sample, candidates, settings)
+    if settings.check_videos:
+        from videobench.video_check import fault_finder  # imports torch
+
+        with fault_finder(settings.num_workers) as find_faults:
+            sample = choose_decodable(candidates, settings, find_faults)
+        check_room(sample, candidates, settings)
+    for path in write_sample(sample, candidates, settings):
         print(path)
-    videos = len({each.video for each in questions})
-    print(f"sampled {len(questions)} questions on {videos} videos into {settings.output_folder / SAMPLE_NAME}")
+    return report(sample, settings)
+
+
+def report(sample: Sample, settings: SampleSettings) -> int:
+    videos = len({each.video for each in sample.questions})
+    folder = settings.output_folder / SAMPLE_NAME
+    replaced = f", {len(sample.undecodable)} videos replaced that do not decode" if sample.undecodable else ""
+    print(f"sampled {len(sample.questions)} questions on {videos} videos into {folder}{replaced}")
     return 0
 
 
-def parse_args(argv: Sequence[str] | None) -> SampleSettings:
-    parser = FlagParser(description="Sample questions of Video-Bench with their videos and answers.")
-    parser.add_argument("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
-    parser.add_argument(
-        "--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/"
-    )
-    parser.add_argument(
-        "--sampling_output_folder",
-        type=Path,
-        help="the videos go to sampling_data/ in this folder (default: Eval_video in Eval_Video_root)",
-    )
-    parser.add_argument(
-        "--json_output_path", type=Path, help="the three JSON files go here (default: Eval_QA in Eval_QA_root)"
-    )
-    parser.add_argument("--correct_answer_file", type=Path, help="default: ANSWER.json in Eval_QA_root")
-    parser.add_argument("--nums", type=int, default=1000, help="number of questions (default: %(default)s)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="the same seed gives the same sample (default: %(default)s)"
-    )
-    parser.add_argument("--datasets", default="all", help="sets to draw from, with commas (default: %(default)s)")
-    parser.add_argument("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy")
+def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
+    parser = _build_parser()
     args = parser.parse_args(argv)
-    if args.nums < 1:
-        parser.error("--nums is at least 1")
-    names = tuple(resolve_names(args.datasets, args.Eval_QA_root))
+    for name in ("nums", "num_workers"):
+        if getattr(args, name) < 1:
+            parser.error(f"--{name} is at least 1")
+    if args.verify is not None:
+        return VerifySettings(args.verify, args.sampling_output_folder, args.num_workers)
+    names = resolve_names(args.datasets, args.Eval_QA_root)
     if SAMPLE_NAME in names:
         raise InputError("--datasets: a sample cannot be drawn from a sample; name sets of Video-Bench, or all")
     return SampleSettings(
@@ -58,12 +63,65 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings:
         video_root=args.Eval_Video_root,
         answer_path=args.correct_answer_file or args.Eval_QA_root / "ANSWER.json",
         output_folder=args.sampling_output_folder or args.Eval_Video_root / "Eval_video",
-        json_folder=args.json_output_path or args.Eval_QA_root / "Eval_QA",
-        names=names,
+        json_folder=_json_folder(args),
+        names=tuple(sorted(names, key=DATASET_NAMES.index)),
         nums=args.nums,
         seed=args.seed,
+        strategy=args.strategy,
+        one_per_video=args.one_per_video,
+        exclude_path=args.exclude,
+        check_videos=args.check_videos,
         copy_mode=args.copy_mode,
+        allow_outside_root=args.allow_outside_root,
+        num_workers=args.num_workers,
     )
+
+
+def _json_folder(args: argparse.Namespace) -> Path:
+    """Refuses to write over the file that tells what not to draw: a second start would draw another sample."""
+    folder: Path = args.json_output_path or args.Eval_QA_root / "Eval_QA"
+    exclude: Path | None = args.exclude
+    outputs = {(folder / name).resolve() for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
+    if exclude is not None and exclude.resolve() in outputs:
+        raise InputError(f"{exclude}: --exclude names a file that would be overwritten; choose --json_output_path")
+    return folder
+
+
+def _build_parser() -> FlagParser:
+    parser = FlagParser(description="Sample questions of Video-Bench with their videos and answers, or verify one.")
+    add = parser.add_argument
+    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
+    add("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/")
+    add(
+        "--sampling_output_folder",
+        type=Path,
+        help="the videos go to sampling_data/ in this folder (default: Eval_video in Eval_Video_root)",
+    )
+    add("--json_output_path", type=Path, help="the three JSON files go here (default: Eval_QA in Eval_QA_root)")
+    add("--correct_answer_file", type=Path, help="default: ANSWER.json in Eval_QA_root")
+    add("--nums", type=int, default=1000, help="number of questions (default: %(default)s)")
+    add("--seed", type=int, default=0, help="the same seed gives the same sample (default: %(default)s)")
+    add("--datasets", default="all", help="sets to draw from, with commas (default: %(default)s)")
+    add(
+        "--strategy",
+        choices=STRATEGIES,
+        default="uniform",
+        help="uniform: each question equally likely; stratified: equal numbers of each set, the rest by size; "
+        "proportional: each set by its size (default: %(default)s)",
+    )
+    add("--one_per_video", action="store_true", help="no two questions on one video")
+    add("--exclude", type=Path, metavar="FILE", help="do not draw these: a sample's JSON, or a <dataset>/<id> a line")
+    add("--check_videos", action="store_true", help="decode each chosen video, replace what does not decode")
+    add("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy", help="default: %(default)s")
+    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of --Eval_Video_root")
+    add(
+        "--num_workers",
+        type=int,
+        default=len(os.sched_getaffinity(0)),
+        help="videos copied, verified or decoded at once (default: %(default)s)",
+    )
+    add("--verify", type=Path, metavar="MANIFEST", help="instead: check a sample by its sampling_manifest.json")
+    return parser
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ launch() {
     folder=$(mktemp -d)
     # Shared out among the processes, as torchrun would not do by itself: it gives each of them one thread, with a warning.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) > processes ? $(nproc) / processes : 1))}"
+    # torchrun imports torch, which imports an installed torch_npu, which fails where CANN is missing: the scripts themselves
+    # say what is wrong, or do without it.
+    export TORCH_DEVICE_BACKEND_AUTOLOAD=0
     VIDEOBENCH_STATUS_FILE="$folder/status" torchrun --nproc_per_node "$processes" --master_port "$MASTER_PORT" "$@" ||
         status=$?
     if own=$(cat "$folder/status" 2>/dev/null); then status=$own; fi

@@ -7,13 +7,15 @@ python run_gpu.py --model_path LLaVA-NeXT-Video-7B-hf --dataset_name sampling_da
 import sys
 from collections.abc import Sequence
 
+from videobench.device_check import check_device
 from videobench.errors import run_script
-from videobench.options import parse_args
+from videobench.options import CheckSettings, parse_args
 from videobench.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(parse_args(argv, device="cuda"))
+    settings = parse_args(argv, device="cuda")
+    return check_device(settings) if isinstance(settings, CheckSettings) else run(settings)
 
 
 if __name__ == "__main__":

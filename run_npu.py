@@ -7,13 +7,15 @@ python run_npu.py --model_path LLaVA-NeXT-Video-7B-hf --Eval_QA_root egs/Video-B
 import sys
 from collections.abc import Sequence
 
+from videobench.device_check import check_device
 from videobench.errors import run_script
-from videobench.options import parse_args
+from videobench.options import CheckSettings, parse_args
 from videobench.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run(parse_args(argv, device="npu"))
+    settings = parse_args(argv, device="npu")
+    return check_device(settings) if isinstance(settings, CheckSettings) else run(settings)
 
 
 if __name__ == "__main__":

@@ -23,15 +23,22 @@ source "$here/launch.sh"
 split_arguments 4 "$@" || usage
 [ ${#positional[@]} -le 7 ] || usage
 
-# The cards of this machine that may be used, and the port on which the processes meet (20000 to 20050).
+# The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). With fewer cards
+# than eight, say which: one process is started for each number.
 export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-0,1,2,3,4,5,6,7}"
+# Read by torchrun: the port on which the processes meet (20000 to 20050).
 export MASTER_PORT="${MASTER_PORT:-20030}"
 
-# Read by torch_npu and CANN.
-export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"      # operators are queued by a thread of their own
-export INF_NAN_MODE_ENABLE="${INF_NAN_MODE_ENABLE:-0}"  # 0: an overflow saturates, 1: it becomes infinity or NaN
+# Read by torch_npu.
+# Operators are queued by a thread of their own; 1 is also the default.
+export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"
+# 0: an overflow becomes the largest number, 1: infinity or NaN, as on a GPU. MindIE's launchers export 0; torch_npu refuses
+# it on Atlas A2 and A3, and older cards know 0 only, so the suite starts the card with 1 whatever stands here, unless
+# INF_NAN_MODE_FORCE_DISABLE=1 asks for 0 (videobench/devices.py).
+export INF_NAN_MODE_ENABLE="${INF_NAN_MODE_ENABLE:-0}"
 
-# Read by the ATB runtime of MindIE only; kept so that both runtimes see one environment.
+# Read by the ATB runtime of MindIE only, and its LCCL: the libraries of torch_npu 2.13.0 do not know these names. They are
+# kept so that MindIE and this suite run in one environment.
 export ATB_LAYER_INTERNAL_TENSOR_REUSE="${ATB_LAYER_INTERNAL_TENSOR_REUSE:-1}"
 export ATB_OPERATION_EXECUTE_ASYNC="${ATB_OPERATION_EXECUTE_ASYNC:-1}"
 export ATB_CONVERT_NCHW_TO_ND="${ATB_CONVERT_NCHW_TO_ND:-1}"

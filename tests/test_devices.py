@@ -2,12 +2,16 @@
 
 import importlib.metadata
 import importlib.util
+import os
+import platform
 import sys
 
 import pytest
 import torch
 
-from videobench.devices import Device, open_device
+from videobench import npu_install
+from videobench.device_memory import check_free_memory
+from videobench.devices import DETERMINISTIC_VARIABLES, Device, open_device
 from videobench.errors import InputError
 
 
@@ -27,9 +31,74 @@ def test_cuda_without_a_card(monkeypatch):
 
 def test_an_index_beyond_the_cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
-    with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible"):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\).*=0,1"):
         open_device("cuda", 2)
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """Stands in for a CUDA card; (free, in all) bytes of it can be set."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a card")
+    memory = [8, 8]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: tuple(memory))
+    return memory
+
+
+@pytest.fixture
+def settings_restored():
+    kept = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+    torch.use_deterministic_algorithms(False)
+
+
+def test_float32_is_float32_on_cuda(one_gpu, settings_restored):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    assert open_device("cuda") == Device("cuda", torch.device("cuda", 0), "a card")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_full_cuda_card(one_gpu, settings_restored):
+    one_gpu[0] = 0
+    with pytest.raises(
+        InputError, match=r"cuda:0: no memory is free; another process holds it: find it with nvidia-smi"
+    ):
+        open_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        pytest.param(None, ":4096:8", id="unset"),
+        pytest.param(":16:8", ":16:8", id="another-that-serves"),
+        pytest.param(":8:1", None, id="one-that-does-not"),
+    ],
+)
+def test_deterministic_on_cuda(monkeypatch, one_gpu, settings_restored, found, kept):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", found or "")
+    if found is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    if kept is None:
+        with pytest.raises(InputError, match=r"--deterministic needs CUBLAS_WORKSPACE_CONFIG=:4096:8, .* has ':8:1'"):
+            open_device("cuda", deterministic=True)
+        return
+    open_device("cuda", deterministic=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == kept
+    assert torch.are_deterministic_algorithms_enabled()
+    open_device("cuda")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_deterministic_refuses_an_npus_environment_that_says_otherwise(monkeypatch):
+    for name in DETERMINISTIC_VARIABLES["npu"]:
+        monkeypatch.setenv(name, DETERMINISTIC_VARIABLES["npu"][name][0])
+    monkeypatch.setenv("HCCL_DETERMINISTIC", "false")
+    with pytest.raises(InputError, match="--deterministic needs HCCL_DETERMINISTIC=true, the environment has 'false'"):
+        open_device("npu", deterministic=True)
 
 
 @pytest.fixture
@@ -82,7 +151,7 @@ def test_torch_npu_missing(monkeypatch):
         pytest.param(
             TORCH + ".post2",
             ImportError("libhccl.so: cannot open shared object file: No such file or directory"),
-            r"CANN is not set up \(libhccl\.so not found\); source the set_env\.sh",
+            r"CANN is not set up \(libhccl\.so not found\); source /usr/local/Ascend/cann/set_env\.sh",
             id="no-cann",
         ),
         pytest.param(
@@ -92,6 +161,13 @@ def test_torch_npu_missing(monkeypatch):
             id="no-driver",
         ),
         pytest.param(TORCH, ImportError("x.so: undefined symbol: _ZN2at"), "fits neither torch", id="undefined-symbol"),
+        pytest.param(
+            TORCH,
+            RuntimeError("Two accelerators cannot be used at the same time in PyTorch: npu and cuda. You can\nmore"),
+            "is built for CUDA, which torch_npu refuses; install the CPU build",
+            id="torch-for-cuda",
+        ),
+        pytest.param(TORCH + "rc1", ImportError(""), r"cannot be imported: ImportError\(", id="release-candidate"),
         pytest.param(TORCH, ImportError("no module named x"), "cannot be imported: no module", id="other-import-error"),
         pytest.param(TORCH, RuntimeError("Initialize:aclInit failed"), "cannot be used: Initialize", id="cann-refuses"),
     ],
@@ -100,3 +176,69 @@ def test_torch_npu_broken(npu_package, version, error, found):
     npu_package(version, raising(error))
     with pytest.raises(InputError, match=found):
         open_device("npu")
+
+
+INSTALL_INFO = f"{platform.machine()}-linux/ascend_toolkit_install.info"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({INSTALL_INFO: "package_name=toolkit\nversion=9.2.0\n"}, "9.2.0", id="install-info"),
+        pytest.param(
+            {"version.cfg": "runtime_running_version=[7.1:x]\ntoolkit_running_version=[7.3.0.1:8.0.RC2]\n"},
+            "8.0.RC2",
+            id="version-cfg",
+        ),
+        pytest.param({"version.cfg": "toolkit_installed_version=[8.3.RC1]\n"}, "8.3.RC1", id="version-cfg-short"),
+        pytest.param({INSTALL_INFO: "nothing\n"}, "unknown", id="nothing-in-it"),
+        pytest.param({}, "unknown", id="no-file"),
+    ],
+)
+def test_version_of_cann(monkeypatch, tmp_path, files, expected):
+    monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    monkeypatch.setattr(npu_install, "CANN_FOLDERS", ())
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert npu_install.cann_version() == expected
+
+
+def test_version_of_the_driver(monkeypatch, tmp_path):
+    monkeypatch.setattr(npu_install, "DRIVER_FOLDER", tmp_path / "Ascend")
+    monkeypatch.setattr(npu_install, "DRIVER_INSTALL_INFO", tmp_path / "ascend_install.info")
+    assert npu_install.driver_version() == "unknown"
+    (tmp_path / "Ascend/driver").mkdir(parents=True)
+    (tmp_path / "Ascend/driver/version.info").write_text("Version=25.2.0\nascendhal_version=7.35.23\n")
+    assert npu_install.driver_version() == "25.2.0"
+    (tmp_path / "elsewhere/driver").mkdir(parents=True)
+    (tmp_path / "elsewhere/driver/version.info").write_text("Version=24.1.rc2\n")
+    (tmp_path / "ascend_install.info").write_text(
+        f"UserName=HwHiAiUser\nDriver_Install_Path_Param={tmp_path}/elsewhere\n"
+    )
+    assert npu_install.driver_version() == "24.1.rc2"
+
+
+@pytest.mark.parametrize(
+    ("memory", "found"),
+    [
+        pytest.param((14_200_000_000, 64_000_000_000), None, id="fits"),
+        pytest.param(
+            (3_000_000_000, 64_000_000_000),
+            "3.00 GB of 64.00 GB of its memory are free, the weights in float16 take 14.12 GB; another process holds",
+            id="another-process",
+        ),
+        pytest.param((11_000_000_000, 12_000_000_000), "use a 16-bit --dtype or a larger card", id="too-small"),
+    ],
+)
+def test_memory_for_the_weights(one_gpu, memory, found):
+    one_gpu[:] = memory
+    device = Device("cuda", torch.device("cuda", 0), "a card")
+    if found is None:
+        check_free_memory(device, 7_060_000_000, "float16")
+        return
+    with pytest.raises(InputError) as raised:
+        check_free_memory(device, 7_060_000_000, "float16")
+    assert str(raised.value).startswith("device cuda:0 (a card): ")
+    assert found in str(raised.value)

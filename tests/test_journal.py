@@ -2,7 +2,7 @@
 
 import json
 import os
-from pathlib import Path
+import resource
 
 import pytest
 
@@ -132,8 +132,15 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
     journal = journals(tmp_path)
     journal.open()
     journal.append({"1": answered("A")})
-    journal._file.close()
-    journal._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
-    with pytest.raises(InputError, match="No space left"):
-        journal.append({"2": answered("B")})
-    assert journals(tmp_path).read() == {"1": answered("A")}
+    size = (tmp_path / "journal/MSVD.rank0.jsonl").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))  # the disk takes ten bytes more
+    try:
+        with pytest.raises(InputError, match=r"rank0\.jsonl: cannot be written .*what was answered is kept"):
+            journal.append({"2": answered("B")})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "journal/MSVD.rank0.jsonl").stat().st_size == size
+    journal.append({"3": answered("C")})
+    journal.close()
+    assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}

@@ -1,54 +1,22 @@
-"""The sample: exactly as many questions as asked for, each with its own video and answer, the same on every machine."""
+"""What is drawn: exactly as many questions as asked for, the same everywhere, each sample a part of the larger one."""
 
 import json
-import os
+import shutil
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-import extract_dataset
-from videobench.dataset import DATASET_NAMES, load_answers, load_questions, qa_file
+from tests.stand_in import extract, make_benchmark, read, sampled
+from videobench.dataset import Question, load_answers, load_questions
+from videobench.draw import STRATEGIES, draw_order
 from videobench.errors import InputError
-from videobench.files import sha256_of_file
 
 
 @pytest.fixture
 def benchmark(tmp_path):
-    """NBA and Driving-decision-making share ids and file names, as in the real data; ten questions in each."""
-    answers = {}
-    for name in ("NBA", "Driving-decision-making"):
-        rows = {}
-        for number in range(10):
-            video = tmp_path / "VideoBench" / "Eval_video" / name / f"{number // 2}.mp4"
-            video.parent.mkdir(parents=True, exist_ok=True)
-            video.write_bytes(f"{name} {number // 2}".encode())
-            rows[str(number)] = {
-                "vid_path": f"Eval_video/{name}/{video.name}",
-                "video_id": str(number // 2),
-                "question": f"{name} question {number}",
-                "choices": {"A": "yes", "B": None, "C": 3},
-            }
-            answers.setdefault(name, {})[str(number)] = {"answer": "AC"[number % 2]}
-        path = qa_file(tmp_path / "Video-Bench", name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(rows))
-    (tmp_path / "Video-Bench" / "ANSWER.json").write_text(json.dumps(answers))
-    return tmp_path
-
-
-def extract(folder, *flags, out="sample"):
-    return extract_dataset.main(
-        [
-            *("--Eval_QA_root", f"{folder}/Video-Bench", "--Eval_Video_root", f"{folder}/VideoBench"),
-            *("--sampling_output_folder", f"{folder}/{out}/Eval_video", "--json_output_path", f"{folder}/{out}/json"),
-            *("--correct_answer_file", f"{folder}/Video-Bench/ANSWER.json", *flags),
-        ]
-    )
-
-
-def read(folder, name, out="sample"):
-    return json.loads((folder / out / "json" / name).read_text())
+    return make_benchmark(tmp_path, {"NBA": (5, 2), "Driving-decision-making": (5, 2)})
 
 
 def test_every_sampled_question_has_its_own_video_and_answer(benchmark, capsys):
@@ -74,33 +42,115 @@ def test_the_sample_can_be_loaded_as_a_data_set(benchmark):
     assert all(each.video.is_file() and each.key == f"{each.dataset}/{each.id}" for each in questions)
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(benchmark):
-    extract(benchmark, "--nums", "8", out="first")
-    extract(benchmark, "--nums", "8", out="second")
-    extract(benchmark, "--nums", "8", out="first")
-    extract(benchmark, "--nums", "8", "--seed", "1", out="third")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_same_seed_gives_the_same_bytes_anywhere_and_another_seed_others(benchmark, tmp_path, strategy):
+    elsewhere = make_benchmark(tmp_path / "other machine", {"NBA": (5, 2), "Driving-decision-making": (5, 2)})
+    flags = ("--nums", "8", "--strategy", strategy)
+    extract(benchmark, *flags)
+    extract(benchmark, *flags)  # a second start
+    extract(elsewhere, *flags, "--copy_mode", "symlink", "--datasets", "NBA,driving_decision_making")
+    extract(benchmark, *flags, "--seed", "1", out="third")
     for name in ("sampling_datasets_QA_new.json", "sampling_answer.json", "sampling_manifest.json"):
-        contents = [(benchmark / out / "json" / name).read_bytes() for out in ("first", "second", "third")]
-        assert contents[0] == contents[1] != contents[2]
+        contents = [(folder / "json" / name).read_bytes() for folder in (benchmark / "sample", elsewhere / "sample")]
+        assert contents[0] == contents[1] != (benchmark / "third/json" / name).read_bytes()
 
 
-def test_a_sample_lies_whole_in_a_larger_one(benchmark):
-    keys = []
-    for nums in (3, 9, 20):
-        extract(benchmark, "--nums", str(nums))
-        keys.append(set(read(benchmark, "sampling_datasets_QA_new.json")))
-    assert keys[0] < keys[1] < keys[2]
-    assert [len(each) for each in keys] == [3, 9, 20]
+def questions_of(sizes, per_video=1):
+    """Questions without files: a draw needs none."""
+    return [
+        Question(name, name, str(number), str(number), f"Eval_video/{name}/{number // per_video}.mp4",
+                 Path(name, f"{number // per_video}.mp4"), "video", "text", {"A": "yes"})
+        for name, size in sizes.items()
+        for number in range(size)
+    ]  # fmt: skip
 
 
-def test_every_question_is_equally_likely(benchmark):
-    drawn = Counter()
-    for seed in range(300):
-        extract(benchmark, "--nums", "5", "--seed", str(seed), "--copy_mode", "symlink")
-        drawn.update(list(read(benchmark, "sampling_datasets_QA_new.json")))
+def counts(questions):
+    return dict(Counter(each.dataset for each in questions))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "num", "expected"),
+    [
+        # Quotients in sixtieths: 1, 3, 5, 7, ... of MSVD, 2, 6, 10, ... of TGIF, 6, 18, ... of MOT, the smallest first.
+        pytest.param("proportional", 10, {"MSVD": 6, "TGIF": 3, "MOT": 1}, id="exact-shares"),
+        pytest.param("proportional", 4, {"MSVD": 3, "TGIF": 1}, id="1-2-3-5"),
+        pytest.param("proportional", 5, {"MSVD": 3, "TGIF": 2}, id="6-of-both-goes-by-the-order-of-the-benchmark"),
+        pytest.param("proportional", 6, {"MSVD": 3, "TGIF": 2, "MOT": 1}, id="then-to-the-other"),
+        pytest.param("proportional", 100, {"MSVD": 60, "TGIF": 30, "MOT": 10}, id="everything"),
+        pytest.param("stratified", 9, {"MSVD": 3, "TGIF": 3, "MOT": 3}, id="equal"),
+        pytest.param("stratified", 11, {"MSVD": 4, "TGIF": 4, "MOT": 3}, id="the-rest-to-the-larger"),
+        # Ten rounds, then MOT has run dry. Of its two turns the first goes by 1/60 to MSVD, the second by 1/30 to TGIF.
+        pytest.param("stratified", 36, {"MSVD": 13, "TGIF": 13, "MOT": 10}, id="dry-set-gives-its-turns-by-size"),
+        pytest.param("stratified", 100, {"MSVD": 60, "TGIF": 30, "MOT": 10}, id="all"),
+    ],
+)
+def test_numbers_per_set(strategy, num, expected):
+    order = draw_order(questions_of({"MOT": 10, "MSVD": 60, "TGIF": 30}), strategy, seed=0)
+    assert counts(order[:num]) == expected
+    assert len({(each.dataset, each.id) for each in order}) == 100
+
+
+REAL_SIZES = {"ActivityNet": 2000, "MSVD": 2000, "MSRVTT": 2000, "TGIF": 2107, "Youcook2": 2000, "Ucfcrime": 290,
+              "MOT": 18, "TVQA": 2000, "MV": 1117, "NBA": 686, "Driving-exam": 36, "Driving-decision-making": 780,
+              "SQA3D": 2002}  # fmt: skip
+
+
+@pytest.mark.parametrize("num", [13, 100, 250, 1000, 5000, 17036])
+def test_numbers_per_set_of_the_real_sizes(num):
+    questions = questions_of(REAL_SIZES)
+    proportional = counts(draw_order(questions, "proportional", 3)[:num])
+    assert sum(proportional.values()) == num
+    for name, size in REAL_SIZES.items():
+        assert abs(proportional.get(name, 0) - num * size / 17036) < 1
+    stratified = counts(draw_order(questions, "stratified", 3)[:num])
+    assert sum(stratified.values()) == num
+    by_size = sorted(REAL_SIZES, key=REAL_SIZES.get)
+    for smaller, larger in pairwise(by_size):
+        assert stratified[smaller] >= min(num // 13, REAL_SIZES[smaller])
+        assert stratified[smaller] <= stratified[larger] + (REAL_SIZES[smaller] == REAL_SIZES[larger])
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("one_per_video", [False, True])
+def test_a_sample_is_the_beginning_of_every_larger_one(tmp_path, strategy, one_per_video):
+    make_benchmark(tmp_path, {"MSVD": (12, 2), "TGIF": (5, 1), "MOT": (2, 1)})
+    flags = ("--strategy", strategy, "--copy_mode", "symlink", *(["--one_per_video"] if one_per_video else []))
+    samples = []
+    for num in (1, 3, 8, 13, 19, *([] if one_per_video else [31])):
+        extract(tmp_path, "--nums", num, *flags)
+        samples.append(sampled(tmp_path))
+        assert len(samples[-1]) == num
+    for smaller, larger in pairwise(samples):
+        assert larger[: len(smaller)] == smaller
+
+
+def test_every_question_is_equally_likely():
+    questions = questions_of({"NBA": 10, "TGIF": 10}, per_video=3)
+    drawn = Counter(each for seed in range(300) for each in draw_order(questions, "uniform", seed)[:5])
     # 300 draws of 5 in 20: 75 expected for each, standard deviation 7.5; four of them on either side
     assert len(drawn) == 20
     assert all(45 <= count <= 105 for count in drawn.values())
+
+
+@pytest.mark.parametrize("strategy", ["stratified", "proportional"])
+def test_within_a_set_every_question_is_equally_likely(strategy):
+    questions = questions_of({"NBA": 10, "TGIF": 20})
+    drawn = Counter(each for seed in range(400) for each in draw_order(questions, strategy, seed)[:6])
+    # NBA gives 3 or 2 of 10, TGIF 3 or 4 of 20
+    share = {"stratified": {"NBA": 0.3, "TGIF": 0.15}, "proportional": {"NBA": 0.2, "TGIF": 0.2}}[strategy]
+    for each in questions:
+        expected = 400 * share[each.dataset]
+        assert abs(drawn[each] - expected) < 4 * (expected * (1 - share[each.dataset])) ** 0.5
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_one_per_video(benchmark, strategy):
+    extract(benchmark, "--nums", "10", "--one_per_video", "--strategy", strategy)
+    rows = read(benchmark, "sampling_datasets_QA_new.json")
+    assert len({row["vid_path"] for row in rows.values()}) == len(rows) == 10
+    with pytest.raises(InputError, match=r"11 questions asked for, but only 10 .* of those on one video one is drawn"):
+        extract(benchmark, "--nums", "11", "--one_per_video", "--strategy", strategy)
 
 
 def test_a_missing_video_or_answer_costs_its_questions_only(benchmark):
@@ -111,13 +161,35 @@ def test_a_missing_video_or_answer_costs_its_questions_only(benchmark):
     del answers["NBA"]["9"]
     (benchmark / "Video-Bench/ANSWER.json").write_text(json.dumps(answers))
     extract(benchmark, "--nums", "15", out="after")
-    after = set(read(benchmark, "sampling_datasets_QA_new.json", "after"))
+    after = sampled(benchmark, "after")
     lost = {f"NBA/{number}" for number in (0, 1, 2, 3, 9)}
     assert len(after) == 15
-    assert not after & lost
-    assert set(read(benchmark, "sampling_datasets_QA_new.json", "before")) - lost <= after
+    assert not lost & set(after)
+    kept = [key for key in sampled(benchmark, "before") if key not in lost]
+    assert after[: len(kept)] == kept
     with pytest.raises(InputError, match=r"16 questions asked for, but only 15 .*4 lack the video, 1 the answer"):
         extract(benchmark, "--nums", "16")
+
+
+def test_a_set_that_is_missing_costs_itself_only(benchmark):
+    shutil.rmtree(benchmark / "VideoBench/Eval_video/NBA")
+    extract(benchmark, "--nums", "10", "--strategy", "stratified")
+    assert read(benchmark, "sampling_manifest.json")["datasets"] == {
+        "Driving-decision-making": {"questions": 10, "videos": 5}
+    }
+
+
+@pytest.mark.parametrize("linked", ["NBA", "NBA/3.mp4"])
+def test_a_link_out_of_the_video_root_is_refused_unless_allowed(benchmark, linked):
+    """A stranger's QA file and archive could otherwise put any file of the user's into a sample that is passed on."""
+    path = benchmark / "VideoBench/Eval_video" / linked
+    path.rename(benchmark / "elsewhere")
+    path.symlink_to(benchmark / "elsewhere")
+    with pytest.raises(InputError, match=r"NBA_QA_new\.json: .*elsewhere.*--allow_outside_root follows it"):
+        extract(benchmark, "--nums", "2")
+    assert not (benchmark / "sample").exists()
+    extract(benchmark, "--nums", "20", "--allow_outside_root")
+    assert (benchmark / "sample/Eval_video/sampling_data/NBA/3.mp4").read_text() == "NBA 3"
 
 
 def test_too_few_questions_leave_nothing_behind(benchmark):
@@ -126,36 +198,10 @@ def test_too_few_questions_leave_nothing_behind(benchmark):
     assert not (benchmark / "sample").exists()
 
 
-@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
-def test_copy_modes(benchmark, mode):
-    extract(benchmark, "--nums", "20", "--copy_mode", mode)
-    extract(benchmark, "--nums", "20", "--copy_mode", mode)
-    source = benchmark / "VideoBench/Eval_video/NBA/3.mp4"
-    target = benchmark / "sample/Eval_video/sampling_data/NBA/3.mp4"
-    assert target.read_bytes() == source.read_bytes()
-    assert target.is_symlink() == (mode == "symlink")
-    assert target.samefile(source) == (mode != "copy")
-    assert not list(benchmark.rglob("*.part"))
-
-
-def test_a_link_is_replaced_by_a_copy_not_written_through(benchmark):
-    for mode in ("symlink", "copy"):
-        extract(benchmark, "--nums", "20", "--copy_mode", mode)
-    target = benchmark / "sample/Eval_video/sampling_data/NBA/3.mp4"
-    target.write_bytes(b"changed")
-    assert (benchmark / "VideoBench/Eval_video/NBA/3.mp4").read_bytes() == b"NBA 3"
-
-
-def test_the_manifest_tells_what_the_sample_was_made_of(benchmark):
-    extract(benchmark, "--nums", "20", "--seed", "4")
-    manifest = read(benchmark, "sampling_manifest.json")
-    assert (manifest["seed"], manifest["nums"]) == (4, 20)
-    assert manifest["datasets"] == {name: {"questions": 10, "videos": 5} for name in ("NBA", "Driving-decision-making")}
-    assert manifest["inputs_sha256"]["ANSWER.json"] == sha256_of_file(benchmark / "Video-Bench/ANSWER.json")
-    for name, digest in manifest["videos_sha256"].items():
-        assert sha256_of_file(benchmark / "sample/Eval_video/sampling_data" / name) == digest
-    for name, digest in manifest["outputs_sha256"].items():
-        assert sha256_of_file(benchmark / "sample/json" / name) == digest
+@pytest.mark.parametrize("flags", [("--nums", "0"), ("--num_workers", "0"), ("--strategy", "random"), ("--seed", "x")])
+def test_a_wrong_flag_is_refused(benchmark, flags):
+    with pytest.raises(InputError, match=flags[0]):
+        extract(benchmark, *flags)
 
 
 def test_a_sample_cannot_be_drawn_from_a_sample(benchmark):
@@ -165,28 +211,3 @@ def test_a_sample_cannot_be_drawn_from_a_sample(benchmark):
     )
     with pytest.raises(InputError, match="cannot be drawn from a sample"):
         extract(benchmark, "--nums", "2", "--datasets", "sampling_data")
-
-
-REAL_QA = os.environ.get("VIDEO_BENCH_QA", "")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not REAL_QA, reason="VIDEO_BENCH_QA does not name the folder of the real QA files")
-def test_all_of_the_real_files_can_be_sampled(tmp_path):
-    """With stand-in videos of a few bytes and an answer made up for each question."""
-    answers = {}
-    (tmp_path / "Video-Bench").mkdir()
-    (tmp_path / "Video-Bench/Eval_QA").symlink_to(Path(REAL_QA).resolve())
-    for name in DATASET_NAMES:
-        for each in load_questions(Path(REAL_QA) / f"{name}_QA_new.json", name, (tmp_path / "VideoBench").joinpath):
-            answers.setdefault(name, {})[each.id] = next(iter(each.options))
-            each.video.parent.mkdir(parents=True, exist_ok=True)
-            each.video.write_text(each.vid_path)
-    (tmp_path / "Video-Bench/ANSWER.json").write_text(json.dumps(answers))
-    extract(tmp_path, "--nums", "17036", "--copy_mode", "hardlink")
-    rows = read(tmp_path, "sampling_datasets_QA_new.json")
-    assert len(rows) == 17036
-    assert Counter(key.split("/")[0] for key in rows)["Ucfcrime"] == 290
-    for key, row in rows.items():
-        original = Path(row["vid_path"].replace("Eval_video/sampling_data", "Eval_video"))
-        assert (tmp_path / "sample" / row["vid_path"]).read_text() == str(original), key

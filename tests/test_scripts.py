@@ -15,9 +15,10 @@ HEAVY = ["torch", "torch_npu", "transformers", "av"]
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_names_every_flag_of_the_readme(script):
     readme = (ROOT / "README.md").read_text()
-    section = readme[readme.index(f"### {script}") :]
-    section = section[: section.find("\n#", 1)]
-    named = set(re.findall(r"`(--\w+)", section))
+    [section] = [part for part in readme.split("\n### ") if script in part.splitlines()[0]]
+    section = section.split("\n## ")[0]
+    rows = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    named = set(re.findall(r"`(--\w+)", rows))
     shown = subprocess.run(
         [sys.executable, script, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

@@ -1,7 +1,6 @@
 """A checkpoint's folder -> what the suite must know of it, all of it checked before the weights are read."""
 
 import hashlib
-import json
 import struct
 import sys
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videobench.errors import InputError
-from videobench.files import read_json
+from videobench.files import parse_json, read_json
 from videobench.pixels import PixelSpec, load_pixel_spec
 from videobench.prompts import TEMPLATES, VIDEO_PLACEHOLDER, PromptBuilder, find_template, known_form
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 MODEL_TYPES = ("llava_next_video", "llava_next")  # the second stands in old copies of the 7B weights
 FINGERPRINT_SAMPLES = 16  # blocks of a weight file that enter the fingerprint: reading 69 GB whole would take minutes
 FINGERPRINT_BLOCK_BYTES = 1 << 16
+MAX_HEADER_BYTES = 100_000_000  # of a safetensors file; the limit of the library that loads it
+WEIGHT_DTYPES = ("F16", "BF16", "F32", "I64")  # as safetensors calls them; I64 are the position ids of old copies
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Checkpoint:
     def prompt_builder(self, num_frames: int) -> PromptBuilder:
         """Warns where the template's turn is not the known one of the text backbone (early uploads of 7B-32K)."""
         form = known_form(self.config.text_config.model_type, self.tokenizer)
-        template = find_template(self.path, self.tokenizer)
+        template = self._find_template()
         num_video_tokens = num_frames * self.tokens_per_frame
         video_token_id = self.config.video_token_index
-        builder = PromptBuilder(self.tokenizer, template, form, video_token_id, num_video_tokens)
+        try:
+            builder = PromptBuilder(self.tokenizer, template, form, video_token_id, num_video_tokens)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; get its files anew") from None
         known = PromptBuilder(self.tokenizer, TEMPLATES[form], form, video_token_id, num_video_tokens)
         if not _same_turn(builder.render("?"), known.render("?"), self.tokenizer.bos_token):
             warn(
@@ -52,6 +56,12 @@ class Checkpoint:
                 f"{known.render('?')!r}; if this is an early upload, get the checkpoint anew"
             )
         return builder
+
+    def _find_template(self) -> str | None:
+        try:
+            return find_template(self.path, self.tokenizer)
+        except (OSError, ValueError, AttributeError, RecursionError) as error:
+            raise InputError(f"{self.path}: the chat template cannot be read ({error}); get its files anew") from None
 
     @cached_property
     def sha256(self) -> str:
@@ -74,6 +84,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"{path / 'config.json'}: model_type is {found!r}, not {MODEL_TYPES[0]!r}; choose another checkpoint"
         )
+    if content.get("quantization_config") is not None:
+        raise InputError(f"{path / 'config.json'}: a quantised copy; get the checkpoint in 16 or 32 bits")
     weight_files = _weight_files(path)
     config, tokenizer = _load_config(path), _load_tokenizer(path)
     checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weight_files)
@@ -106,7 +118,8 @@ def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(path, local_files_only=True)
+        # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above, and those of tokenizers and sentencepiece
         raise InputError(f"{path}: the tokenizer cannot be loaded ({error}); get its files anew") from None
 
@@ -114,33 +127,52 @@ def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 def _weight_files(path: Path) -> tuple[Path, ...]:
     """The safetensors files, each whole by its own header. Pickled weights are refused: unpickling runs their code."""
     index = path / "model.safetensors.index.json"
-    if index.is_file():
-        content = read_json(index)
-        names = sorted(set(content["weight_map"].values())) if "weight_map" in content else []
-    else:
-        names = ["model.safetensors"]
-    if not names or not all((path / name).is_file() for name in names):
-        missing = [name for name in names if not (path / name).is_file()] or ["weight_map"]
+    by_weight = _read_index(index) if index.is_file() else {}
+    names = sorted(set(by_weight.values())) or ["model.safetensors"]
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
         pickled = " (only pickled .bin weights are there, which are not loaded)" if list(path.glob("*.bin")) else ""
         raise InputError(f"{path}: {', '.join(missing)} missing{pickled}; download the checkpoint's safetensors files")
-    for name in names:
-        _check_length(path / name)
+    held = {name: _check_weights(path / name) for name in names}
+    for weight, name in by_weight.items():
+        if weight not in held[name]:
+            raise InputError(f"{path / name}: {weight} is not in it, but {index.name} says so; download both anew")
     return tuple(path / name for name in names)
 
 
-def _check_length(path: Path) -> None:
-    """A safetensors file is 8 bytes of header length, the header, the tensors: one cut short shows by its size."""
-    with path.open("rb") as file:
-        start = file.read(8)
-        header_bytes = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        try:
-            header = json.loads(file.read(min(header_bytes, path.stat().st_size)))
-        except ValueError:
-            raise InputError(f"{path}: not a safetensors file; download it anew") from None
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    whole = 8 + header_bytes + max(ends, default=0)
+def _read_index(path: Path) -> dict[str, str]:
+    """Weight -> name of the file that holds it, which lies beside the index."""
+    content = read_json(path)
+    by_weight = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(by_weight, dict) or not by_weight:
+        raise InputError(f"{path}: holds no weight_map; download it anew")
+    for name in by_weight.values():
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise InputError(f"{path}: {name!r} is no safetensors file beside it; download it anew")
+    return by_weight
+
+
+def _check_weights(path: Path) -> set[str]:
+    """The weights that a file holds, by its header: 8 bytes of length, the header, the tensors.
+
+    Raises InputError where the size shows that it was cut short, or where a weight is not in 16 or 32 bits."""
+    try:
+        with path.open("rb") as file:
+            header_bytes = struct.unpack("<Q", file.read(8))[0]
+            header = parse_json(file.read(min(header_bytes, MAX_HEADER_BYTES)).decode())
+        weights = {name: entry for name, entry in header.items() if name != "__metadata__"}
+        whole = 8 + header_bytes + max((int(entry["data_offsets"][1]) for entry in weights.values()), default=0)
+        others = [name for name, entry in weights.items() if entry["dtype"] not in WEIGHT_DTYPES]
+    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise InputError(f"{path}: not a safetensors file; download it anew") from None
     if path.stat().st_size != whole:
         raise InputError(f"{path}: {path.stat().st_size} bytes, but its header tells of {whole}; download it anew")
+    if others:
+        raise InputError(
+            f"{path}: {others[0]} is of dtype {weights[others[0]]['dtype']}, which is not supported; "
+            "get the checkpoint in 16 or 32 bits"
+        )
+    return set(weights)
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
@@ -167,6 +199,9 @@ def _check_video_token(checkpoint: Checkpoint) -> None:
 
 def _check_vision(checkpoint: Checkpoint) -> None:
     config, spec = checkpoint.config, checkpoint.pixel_spec
+    for name, length in (("patch_size", config.vision_config.patch_size), ("pool stride", config.spatial_pool_stride)):
+        if not isinstance(length, int) or length < 1:
+            raise InputError(f"{checkpoint.path / 'config.json'}: {name} is {length!r}; get the checkpoint anew")
     size = config.vision_config.image_size
     if (spec.crop_height, spec.crop_width) != (size, size):
         raise InputError(

@@ -4,6 +4,8 @@ Every trap of the real files is handled here and named in tests/test_dataset.py:
 empty and numeric options, letters out of order, numeric video ids, a set spelt with `_` for `-`.
 """
 
+import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +32,11 @@ DATASET_NAMES = (  # in the order of the three levels of the benchmark
 )
 SAMPLE_NAME = "sampling_data"  # the folder of a sample's videos, and its name as a data set
 SAMPLE_QA_FILE = "sampling_datasets_QA_new.json"
+VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 LETTERS = "ABCDEF"  # MOT has six options
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
+MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
+MAX_PATH_BYTES = 1024  # of a vid_path; Linux takes 4096, the video root with it
 
 
 @dataclass(frozen=True)
@@ -94,22 +100,24 @@ def load_questions(qa_path: Path, name: str, locate: Callable[[str], Path]) -> l
     rows = read_json(qa_path)
     if not isinstance(rows, dict) or not rows:
         raise InputError(f"{qa_path}: not a QA file (question id -> question), or empty; get the file anew")
-    questions = []
+    questions: dict[tuple[str, str], Question] = {}
     for key, row in rows.items():
         try:
-            questions.append(_question(name, key, row, locate))
+            question = _question(name, key, row, locate)
+            if (question.dataset, question.id) in questions:
+                raise ValueError(f"is question {question.id!r} of {question.dataset} for the second time")
         except ValueError as error:
             raise InputError(f"{qa_path}: question {key!r}: {error}; mend that row or get the file anew") from None
-    return questions
+        questions[question.dataset, question.id] = question
+    return list(questions.values())
 
 
 def _question(name: str, key: str, row: Any, locate: Callable[[str], Path]) -> Question:
     if not isinstance(row, dict):
         raise ValueError(f"is not an object but {_kind(row)}")
-    vid_path = _text(row, "vid_path")
-    parts = PurePosixPath(vid_path).parts
-    if vid_path.startswith("/") or ".." in parts or len(parts) < 3 or "\0" in vid_path:
-        raise ValueError(f"vid_path {vid_path!r} is not Eval_video/<data set>/<file> below the video root")
+    if not key.strip() or CONTROL_CHARACTER.search(key):
+        raise ValueError("the id is empty, or holds a line end or another control character")
+    vid_path = _vid_path(row)
     video_id = row.get("video_id")
     if isinstance(video_id, bool) or not isinstance(video_id, str | int):
         raise ValueError(f"video_id is {_kind(video_id)}, not a text or a whole number")
@@ -117,7 +125,7 @@ def _question(name: str, key: str, row: Any, locate: Callable[[str], Path]) -> Q
     return Question(
         source=name,
         dataset=dataset,
-        id=key.removeprefix(f"{dataset}/") if name == SAMPLE_NAME else key,
+        id=_id_in_sample(key, dataset) if name == SAMPLE_NAME else key,
         key=key,
         vid_path=vid_path,
         video=locate(vid_path),
@@ -137,6 +145,55 @@ def canonical_name_of_row(name: str, row: Mapping[str, Any]) -> str:
     return str(dataset)
 
 
+def _vid_path(row: Mapping[str, Any]) -> str:
+    vid_path = _text(row, "vid_path")
+    parts = PurePosixPath(vid_path).parts
+    if vid_path.startswith("/") or ".." in parts or len(parts) < 3:
+        raise ValueError(f"vid_path {vid_path!r} is not {VIDEOS_NAME}/<data set>/<file> below the video root")
+    if CONTROL_CHARACTER.search(vid_path):
+        raise ValueError(f"vid_path {vid_path!r} holds a control character")
+    if len(vid_path.encode()) > MAX_PATH_BYTES or any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        raise ValueError(f"vid_path {vid_path:.40}... is longer than any file's path")
+    return vid_path
+
+
+def _id_in_sample(key: str, dataset: str) -> str:
+    """The original's samples have bare ids; those of this suite begin with the set."""
+    head, slash, id = key.partition("/")
+    if slash and head in DATASET_NAMES and (head != dataset or not id):
+        raise ValueError(f"the key names {head}, but the row's dataset is {dataset}")
+    return id if slash and head == dataset else key
+
+
+def check_inside(video: Path, video_root: Path, real_folder: Callable[[Path], str] = os.path.realpath) -> None:
+    """Raises ValueError where symbolic links lead out of the video root: a QA file or an archive of a stranger could
+    name any file of the user.
+
+    Where the root is one folder of Eval_video, as sampling_data, links to its neighbours may stay:
+    `extract_dataset.py --copy_mode symlink` makes such. Of a folder of images each image is looked at. Thousands of
+    videos share few folders: a caller may keep those of `real_folder` for as long as they do not change."""
+    root = Path(real_folder(video_root))
+    boundary = root.parent if root.parent.name == VIDEOS_NAME else root
+    for path in (video, *_linked_images(video)):
+        place = Path(real_folder(path.parent), path.name)
+        if place.is_symlink():
+            place = Path(os.path.realpath(place))
+        if not place.is_relative_to(boundary):
+            raise ValueError(
+                f"{path} leads to {place}, out of {boundary}; if you trust whoever made that link, "
+                "--allow_outside_root follows it"
+            )
+
+
+def _linked_images(video: Path) -> list[Path]:
+    """Symbolic links in a folder of images; none of one that cannot be read, whose decoding will say so."""
+    try:
+        with os.scandir(video) as entries:
+            return [Path(each.path) for each in entries if each.is_symlink()]
+    except OSError:
+        return []
+
+
 def load_answers(path: Path) -> dict[tuple[str, str], str]:
     """(dataset, id) -> right letter, from ANSWER.json or a sample's answer file.
 
@@ -145,17 +202,22 @@ def load_answers(path: Path) -> dict[tuple[str, str], str]:
     sets = read_json(path)
     if not isinstance(sets, dict) or not sets:
         raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get the file anew")
-    answers = {}
+    answers: dict[tuple[str, str], str] = {}
     for dataset, entries in sets.items():
         if not isinstance(entries, dict):
             raise InputError(f"{path}: data set {dataset!r} holds {_kind(entries)}, not answers; get the file anew")
-        for id, entry in entries.items():
+        for key, entry in entries.items():
+            id = key.removeprefix(f"{dataset}/")
+            if (dataset, id) in answers:
+                raise InputError(f"{path}: {dataset}/{id} is answered twice; remove one of the entries")
             letter = entry.get("answer") if isinstance(entry, dict) else entry
             if not isinstance(letter, str) or len(letter.strip()) != 1 or letter.strip() not in LETTERS:
                 raise InputError(
                     f"{path}: {dataset}/{id}: answer {letter!r} is not a letter of {LETTERS}; mend that entry"
                 )
-            answers[dataset, id.removeprefix(f"{dataset}/")] = letter.strip()
+            answers[dataset, id] = letter.strip()
+    if not answers:
+        raise InputError(f"{path}: holds no answer; get the file anew")
     return answers
 
 

@@ -19,6 +19,7 @@ from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForCondit
 
 from videobench.checkpoint import Checkpoint
 from videobench.dataset import LETTERS
+from videobench.device_memory import reading_weights
 from videobench.devices import Device
 from videobench.errors import InputError
 from videobench.pixels import normalise
@@ -39,7 +40,7 @@ class Answer:
     token_ids: tuple[int, ...]  # generated, without what follows the end-of-sequence token
     text: str
     letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
-    is_finite: bool  # False where a logit of the first position is NaN or infinite
+    is_finite: bool  # False where a logit of a generated position is NaN or infinite
 
     @property
     def option_mass(self) -> float:
@@ -53,15 +54,16 @@ def load_engine(
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
     Raises InputError where a weight is not in the files: transformers fills it with random numbers."""
-    model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
-        checkpoint.path,
-        config=checkpoint.config,
-        device_map={"": device.torch_device},
-        output_loading_info=True,
-        local_files_only=True,
-        use_safetensors=True,
-        **{_dtype_argument(): getattr(torch, dtype)},
-    )
+    with reading_weights(device):
+        model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
+            checkpoint.path,
+            config=checkpoint.config,
+            device_map={"": device.torch_device},
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            **{_dtype_argument(): getattr(torch, dtype)},
+        )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise InputError(
@@ -154,7 +156,7 @@ class Engine:
         logits = output.logits[0].float()
         logprobs = logits.log_softmax(-1)
         by_letter = torch.stack([logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()], -1).tolist()
-        finite = logits.isfinite().all(-1).tolist()
+        finite = torch.stack([step.isfinite().all(-1) for step in output.logits], -1).tolist()  # rows, positions
         generated = output.sequences[:, ids.shape[1] :].tolist()
         letters = [videos[index].letters[number] for index, number in rows]
         return [self._answer(*row) for row in zip(generated, by_letter, finite, letters, strict=True)]
@@ -170,11 +172,12 @@ class Engine:
             mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
         return self._tensor(ids), self._tensor(mask)
 
-    def _answer(self, ids: list[int], by_letter: list[float], is_finite: bool, letters: Sequence[str]) -> Answer:
+    def _answer(self, ids: list[int], by_letter: list[float], finite: list[bool], letters: Sequence[str]) -> Answer:
         ends = [position for position, id in enumerate(ids) if id in self._eos_ids]
         ids = ids[: ends[0] + 1] if ends else ids
         named = dict(zip(self._letter_ids, by_letter, strict=True))
         text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
+        is_finite = all(finite[: len(ids)])  # what the batch computes after a row's end is not of the answer
         return Answer(tuple(ids), text, {letter: named[letter] for letter in letters}, is_finite)
 
     @cached_property

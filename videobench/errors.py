@@ -1,11 +1,16 @@
 """The faults that the suite expects, and how a script turns them into an exit status."""
 
 import argparse
+import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+MOST_SHOWN = 2000  # characters of a message: a file may hold a name of megabytes
+READER_GONE = (errno.EPIPE, errno.EIO)  # `| head` has ended; the terminal has been closed
 
 
 class InputError(Exception):
@@ -27,18 +32,30 @@ class FlagParser(argparse.ArgumentParser):
         raise InputError(f"{message}; {self.prog} --help lists the flags")
 
 
+def one_line(text: str) -> str:
+    """For a terminal: without line ends, without characters that would steer it, cut in the middle where too long."""
+    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(text.split()))
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 2 :]}"
+
+
 def run_script(main: Callable[[], int]) -> int:
     """The exit status of `main`; an InputError becomes one line on stderr and 2, all else keeps its traceback.
 
     Under the launchers (launch.sh) the job's status goes into the file that they name, and each process ends with 0:
     torchrun would take the status of failed questions for a crash."""
+    with _lasting_output():
+        return _run(main)
+
+
+def _run(main: Callable[[], int]) -> int:
     status_file = os.environ.get("VIDEOBENCH_STATUS_FILE")
     try:
         status = main()
+        print(end="", flush=True)  # here a full disk behind stdout still gets its line
     except InputError as error:
         status = 2
         if status_file is None or _write_first(Path(status_file), status):
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"error: {one_line(str(error))}", file=sys.stderr)
         if status_file is not None:
             from videobench.ranks import Ranks
 
@@ -53,6 +70,53 @@ def run_script(main: Callable[[], int]) -> int:
     if os.environ.get("RANK", "0") == "0":
         _write_first(Path(status_file), status)
     return 0
+
+
+@contextmanager
+def _lasting_output() -> Iterator[None]:
+    """A run goes on, and keeps its status, when nobody reads its output any more."""
+    streams = sys.stdout, sys.stderr
+    for stream in streams:
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
+    # None: it was closed before the start, and print knows that
+    sys.stdout, sys.stderr = (stream and _LastingStream(stream) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+class _LastingStream:
+    """Passes on to a text stream, and drops what comes after its reader has gone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self._drop()
+            if error.errno not in READER_GONE:
+                reason = error.strerror
+                raise InputError(f"output: cannot be written ({reason}); free space or write it elsewhere") from None
+
+    def _drop(self) -> None:
+        """The stream keeps what it could not write, and would fail with it again when Python ends."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
 
 
 def _write_first(path: Path, status: int) -> bool:

@@ -6,15 +6,16 @@ Each rank writes a journal of its own, `<folder>/journal/<data set>.rank<k>.json
 """
 
 import fcntl
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from videobench.errors import InputError
-from videobench.files import write_json
+from videobench.files import encode_json, parse_json, write_json, write_whole
 
 Row = dict[str, Any]
 
@@ -29,8 +30,8 @@ class Journals:
         self._name = name
         self._settings = dict(settings)
         self._rank = rank
-        self._file: IO[bytes] | None = None
-        self._lock: IO[bytes] | None = None
+        self._file: FileIO | None = None
+        self._lock: FileIO | None = None
 
     @property
     def result_path(self) -> Path:
@@ -57,32 +58,35 @@ class Journals:
             raise InputError(
                 f"{path}: held by another run ({holder}); wait for it, or choose another output folder"
             ) from None
-        self._lock.truncate(0)
-        self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
-        self._lock.flush()
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
+        with suppress(OSError):  # a full disk: who holds it is a courtesy, the replies will tell of the disk
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
 
     def open(self) -> None:
         """Take this rank's file for writing, its whole lines kept."""
         self._file = _open(self._path(self._rank))
         self._file.seek(0)
-        content = self._file.read()
+        content = self._file.readall()
         self._file.truncate(content.rfind(b"\n") + 1)  # a line cut short by a kill must not swallow the next one
         if b"\n" not in content:
-            self._write([json.dumps({"settings": self._settings}, ensure_ascii=False)])
+            self._write([{"settings": self._settings}])
 
     def append(self, rows: Mapping[str, Row]) -> None:
         """One line per reply; returns when the disk has them."""
-        self._write(
-            [json.dumps({"key": key, "row": row}, ensure_ascii=False, allow_nan=False) for key, row in rows.items()]
-        )
+        self._write([{"key": key, "row": row} for key, row in rows.items()])
 
     def write_results(self, keys: Iterable[str]) -> dict[str, Row]:
         """Join the journals into the result file, sorted as `keys`; the rows written."""
+        if self._file:
+            self._bring_back(self._file)
         rows = self.read()
         results = {key: rows[key] for key in keys if key in rows}
         write_json(self.result_path, results)
         for path in self._set_aside():
-            path.unlink()
+            with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
+                path.unlink()
         return results
 
     def set_aside(self) -> None:
@@ -91,10 +95,15 @@ class Journals:
             if not path.exists():
                 continue
             old = path.with_name(path.name + ".old")
-            if old.exists():
-                path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
-            else:
-                path.rename(old)
+            try:
+                if old.exists():
+                    path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
+                else:
+                    path.rename(old)
+            except OSError as error:
+                raise InputError(
+                    f"{path}: cannot be set aside ({error.strerror}); choose another output folder"
+                ) from None
 
     def close(self) -> None:
         for file in (self._file, self._lock):
@@ -102,35 +111,63 @@ class Journals:
                 file.close()
         self._file = self._lock = None
 
-    def _write(self, lines: Iterable[str]) -> None:
+    def _write(self, lines: Iterable[Row]) -> None:
         assert self._file, "open() comes first"
+        self._bring_back(self._file)
+        content = b"".join(encode_json(line) + b"\n" for line in lines)
+        end = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write("".join(line + "\n" for line in lines).encode())
-            self._file.flush()
+            while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
+                content = content[self._file.write(content) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(end)
             raise InputError(
                 f"{self._path(self._rank)}: cannot be written ({error.strerror}); free space, then start again: "
                 "what was answered is kept"
             ) from None
 
+    def _bring_back(self, file: FileIO) -> None:
+        """Where the journal was deleted while the run goes on: its content is still there until the file is closed."""
+        path = self._path(self._rank)
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return
+            raise InputError(f"{path}: was replaced while this run wrote to it; let one run at a time use the folder")
+        file.seek(0)
+        content = file.readall()
+        write_whole(path, content)
+        file.close()
+        self._file = _open(path)
+
     def _read_one(self, path: Path) -> list[tuple[str, Row]]:
-        lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
         if not lines:
             return []
-        try:
-            first, *rest = (json.loads(line) for line in lines)
-            stored = first["settings"]
-            replies = [(entry["key"], entry["row"]) for entry in rest]
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path}: damaged ({error!r}); move it away, or start anew with --overwrite") from None
+        first, *rest = (self._parse(path, number, line) for number, line in enumerate(lines, start=1))
+        stored = first["settings"]
         for setting in {**stored, **self._settings}:
             if stored.get(setting) != self._settings.get(setting):
                 raise InputError(
                     f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
                     f"{self._settings.get(setting)!r}; use the former, another output folder, or --overwrite"
                 )
-        return replies
+        return [(entry["key"], entry["row"]) for entry in rest]
+
+    def _parse(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            entry = parse_json(line.decode())
+            _check(entry, number)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: damaged at line {number} ({error}); mend or remove that line (the file, if it is line 1) and "
+                "start again: what the others hold is kept"
+            ) from None
+        return dict(entry)
 
     def _path(self, rank: int) -> Path:
         return self._folder / "journal" / f"{self._name}.rank{rank}.jsonl"
@@ -145,10 +182,23 @@ class Journals:
         ]
 
 
-def _open(path: Path) -> IO[bytes]:
-    """For reading and for appending, with its folder made."""
+def _check(entry: Any, number: int) -> None:
+    """Raises ValueError where a line is not what `_write` has written."""
+    if number == 1:
+        if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
+            raise ValueError("it holds no settings")
+        return
+    row = entry.get("row") if isinstance(entry, dict) else None
+    if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
+        raise ValueError("it holds no reply")
+    if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
+        raise ValueError("its reply is none of a run")
+
+
+def _open(path: Path) -> FileIO:
+    """For reading and for appending, unbuffered, with its folder made."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+b")
+        return FileIO(path, "a+")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None

@@ -2,11 +2,12 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 
-from videobench.dataset import SAMPLE_NAME, canonical_name, qa_file, resolve_names
+from videobench.dataset import SAMPLE_NAME, canonical_name, check_inside, qa_file, resolve_names
 from videobench.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import FlagParser, InputError
 
@@ -21,9 +22,18 @@ class QaSource:
     qa_path: Path
     video_root: Path  # a row's vid_path, less its first `skipped_parts` folders, lies below it
     skipped_parts: int  # 0: vid_path is relative to the video root; 2: to the set's own folder
+    allow_outside_root: bool  # follow symbolic links that lead out of the video root
 
     def locate(self, vid_path: str) -> Path:
-        return self.video_root.joinpath(*Path(vid_path).parts[self.skipped_parts :])
+        """Raises ValueError where the video lies outside of the video root."""
+        video = self.video_root.joinpath(*Path(vid_path).parts[self.skipped_parts :])
+        if not self.allow_outside_root:
+            check_inside(video, self.video_root, self._real_folder)
+        return video
+
+    @cached_property
+    def _real_folder(self) -> Callable[[Path], str]:
+        return cache(os.path.realpath)
 
 
 @dataclass(frozen=True)
@@ -43,12 +53,25 @@ class RunSettings:
     overwrite: bool
     dry_run: bool
     print_prompt: bool
+    deterministic: bool
 
 
-def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings:
+@dataclass(frozen=True)
+class CheckSettings:
+    """Of --check_device: no checkpoint, no data."""
+
+    device: str
+    deterministic: bool
+
+
+def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSettings:
     """`device` is what the script asks for where --device is not given."""
     parser = _build_parser(device)
     args = parser.parse_args(argv)
+    if args.check_device:
+        return CheckSettings(args.device or device, args.deterministic)
+    if args.model_path is None:
+        parser.error("--model_path is needed")
     for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} is at least 1")
@@ -74,13 +97,14 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings:
         overwrite=args.overwrite,
         dry_run=args.dry_run,
         print_prompt=args.print_prompt,
+        deterministic=args.deterministic,
     )
 
 
 def _build_parser(device: str) -> FlagParser:
     parser = FlagParser(description=f"Answer Video-Bench with LLaVA-NeXT-Video on {device}.")
     add = parser.add_argument
-    add("--model_path", type=Path, required=True, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
+    add("--model_path", type=Path, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
     add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
     videos = parser.add_mutually_exclusive_group()
     videos.add_argument(
@@ -107,10 +131,13 @@ def _build_parser(device: str) -> FlagParser:
     add(
         "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
     )
+    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
     add("--limit", type=int, help="answer the first so many questions of each set")
     add("--overwrite", action="store_true", help="start anew; the old result is kept until the new one is complete")
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
+    add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
+    add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
     return parser
 
 
@@ -121,7 +148,10 @@ def _default_workers() -> int:
 def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
     path: Path | None = args.image_or_video_path
     names = resolve_names(args.dataset_name or (path.resolve().name if path else SAMPLE_NAME), args.Eval_QA_root)
-    return tuple(QaSource(name, qa_file(args.Eval_QA_root, name), *_video_root(name, args)) for name in names)
+    return tuple(
+        QaSource(name, qa_file(args.Eval_QA_root, name), *_video_root(name, args), args.allow_outside_root)
+        for name in names
+    )
 
 
 def _video_root(name: str, args: argparse.Namespace) -> tuple[Path, int]:
@@ -130,7 +160,9 @@ def _video_root(name: str, args: argparse.Namespace) -> tuple[Path, int]:
     if path is None:
         root, skipped = args.Eval_Video_root, 0
     elif not _names_set(path, name):
-        root, skipped = path / name, 2
+        if path.is_dir():
+            return path / name, 2  # a set that is not there costs its own questions
+        root, skipped = path, 2
     else:
         # The README's own example writes Driving_exam for a folder that is called Driving-exam.
         root, skipped = (path if path.is_dir() else path.with_name(name)), 2

@@ -1,12 +1,21 @@
 """What a run will do, known before the weights are read: questions, prompts, sure failures, who shares a video."""
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from videobench.dataset import Question, load_questions
 from videobench.errors import InputError
+from videobench.estimate import Tokens, device_seconds, in_bytes, in_time, rate_of, row_bytes
+from videobench.files import sha256_of_file
+from videobench.manifest import manifest_facts
 from videobench.options import RunSettings
 from videobench.prompts import Prompt, PromptBuilder, build_question_text
+
+if TYPE_CHECKING:
+    from videobench.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -22,13 +31,17 @@ class VideoWork:
 class Plan:
     prompts: dict[Question, Prompt]  # every question, in the order of the files
     failures: dict[Question, str]  # those that cannot be asked, with the reason
+    missing: frozenset[Path] = frozenset()  # videos that are not there
 
     def works(self, questions: list[Question]) -> list[VideoWork]:
-        """Each of `questions` that can be asked, once; those on one video together, videos in order of first use."""
-        by_video: dict[Path, list[Question]] = {}
-        for question in questions:
-            if question not in self.failures:
-                by_video.setdefault(question.video, []).append(question)
+        """The videos of those of `questions` that can be asked, in order of first use, each with all its questions.
+
+        With all, though some may be answered: the last bits of an answer depend on what else is in its batch, and a run
+        that was stopped must end with what it would have given undisturbed."""
+        by_video: dict[Path, list[Question]] = {each.video: [] for each in questions if each not in self.failures}
+        for question in self.prompts:
+            if question not in self.failures and question.video in by_video:
+                by_video[question.video].append(question)
         return [
             VideoWork(video, tuple(group), tuple(self.prompts[question] for question in group))
             for video, group in by_video.items()
@@ -39,8 +52,9 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
     """Of all data sets, in the order of the files; InputError where not one of their videos is there."""
     questions = []
     for source in settings.sources:
-        questions += load_questions(source.qa_path, source.name, source.locate)[: settings.limit]
-    if not any(video.exists() for video in {each.video for each in questions}):
+        locate = cache(source.locate)  # 17,036 questions are on 5,917 videos
+        questions += load_questions(source.qa_path, source.name, locate)[: settings.limit]
+    if not any(os.path.exists(video) for video in {each.video for each in questions}):
         raise InputError(
             f"{questions[0].video}: no such video, nor any other of these sets; check the path of the videos"
         )
@@ -58,23 +72,61 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
             f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; --max_input_length is {limit} "
             f"and the checkpoint has {positions} positions: use fewer --num_frames or another --max_input_length"
         )
-    missing = {video for video in {each.video for each in questions} if not video.exists()}
+    missing = {video for video in {each.video for each in questions} if not os.path.exists(video)}
     failures = {each: f"{each.video}: no such video" for each in questions if each.video in missing}
     for question, prompt in prompts.items():
         if len(prompt) > limit:
             failures[question] = f"the prompt has {len(prompt)} tokens, more than --max_input_length {limit}"
-    return Plan(prompts, failures)
+    return Plan(prompts, failures, frozenset(missing))
 
 
-def print_plan(plan: Plan, settings: RunSettings) -> None:
-    """The lines of --dry_run, on stdout."""
+def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint") -> None:
+    """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest tells of another QA file."""
     for source in settings.sources:
-        asked = [each for each in plan.prompts if each.source == source.name]
-        failing = sum(each in plan.failures for each in asked)
-        videos = len({each.video for each in asked})
-        print(f"{source.name}: {len(asked)} questions on {videos} videos, {failing} would fail")
+        _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
+        for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
+            print(f"{source.name}: as its manifest says ({digest}); --verify checks the videos too")
+    if len(settings.sources) > 1:
+        _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
     works = plan.works(list(plan.prompts))
-    computed = sum(len(work.prompts[0].prefix_ids) for work in works)
-    alone = sum(len(prompt.prefix_ids) for work in works for prompt in work.prompts)
-    print(f"video tokens to compute: {computed}, saved by sharing them among questions: {alone - computed}")
-    print(f"{settings.model_path}: on {settings.device} in {settings.dtype}, {settings.batch_size} questions at once")
+    if works:
+        _print_costs(_count_tokens(works), settings, checkpoint)
+
+
+def _print_set(name: str, questions: list[Question], plan: Plan) -> None:
+    failing = sum(each in plan.failures for each in questions)
+    videos = {each.video for each in questions}
+    missing = len(videos & plan.missing)
+    note = f" ({missing} videos missing)" if missing else ""
+    print(f"{name}: {len(questions)} questions on {len(videos)} videos, {failing} would fail{note}")
+
+
+def _count_tokens(works: list[VideoWork]) -> Tokens:
+    prompts = [prompt for work in works for prompt in work.prompts]
+    return Tokens(
+        videos=len(works),
+        questions=len(prompts),
+        prefix=sum(len(work.prompts[0].prefix_ids) for work in works),
+        prefix_alone=sum(len(prompt.prefix_ids) for prompt in prompts),
+        suffix=sum(len(prompt.suffix_ids) for prompt in prompts),
+        longest_prompt=max(len(prompt) for prompt in prompts),
+    )
+
+
+def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint") -> None:
+    dtype, batch_size = str(settings.dtype), int(settings.batch_size or 1)
+    length = tokens.longest_prompt + settings.max_new_tokens
+    row = row_bytes(checkpoint, dtype, length)
+    rate = rate_of(settings.device, dtype)
+    saved = tokens.prefix_alone - tokens.prefix
+    print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")
+    print(f"{settings.model_path}: on {settings.device} in {dtype}, {batch_size} questions at once")
+    print(
+        f"memory beside the weights: {in_bytes(row)} for each question of a batch "
+        f"(at most {tokens.longest_prompt} + {settings.max_new_tokens} tokens), {in_bytes(batch_size * row)} in all"
+    )
+    print(
+        f"time: about {in_time(device_seconds(checkpoint, settings.num_frames, tokens, rate))} on one "
+        f"{'core' if settings.device == 'cpu' else 'card'}, if it does {rate / 1e12:g} TFLOP/s (assumed), not counting "
+        "the start and videos that decode slower than that"
+    )

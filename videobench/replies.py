@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videobench.dataset import Question
-from videobench.devices import Device
+from videobench.devices import Device, device_facts
 from videobench.files import sha256_of_file
+from videobench.manifest import manifest_facts
 from videobench.options import RunSettings
 from videobench.prompts import Prompt, build_question_text
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from videobench.engine import Answer
 
 SUITE_VERSION = "0.1.0"
+NONFINITE_MEND = (
+    "float16 ends at 65504; use --dtype bfloat16 or float32 (on an NPU, leave INF_NAN_MODE_ENABLE at 1: 0 would hide "
+    "such overflows, not mend them)"
+)
 
 Row = dict[str, Any]
 
@@ -30,21 +35,25 @@ def run_identity(settings: RunSettings, checkpoint: "Checkpoint", qa_path: Path)
         "max_input_length": settings.max_input_length,
         "checkpoint_sha256": checkpoint.sha256,
         "qa_sha256": sha256_of_file(qa_path),
+        "deterministic": settings.deterministic,
     }
 
 
-def run_facts(settings: RunSettings, device: Device, identity: Row) -> Row:
-    """The `run` entry of every row: the identity and what else helps to explain a difference between two runs."""
+def run_facts(settings: RunSettings, device: Device, identity: Row, qa_path: Path) -> Row:
+    """The `run` entry of every row: the identity and what else helps to explain a difference between two runs.
+
+    Raises InputError where the QA file is a sample's and not the one of the manifest beside it."""
     import torch
     import transformers
 
     return identity | {
-        "device_name": device.name,
+        **device_facts(device),
         "batch_size": settings.batch_size,
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "suite": SUITE_VERSION,
+        **manifest_facts(qa_path, identity["qa_sha256"]),
     }
 
 
@@ -60,7 +69,7 @@ def answered_row(
     if answer.is_finite:
         row |= {"letter_logprobs": dict(answer.letter_logprobs), "option_mass": answer.option_mass}
     else:
-        row |= {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16 or float32"}
+        row |= {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16"}
     return row | {
         "num_output_tokens": len(answer.token_ids),
         "prompt_tokens": len(prompt),

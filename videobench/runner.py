@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from videobench.dataset import Question
+from videobench.device_memory import check_free_memory, peak_memory_bytes, too_large
 from videobench.devices import (
     DEFAULT_BATCH_SIZES,
     DEFAULT_DTYPES,
@@ -17,17 +18,20 @@ from videobench.devices import (
     cuda_is_available,
     open_device,
 )
+from videobench.errors import one_line
+from videobench.estimate import count_weights, in_bytes
+from videobench.fitting import FittingEngine
 from videobench.journal import Journals
 from videobench.options import RunSettings
 from videobench.planning import Plan, VideoWork, build_plan, load_all_questions, print_plan
 from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
-from videobench.replies import Row, answered_row, failed_row, run_facts, run_identity
+from videobench.replies import NONFINITE_MEND, Row, answered_row, failed_row, run_facts, run_identity
+from videobench.row_by_row import PatientEngine
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
     from videobench.decode_pool import PreparedVideo
-    from videobench.engine import Engine
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 
@@ -49,7 +53,8 @@ def run(settings: RunSettings) -> int:
         return _print_prompt(builder, questions[0])
     plan = build_plan(questions, builder, checkpoint.positions, settings)
     if settings.dry_run:
-        print_plan(plan, settings)
+        _check_memory(settings, device, checkpoint)
+        print_plan(plan, settings, checkpoint)
         return _report_failures(plan.failures)
     run = Run(settings, ranks, device, checkpoint, plan)
     try:
@@ -77,12 +82,13 @@ class Run:
         for source in settings.sources:
             identity = run_identity(settings, checkpoint, source.qa_path)
             self._journals[source.name] = Journals(settings.output_folder, source.name, identity, ranks.rank)
-            self._facts[source.name] = run_facts(settings, device, identity)
+            self._facts[source.name] = run_facts(settings, device, identity, source.qa_path)
         left = None
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
-                if settings.overwrite:
+            if settings.overwrite:  # with all of them locked: a refused start moves nothing
+                for journals in self._journals.values():
                     journals.set_aside()
             left = self._unanswered()
         # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own.
@@ -99,6 +105,7 @@ class Run:
         works = self._plan.works(self._left)
         if not works:
             return
+        _check_memory(self._settings, self._device, self._checkpoint)
         from videobench.decode_pool import DecodePool
         from videobench.engine import load_engine
 
@@ -115,25 +122,38 @@ class Run:
             videos = (works[number].video for number in self._ranks.draw(len(works)))
             prepared = ((by_video[each.video], each) for each in pool.prepare(videos))
             with self._progress_bar(works) as bar:
+                patient = PatientEngine(FittingEngine(engine, self._device, int(settings.batch_size or 1)))
+                wanted = set(self._left)
                 for batch in self._batches(prepared):
-                    rows = self._answer_batch(engine, batch)
-                    self._append(rows)
+                    rows = self._answer_batch(patient, batch)
+                    self._append({each: row for each, row in rows.items() if each in wanted})
                     bar.update(len(rows))
+        if peak := peak_memory_bytes(self._device):
+            print(f"{self._device.torch_device}: {in_bytes(peak)} of memory at the most", file=sys.stderr)
 
     def write_results(self, started: float) -> int:
         """Join all ranks' journals into one result file per data set; the exit status."""
         failures: dict[Question, str] = {}
+        nonfinite: list[Question] = []
         for source in self._settings.sources:
             asked = {each.key: each for each in self._plan.prompts if each.source == source.name}
             rows = self._journals[source.name].write_results(asked)
             failed = {asked[key]: row["error"] for key, row in rows.items() if "error" in row}
+            # A journal was lost on the way: what it held is asked again by the next start.
+            lost = {each: "its reply is in no journal; start again" for key, each in asked.items() if key not in rows}
+            failed |= lost
             failures |= failed
+            nonfinite += [asked[key] for key, row in rows.items() if "nonfinite" in row]
             print(
-                f"{self._journals[source.name].result_path}: {len(rows) - len(failed)} answered, {len(failed)} failed"
+                f"{self._journals[source.name].result_path}: {len(asked) - len(failed)} answered, {len(failed)} failed"
             )
         status = _report_failures(failures)
+        if nonfinite:
+            first = f"{nonfinite[0].dataset}/{nonfinite[0].id}"
+            print(f"nonfinite: {len(nonfinite)} replies, first {first}: {NONFINITE_MEND}", file=sys.stderr)
         answered = len(self._plan.prompts) - len(failures)
-        print(f"answered {answered}, failed {len(failures)}, in {time.monotonic() - started:.1f} s")
+        of_them = f" ({len(nonfinite)} with NaN or infinite logits)" if nonfinite else ""
+        print(f"answered {answered}, failed {len(failures)}{of_them}, in {time.monotonic() - started:.1f} s")
         return status
 
     def close(self) -> None:
@@ -162,7 +182,7 @@ class Run:
         if batch:
             yield batch
 
-    def _answer_batch(self, engine: "Engine", batch: list[Prepared]) -> dict[Question, Row]:
+    def _answer_batch(self, engine: PatientEngine, batch: list[Prepared]) -> dict[Question, Row]:
         from videobench.engine import VideoQuestions
 
         rows: dict[Question, Row] = {}
@@ -175,10 +195,13 @@ class Run:
             for work, video in decoded
             if video.pixels is not None
         ]
-        answers = engine.answer(asked, int(self._settings.batch_size or 1)) if asked else []
+        answers = engine.answer(asked)
         for (work, video), replies in zip(decoded, answers, strict=True):
             for question, prompt, answer in zip(work.questions, work.prompts, replies, strict=True):
-                facts = self._facts[question.source]
+                if answer is None or isinstance(answer, str):
+                    rows[question] = self._failed_row(question, answer or too_large(self._device))
+                    continue
+                facts = self._facts[question.source] | {"batch_size": engine.batch_size}
                 rows[question] = answered_row(question, prompt, video, answer, self._ranks.rank, facts)
         return rows
 
@@ -201,8 +224,8 @@ class Run:
 def _open_device(settings: RunSettings, ranks: Ranks) -> Device:
     if settings.may_use_cpu and not cuda_is_available():
         print("WARNING: no CUDA device is visible: running on the CPU, which is slow", file=sys.stderr)
-        return open_device("cpu")
-    return open_device(settings.device, ranks.local_rank)
+        return open_device("cpu", deterministic=settings.deterministic)
+    return open_device(settings.device, ranks.local_rank, settings.deterministic)
 
 
 def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
@@ -212,6 +235,10 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
         dtype=settings.dtype or DEFAULT_DTYPES[device.kind],
         batch_size=settings.batch_size or DEFAULT_BATCH_SIZES[device.kind],
     )
+
+
+def _check_memory(settings: RunSettings, device: Device, checkpoint: "Checkpoint") -> None:
+    check_free_memory(device, sum(count_weights(checkpoint.weight_files)), str(settings.dtype))
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:
@@ -224,7 +251,7 @@ def _print_prompt(builder: PromptBuilder, question: Question) -> int:
 def _report_failures(failures: Mapping[Question, str]) -> int:
     """Names the failed questions on stderr; the exit status."""
     for question, reason in list(failures.items())[:MAX_NAMED_FAILURES]:
-        print(f"failed: {question.dataset}/{question.id}: {reason}", file=sys.stderr)
+        print(one_line(f"failed: {question.dataset}/{question.id}: {reason}"), file=sys.stderr)
     if len(failures) > MAX_NAMED_FAILURES:
         print(f"failed: and {len(failures) - MAX_NAMED_FAILURES} more", file=sys.stderr)
     return 1 if failures else 0

@@ -1,23 +1,30 @@
-"""Choose questions, copy their videos, write the sample: two teams with one seed get the same bytes."""
+"""Choose the questions of a sample: two teams with one seed get the same bytes."""
 
-import hashlib
 import os
-import shutil
+import stat
 import sys
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm import tqdm
-
-from videobench.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, Question, load_answers, load_questions, qa_file
+from videobench.dataset import (
+    DATASET_NAMES,
+    Question,
+    canonical_name,
+    check_inside,
+    load_answers,
+    load_questions,
+    qa_file,
+)
+from videobench.draw import draw_order
 from videobench.errors import InputError
-from videobench.files import read_json, sha256_of_file, write_json
+from videobench.files import read_json
 
-SAMPLE_ANSWER_FILE = "sampling_answer.json"
-SAMPLE_MANIFEST_FILE = "sampling_manifest.json"
+COMMENT = "#"  # starts a line of an --exclude file that is no question
+
+QuestionName = tuple[str, str]  # data set and id
 
 
 @dataclass(frozen=True)
@@ -30,117 +37,175 @@ class SampleSettings:
     names: tuple[str, ...]  # data sets to draw from
     nums: int
     seed: int
+    strategy: str  # "uniform", "stratified" or "proportional"
+    one_per_video: bool
+    exclude_path: Path | None  # its questions are not drawn
+    check_videos: bool  # decode each chosen video, draw another question where that fails
     copy_mode: str  # "copy", "hardlink" or "symlink"
+    allow_outside_root: bool  # follow symbolic links that lead out of the video root
+    num_workers: int  # videos copied, or decoded, at once
+
+    def locate(self, vid_path: str) -> Path:
+        """Raises ValueError where the video lies outside of the video root."""
+        video = self.video_root / vid_path
+        if not self.allow_outside_root:
+            check_inside(video, self.video_root, self._real_folder)
+        return video
+
+    @cached_property
+    def _real_folder(self) -> Callable[[Path], str]:
+        return cache(os.path.realpath)
 
 
 @dataclass(frozen=True)
 class Candidates:
-    questions: list[Question]  # that have their video and their answer
-    answers: dict[tuple[str, str], str]
+    questions: list[Question]  # that have their video and their answer and are not excluded
+    answers: dict[QuestionName, str]
+    video_bytes: dict[Path, int]  # of every video that is there
     without_video: int
     without_answer: int
+    excluded: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    questions: list[Question]  # in the order in which they were drawn
+    undecodable: tuple[str, ...] = ()  # "<dataset>/<file>" of videos that were tried, did not decode and were replaced
 
 
 def load_candidates(settings: SampleSettings) -> Candidates:
-    """Every question of the chosen sets that has its answer and whose video is there."""
+    """Every question of the chosen sets that has its answer, whose video is there, and that is not excluded."""
     answers = load_answers(settings.answer_path)
-    questions = []
+    questions: list[Question] = []
+    locate = cache(settings.locate)  # 17,036 questions are on 5,917 videos
     for name in settings.names:
-        questions += load_questions(qa_file(settings.qa_root, name), name, settings.video_root.joinpath)
-    present = {video: video.is_file() and video.stat().st_size > 0 for video in {each.video for each in questions}}
+        questions += load_questions(qa_file(settings.qa_root, name), name, locate)
+    excluded = load_excluded(settings.exclude_path, questions) if settings.exclude_path else frozenset()
+    video_bytes = _sizes_of_videos({each.video for each in questions})
     answered = [each for each in questions if (each.dataset, each.id) in answers]
-    usable = [each for each in answered if present[each.video]]
-    return Candidates(usable, answers, len(answered) - len(usable), len(questions) - len(answered))
+    usable = [each for each in answered if each.video in video_bytes]
+    drawable = [each for each in usable if (each.dataset, each.id) not in excluded]
+    return Candidates(
+        questions=drawable,
+        answers=answers,
+        video_bytes=video_bytes,
+        without_video=len(answered) - len(usable),
+        without_answer=len(questions) - len(answered),
+        excluded=len(usable) - len(drawable),
+    )
 
 
-def choose(candidates: Candidates, nums: int, seed: int) -> list[Question]:
-    """`nums` questions, each equally likely, in the order of the QA files.
-
-    A question's place in the draw is the SHA-256 of the seed and its name: it depends on neither the machine nor the
-    version of Python nor on which other videos are there, and a sample of n lies whole in every larger one."""
-    questions = candidates.questions
-    if len(questions) < nums:
-        raise InputError(
-            f"{nums} questions asked for, but only {len(questions)} have both their video and their answer "
-            f"({candidates.without_video} lack the video, {candidates.without_answer} the answer); "
-            "check --Eval_Video_root or ask for fewer with --nums"
-        )
-    order = sorted(range(len(questions)), key=lambda index: _place_in_draw(questions[index], seed))
-    return [questions[index] for index in sorted(order[:nums])]
+def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
+    """Size in bytes of each file that is there and not empty: an empty one is a download that never began."""
+    sizes = {}
+    for video in videos:
+        try:
+            status = video.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+            sizes[video] = status.st_size
+    return sizes
 
 
-def _place_in_draw(question: Question, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{question.dataset}/{question.id}".encode()).digest()
+def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[QuestionName]:
+    """Questions named by a sample's QA, answer or result file, or by a text file with a `<dataset>/<id>` a line.
+
+    Raises InputError where a name is not one of a question, so that no misspelt one is drawn after all."""
+    names = frozenset(_read_names(path))
+    known = {(each.dataset, each.id) for each in questions}
+    sets = {dataset for dataset, _ in known}
+    unknown = sorted(name for name in names if name[0] in sets and name not in known)
+    if unknown:
+        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such); mend --exclude")
+    return names
+
+
+def _read_names(path: Path) -> list[QuestionName]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check --exclude") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    if text.lstrip().startswith(("{", "[")):
+        keys = _keys_of_json(read_json(path))
+    else:
+        keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(COMMENT)]
+    if not keys:
+        raise InputError(f"{path}: names no question; mend --exclude or leave it out")
+    try:
+        return [_question_name(key) for key in keys]
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; --exclude takes a sample's JSON file or a question a line") from None
+
+
+def _keys_of_json(content: Any) -> list[str]:
+    """`<dataset>/<id>` from a QA or result file of a sample (keyed so) or an answer file (data set -> id -> answer)."""
+    keys: list[str] = []
+    for key, entry in content.items() if isinstance(content, dict) else ():  # of a list none, which is refused
+        if key in DATASET_NAMES and isinstance(entry, dict):
+            keys += [f"{key}/{id.removeprefix(f'{key}/')}" for id in entry]
+        else:
+            keys.append(key)
+    return keys
+
+
+def _question_name(key: str) -> QuestionName:
+    dataset, slash, id = key.partition("/")
+    if not slash or not id:
+        raise ValueError(f"{key!r} is not <dataset>/<id>")
+    try:
+        return canonical_name(dataset), id
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
+    """The first `nums` questions of the draw; InputError, with the counts, where there are not as many."""
+    order = draw_order(
+        candidates.questions, settings.strategy, settings.seed, settings.one_per_video, unusable=undecodable
+    )
+    if len(order) < settings.nums:
+        raise InputError(_too_few(len(order), candidates, settings, undecodable))
+    return Sample(order[: settings.nums])
+
+
+def choose_decodable(
+    candidates: Candidates, settings: SampleSettings, find_faults: Callable[[Sequence[Path]], Mapping[Path, str]]
+) -> Sample:
+    """As `choose`, but a question whose video does not decode is replaced by the next in the draw, the video named.
+
+    `find_faults` gives the reason, naming the file, for each video that does not decode; it is asked for each once."""
+    faults: dict[Path, str] = {}
+    tried: set[Path] = set()
+    while True:
+        sample = choose(candidates, settings, frozenset(faults))
+        untried = list(dict.fromkeys(each.video for each in sample.questions if each.video not in tried))
+        if not untried:
+            names = {str(sample_path(each)) for each in candidates.questions if each.video in faults}
+            return Sample(sample.questions, tuple(sorted(names)))
+        found = find_faults(untried)
+        for reason in found.values():
+            print(f"replaced: {reason}", file=sys.stderr)
+        faults |= found
+        tried.update(untried)
+
+
+def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path]) -> str:
+    lost = f"{candidates.without_video} lack the video, {candidates.without_answer} the answer"
+    if candidates.excluded:
+        lost += f", {candidates.excluded} are excluded"
+    if undecodable:
+        lost += f", {sum(each.video in undecodable for each in candidates.questions)} have a video that does not decode"
+    if settings.one_per_video:
+        lost += ", and of those on one video one is drawn"
+    return (
+        f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
+        f"({lost}); check --Eval_Video_root or ask for fewer with --nums"
+    )
 
 
 def sample_path(question: Question) -> PurePosixPath:
     """`<dataset>/<file>`: file names are unique within a set only."""
     return PurePosixPath(question.dataset, *PurePosixPath(question.vid_path).parts[2:])
-
-
-def copy_videos(questions: Iterable[Question], settings: SampleSettings) -> dict[str, str]:
-    """Put each chosen video in its place; `<dataset>/<file>` -> SHA-256, sorted by name."""
-    videos = {str(sample_path(each)): each.video for each in questions}
-    hashes = {}
-    for name in tqdm(sorted(videos), desc="copy", unit="video", file=sys.stderr, disable=None):
-        hashes[name] = sha256_of_file(videos[name])
-        target = settings.output_folder / SAMPLE_NAME / name
-        try:
-            _place(videos[name], target, settings.copy_mode)
-        except OSError as error:
-            raise InputError(
-                f"{target}: cannot be written ({error.strerror}); free space or another --copy_mode"
-            ) from None
-    return hashes
-
-
-def _place(source: Path, target: Path, mode: str) -> None:
-    """Write beside the final name and rename, so that no half a video ever stands under it."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.samefile(source) and (mode == "symlink") == target.is_symlink():
-        return
-    part = target.with_name(target.name + ".part")
-    part.unlink(missing_ok=True)
-    if mode == "symlink":
-        part.symlink_to(source.resolve())
-    elif mode == "hardlink":
-        os.link(source.resolve(), part)
-    else:
-        shutil.copyfile(source, part)
-    part.replace(target)
-
-
-def write_sample(questions: list[Question], candidates: Candidates, settings: SampleSettings) -> list[Path]:
-    """Copy the videos, then write QA file, answer file and manifest; the paths of the three."""
-    hashes = copy_videos(questions, settings)
-    sources = {name: qa_file(settings.qa_root, name) for name in settings.names}
-    rows = {name: read_json(path) for name, path in sources.items()}
-    qa_rows: dict[str, Any] = {}
-    answer_rows: dict[str, dict[str, Any]] = {}
-    for each in questions:
-        key = f"{each.dataset}/{each.id}"
-        place = PurePosixPath(settings.output_folder.resolve().name, SAMPLE_NAME, sample_path(each))
-        qa_rows[key] = {**rows[each.dataset][each.id], "vid_path": str(place), "dataset": each.dataset}
-        answer_rows.setdefault(each.dataset, {})[key] = {"answer": candidates.answers[each.dataset, each.id]}
-    paths = [settings.json_folder / name for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE)]
-    write_json(paths[0], qa_rows)
-    write_json(paths[1], answer_rows)
-    write_json(paths[2], _manifest(questions, settings, [settings.answer_path, *sources.values()], hashes, paths[:2]))
-    return paths
-
-
-def _manifest(
-    questions: list[Question], settings: SampleSettings, inputs: list[Path], hashes: dict[str, str], outputs: list[Path]
-) -> dict[str, Any]:
-    videos = Counter(name.split("/")[0] for name in hashes)
-    return {
-        "seed": settings.seed,
-        "nums": settings.nums,
-        "datasets": {
-            name: {"questions": count, "videos": videos[name]}
-            for name, count in Counter(each.dataset for each in questions).items()
-        },
-        "inputs_sha256": {path.name: sha256_of_file(path) for path in inputs},
-        "outputs_sha256": {path.name: sha256_of_file(path) for path in outputs},
-        "videos_sha256": hashes,
-    }

@@ -1,0 +1,188 @@
+"""How fast eight frames of a video are read, and whether they are the right ones: `python benchmarks/frames.py`.
+
+Makes its videos (some minutes, once), then prints a table in Markdown, file by file: the processor seconds of decoding
+everything on one thread, of this suite, and of decord, torchcodec and OpenCV where they are installed; and what two
+worker processes gain over one. Exit status 1 where a bar is missed.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.frame_readers import (
+    NUM_FRAMES,
+    Reader,
+    count_frames,
+    decode_everything,
+    is_same_frames,
+    other_readers,
+    this_suite,
+)
+from tests.clip_writer import QUIET_X265, write_clip
+from videobench.decode_pool import DecodePool
+from videobench.pixels import PixelSpec
+
+LOWEST_RATIO = 0.95  # of any file
+LOWEST_MEAN = 2.0  # geometric, over the table
+LOWEST_GAIN = 1.8  # of two workers over one
+SPEC = PixelSpec(336, 336, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), shortest_edge=336)
+X264 = {"preset": "veryfast"}
+X265 = {"preset": "ultrafast", "x265-params": QUIET_X265}
+VP9 = {"deadline": "realtime", "cpu-used": "8"}
+AV1 = {"preset": "12", "svtav1-params": "lp=1"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One video of the table."""
+
+    title: str
+    suffix: str
+    codec: str
+    num_frames: int
+    size: tuple[int, int]  # (width, height)
+    arguments: dict[str, Any]  # of write_clip
+    bar: float = LOWEST_RATIO  # the ratio that it must reach
+
+    def write(self, folder: Path) -> Path:
+        video = folder / (self.title.replace(" ", "_").replace(",", "") + self.suffix)
+        if not video.is_file():
+            unfinished = video.with_name("unfinished" + self.suffix)
+            write_clip(unfinished, self.codec, self.num_frames, self.size, **self.arguments)
+            unfinished.rename(video)
+        return video
+
+
+HD, SD, SMALL = (1280, 720), (640, 360), (320, 240)
+UNEVEN = [3 * index + index % 3 for index in range(1320)]
+CASES = [
+    Case("720p h264, GOP 250", ".mp4", "libx264", 1320, HD, {"options": X264, "gop": 250}, bar=2.5),
+    Case("720p h264, GOP 48", ".mp4", "libx264", 1320, HD, {"options": X264, "gop": 48}, bar=2.5),
+    Case("720p h264, GOP 250, long", ".mp4", "libx264", 3600, HD, {"options": X264, "gop": 250}, bar=2.5),
+    Case(
+        "720p h264, variable rate", ".mkv", "libx264", 1320, HD, {"options": X264, "gop": 120, "pts": UNEVEN}, bar=2.5
+    ),
+    Case("1080p h264, GOP 250", ".mp4", "libx264", 600, (1920, 1080), {"options": X264, "gop": 250}),
+    Case("360p h264, all intra", ".mp4", "libx264", 1200, SD, {"options": X264, "gop": 1}, bar=6.0),
+    Case("360p h264, no B-frames, GOP 250", ".mp4", "libx264", 1320, SD, {"options": X264, "gop": 250, "b_frames": 0}),
+    Case("360p h264, no B-frames, one GOP", ".mp4", "libx264", 600, SD, {"options": X264, "gop": 9999, "b_frames": 0}),
+    Case("360p h264, ts", ".ts", "libx264", 600, SD, {"options": X264, "gop": 48}),
+    Case("240p h264, 10 s", ".mp4", "libx264", 250, SMALL, {"options": X264, "gop": 250}),
+    Case("240p mpeg4, 10 s", ".avi", "mpeg4", 250, SMALL, {"gop": 12}),
+    Case("360p vp9", ".webm", "libvpx-vp9", 600, SD, {"options": VP9, "gop": 128}),
+    Case("360p av1", ".mp4", "libsvtav1", 600, SD, {"options": AV1, "gop": 128}),
+    Case("360p hevc", ".mp4", "libx265", 600, SD, {"options": X265, "gop": 120}),
+    Case("180p gif", ".gif", "gif", 80, (320, 180), {"pix_fmt": "rgb8"}),
+    Case("240p wmv", ".wmv", "wmv2", 600, SMALL, {"gop": 12}),
+]
+
+
+def processor_s(run: Callable[[], object], repeats: int) -> float:
+    """The least of several, which other work on the machine disturbs least; counts every thread of this process."""
+    best = math.inf
+    for _ in range(repeats):
+        started = time.process_time()
+        run()
+        best = min(best, time.process_time() - started)
+    return best
+
+
+def measure(reader: Reader, video: Path, total: int, repeats: int) -> tuple[float, np.ndarray | None]:
+    """(processor seconds, frames), of which the latter is None where the reader fails."""
+    try:
+        frames = reader(video, total)
+    except Exception as error:
+        print(f"{video.name}: {error}", file=sys.stderr)
+        return math.nan, None
+    return processor_s(lambda: reader(video, total), repeats), frames
+
+
+def row(case: Case, video: Path, others: dict[str, Reader], repeats: int) -> tuple[list[str], float]:
+    """The cells of one line of the table, and the ratio."""
+    total = count_frames(video)
+    everything_s, expected = measure(decode_everything, video, total, repeats)
+    suite_s, found = measure(this_suite, video, total, repeats)
+    assert expected is not None
+    ratio = everything_s / suite_s
+    equal = found is not None and np.array_equal(found, expected)
+    cells = [case.title + case.suffix.replace(".", ", "), str(total), f"{everything_s:.3f}", f"{suite_s:.3f}"]
+    cells += [f"{ratio:.2f}" + ("" if ratio >= case.bar else f" (bar {case.bar:g})"), "yes" if equal else "NO"]
+    for reader in others.values():
+        seconds, frames = measure(reader, video, total, repeats)
+        if frames is None:
+            cells.append("fails")
+        else:
+            cells.append(f"{everything_s / seconds:.2f}" + ("" if is_same_frames(frames, expected) else ", wrong"))
+    return cells, ratio if equal else math.nan
+
+
+def gain_of_two_workers(video: Path, rounds: int) -> float:
+    """Videos a second of two workers over those of one, by the clock; the best of several rounds of each."""
+    rates = {}
+    for num_workers in (1, 2):
+        with DecodePool(SPEC, NUM_FRAMES, num_workers) as pool:
+            list(pool.prepare([video] * num_workers))  # until they have started
+            times = []
+            for _ in range(rounds):
+                started = time.perf_counter()
+                list(pool.prepare([video] * 8))
+                times.append(time.perf_counter() - started)
+            rates[num_workers] = 8 / min(times)
+    return rates[2] / rates[1]
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    default = Path(tempfile.gettempdir()) / "videobench-frames"
+    parser.add_argument("--folder", type=Path, default=default, help="where the videos are made and kept (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=5, help="of each measurement; the least counts (%(default)s)")
+    parser.add_argument("--only", default="", help="only files with this in their title")
+    return parser.parse_args(argv)
+
+
+def print_row(cells: list[str]) -> None:
+    print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    cases = [case for case in CASES if args.only in case.title]
+    videos = [case.write(args.folder) for case in cases]
+    others = other_readers()
+    head = [
+        "file",
+        "frames",
+        "decode everything, s",
+        "this suite, s",
+        "ratio",
+        "equal",
+        *(f"{name}, ratio" for name in others),
+    ]
+    print_row(head)
+    print_row(["---"] * len(head))
+    ratios = []
+    for case, video in zip(cases, videos, strict=True):
+        cells, ratio = row(case, video, others, args.repeats)
+        print_row(cells)
+        ratios.append(ratio)
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    gain = gain_of_two_workers(videos[0], args.repeats)
+    print(f"\ngeometric mean of the ratios: {mean:.2f} (bar {LOWEST_MEAN:g})")
+    print(f"two workers over one: {gain:.2f} (bar {LOWEST_GAIN:g})")
+    met = all(ratio >= case.bar for case, ratio in zip(cases, ratios, strict=True))
+    return 0 if met and mean >= LOWEST_MEAN and gain >= LOWEST_GAIN else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,185 @@
+"""What the verdict can tell: coverage of its interval, false verdicts, faults that are found with so many questions.
+
+python benchmarks/verdict_power.py                        # the README's tables; about 40 minutes on one core
+python benchmarks/verdict_power.py --comparisons 200      # nearly the same; about 4 minutes
+"""
+
+import argparse
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script, Python looks beside it only
+
+from benchmarks.simulated_runs import (
+    LONG_PROMPT,
+    Fault,
+    all_questions,
+    build_pairs,
+    sample_questions,
+    simulate_rows,
+)
+from videobench.comparison import Groups, compare
+from videobench.diagnosis import diagnose
+from videobench.divergence import measure
+from videobench.inputs import compare_inputs
+from videobench.pairing import Pairing
+from videobench.statistics import paired_interval
+from videobench.verdict import FAIL, INCONCLUSIVE, PASS, decide
+
+MARGIN = 1.0  # points
+SHARED = (
+    0.1  # correlation of discordance among a video's questions, with one direction for the video, where there is any
+)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    questions: int
+    flips: float  # share of questions that one side alone has right
+    difference: float  # true, NPU minus GPU, in points; at most 100 * flips
+    correlation: float  # within videos
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Shares of simulated comparisons."""
+
+    coverage: float  # the 95 % interval holds the true difference
+    passed: float
+    failed: float
+    half_width: float  # points, in the mean
+
+
+def simulate_differences(videos: np.ndarray, scenario: Scenario, rng: np.random.Generator) -> np.ndarray:
+    """-1, 0 or 1 for each question, NPU right less GPU right; `videos` numbers each question's video from 0.
+
+    Where a video's questions correlate, some videos flip more than others, and all in one direction."""
+    count, rho = int(videos.max()) + 1, scenario.correlation
+    upwards = (1 + scenario.difference / 100 / scenario.flips) / 2
+    if not rho:
+        chances, directions = scenario.flips, np.where(rng.random(len(videos)) < upwards, 1, -1)
+    else:
+        strength = (1 - rho) / rho
+        chances = rng.beta(scenario.flips * strength, (1 - scenario.flips) * strength, count)[videos]
+        directions = np.where(rng.random(count) < upwards, 1, -1)[videos]
+    return np.where(rng.random(len(videos)) < chances, directions, 0)
+
+
+def interval_rates(scenario: Scenario, comparisons: int, seed: int = 0) -> Rates:
+    rng, everything = np.random.default_rng(seed), all_questions().video
+    covered = passed = failed = width = 0.0
+    for _ in range(comparisons):
+        chosen = rng.choice(everything, scenario.questions, replace=False)
+        videos = np.unique(chosen, return_inverse=True)[1]
+        values = simulate_differences(videos, scenario, rng)
+        low, high = (100 * end for end in paired_interval(values, videos, int(rng.integers(2**31))))
+        covered += low <= scenario.difference <= high
+        passed += low > -MARGIN and high < MARGIN
+        failed += low > MARGIN or high < -MARGIN
+        width += (high - low) / 2
+    return Rates(*(value / comparisons for value in (covered, passed, failed, width)))
+
+
+def verdicts(
+    dtypes: tuple[str, str], fault: Fault | None, questions: int, comparisons: int, seed: int = 0
+) -> Counter[str]:
+    """How often each verdict, and under "cause: ..." each first finding, comes out of whole comparisons."""
+    rng, everything, counts = np.random.default_rng(seed), all_questions(), Counter[str]()
+    for _ in range(comparisons):
+        pairs = build_pairs(simulate_rows(sample_questions(everything, questions, rng), rng, dtypes, fault))
+        pairing = Pairing(pairs, {}, {}, [], 0, 0)
+        diagnosis = diagnose(pairs, measure(pairs))
+        groups = Groups(compare(pairs, seed), {}, {}, {})  # the verdict looks at the whole only
+        counts[decide(pairing, groups, compare_inputs(pairing), diagnosis, MARGIN, seed).name] += 1
+        if diagnosis.findings:
+            counts[f"cause: {diagnosis.findings[0].cause}"] += 1
+        flips = sum(pair.npu.letter != pair.gpu.letter for pair in pairs)
+        counts["flips"] += flips
+    return counts
+
+
+def scenarios() -> Iterator[Scenario]:
+    for questions in (300, 1000, 3000, 17036):
+        for flips in (0.02, 0.05, 0.10):
+            for difference, correlation in ((0.0, 0.0), (0.0, SHARED), (MARGIN, 0.0), (MARGIN, SHARED), (3.0, SHARED)):
+                if difference <= 100 * flips:
+                    yield Scenario(questions, flips, difference, correlation)
+
+
+def interval_table(comparisons: int) -> Iterator[str]:
+    yield "| questions | one-sided, % | true difference | videos | covered, % | half-width | PASS, % | FAIL, % |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for each in scenarios():
+        fewer = 1 if each.questions <= 1000 else 4 if each.questions <= 3000 else 8  # large samples take longer
+        rates = interval_rates(each, comparisons // fewer)
+        alike = "alike" if each.correlation else "independent"
+        yield (
+            f"| {each.questions} | {100 * each.flips:g} | {each.difference:g} | {alike} | {100 * rates.coverage:.1f} "
+            f"| {rates.half_width:.2f} | {100 * rates.passed:.1f} | {100 * rates.failed:.1f} |"
+        )
+
+
+def sound_table(comparisons: int) -> Iterator[str]:
+    yield "| dtypes of two sound runs | questions | comparisons | flips, % | PASS, % | INCONCLUSIVE, % | FAIL, % |"
+    yield "|---|---|---|---|---|---|---|"
+    for dtypes in (("float16", "float16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
+        for questions, times in ((300, comparisons), (1000, comparisons // 10), (3000, comparisons // 40)):
+            counts = verdicts(dtypes, None, questions, times)
+            shares = " | ".join(f"{100 * counts[name] / times:.1f}" for name in (PASS, INCONCLUSIVE, FAIL))
+            flips = 100 * counts["flips"] / times / questions
+            yield f"| {', '.join(dtypes)} | {questions} | {times} | {flips:.2f} | {shares} |"
+
+
+FAULT_SIZES: Sequence[tuple[str, Sequence[float]]] = (
+    ("layer noise", (0.05, 0.08, 0.1, 0.15)),
+    ("letter", (0.02, 0.04, 0.06, 0.1)),
+    ("truncated", (0.05, 0.1, 0.2, 0.3)),
+    ("frame order", (0.05, 0.1, 0.2, 0.3)),
+    ("card", (0.05, 0.08, 0.1, 0.2)),
+    ("overflow", (120, 60, 0)),
+)
+
+
+def fault_table(comparisons: int) -> Iterator[str]:
+    yield "| fault in float16 | size, nats | flips, % | found with 100 questions, % | with 300 | with 1000 | named as |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, sizes in FAULT_SIZES:
+        for size in sizes:
+            fault = Fault(name, size)
+            found = [verdicts(("float16", "float16"), fault, count, comparisons) for count in (100, 300, 1000)]
+            rates = " | ".join(f"{100 * _found(counts) / comparisons:.0f}" for counts in found)
+            causes = [cause.removeprefix("cause: ") for cause, _ in found[1].most_common() if cause.startswith("cause")]
+            told = f"beyond {LONG_PROMPT + size:g} tokens" if name == "overflow" else f"{size:g}"
+            flips = found[1]["flips"] / comparisons / 3
+            yield f"| {name} | {told} | {flips:.1f} | {rates} | {', '.join(causes[:2]) or '-'} |"
+
+
+def _found(counts: Counter[str]) -> int:
+    return sum(count for name, count in counts.items() if name.startswith("cause"))
+
+
+TABLES = {"interval": interval_table, "sound": sound_table, "faults": fault_table}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--comparisons", type=int, default=2000, help="simulated per line (default: %(default)s)")
+    parser.add_argument("--tables", default=",".join(TABLES), help="some of them (default: %(default)s)")
+    args = parser.parse_args()
+    started = time.monotonic()
+    for name in args.tables.split(","):
+        comparisons = max(20, args.comparisons // 50) if name == "faults" else args.comparisons
+        print(f"{name}: up to {comparisons} simulated comparisons a line")
+        for line in TABLES[name](comparisons):
+            print(line, flush=True)
+        print(f"after {time.monotonic() - started:.0f} s\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Compare an NPU run and a GPU run of Video-Bench: accuracies, agreement, numeric divergence and a verdict.
+
+python precision_test.py --eval_npu_path Chat_results_npu/sampling_data_eval.json \
+    --eval_gpu_path Chat_results_gpu/sampling_data_eval.json \
+    --sampling_answer_path egs/Video-Bench/Eval_QA/sampling_answer.json --report_html report.html
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from videobench.errors import FlagParser, run_script
+
+
+@dataclass(frozen=True)
+class ComparisonSettings:
+    npu_path: Path | None  # result file, or folder of result files
+    gpu_path: Path | None
+    answer_path: Path | None  # sampling_answer.json or ANSWER.json
+    repeat_path: Path | None  # a second run of either device
+    scoring: str  # of scoring.SCORINGS
+    margin: float  # points of accuracy, over 0
+    gate: bool
+    seed: int
+    output_json: Path | None
+    report_html: Path | None
+    video_root: Path | None
+    leaderboard_path: Path | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    settings = parse_args(argv)
+    if settings.leaderboard_path:
+        _export_leaderboard(settings)
+    if not (settings.npu_path and settings.gpu_path and settings.answer_path):
+        return 0
+    return _compare(settings, settings.npu_path, settings.gpu_path, settings.answer_path)
+
+
+def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answer_path: Path) -> int:
+    from videobench.analysis import compare_runs  # numpy with it: not for --help
+    from videobench.files import write_json
+    from videobench.report import build_report
+    from videobench.report_text import build_text
+    from videobench.verdict import exit_status
+
+    comparison = compare_runs(
+        npu_path, gpu_path, answer_path, settings.repeat_path, settings.scoring, settings.margin, settings.seed
+    )
+    print(build_text(comparison))
+    if settings.output_json:
+        write_json(settings.output_json, build_report(comparison))
+        print(f"wrote {settings.output_json}")
+    if settings.report_html:
+        from videobench.report_html import write_html
+
+        write_html(settings.report_html, comparison, settings.video_root)
+        print(f"wrote {settings.report_html}")
+    return exit_status(comparison.verdict) if settings.gate else 0
+
+
+def _export_leaderboard(settings: ComparisonSettings) -> None:
+    """Of the NPU run where both are given."""
+    from videobench.leaderboard import write_leaderboard
+
+    run_path = settings.npu_path or settings.gpu_path
+    assert run_path, "parse_args asks for a run"
+    assert settings.leaderboard_path, "the flag that leads here"
+    counts = write_leaderboard(settings.leaderboard_path, run_path, settings.answer_path, settings.scoring)
+    print(
+        f"wrote {settings.leaderboard_path}: {counts.replies} replies of {run_path}, letters read by --scoring "
+        f"{settings.scoring}, {counts.without_letter} without a letter"
+    )
+
+
+def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
+    parser = FlagParser(description="Compare an NPU run and a GPU run of Video-Bench and give a verdict.")
+    _add_inputs(parser)
+    _add_outputs(parser)
+    args = parser.parse_args(argv)
+    if not 0 < args.margin < 100:
+        parser.error("--margin is above 0 and below 100, in points of accuracy")
+    paths = (args.eval_npu_path, args.eval_gpu_path, args.sampling_answer_path)
+    if not all(paths) and not (args.export_leaderboard and any(paths[:2])):
+        parser.error(
+            "--eval_npu_path, --eval_gpu_path and --sampling_answer_path are needed; "
+            "--export_leaderboard alone needs one run"
+        )
+    return ComparisonSettings(
+        npu_path=args.eval_npu_path,
+        gpu_path=args.eval_gpu_path,
+        answer_path=args.sampling_answer_path,
+        repeat_path=args.repeat_path,
+        scoring=args.scoring,
+        margin=args.margin,
+        gate=args.gate,
+        seed=args.seed,
+        output_json=args.output_json,
+        report_html=args.report_html,
+        video_root=args.Eval_Video_root,
+        leaderboard_path=args.export_leaderboard,
+    )
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    def add_path(flag: str, text: str) -> None:
+        parser.add_argument(flag, type=Path, metavar="PATH", help=text)
+
+    add_path("--eval_npu_path", "the NPU run: its result file, or the folder of its result files")
+    add_path("--eval_gpu_path", "the GPU run: file or folder")
+    add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
+    add_path("--repeat_path", "a second run of either device: gives the noise floor")
+    parser.add_argument(
+        "--scoring",
+        choices=("strict", "logprob", "mindie"),
+        default="strict",
+        help="how a reply becomes a letter: by strict reading (default), the most probable option letter without any "
+        "reading, or the original's rule",
+    )
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="differences of accuracy below it are none, in points (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    def add_path(flag: str, text: str) -> None:
+        parser.add_argument(flag, type=Path, metavar="PATH", help=text)
+
+    parser.add_argument("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE")
+    add_path("--output_json", "write everything as JSON to this file")
+    add_path("--report_html", "write a report for the browser to this one file")
+    add_path("--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
+    add_path("--export_leaderboard", "write Video-Bench's submission form of the NPU run, or of the one run given")
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

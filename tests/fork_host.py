@@ -1,0 +1,62 @@
+"""Starts run_gpu.py many times without importing torch as often: python -m tests.fork_host
+
+Each line but an empty one on stdin is JSON {"argv": [...], "log": path or null}. A child of this process, which has
+imported everything and computed nothing, runs the script as its own; back come two lines, its process id and, when it
+has ended, its status (negative: the signal that ended it); an empty line lets it go. With "log" every batch that is
+given to the engine adds a line with its size.
+"""
+
+import json
+import os
+import sys
+from typing import NoReturn
+
+import torch
+
+import run_gpu
+import videobench.decode_pool
+import videobench.runner  # noqa: F401
+from videobench import engine
+from videobench.errors import run_script
+
+
+def main() -> None:
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            run(**order)
+        print(child, flush=True)
+        ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        print(ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status, flush=True)
+        sys.stdin.readline()  # whoever wants to send it a signal has done so: its number may be given to another
+        os.waitpid(child, 0)
+
+
+def run(argv: list[str], log: str | None) -> NoReturn:
+    torch.set_num_threads(1)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nowhere, 0)
+    os.dup2(nowhere, 1)
+    if log:
+        note_batches(log)
+    status = 70  # of a traceback
+    try:
+        status = run_script(lambda: run_gpu.main(argv))
+    finally:
+        os._exit(status)
+
+
+def note_batches(log: str) -> None:
+    answer = engine.Engine.answer
+
+    def noted(self, videos, batch_size):
+        with open(log, "a") as file:
+            print(sum(len(video.prompts) for video in videos), file=file)
+        return answer(self, videos, batch_size)
+
+    engine.Engine.answer = noted
+
+
+if __name__ == "__main__":
+    main()

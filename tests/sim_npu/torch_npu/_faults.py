@@ -1,0 +1,36 @@
+"""The ways in which `import torch_npu` and the first operators fail, in the words of the real package."""
+
+import os
+
+import torch
+
+FAULT = os.environ.get("SIM_NPU_BREAK")
+IMPORT_FAULTS = {
+    "driver": ImportError("libascend_hal.so: cannot open shared object file: No such file or directory"),
+    "cann": ImportError("libhccl.so: cannot open shared object file: No such file or directory"),
+    "symbol": ImportError(
+        "/site-packages/torch_npu/lib/libtorch_npu.so: undefined symbol: _ZNK5torch8autograd4Node4nameEv"
+    ),
+    "acl": RuntimeError(
+        "Initialize:build/CMakeFiles/torch_npu.dir/compiler_depend.ts:217 NPU function error: aclInit, error code is "
+        "507008\n[ERROR] 2026-01-01-00:00:00 (PID:1, Device:0, RankID:-1) ERR00100 PTA call acl api failed"
+    ),
+}
+NO_KERNELS = (
+    "matmul:build/CMakeFiles/torch_npu.dir/compiler_depend.ts:36 aclnnMm or aclnnMmGetWorkspaceSize not in "
+    "libopapi.so, or libopapi.sonot found."
+)
+
+
+def fail_to_import() -> None:
+    if FAULT in IMPORT_FAULTS:
+        raise IMPORT_FAULTS[FAULT]
+
+
+class WithoutKernels(torch.overrides.TorchFunctionMode):
+    """Each matrix product on a card fails, as where CANN's package of operators is not installed."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.matmul, torch.mm, torch.Tensor.matmul, torch.Tensor.__matmul__) and args[0].is_npu:
+            raise RuntimeError(NO_KERNELS)
+        return function(*args, **(kwargs or {}))

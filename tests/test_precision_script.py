@@ -1,0 +1,66 @@
+"""precision_test.py called wrongly, and for the submission form alone."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import precision_test
+from videobench.errors import InputError, run_script
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param([], "are needed", id="nothing-given"),
+        pytest.param(["--export_leaderboard", "form.json"], "needs one run", id="nothing-to-export"),
+        pytest.param(["--margin", "0"], "--margin is above 0", id="no-margin"),
+        pytest.param(["--margin", "nan"], "--margin is above 0", id="margin-no-number"),
+    ],
+)
+def test_wrong_flags(flags, message):
+    with pytest.raises(InputError, match=message):
+        precision_test.main(flags)
+
+
+def test_a_missing_file_is_one_line_and_status_2(tmp_path, capsys):
+    paths = [f"--eval_{side}_path={tmp_path / side}.json" for side in ("npu", "gpu")]
+    answers = tmp_path / "ANSWER.json"
+    answers.write_text('{"MSVD": {"1": "A"}}')
+    status = run_script(lambda: precision_test.main([*paths, f"--sampling_answer_path={answers}"]))
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    assert captured.err.count("\n") == 1
+    assert "npu.json: cannot be read" in captured.err
+
+
+def test_export_alone_needs_no_other_side(tmp_path, capsys):
+    npu = tmp_path / "MSVD_eval.json"
+    npu.write_text('{"1": {"output_sequence": ["A"]}}')
+    assert precision_test.main([f"--eval_npu_path={npu}", f"--export_leaderboard={tmp_path / 'form.json'}"]) == 0
+    assert "1 replies" in capsys.readouterr().out
+    assert json.loads((tmp_path / "form.json").read_text())["MSVD"]["1"]["output_chatgpt_choice"] == "A"
+
+
+def test_help_and_wrong_flags_load_nothing_heavy():
+    program = "import sys, precision_test; print(sorted({'av', 'numpy', 'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_a_comparison_without_pictures_loads_neither_torch_nor_av(tmp_path):
+    for name, content in (("npu", '{"MSVD/1": {"output_sequence": ["A"]}}'), ("answers", '{"MSVD": {"1": "A"}}')):
+        (tmp_path / f"{name}.json").write_text(content)
+    program = (
+        "import sys, precision_test; precision_test.main(sys.argv[1:]); "
+        "print(sorted({'av', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    npu, answers = tmp_path / "npu.json", tmp_path / "answers.json"
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={npu}", f"--sampling_answer_path={answers}"]
+    command = [sys.executable, "-c", program, *flags, f"--report_html={tmp_path / 'report.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"

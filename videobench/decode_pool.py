@@ -1,0 +1,179 @@
+"""Worker processes that decode ahead of the device, and that can hang or die without taking the run with them.
+
+A process of its own, not a fork: the parent may hold a device and threads. It is started by its command line and not by
+multiprocessing, which would import the main script again.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import Pipe
+from pathlib import Path
+from queue import SimpleQueue
+
+from videobench.decode_worker import READY
+from videobench.pixels import PixelSpec
+from videobench.prepared_video import PreparedVideo, encode_settings, failed_video, prepare_video, receive_prepared
+
+__all__ = ["DecodePool", "PreparedVideo"]
+
+WORKER_COMMAND = (sys.executable, "-m", "videobench.decode_worker")
+START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
+END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
+VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see video_files.py
+MAX_AHEAD_BYTES = 128 * 2**20  # 47 videos of 8 frames at 336 x 336
+
+
+class _WorkerLost(Exception):
+    """The process died, or did not answer in time."""
+
+
+def _worker_environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[1])
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "PYTHONSAFEPATH": "1",  # a module in the working directory must not stand in for one of ours
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",  # torch_npu would take the device
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class _Worker:
+    """One process and the connection to it. Starting does not wait; the first answer does."""
+
+    def __init__(self, command: Sequence[str], settings: bytes):
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.PIPE,  # never written to: its end tells the worker that this process is gone
+                stdout=2,  # results have their own way; a library that prints must not mix with the run's
+                pass_fds=[theirs.fileno()],
+                env=_worker_environment(),
+                start_new_session=True,  # Ctrl-C goes to the parent alone
+            )
+        self._settings: bytes | None = settings
+
+    def prepare(self, video: Path, timeout_s: float) -> PreparedVideo:
+        """Raises _WorkerLost; RuntimeError where the process did not even start."""
+        self._finish_start()
+        try:
+            self._connection.send_bytes(os.fsencode(video))
+            if not self._connection.poll(timeout_s):
+                raise _WorkerLost(f"the decoder gave no answer in {timeout_s:g} s")
+            return receive_prepared(self._connection, video)
+        except (EOFError, OSError) as error:
+            raise _WorkerLost(f"the decoder died ({self._how_it_ended()})") from error
+
+    def _finish_start(self) -> None:
+        if self._settings is None:
+            return
+        try:
+            self._connection.send_bytes(self._settings)
+            if not self._connection.poll(START_TIMEOUT_S):
+                raise RuntimeError(f"a decoding process did not start in {START_TIMEOUT_S:g} s")
+            if self._connection.recv_bytes() != READY:
+                raise RuntimeError("a decoding process does not speak as decode_worker.py does")
+        except (EOFError, OSError) as error:
+            how = self._how_it_ended()
+            raise RuntimeError(f"a decoding process did not start ({how}); what it said stands above") from error
+        self._settings = None
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            status = self._process.wait()
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        """Frees what is left of a killed worker; nobody may wait for an answer any more."""
+        self._process.wait()
+        self._connection.close()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+
+class DecodePool:
+    """Decodes, resizes and crops videos in worker processes, ahead of their use and in order.
+
+    With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but one
+    video at least) are in the making or ready. A video that takes longer than `timeout_s` fails."""
+
+    def __init__(
+        self,
+        spec: PixelSpec,
+        num_frames: int,
+        num_workers: int,
+        timeout_s: float = VIDEO_TIMEOUT_S,
+        max_ahead_bytes: int = MAX_AHEAD_BYTES,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+    ):
+        self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
+        self._max_ahead = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
+        self._command = worker_command
+        self._workers: set[_Worker] = set()
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        # One thread for each worker: it waits for the answer, so that workers go on while the caller computes.
+        self._waiters = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode")
+        for _ in range(num_workers):
+            self._start_worker()
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiters.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._workers):
+            worker.kill()  # which ends the waiting
+        self._waiters.shutdown()
+        for worker in self._workers:
+            worker.kill()  # one that was started in between
+            worker.close()
+        self._workers.clear()
+
+    def prepare(self, videos: Iterable[Path]) -> Iterator[PreparedVideo]:
+        """Each of `videos`, which are drawn as they are needed, in the same order."""
+        if not self._workers:
+            yield from (prepare_video(video, self._spec, self._num_frames) for video in videos)
+            return
+        ahead: deque[Future[PreparedVideo]] = deque()
+        try:
+            for video in videos:
+                ahead.append(self._waiters.submit(self._prepare_in_worker, video))
+                if len(ahead) >= self._max_ahead:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _start_worker(self) -> None:
+        worker = _Worker(self._command, encode_settings(self._spec, self._num_frames, self._timeout_s))
+        self._workers.add(worker)
+        self._idle.put(worker)
+
+    def _prepare_in_worker(self, video: Path) -> PreparedVideo:
+        worker = self._idle.get()
+        try:
+            prepared = worker.prepare(video, self._timeout_s)
+        except _WorkerLost as lost:
+            worker.kill()
+            worker.close()
+            self._workers.remove(worker)
+            self._start_worker()
+            return failed_video(video, f"{video}: {lost}")
+        except RuntimeError:
+            self._idle.put(worker)  # the next video tries it again, and fails the same way
+            raise
+        self._idle.put(worker)
+        return prepared

@@ -1,0 +1,101 @@
+"""A sample's manifest: what the sample was made of and what it holds, so that a copy of it can be checked."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videobench.dataset import SAMPLE_NAME, SAMPLE_QA_FILE
+from videobench.errors import InputError
+from videobench.files import read_json, sha256_of_file
+from videobench.sampling import Sample, SampleSettings
+
+SAMPLE_ANSWER_FILE = "sampling_answer.json"
+SAMPLE_MANIFEST_FILE = "sampling_manifest.json"
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    num_bytes: int
+    sha256: str  # hexadecimal
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What --verify and the run scripts need of the file."""
+
+    path: Path
+    videos_folder: str  # "Eval_video/sampling_data": as in the QA file's vid_path
+    json_sha256: dict[str, str]  # file name -> SHA-256 of the QA and the answer file
+    videos: dict[str, FileFacts]  # by "<dataset>/<file>"
+
+
+def build_manifest(
+    sample: Sample,
+    settings: SampleSettings,
+    inputs: Iterable[Path],
+    outputs: Iterable[Path],
+    videos: Mapping[str, FileFacts],
+) -> dict[str, Any]:
+    """The file's content. It tells no path of this machine: two teams' manifests are equal to the byte."""
+    num_questions = Counter(each.dataset for each in sample.questions)
+    num_videos = Counter(name.split("/")[0] for name in videos)
+    return {
+        "seed": settings.seed,
+        "nums": settings.nums,
+        "strategy": settings.strategy,
+        "one_per_video": settings.one_per_video,
+        "check_videos": settings.check_videos,
+        "undecodable": list(sample.undecodable),
+        "datasets": {
+            name: {"questions": num_questions[name], "videos": num_videos[name]}
+            for name in settings.names
+            if num_questions[name]
+        },
+        "inputs_sha256": {path.name: sha256_of_file(path) for path in inputs},
+        "outputs_sha256": {path.name: sha256_of_file(path) for path in outputs},
+        "videos_folder": f"{settings.output_folder.resolve().name}/{SAMPLE_NAME}",
+        "videos_bytes": {name: facts.num_bytes for name, facts in videos.items()},
+        "videos_sha256": {name: facts.sha256 for name, facts in videos.items()},
+    }
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Raises InputError where the file is not a manifest of this suite."""
+    content = read_json(path)
+    try:
+        sizes, hashes = content["videos_bytes"], content["videos_sha256"]
+        manifest = Manifest(
+            path=path,
+            videos_folder=_text(content["videos_folder"]),
+            json_sha256={name: _text(digest) for name, digest in content["outputs_sha256"].items()},
+            videos={name: FileFacts(int(sizes[name]), _text(digest)) for name, digest in hashes.items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not the {SAMPLE_MANIFEST_FILE} of a sample ({error!r}); get it from where the sample was made"
+        ) from None
+    if not manifest.videos or not manifest.json_sha256 or sizes.keys() != hashes.keys():
+        raise InputError(f"{path}: names no whole sample; get it from where the sample was made")
+    return manifest
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def manifest_facts(qa_path: Path, qa_sha256: str) -> dict[str, str]:
+    """What a run stores of the manifest beside a sample's QA file; nothing for another set or where there is none.
+
+    Raises InputError where the manifest tells of another QA file: the sample was made anew, or changed, in part."""
+    path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
+    if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
+        return {}
+    if load_manifest(path).json_sha256.get(qa_path.name) != qa_sha256:
+        raise InputError(
+            f"{qa_path}: not the file that {path.name} beside it was written with; make or copy the sample anew"
+        )
+    return {"manifest_sha256": sha256_of_file(path)}

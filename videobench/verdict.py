@@ -1,0 +1,82 @@
+"""PASS, FAIL or INCONCLUSIVE: is the NPU as good as the GPU, within a margin, and how sure is that?"""
+
+import math
+from dataclasses import dataclass
+
+from videobench.comparison import Groups, Paired, compare_paired
+from videobench.diagnosis import Diagnosis
+from videobench.inputs import Inputs
+from videobench.pairing import Pairing
+from videobench.statistics import Z95
+
+PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+Z80, Z90 = 0.8416, 1.2816  # a decision is "probable" with a chance of 80 %; without a difference two ends can spoil it
+
+
+@dataclass(frozen=True)
+class Verdict:
+    name: str  # PASS, FAIL or INCONCLUSIVE
+    margin: float  # points
+    reasons: list[str]  # sentences, the deciding one first
+    questions_needed: int | None  # would probably decide it, were the true difference the one seen
+    questions_needed_if_equal: int | None  # the same, were there no true difference
+
+
+def decide(pairing: Pairing, groups: Groups, inputs: Inputs, diagnosis: Diagnosis, margin: float, seed: int) -> Verdict:
+    """PASS where the whole 95 % interval lies within the margin, FAIL where it lies wholly outside or the divergence
+    says broken, else INCONCLUSIVE.
+
+    No PASS is given where the prompts differ, or where questions that one side lacks, counted as wrong, would undo it.
+    """
+    paired = groups.overall.paired
+    assert paired, "pair_runs makes sure of a common question"
+    name, reason = _by_interval(paired, margin)
+    reasons = [reason]
+    if name == PASS:
+        doubts = _doubts(pairing, inputs, margin, seed)
+        name, reasons = (INCONCLUSIVE, doubts + reasons) if doubts else (name, reasons)
+    if diagnosis.broken:
+        name = FAIL
+        reasons = [f"numerically broken: {diagnosis.findings[0].text}", *reasons]
+    needed = _questions_needed(paired, paired.difference, margin), _questions_needed(paired, 0.0, margin)
+    return Verdict(name, margin, reasons, *(needed if name == INCONCLUSIVE else (None, None)))
+
+
+def _by_interval(paired: Paired, margin: float) -> tuple[str, str]:
+    low, high = paired.ci95
+    told = f"the difference is {paired.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    if -margin < low and high < margin:
+        return PASS, f"{told}: all of it within the margin of {margin:g}"
+    if low > margin or high < -margin:
+        return FAIL, f"{told}: all of it outside the margin of {margin:g}"
+    return INCONCLUSIVE, f"{told}: it reaches across the margin of {margin:g}"
+
+
+def _doubts(pairing: Pairing, inputs: Inputs, margin: float, seed: int) -> list[str]:
+    doubts = []
+    if inputs.differing_prompts:
+        doubts.append(
+            f"the prompts of {inputs.differing_prompts} questions differ: the devices were not asked the same"
+        )
+    missing = len(pairing.pairs) - len(pairing.compared)
+    if missing and _by_interval(compare_paired(pairing.pairs, seed), margin)[0] != PASS:
+        doubts.append(
+            f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
+        )
+    return doubts
+
+
+def _questions_needed(paired: Paired, assumed: float, margin: float) -> int | None:
+    """So many questions of this kind that the interval would lie on one side of the margin with a chance of 80 %.
+
+    None where the assumed difference is the margin itself: no number of questions decides that."""
+    gap = abs(margin - abs(assumed))
+    if gap == 0 or not math.isfinite(paired.standard_error):
+        return None
+    power = Z80 if assumed else Z90
+    return math.ceil(paired.questions * ((Z95 + power) * paired.standard_error / gap) ** 2)
+
+
+def exit_status(verdict: Verdict) -> int:
+    """Of `--gate`: 0 PASS, 1 FAIL, 3 INCONCLUSIVE; 2 is wrong input."""
+    return {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}[verdict.name]

@@ -1,0 +1,164 @@
+"""Opening, demuxing and decoding of one video file under limits: what frames.py and its helpers share."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from videobench.errors import VideoError
+
+VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: the class takes no argument when it runs
+
+# Limits against hostile files; an honest video of the benchmark stays far below each.
+MAX_PIXELS = 2**25  # of a frame: 7680 x 4320 fits; eight of them in RGB are 800 MB
+MAX_ASPECT_RATIO = 64  # the resize keeps the shape: at 336 pixels the longer edge becomes up to 21504
+MAX_STREAMS = 100  # a film with every language has about 60; FFmpeg itself gives up at 1000
+MAX_PACKETS = 2_000_000  # of the video stream: 22 hours of 25 frames a second; what is noted of them takes 150 MB
+MAX_DECODE_S = 1200.0  # of processor time: an hour of 1080p, decoded whole on one slow core, takes about 900
+
+# Demuxers that open other files than the one given, or draw plain text as a picture.
+REFUSED_FORMATS = {"concat", "dash", "hls", "image2", "imf", "lavfi", "rtp", "rtsp", "sap", "sdp", "tty"}
+CONTAINER_OPTIONS = {
+    "protocol_whitelist": "file",
+    "format_whitelist": ",".join(sorted(av.formats_available - REFUSED_FORMATS)),
+    "max_pixels": str(MAX_PIXELS),  # holds for the decoders with which opening looks into the file
+}
+THUMBNAIL = Disposition.attached_pic | Disposition.timed_thumbnails
+# What PyAV raises for a broken file: its own errors, and Python's for sizes and texts that FFmpeg passed on unread.
+BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
+
+
+@dataclass
+class OpenVideo:
+    """An open file, its video stream and the processor time that it may still take."""
+
+    video: Path
+    container: InputContainer
+    stream: VideoStream
+    started_s: float = field(default_factory=time.thread_time)
+
+    def refuse(self, reason: str) -> VideoError:
+        return VideoError(f"{self.video}: {reason}")
+
+    def check_time(self) -> None:
+        if time.thread_time() - self.started_s > MAX_DECODE_S:
+            raise self.refuse(f"decoding took more than {MAX_DECODE_S:g} s of processor time")
+
+
+@contextmanager
+def open_video(video: Path, **decoder_options: str) -> Iterator[OpenVideo]:
+    """The file with its first real video stream and one decoder thread; raises VideoError, naming the file."""
+    if not video.is_file():
+        raise VideoError(f"{video}: no such file")
+    try:
+        # An absolute path is never taken for an address such as `http:...`.
+        container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, metadata_errors="replace")
+    except BROKEN_FILE as error:
+        raise VideoError(f"{video}: cannot be opened as a video: {_reason(error)}") from error
+    with container:
+        stream = _video_stream(video, container)
+        stream.codec_context.thread_count = 1  # many videos at once, one thread each, is the fastest
+        stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **decoder_options}
+        yield OpenVideo(video, container, stream)
+
+
+def _video_stream(video: Path, container: InputContainer) -> VideoStream:
+    if len(container.streams) > MAX_STREAMS:
+        raise VideoError(f"{video}: has {len(container.streams)} streams, more than {MAX_STREAMS}")
+    for stream in container.streams.video:
+        if not stream.disposition & THUMBNAIL:
+            break
+    else:
+        raise VideoError(f"{video}: has no video stream")
+    if stream.codec_context is None:
+        raise VideoError(f"{video}: no decoder for its video stream")
+    check_size(video, stream.width, stream.height)
+    return stream
+
+
+def check_size(video: Path, width: int, height: int) -> None:
+    """Raises VideoError for a frame over the limits; sizes of 0 are not known yet and pass."""
+    if width * height > MAX_PIXELS:
+        raise VideoError(f"{video}: frames of {width} x {height} are larger than {MAX_PIXELS} pixels")
+    if max(width, height) > MAX_ASPECT_RATIO * max(1, min(width, height)):
+        raise VideoError(
+            f"{video}: frames of {width} x {height} are more than {MAX_ASPECT_RATIO} times as long as wide"
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
+    """The packets of the video stream that hold data, in decode order, without the one that flushes at the end.
+
+    Lets FFmpegError through; raises VideoError over a limit."""
+    count = 0
+    # PyAV 18 stumbles at the end of a file in which streams appeared late, as they do in a damaged TS.
+    with suppress(IndexError):
+        for packet in opened.container.demux(opened.stream):
+            count += 1
+            if count > MAX_PACKETS:
+                raise opened.refuse(f"has more than {MAX_PACKETS} packets")
+            opened.check_time()
+            # An empty packet would be taken for the end by the decoder; AVI holds such for a frame that repeats.
+            if packet.size:
+                yield packet
+
+
+def count_packets(opened: OpenVideo) -> int:
+    """How many packets come until the end of the file, or until demuxing fails."""
+    count = 0
+    with suppress(FFmpegError):
+        for _ in demux(opened):
+            count += 1
+    return count
+
+
+def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
+    """All frames that decode, in presentation order: a packet that does not decode is left out, as players do."""
+    decoder = opened.stream.codec_context
+    packets = demux(opened)
+    while True:
+        try:
+            packet = next(packets, None)
+        except FFmpegError:
+            packet = None  # the file ends here
+        with suppress(FFmpegError):
+            yield from decoder.decode(packet)
+        if packet is None:
+            return
+
+
+def to_rgb(video: Path, frames: Sequence[VideoFrame]) -> np.ndarray:
+    """uint8 RGB (len(frames), height, width, 3); raises VideoError where the sizes differ."""
+    width, height = frames[0].width, frames[0].height
+    check_size(video, width, height)
+    pixels = np.empty((len(frames), height, width, 3), np.uint8)
+    reformatter = VideoReformatter()
+    for index, frame in enumerate(frames):
+        if (frame.width, frame.height) != (width, height):
+            raise VideoError(f"{video}: frames change from {width} x {height} to {frame.width} x {frame.height}")
+        if index and frame is frames[index - 1]:
+            pixels[index] = pixels[index - 1]  # a short clip repeats frames
+            continue
+        try:
+            plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        except BROKEN_FILE as error:
+            raise VideoError(f"{video}: a frame cannot be turned into RGB: {_reason(error)}") from error
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
+        pixels[index] = rows.reshape(height, width, 3)
+    return pixels
