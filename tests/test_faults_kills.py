@@ -122,6 +122,7 @@ def kill_many_times(bench, host, argv, kills, seed):
     return statuses
 
 
+@pytest.mark.slow
 def test_kill_9_at_20_random_moments(bench, host, record_property):
     statuses = kill_many_times(bench, host, bench.run_flags("--limit", 12), 20, seed=0)
     record_property("gave", f"{statuses.count(-signal.SIGKILL)} killed, all 20 results equal to the undisturbed one")
