@@ -32,7 +32,10 @@ def test_cuda_without_a_card(monkeypatch):
 def test_an_index_beyond_the_cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\).*=0,1"):
+    with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\).*=4,5$"):
+        open_device("cuda", 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(InputError, match=r"2 visible \(CUDA_VISIBLE_DEVICES is not set\); start one .*=0,1$"):
         open_device("cuda", 2)
 
 

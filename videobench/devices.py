@@ -200,7 +200,7 @@ def _check_index(kind: str, count: int, index: int) -> None:
     if index >= count:
         raise InputError(
             f"device {kind}:{index} does not exist: {count} visible ({_visible(kind)}); "
-            f"start one process for each card: export {VISIBLE[kind]}={','.join(map(str, range(count)))}"
+            f"start one process for each card: export {VISIBLE[kind]}={','.join(_listed(kind)[:count])}"
         )
 
 
@@ -208,6 +208,12 @@ def another_process(kind: str) -> str:
     return (
         f"another process holds it: find it with {TOOLS[kind]} and end it, or choose another card with {VISIBLE[kind]}"
     )
+
+
+def _listed(kind: str) -> list[str]:
+    """The cards' names in the variable, or their numbers where it is not set."""
+    found = os.environ.get(VISIBLE[kind])
+    return found.split(",") if found else [str(number) for number in range(count_cards(kind))]
 
 
 def _visible(kind: str) -> str:
