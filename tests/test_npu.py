@@ -1,6 +1,6 @@
 """The chain on a simulated NPU (tests/sim_npu): what the suite does with the device. Not what an NPU computes.
 
-tests/npu_cases.py holds the tests that run inside one process on it; here are that process, the launcher, and the error
+tests/npu_cases/ holds the tests that run inside one process on it; here are that process, the launcher, and the error
 lines.
 """
 
@@ -82,9 +82,9 @@ def cpu_results(tmp_path_factory, tiny_model_path, qa_root, video_root):
 
 
 def test_cases_in_one_process_on_a_simulated_npu(on_npu, cpu_results, tiny_model_path):
-    """Equal answers, settings, copies, memory, NaN: see tests/npu_cases.py."""
-    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/npu_cases.py")
-    done = on_npu(*command, CPU_RESULTS=str(cpu_results), TINY_MODEL=str(tiny_model_path))
+    """Equal answers, settings, copies, memory, NaN: see tests/npu_cases/."""
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "python_files=cases_*.py")
+    done = on_npu(*command, "tests/npu_cases", CPU_RESULTS=str(cpu_results), TINY_MODEL=str(tiny_model_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
 
@@ -141,7 +141,7 @@ def test_the_launcher_on_cards_gives_the_cpus_answers(
     assert done.stderr.count(" of memory at the most") == len(ranks)
 
 
-# --- A broken machine is one line and exit status 2 (more of them in tests/npu_cases.py and tests/test_devices.py) ---
+# --- A broken machine is one line and exit status 2 (more of them in tests/npu_cases/ and tests/test_devices.py) ---
 
 
 @pytest.mark.parametrize(

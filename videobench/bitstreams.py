@@ -29,7 +29,7 @@ def content_reader(codec: str, extradata: bytes) -> Reader | None:
     try:
         if codec == "h264":
             return _reader_of(H264Order(extradata))
-        if codec == "mpeg4-not-yet":  # decoded whole until its order is proven
+        if codec == "mpeg4":
             return _reader_of(Mpeg4Order(extradata))
     except DamagedError:
         return None

@@ -24,9 +24,8 @@ def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
 def _ticks_a_second(layer: bytes) -> int:
     bits = Bits(layer)
     bits.skip(9)  # random access, type
-    version = bits.number(4) if bits.flag() else 1
-    if version != 1:
-        bits.skip(3)  # priority
+    if bits.flag():
+        bits.skip(7)  # version, priority
     if bits.number(4) == 15:
         bits.skip(16)  # shape of a pixel
     if bits.flag():

@@ -2,8 +2,10 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import av.logging
 import numpy as np
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
@@ -16,6 +18,9 @@ from videobench.video_files import OpenVideo, VideoPacket
 SKIPPABLE_CODECS = {"h264", "mpeg4"}
 # Any damage becomes an error: what the decoder would paint over it depends on frames that were not decoded.
 STRICT_DECODER = {"err_detect": "crccheck+bitstream+buffer+explode"}
+
+# A picture that ends early raises no error even so; the decoder only reports that it "conceals" the rest.
+CONCEALMENT = "concealing"
 
 
 class NotSparseError(Exception):
@@ -77,14 +82,31 @@ def decode_groups(opened: OpenVideo, packets: Iterable[VideoPacket], groups: Seq
     found: dict[int, VideoFrame] = {}
     numbered = enumerate(packets)
     try:
-        decoder.open(strict=False)  # before skip_frame, which opening would reset
-        for group in groups:
-            decoder.flush_buffers()
-            in_group = _between(numbered, group.first, group.last)
-            found |= _decode_group(opened, decoder, in_group, group, may_skip)
+        with _decoder_messages() as messages:
+            decoder.open(strict=False)  # before skip_frame, which opening would reset
+            for group in groups:
+                decoder.flush_buffers()
+                in_group = _between(numbered, group.first, group.last)
+                found |= _decode_group(opened, decoder, in_group, group, may_skip)
     except FFmpegError as error:
         raise NotSparseError(f"a group does not decode: {error}") from error
+    if any(CONCEALMENT in text for _, _, text in messages):
+        raise NotSparseError("a damaged picture was painted over")
     return found
+
+
+@contextmanager
+def _decoder_messages() -> Iterator[list[tuple[int, str, str]]]:
+    """What FFmpeg reports of this thread's decoding: (level, part, text) each. Nothing of it is printed."""
+    level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+    av.logging.set_level(av.logging.INFO)
+    av.logging.set_skip_repeated(False)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_level(level)
+        av.logging.set_skip_repeated(skips_repeated)
 
 
 def _decode_group(
