@@ -19,6 +19,7 @@ from videobench.manifest import SAMPLE_ANSWER_FILE
 from videobench.sample_check import VerifySettings, verify_sample
 from videobench.sample_files import check_room, write_sample
 from videobench.sampling import Sample, SampleSettings, choose, choose_decodable, load_candidates
+from videobench.video_root import VideoRoot
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,7 +61,7 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         raise InputError("--datasets: a sample cannot be drawn from a sample; name sets of Video-Bench, or all")
     return SampleSettings(
         qa_root=args.Eval_QA_root,
-        video_root=args.Eval_Video_root,
+        videos=VideoRoot(args.Eval_Video_root, args.allow_outside_root),
         answer_path=args.correct_answer_file or args.Eval_QA_root / "ANSWER.json",
         output_folder=args.sampling_output_folder or args.Eval_Video_root / "Eval_video",
         json_folder=_json_folder(args),
@@ -72,7 +73,6 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         exclude_path=args.exclude,
         check_videos=args.check_videos,
         copy_mode=args.copy_mode,
-        allow_outside_root=args.allow_outside_root,
         num_workers=args.num_workers,
     )
 

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[DecodePool]:
-    """One stubborn worker, room for six videos."""
+    """One stubborn worker, room for six videos: it may have MAX_AHEAD_PER_WORKER, 3, ahead."""
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=6 * VIDEO_BYTES) as pool:
         yield pool
 
@@ -122,7 +122,7 @@ def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> N
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_draws_no_further_than_the_bytes_allow(folder: Path, pool: DecodePool, num_workers: int) -> None:
+def test_draws_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_workers: int) -> None:
     asked = []
 
     def videos() -> Iterator[Path]:
@@ -133,8 +133,16 @@ def test_draws_no_further_than_the_bytes_allow(folder: Path, pool: DecodePool, n
     results = (pool if num_workers else DecodePool(SPEC, 8, 0, max_ahead_bytes=6 * VIDEO_BYTES)).prepare(videos())
     for taken in range(1, 5):
         next(results)
-        assert len(asked) == (5 + taken if num_workers else taken)
+        assert len(asked) == (2 + taken if num_workers else taken)
     assert len(list(results)) == 8
+
+
+def test_draws_no_further_than_the_bytes_allow(folder: Path) -> None:
+    asked = []
+    videos = (asked.append(name) or folder / f"{name}.avi" for name in "abcabc")
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
+        next(pool.prepare(videos))
+    assert asked == ["a", "b"]
 
 
 def test_room_for_less_than_one_video_is_room_for_one(folder: Path) -> None:
@@ -150,7 +158,7 @@ def test_worker_goes_on_while_the_caller_computes(folder: Path, pool: DecodePool
         if all(future.done() for future in ahead):
             break
         time.sleep(0.1)
-    assert [future.done() for future in ahead] == [True] * 5
+    assert [future.done() for future in ahead] == [True] * 2
     assert len(list(results)) == 5
 
 

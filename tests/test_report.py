@@ -196,3 +196,20 @@ def test_script_writes_both_reports(tmp_path, rows, capsys):
     assert captured.err.startswith("warning: no frames in the report for Eval_video/")
     assert json.loads((tmp_path / "a" / "r.json").read_text())["verdict"] == "FAIL"
     assert (tmp_path / "a" / "r.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "found"),
+    [
+        pytest.param(8, "leads to", id="link-out-of-the-root"),
+        pytest.param(10**9, "the report shows 1 to", id="frames-without-end"),
+    ],
+)
+def test_a_result_file_cannot_name_any_file_or_any_number_of_frames(tmp_path, video_root, num_frames, found):
+    video = next(path for path in sorted(video_root.rglob("*.mp4")))
+    folder = tmp_path / "videos/Eval_video/NBA"
+    folder.mkdir(parents=True)
+    (folder / "x.mp4").symlink_to(video.resolve())
+    strips = FrameStrips(tmp_path / "videos", 10**6)
+    assert strips.data_uri("Eval_video/NBA/x.mp4", num_frames) is None
+    assert found in strips.failures["Eval_video/NBA/x.mp4"]

@@ -4,7 +4,6 @@ Every trap of the real files is handled here and named in tests/test_dataset.py:
 empty and numeric options, letters out of order, numeric video ids, a set spelt with `_` for `-`.
 """
 
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 from videobench.errors import InputError
 from videobench.files import read_json
+from videobench.video_root import VIDEOS_NAME
 
 DATASET_NAMES = (  # in the order of the three levels of the benchmark
     "ActivityNet",
@@ -32,7 +32,6 @@ DATASET_NAMES = (  # in the order of the three levels of the benchmark
 )
 SAMPLE_NAME = "sampling_data"  # the folder of a sample's videos, and its name as a data set
 SAMPLE_QA_FILE = "sampling_datasets_QA_new.json"
-VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 LETTERS = "ABCDEF"  # MOT has six options
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
 MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
@@ -163,35 +162,6 @@ def _id_in_sample(key: str, dataset: str) -> str:
     if slash and head in DATASET_NAMES and (head != dataset or not id):
         raise ValueError(f"the key names {head}, but the row's dataset is {dataset}")
     return id if slash and head == dataset else key
-
-
-def check_inside(video: Path, video_root: Path, real_folder: Callable[[Path], str] = os.path.realpath) -> None:
-    """Raises ValueError where symbolic links lead out of the video root: a QA file or an archive of a stranger could
-    name any file of the user.
-
-    Where the root is one folder of Eval_video, as sampling_data, links to its neighbours may stay:
-    `extract_dataset.py --copy_mode symlink` makes such. Of a folder of images each image is looked at. Thousands of
-    videos share few folders: a caller may keep those of `real_folder` for as long as they do not change."""
-    root = Path(real_folder(video_root))
-    boundary = root.parent if root.parent.name == VIDEOS_NAME else root
-    for path in (video, *_linked_images(video)):
-        place = Path(real_folder(path.parent), path.name)
-        if place.is_symlink():
-            place = Path(os.path.realpath(place))
-        if not place.is_relative_to(boundary):
-            raise ValueError(
-                f"{path} leads to {place}, out of {boundary}; if you trust whoever made that link, "
-                "--allow_outside_root follows it"
-            )
-
-
-def _linked_images(video: Path) -> list[Path]:
-    """Symbolic links in a folder of images; none of one that cannot be read, whose decoding will say so."""
-    try:
-        with os.scandir(video) as entries:
-            return [Path(each.path) for each in entries if each.is_symlink()]
-    except OSError:
-        return []
 
 
 def load_answers(path: Path) -> dict[tuple[str, str], str]:

@@ -26,6 +26,8 @@ START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minute
 END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
 VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see video_files.py
 MAX_AHEAD_BYTES = 128 * 2**20  # 47 videos of 8 frames at 336 x 336
+# What one rank has drawn, no other can take: near the end of a job they would wait for it.
+MAX_AHEAD_PER_WORKER = 3
 
 
 class _WorkerLost(Exception):
@@ -118,7 +120,8 @@ class DecodePool:
         worker_command: Sequence[str] = WORKER_COMMAND,
     ):
         self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
-        self._max_ahead = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
+        fitting = max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width)
+        self._max_ahead = max(1, min(fitting, MAX_AHEAD_PER_WORKER * num_workers))
         self._command = worker_command
         self._workers: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()

@@ -110,10 +110,14 @@ def encode_json(content: Any, indent: int | None = None) -> bytes:
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
+def part_of(path: Path) -> Path:
+    """Where to write before renaming to `path`: a short name, since one as long as the disk allows bears no suffix."""
+    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+
+
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, force it to the disk, and rename. Raises InputError where the folder refuses."""
-    # A short name of its own: with `.part` behind it, a name as long as the disk allows would be too long.
-    part = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:

@@ -2,14 +2,14 @@
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
 from pathlib import Path
 
-from videobench.dataset import SAMPLE_NAME, canonical_name, check_inside, qa_file, resolve_names
+from videobench.dataset import SAMPLE_NAME, canonical_name, qa_file, resolve_names
 from videobench.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import FlagParser, InputError
+from videobench.video_root import VideoRoot
 
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -20,20 +20,7 @@ class QaSource:
 
     name: str  # "MSVD" or "sampling_data": names the result file
     qa_path: Path
-    video_root: Path  # a row's vid_path, less its first `skipped_parts` folders, lies below it
-    skipped_parts: int  # 0: vid_path is relative to the video root; 2: to the set's own folder
-    allow_outside_root: bool  # follow symbolic links that lead out of the video root
-
-    def locate(self, vid_path: str) -> Path:
-        """Raises ValueError where the video lies outside of the video root."""
-        video = self.video_root.joinpath(*Path(vid_path).parts[self.skipped_parts :])
-        if not self.allow_outside_root:
-            check_inside(video, self.video_root, self._real_folder)
-        return video
-
-    @cached_property
-    def _real_folder(self) -> Callable[[Path], str]:
-        return cache(os.path.realpath)
+    videos: VideoRoot
 
 
 @dataclass(frozen=True)
@@ -148,20 +135,17 @@ def _default_workers() -> int:
 def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
     path: Path | None = args.image_or_video_path
     names = resolve_names(args.dataset_name or (path.resolve().name if path else SAMPLE_NAME), args.Eval_QA_root)
-    return tuple(
-        QaSource(name, qa_file(args.Eval_QA_root, name), *_video_root(name, args), args.allow_outside_root)
-        for name in names
-    )
+    return tuple(QaSource(name, qa_file(args.Eval_QA_root, name), _video_root(name, args)) for name in names)
 
 
-def _video_root(name: str, args: argparse.Namespace) -> tuple[Path, int]:
-    """Where the videos of a set lie, and how many folders of a vid_path (`Eval_video/<set>/<file>`) that stands for."""
+def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
+    """Where the videos of a set lie."""
     path: Path | None = args.image_or_video_path
     if path is None:
         root, skipped = args.Eval_Video_root, 0
     elif not _names_set(path, name):
         if path.is_dir():
-            return path / name, 2  # a set that is not there costs its own questions
+            return VideoRoot(path / name, args.allow_outside_root, 2)  # a set that is not there costs its own questions
         root, skipped = path, 2
     else:
         # The README's own example writes Driving_exam for a folder that is called Driving-exam.
@@ -170,7 +154,7 @@ def _video_root(name: str, args: argparse.Namespace) -> tuple[Path, int]:
         raise InputError(
             f"{root}: no such folder of videos; check {'--image_or_video_path' if path else '--Eval_Video_root'}"
         )
-    return root, skipped
+    return VideoRoot(root, args.allow_outside_root, skipped)
 
 
 def _names_set(path: Path, name: str) -> bool:

@@ -55,7 +55,7 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
     """Of all data sets, in the order of the files; InputError where not one of their videos is there."""
     questions = []
     for source in settings.sources:
-        locate = cache(source.locate)  # 17,036 questions are on 5,917 videos
+        locate = cache(source.videos.locate)  # 17,036 questions are on 5,917 videos
         questions += load_questions(source.qa_path, source.name, locate)[: settings.limit]
     if not any(os.path.exists(video) for video in {each.video for each in questions}):
         raise InputError(

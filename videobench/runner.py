@@ -126,8 +126,9 @@ class Run:
                 wanted = set(self._left)
                 for batch in self._batches(prepared):
                     rows = self._answer_batch(patient, batch)
-                    self._append({each: row for each, row in rows.items() if each in wanted})
-                    bar.update(len(rows))
+                    new = {each: row for each, row in rows.items() if each in wanted}
+                    self._append(new)
+                    bar.update(len(new))
         if peak := peak_memory_bytes(self._device):
             print(f"{self._device.torch_device}: {in_bytes(peak)} of memory at the most", file=sys.stderr)
 

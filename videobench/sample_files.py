@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from videobench.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, qa_file
 from videobench.errors import InputError
-from videobench.files import HASH_BLOCK_BYTES, read_json, sha256_of_file, write_json
+from videobench.files import HASH_BLOCK_BYTES, part_of, read_json, sha256_of_file, write_json
 from videobench.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, FileFacts, build_manifest
 from videobench.sampling import Candidates, Sample, SampleSettings, sample_path
 
@@ -137,7 +137,7 @@ def _symlink(source: Path, target: Path) -> FileFacts:
 
 
 def _fresh_part(target: Path) -> Path:
-    part = target.with_name(target.name + ".part")
+    part = part_of(target)
     part.unlink(missing_ok=True)  # of a start that was killed
     return part
 

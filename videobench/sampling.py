@@ -1,11 +1,10 @@
 """Choose the questions of a sample: two teams with one seed get the same bytes."""
 
-import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +12,6 @@ from videobench.dataset import (
     DATASET_NAMES,
     Question,
     canonical_name,
-    check_inside,
     load_answers,
     load_questions,
     qa_file,
@@ -21,6 +19,7 @@ from videobench.dataset import (
 from videobench.draw import draw_order
 from videobench.errors import InputError
 from videobench.files import read_json
+from videobench.video_root import VideoRoot
 
 COMMENT = "#"  # starts a line of an --exclude file that is no question
 
@@ -30,7 +29,7 @@ QuestionName = tuple[str, str]  # data set and id
 @dataclass(frozen=True)
 class SampleSettings:
     qa_root: Path  # holds Eval_QA/
-    video_root: Path  # holds Eval_video/
+    videos: VideoRoot  # holds Eval_video/
     answer_path: Path
     output_folder: Path  # videos go to <output_folder>/sampling_data/<dataset>/<file>
     json_folder: Path  # the three JSON files go here
@@ -42,19 +41,7 @@ class SampleSettings:
     exclude_path: Path | None  # its questions are not drawn
     check_videos: bool  # decode each chosen video, draw another question where that fails
     copy_mode: str  # "copy", "hardlink" or "symlink"
-    allow_outside_root: bool  # follow symbolic links that lead out of the video root
     num_workers: int  # videos copied, or decoded, at once
-
-    def locate(self, vid_path: str) -> Path:
-        """Raises ValueError where the video lies outside of the video root."""
-        video = self.video_root / vid_path
-        if not self.allow_outside_root:
-            check_inside(video, self.video_root, self._real_folder)
-        return video
-
-    @cached_property
-    def _real_folder(self) -> Callable[[Path], str]:
-        return cache(os.path.realpath)
 
 
 @dataclass(frozen=True)
@@ -77,7 +64,7 @@ def load_candidates(settings: SampleSettings) -> Candidates:
     """Every question of the chosen sets that has its answer, whose video is there, and that is not excluded."""
     answers = load_answers(settings.answer_path)
     questions: list[Question] = []
-    locate = cache(settings.locate)  # 17,036 questions are on 5,917 videos
+    locate = cache(settings.videos.locate)  # 17,036 questions are on 5,917 videos
     for name in settings.names:
         questions += load_questions(qa_file(settings.qa_root, name), name, locate)
     excluded = load_excluded(settings.exclude_path, questions) if settings.exclude_path else frozenset()

@@ -1,16 +1,17 @@
 """The frames that the model saw, small and in one JPEG, as a data URI for the report."""
 
 import base64
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from videobench.errors import VideoError
+from videobench.video_root import VideoRoot
 
 COLUMNS = 4
 CELL_WIDTH = 128  # pixels; 4 frames fill a phone's width
 GAP, GAP_GREY = 4, 128  # pixels between frames, and their grey: visible on light and on dark
-MOST_FRAMES = 16
+MOST_FRAMES = 64  # of one video: a result file may state any number, and each frame is decoded
 JPEG_SCALE = 6  # quantiser of the encoder: 2 is best, 31 smallest
 
 
@@ -18,7 +19,7 @@ class FrameStrips:
     """Pictures of videos below `video_root`, each made once; no more than `budget_bytes` of them in all."""
 
     def __init__(self, video_root: Path, budget_bytes: int):
-        self._root = video_root
+        self._root = VideoRoot(video_root)
         self._left = budget_bytes
         self._made: dict[str, str] = {}
         self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
@@ -39,13 +40,15 @@ class FrameStrips:
     def _build(self, vid_path: str, num_frames: int) -> str:
         from videobench.frames import sample_frames
 
-        parts = PurePosixPath(vid_path).parts
-        if not parts or vid_path.startswith("/") or ".." in parts:
-            raise VideoError(f"{vid_path!r} is no path below the video root")
-        video = self._root.joinpath(*parts)
-        if not video.is_file():
+        if not 1 <= num_frames <= MOST_FRAMES:
+            raise VideoError(f"{vid_path}: {num_frames} frames, the report shows 1 to {MOST_FRAMES}")
+        try:
+            video = self._root.locate(vid_path)
+        except ValueError as error:
+            raise VideoError(str(error).split(";")[0]) from None
+        if not video.exists():
             raise VideoError(f"{video}: missing")
-        pixels = sample_frames(video, num_frames).pixels[:MOST_FRAMES]
+        pixels = sample_frames(video, num_frames).pixels
         return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(tile(pixels))).decode()
 
 

@@ -1,0 +1,58 @@
+"""Where videos lie, and that symbolic links do not lead out of there."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path, PurePosixPath
+
+VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
+
+
+@dataclass(frozen=True)
+class VideoRoot:
+    """A folder of videos.
+
+    A QA file, a result file or an archive of a stranger could name any file of the user through a link. Where the
+    folder is one of Eval_video's, as sampling_data, links to its neighbours may stay: `extract_dataset.py --copy_mode
+    symlink` makes such. Of a folder of images each image is looked at."""
+
+    folder: Path
+    allow_outside_root: bool = False  # follow links that lead out of the folder
+    skipped_parts: int = 0  # leading folders of a vid_path that `folder` stands for: 2 where it is the set's own
+
+    def locate(self, vid_path: str) -> Path:
+        """The place of `Eval_video/<set>/<file>`; ValueError where it lies outside of the folder."""
+        parts = PurePosixPath(vid_path).parts
+        if vid_path.startswith("/") or ".." in parts or len(parts) <= self.skipped_parts:
+            raise ValueError(f"{vid_path!r} is no path below {self.folder}")
+        video = self.folder.joinpath(*parts[self.skipped_parts :])
+        if not self.allow_outside_root:
+            self._check_inside(video)
+        return video
+
+    def _check_inside(self, video: Path) -> None:
+        root = Path(self._real_folder(self.folder))
+        boundary = root.parent if root.parent.name == VIDEOS_NAME else root
+        for path in (video, *_linked_images(video)):
+            place = Path(self._real_folder(path.parent), path.name)
+            if place.is_symlink():
+                place = Path(os.path.realpath(place))
+            if not place.is_relative_to(boundary):
+                raise ValueError(
+                    f"{path} leads to {place}, out of {boundary}; if you trust whoever made that link, "
+                    "--allow_outside_root follows it"
+                )
+
+    @cached_property
+    def _real_folder(self) -> Callable[[Path], str]:
+        return cache(os.path.realpath)  # thousands of videos share few folders
+
+
+def _linked_images(video: Path) -> list[Path]:
+    """Symbolic links in a folder of images; none of one that cannot be read, whose decoding will say so."""
+    try:
+        with os.scandir(video) as entries:
+            return [Path(each.path) for each in entries if each.is_symlink()]
+    except OSError:
+        return []
