@@ -29,7 +29,7 @@ from benchmarks.frame_readers import (
     this_suite,
 )
 from tests.clip_writer import QUIET_X265, write_clip
-from videobench.decode_pool import DecodePool
+from videobench.decoding.pool import DecodePool
 from videobench.pixels import PixelSpec
 
 LOWEST_RATIO = 0.95  # of any file

@@ -24,13 +24,13 @@ from benchmarks.simulated_runs import (
     sample_questions,
     simulate_rows,
 )
-from videobench.comparison import Groups, compare
-from videobench.diagnosis import diagnose
-from videobench.divergence import measure
-from videobench.inputs import compare_inputs
-from videobench.pairing import Pairing
-from videobench.statistics import paired_interval
-from videobench.verdict import FAIL, INCONCLUSIVE, PASS, decide
+from videobench.comparing.comparison import Groups, compare
+from videobench.comparing.diagnosis import diagnose
+from videobench.comparing.divergence import measure
+from videobench.comparing.inputs import compare_inputs
+from videobench.comparing.pairing import Pairing
+from videobench.comparing.statistics import paired_interval
+from videobench.comparing.verdict import FAIL, INCONCLUSIVE, PASS, decide
 
 MARGIN = 1.0  # points
 SHARED = (

@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 
 import run_gpu
-import videobench.decode_pool
+import videobench.decoding.pool
 import videobench.runner  # noqa: F401
 from videobench import engine
 from videobench.errors import run_script

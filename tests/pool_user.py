@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.test_decode_pool import SPEC, STUBBORN
-from videobench.decode_pool import DecodePool
+from videobench.decoding.pool import DecodePool
 
 with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
     for number, prepared in enumerate(pool.prepare([Path(sys.argv[1]) / f"{name}.avi" for name in sys.argv[2:]])):

@@ -9,9 +9,9 @@ from pathlib import Path
 if "--broken" in sys.argv:
     sys.exit(7)
 
-from videobench.decode_worker import serve
+from videobench.decoding.prepared_video import PreparedVideo, prepare_video
+from videobench.decoding.worker import serve
 from videobench.pixels import PixelSpec
-from videobench.prepared_video import PreparedVideo, prepare_video
 
 
 def prepare(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import precision_test
-from videobench.comparison import compare_groups, compare_paired
+from videobench.comparing.comparison import compare_groups, compare_paired
+from videobench.comparing.pairing import Pair, Side
+from videobench.comparing.results import build_reply
 from videobench.dataset import DATASET_NAMES
-from videobench.pairing import Pair, Side
-from videobench.results import build_reply
 
 
 def write_run(folder, replies, **more):

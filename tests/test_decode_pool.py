@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from tests.clip_writer import write_clip
-from videobench.decode_pool import DecodePool, PreparedVideo
+from videobench.decoding.pool import DecodePool, PreparedVideo
 from videobench.frames import sample_frames
 from videobench.pixels import PixelSpec, resize_and_crop
 

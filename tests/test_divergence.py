@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from benchmarks.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
-from videobench.comparison import compare_paired
-from videobench.diagnosis import diagnose
-from videobench.divergence import coarser_dtype, find_noise_floor, measure
-from videobench.flips import find_flips
-from videobench.pairing import Pair, Side
-from videobench.results import build_reply
+from videobench.comparing.comparison import compare_paired
+from videobench.comparing.diagnosis import diagnose
+from videobench.comparing.divergence import coarser_dtype, find_noise_floor, measure
+from videobench.comparing.flips import find_flips
+from videobench.comparing.pairing import Pair, Side
+from videobench.comparing.results import build_reply
 
 HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")
 

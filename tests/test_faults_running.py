@@ -185,7 +185,7 @@ def test_a_worker_that_is_killed_costs_one_video_at_most(bench, after_batch):
     def kill_worker():
         for tasks in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
             for child in tasks.read_text().split():
-                if b"videobench.decode_worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"videobench.decoding.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
                     os.kill(int(child), signal.SIGKILL)
 
     after_batch(kill_worker, 1)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from videobench import frame_folders, video_files
+from videobench.decoding import frame_folders, video_files
 from videobench.errors import VideoError
 from videobench.frames import sample_frames, sample_frames_plain
 

@@ -12,12 +12,12 @@ from tests.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST
 from tests.clip_writer import QUIET_X265, write_clip
 from tests.odd_files import damaged, replaced_once, with_rotation
 from videobench import frames as frames_module
-from videobench import timelines
+from videobench.decoding import timelines
+from videobench.decoding.sparse_decoding import NotSparseError
+from videobench.decoding.timelines import NoTimelineError
+from videobench.decoding.video_files import open_video
 from videobench.errors import VideoError
 from videobench.frames import Frames, sample_frames, sample_frames_plain, spread
-from videobench.sparse_decoding import NotSparseError
-from videobench.timelines import NoTimelineError
-from videobench.video_files import open_video
 
 NUM_FRAMES = 8
 

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videobench import mindie
-from videobench.pairing import pair_runs
-from videobench.scoring import score
+from videobench.comparing import mindie
+from videobench.comparing.pairing import pair_runs
+from videobench.comparing.scoring import score
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from videobench.reading import read_letter
+from videobench.comparing.reading import read_letter
 
 GARDEN = {"A": "Grass", "B": "Trees", "C": "Flowers", "D": "Shrubs"}
 

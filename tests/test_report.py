@@ -9,11 +9,11 @@ import pytest
 
 import precision_test
 from benchmarks.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
-from videobench.analysis import compare_runs
-from videobench.report import build_report
-from videobench.report_html import build_page
-from videobench.report_text import build_text
-from videobench.thumbnails import FrameStrips, encode_jpeg, tile
+from videobench.comparing.analysis import compare_runs
+from videobench.reporting.html import build_page
+from videobench.reporting.report import build_report
+from videobench.reporting.text import build_text
+from videobench.reporting.thumbnails import FrameStrips, encode_jpeg, tile
 
 ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
 

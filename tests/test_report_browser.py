@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
-from videobench.analysis import compare_runs
-from videobench.report_html import build_page
+from videobench.comparing.analysis import compare_runs
+from videobench.reporting.html import build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")

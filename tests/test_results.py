@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from videobench.comparing.leaderboard import write_leaderboard
+from videobench.comparing.pairing import pair_runs
+from videobench.comparing.results import load_results
 from videobench.errors import InputError
-from videobench.leaderboard import write_leaderboard
-from videobench.pairing import pair_runs
-from videobench.results import load_results
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
 

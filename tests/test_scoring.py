@@ -2,8 +2,8 @@
 
 import pytest
 
-from videobench.results import build_reply
-from videobench.scoring import REFERENCE_ROWS, Score, choose_letter, judge, score, weighted_average
+from videobench.comparing.results import build_reply
+from videobench.comparing.scoring import REFERENCE_ROWS, Score, choose_letter, judge, score, weighted_average
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from videobench import statistics
+from videobench.comparing import statistics
 
 RANDOM_TABLES = [tuple(np.random.default_rng(seed).integers(0, 60, 4)) for seed in range(25)]
 

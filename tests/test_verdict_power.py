@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.verdict_power import MARGIN, SHARED, Scenario, interval_rates, verdicts
-from videobench.verdict import FAIL, PASS
+from videobench.comparing.verdict import FAIL, PASS
 
 pytestmark = pytest.mark.slow
 

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from tests.clip_table import FAST
 from tests.clip_writer import picture, write_clip
 from tests.odd_files import with_cover_first
-from videobench import video_files
+from videobench.decoding import video_files
 from videobench.errors import VideoError
 from videobench.frames import sample_frames, sample_frames_plain
 

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from videobench.reading import read_letter
+from videobench.comparing.reading import read_letter
 
 
 def judge_all(results: Path, judged: Path) -> None:

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 from av.video.frame import VideoFrame
 
-from videobench.frame_folders import decode_images, list_images
-from videobench.sparse_decoding import NotSparseError, decode_groups, plan_groups
-from videobench.timelines import NoTimelineError, Timeline, read_timeline, tells_frames
-from videobench.video_files import OpenVideo, count_packets, decode_tolerantly, demux, open_video, to_rgb
+from videobench.decoding.frame_folders import decode_images, list_images
+from videobench.decoding.sparse_decoding import NotSparseError, decode_groups, plan_groups
+from videobench.decoding.timelines import NoTimelineError, Timeline, read_timeline, tells_frames
+from videobench.decoding.video_files import OpenVideo, count_packets, decode_tolerantly, demux, open_video, to_rgb
 
 
 @dataclass(frozen=True)

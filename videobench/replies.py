@@ -12,7 +12,7 @@ from videobench.prompts import Prompt, build_question_text
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
-    from videobench.decode_pool import PreparedVideo
+    from videobench.decoding.pool import PreparedVideo
     from videobench.engine import Answer
 
 SUITE_VERSION = "0.1.0"

@@ -31,7 +31,7 @@ from videobench.row_by_row import PatientEngine
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
-    from videobench.decode_pool import PreparedVideo
+    from videobench.decoding.pool import PreparedVideo
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 
@@ -106,7 +106,7 @@ class Run:
         if not works:
             return
         _check_memory(self._settings, self._device, self._checkpoint)
-        from videobench.decode_pool import DecodePool
+        from videobench.decoding.pool import DecodePool
         from videobench.engine import load_engine
 
         spec, settings = self._checkpoint.pixel_spec, self._settings

@@ -18,7 +18,7 @@ def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[P
     """A function that tells, of some videos, those of which no frame decodes, each with the reason, which names it. A
     decoder that hangs or dies is one more such reason. The worker processes live as long as the context."""
     open_device("cpu")  # must come before torch is imported: see videobench/devices.py
-    from videobench.decode_pool import DecodePool
+    from videobench.decoding.pool import DecodePool
     from videobench.pixels import PixelSpec
 
     spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)

@@ -5,7 +5,7 @@ After ISO/IEC 14496-2: 6.2.3 (video object layer), 6.2.4 (group of pictures), 6.
 
 from collections.abc import Iterator
 
-from videobench.bits import Bits, DamagedError
+from videobench.decoding.bits import Bits, DamagedError
 
 START_CODE = b"\0\0\1"
 LAYERS, GROUP, PICTURE = range(0x20, 0x30), 0xB3, 0xB6  # the byte after a start code

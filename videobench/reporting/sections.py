@@ -5,14 +5,14 @@ from html import escape
 
 import numpy as np
 
-from videobench.analysis import Comparison
-from videobench.comparison import Group
-from videobench.inputs import DIFFERS
-from videobench.report import count_classes, keys_with
-from videobench.report_plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
-from videobench.report_text import tell_association, tell_needed
-from videobench.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.verdict import INCONCLUSIVE
+from videobench.comparing.analysis import Comparison
+from videobench.comparing.comparison import Group
+from videobench.comparing.inputs import DIFFERS
+from videobench.comparing.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
+from videobench.comparing.verdict import INCONCLUSIVE
+from videobench.reporting.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
+from videobench.reporting.report import count_classes, keys_with
+from videobench.reporting.text import tell_association, tell_needed
 
 LISTED_KEYS = 300
 

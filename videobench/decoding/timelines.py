@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from av.error import FFmpegError
 
-from videobench.bitstreams import Reader, content_reader
-from videobench.video_files import OpenVideo, VideoPacket, demux
+from videobench.decoding.bitstreams import Reader, content_reader
+from videobench.decoding.video_files import OpenVideo, VideoPacket, demux
 
 MAX_HELD_BYTES = 64_000_000
 PACKET_OVERHEAD_BYTES = 500  # of the objects around a packet's data

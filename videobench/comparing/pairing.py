@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from videobench import mindie
+from videobench.comparing import mindie
+from videobench.comparing.results import QuestionName, Reply, load_results
+from videobench.comparing.scoring import RIGHT, WRONG, choose_letter, judge
 from videobench.dataset import load_answers
 from videobench.errors import InputError
-from videobench.results import QuestionName, Reply, load_results
-from videobench.scoring import RIGHT, WRONG, choose_letter, judge
 
 
 @dataclass(frozen=True, slots=True)

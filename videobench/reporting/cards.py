@@ -4,10 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from videobench.flips import CLASSES, Flip
-from videobench.report import count_classes
-from videobench.results import Reply
-from videobench.thumbnails import FrameStrips
+from videobench.comparing.flips import CLASSES, Flip
+from videobench.comparing.results import Reply
+from videobench.reporting.report import count_classes
+from videobench.reporting.thumbnails import FrameStrips
 
 MOST_CARDS = 400  # the JSON has every flip; more would make the page slow and its file large
 LONGEST_REPLY = 400  # characters shown

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from videobench.analysis import Comparison
-from videobench.associations import Association
-from videobench.comparison import Group, Paired
+from videobench.comparing.analysis import Comparison
+from videobench.comparing.associations import Association
+from videobench.comparing.comparison import Group, Paired
+from videobench.comparing.divergence import Differences
+from videobench.comparing.flips import CLASSES, Flip
+from videobench.comparing.pairing import Pair
+from videobench.comparing.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
+from videobench.comparing.statistics import FloatArray
 from videobench.dataset import DATASET_NAMES
-from videobench.divergence import Differences
-from videobench.flips import CLASSES, Flip
-from videobench.pairing import Pair
-from videobench.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.statistics import FloatArray
 
 Json = dict[str, Any]
 

@@ -3,11 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from videobench.comparison import Groups, Paired, compare_paired
-from videobench.diagnosis import Diagnosis
-from videobench.inputs import Inputs
-from videobench.pairing import Pairing
-from videobench.statistics import Z95
+from videobench.comparing.comparison import Groups, Paired, compare_paired
+from videobench.comparing.diagnosis import Diagnosis
+from videobench.comparing.inputs import Inputs
+from videobench.comparing.pairing import Pairing
+from videobench.comparing.statistics import Z95
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 Z80, Z90 = 0.8416, 1.2816  # a decision is "probable" with a chance of 80 %; without a difference two ends can spoil it

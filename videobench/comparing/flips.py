@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from videobench.inputs import pixels_differ, prompts_differ
-from videobench.pairing import Pair
-from videobench.results import Reply
-from videobench.scoring import FAILED, UNREADABLE
+from videobench.comparing.inputs import pixels_differ, prompts_differ
+from videobench.comparing.pairing import Pair
+from videobench.comparing.results import Reply
+from videobench.comparing.scoring import FAILED, UNREADABLE
 
 CLASSES = {  # in the order in which they deserve a look
     "drift": "a margin clearer than the noise, and yet another letter",

@@ -6,10 +6,10 @@ Unreadable, failed and missing answers are wrong: they stay in the denominator a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from videobench.comparing.mindie import read_letter as read_letter_mindie
+from videobench.comparing.reading import read_letter
+from videobench.comparing.results import Reply
 from videobench.dataset import DATASET_NAMES
-from videobench.mindie import read_letter as read_letter_mindie
-from videobench.reading import read_letter
-from videobench.results import Reply
 
 SCORINGS = ("strict", "logprob", "mindie")
 

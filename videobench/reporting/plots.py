@@ -6,9 +6,9 @@ from html import escape
 
 import numpy as np
 
-from videobench.analysis import Comparison
-from videobench.scoring import Score
-from videobench.statistics import FloatArray, wilson_interval
+from videobench.comparing.analysis import Comparison
+from videobench.comparing.scoring import Score
+from videobench.comparing.statistics import FloatArray, wilson_interval
 
 WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn

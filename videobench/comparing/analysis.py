@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from videobench.comparison import Groups, compare_groups
-from videobench.diagnosis import Diagnosis, diagnose
-from videobench.divergence import Differences, NoiseFloor, find_noise_floor, measure
+from videobench.comparing.comparison import Groups, compare_groups
+from videobench.comparing.diagnosis import Diagnosis, diagnose
+from videobench.comparing.divergence import Differences, NoiseFloor, find_noise_floor, measure
+from videobench.comparing.flips import Flip, find_flips
+from videobench.comparing.inputs import Inputs, compare_inputs
+from videobench.comparing.pairing import Pair, Pairing, Side, pair_runs
+from videobench.comparing.results import load_results
+from videobench.comparing.scoring import chance_level
+from videobench.comparing.verdict import Verdict, decide
 from videobench.errors import InputError
-from videobench.flips import Flip, find_flips
-from videobench.inputs import Inputs, compare_inputs
-from videobench.pairing import Pair, Pairing, Side, pair_runs
-from videobench.results import load_results
-from videobench.scoring import chance_level
-from videobench.verdict import Verdict, decide
 
 
 @dataclass(frozen=True)

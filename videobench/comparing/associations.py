@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from videobench.comparing.divergence import Differences
+from videobench.comparing.inputs import pixels_differ, prompts_differ
+from videobench.comparing.pairing import Pair
+from videobench.comparing.statistics import Clusters, FloatArray, cluster_sums, design_effect, normal_p, rank_sum_z
 from videobench.dataset import LETTERS
-from videobench.divergence import Differences
-from videobench.inputs import pixels_differ, prompts_differ
-from videobench.pairing import Pair
-from videobench.statistics import Clusters, FloatArray, cluster_sums, design_effect, normal_p, rank_sum_z
 
 Mask = NDArray[np.bool_]
 

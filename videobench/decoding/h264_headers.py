@@ -6,7 +6,7 @@ After ITU-T H.264: 7.3.2.1 (sequence parameter set), 7.3.3 (slice header), 8.2.1
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from videobench.bits import Bits, DamagedError
+from videobench.decoding.bits import Bits, DamagedError
 
 SLICE, IDR_SLICE, PARAMETERS = 1, 5, 7  # types of units
 START_CODE = b"\0\0\1"

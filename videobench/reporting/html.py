@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from videobench.analysis import Comparison
+from videobench.comparing.analysis import Comparison
 from videobench.files import write_whole
-from videobench.report_cards import build_cards
-from videobench.report_sections import (
+from videobench.reporting.cards import build_cards
+from videobench.reporting.sections import (
     accuracy_section,
     divergence_section,
     groups_section,
     inputs_section,
     verdict_section,
 )
-from videobench.report_text import tell_points
-from videobench.thumbnails import FrameStrips
+from videobench.reporting.text import tell_points
+from videobench.reporting.thumbnails import FrameStrips
 
 FRAMES_BUDGET_BYTES = 6_000_000  # of pictures in the page, so that the whole stays below 10 MB
 

@@ -1,4 +1,4 @@
-"""A worker process of the decode pool, which starts it: `python -m videobench.decode_worker <file descriptor>`.
+"""A worker process of the decode pool, which starts it: `python -m videobench.decoding.worker <file descriptor>`.
 
 Through the connection at that descriptor come the settings once and then the path of one video after another; back go
 "ready" and each prepared video. The end of standard input says that the parent is gone.
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
+from videobench.decoding.prepared_video import PreparedVideo, decode_settings, prepare_video, send_prepared
 from videobench.pixels import PixelSpec
-from videobench.prepared_video import PreparedVideo, decode_settings, prepare_video, send_prepared
 
 READY = b"ready"
 # After the parent's time for a video a worker that even its threads cannot end, ends itself.

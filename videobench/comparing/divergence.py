@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from videobench.comparing.pairing import Pair
+from videobench.comparing.results import Reply
+from videobench.comparing.statistics import FloatArray
 from videobench.dataset import LETTERS
-from videobench.pairing import Pair
-from videobench.results import Reply
-from videobench.statistics import FloatArray
 
 TYPICAL_LIMIT = {"float32": 0.1, "float16": 0.1, "bfloat16": 0.5}  # nats; of a question's largest difference
 # Nats: what one rounding moves. The spacing of float16 and bfloat16 numbers from 16 to 32, where a language model's

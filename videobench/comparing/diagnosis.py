@@ -18,11 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from videobench.associations import Association, associate, correct, letter_shifts
-from videobench.divergence import TYPICAL_LIMIT, Differences, coarser_dtype
-from videobench.inputs import pixels_differ, prompts_differ
-from videobench.pairing import Pair
-from videobench.statistics import number_clusters
+from videobench.comparing.associations import Association, associate, correct, letter_shifts
+from videobench.comparing.divergence import TYPICAL_LIMIT, Differences, coarser_dtype
+from videobench.comparing.inputs import pixels_differ, prompts_differ
+from videobench.comparing.pairing import Pair
+from videobench.comparing.statistics import number_clusters
 
 SIGNIFICANT = 0.001
 GROUP_SHARE = 0.2  # of a group's questions above the limit

@@ -11,8 +11,8 @@ from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from videobench.timelines import Timeline, codec_of
-from videobench.video_files import OpenVideo, VideoPacket
+from videobench.decoding.timelines import Timeline, codec_of
+from videobench.decoding.video_files import OpenVideo, VideoPacket
 
 # Here frames that no other frame refers to can be left out without a trace in the others.
 SKIPPABLE_CODECS = {"h264", "mpeg4"}

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from videobench.bits import DamagedError
-from videobench.h264_headers import H264Order
-from videobench.mpeg4_headers import Mpeg4Order
+from videobench.decoding.bits import DamagedError
+from videobench.decoding.h264_headers import H264Order
+from videobench.decoding.mpeg4_headers import Mpeg4Order
 
 
 @dataclass(frozen=True)

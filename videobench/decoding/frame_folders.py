@@ -7,8 +7,8 @@ from pathlib import Path
 import imagesize
 import numpy as np
 
+from videobench.decoding.video_files import check_size, decode_tolerantly, open_video, to_rgb
 from videobench.errors import VideoError
-from videobench.video_files import check_size, decode_tolerantly, open_video, to_rgb
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 MAX_IMAGES = 200_000  # two hours at 25 frames a second; reading the header of each takes some 50 microseconds

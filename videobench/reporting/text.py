@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from videobench.analysis import Comparison
-from videobench.associations import Association
-from videobench.comparison import Group, Paired
-from videobench.flips import CLASSES, Flip
-from videobench.inputs import DIFFERS
-from videobench.report import count_classes, keys_with
-from videobench.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.verdict import INCONCLUSIVE, Verdict
+from videobench.comparing.analysis import Comparison
+from videobench.comparing.associations import Association
+from videobench.comparing.comparison import Group, Paired
+from videobench.comparing.flips import CLASSES, Flip
+from videobench.comparing.inputs import DIFFERS
+from videobench.comparing.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
+from videobench.comparing.verdict import INCONCLUSIVE, Verdict
+from videobench.reporting.report import count_classes, keys_with
 
 WIDTH = 100
 MOST_QUESTIONS = 1_000_000  # more are none

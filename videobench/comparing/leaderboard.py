@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from videobench.comparing.results import load_results
+from videobench.comparing.scoring import choose_letter
 from videobench.dataset import load_answers
 from videobench.errors import InputError
 from videobench.files import write_json
-from videobench.results import load_results
-from videobench.scoring import choose_letter
 
 
 @dataclass(frozen=True)

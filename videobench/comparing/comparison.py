@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from videobench.dataset import DATASET_NAMES
-from videobench.pairing import Pair
-from videobench.scoring import LEVEL_OF, RIGHT, Score, score, weighted_average
-from videobench.statistics import (
+from videobench.comparing.pairing import Pair
+from videobench.comparing.scoring import LEVEL_OF, RIGHT, Score, score, weighted_average
+from videobench.comparing.statistics import (
     Interval,
     cluster_sums,
     cohen_kappa,
@@ -18,6 +17,7 @@ from videobench.statistics import (
     paired_interval,
     sign_flip_p,
 )
+from videobench.dataset import DATASET_NAMES
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from videobench.pairing import Pair, Pairing
-from videobench.results import Reply
+from videobench.comparing.pairing import Pair, Pairing
+from videobench.comparing.results import Reply
 
 # What a run stores beside its replies: the order of the table, and what may differ between two devices.
 FIRST_SETTINGS = (

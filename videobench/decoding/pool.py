@@ -15,13 +15,19 @@ from multiprocessing import Pipe
 from pathlib import Path
 from queue import SimpleQueue
 
-from videobench.decode_worker import READY
+from videobench.decoding.prepared_video import (
+    PreparedVideo,
+    encode_settings,
+    failed_video,
+    prepare_video,
+    receive_prepared,
+)
+from videobench.decoding.worker import READY
 from videobench.pixels import PixelSpec
-from videobench.prepared_video import PreparedVideo, encode_settings, failed_video, prepare_video, receive_prepared
 
 __all__ = ["DecodePool", "PreparedVideo"]
 
-WORKER_COMMAND = (sys.executable, "-m", "videobench.decode_worker")
+WORKER_COMMAND = (sys.executable, "-m", "videobench.decoding.worker")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
 END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
 VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see video_files.py
@@ -35,7 +41,7 @@ class _WorkerLost(Exception):
 
 
 def _worker_environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[1])
+    root = str(Path(__file__).resolve().parents[2])
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
         "PYTHONSAFEPATH": "1",  # a module in the working directory must not stand in for one of ours
@@ -79,7 +85,7 @@ class _Worker:
             if not self._connection.poll(START_TIMEOUT_S):
                 raise RuntimeError(f"a decoding process did not start in {START_TIMEOUT_S:g} s")
             if self._connection.recv_bytes() != READY:
-                raise RuntimeError("a decoding process does not speak as decode_worker.py does")
+                raise RuntimeError("a decoding process does not speak as worker.py does")
         except (EOFError, OSError) as error:
             how = self._how_it_ended()
             raise RuntimeError(f"a decoding process did not start ({how}); what it said stands above") from error

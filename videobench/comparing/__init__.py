@@ -1,0 +1,1 @@
+"""Two result files and the answers -> scores, paired statistics, a verdict."""

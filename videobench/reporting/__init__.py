@@ -1,0 +1,1 @@
+"""A comparison as JSON, as text for the terminal, as one page of HTML."""
