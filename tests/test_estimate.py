@@ -13,7 +13,8 @@ from videobench.estimate import Tokens, count_weights, device_seconds, in_bytes,
 def checkpoint_of(weight_files=(), **text):
     return SimpleNamespace(
         config=SimpleNamespace(
-            text_config=SimpleNamespace(**text), vision_config=SimpleNamespace(patch_size=14, image_size=336)
+            text_config=SimpleNamespace(**text),
+            vision_config=SimpleNamespace(patch_size=14, image_size=336, hidden_size=1024, intermediate_size=4096),
         ),
         pixel_spec=SimpleNamespace(crop_height=336, crop_width=336),
         weight_files=weight_files,

@@ -42,16 +42,32 @@ def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int) -> int:
     return int(per_token * tokens)
 
 
+def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:
+    """What computing one video's prefix takes beside the keys and values, in the largest layers of both models.
+
+    For each token the residual stream, its norm, queries, keys, values, attention's output and two in between, and of
+    the feed-forward part gate, rise and their product (the vision tower has no gate)."""
+    text, vision = checkpoint.config.text_config, checkpoint.config.vision_config
+    per_text = 8 * text.hidden_size + 3 * text.intermediate_size
+    per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
+    pixels = num_frames * 3 * checkpoint.pixel_spec.crop_height * checkpoint.pixel_spec.crop_width
+    numbers: int = per_text * prefix_length + per_patch * num_frames * _patches(checkpoint)
+    return numbers * DTYPE_BYTES[dtype] + pixels * DTYPE_BYTES["float32"]
+
+
 def device_seconds(checkpoint: "Checkpoint", num_frames: int, tokens: Tokens, rate: float) -> float:
     """Two operations for each weight and token: videos through the vision tower, then all tokens through the text
     model. Decoding of videos, which goes on beside it, and attention (some percent at this length) are left out."""
     vision_weights, text_weights = count_weights(checkpoint.weight_files)
-    patch = checkpoint.config.vision_config.patch_size
-    spec = checkpoint.pixel_spec
-    patches = (spec.crop_height // patch) * (spec.crop_width // patch) + 1  # and the class token
-    vision_tokens = tokens.videos * num_frames * patches
+    vision_tokens = tokens.videos * num_frames * _patches(checkpoint)
     text_tokens = tokens.prefix + tokens.suffix + tokens.questions * ANSWER_TOKENS
     return float(2 * (vision_weights * vision_tokens + text_weights * text_tokens) / rate)
+
+
+def _patches(checkpoint: "Checkpoint") -> int:
+    """Tokens that the vision tower computes for a frame, with the class token."""
+    patch, spec = checkpoint.config.vision_config.patch_size, checkpoint.pixel_spec
+    return int((spec.crop_height // patch) * (spec.crop_width // patch)) + 1
 
 
 def count_weights(files: Iterable[Path]) -> tuple[int, int]:

@@ -48,7 +48,6 @@ def run_facts(settings: RunSettings, device: Device, identity: Row, qa_path: Pat
 
     return identity | {
         **device_facts(device),
-        "batch_size": settings.batch_size,
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

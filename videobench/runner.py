@@ -1,41 +1,36 @@
-"""Settings -> result files: the one loop of run_npu.py and run_gpu.py."""
+"""Settings -> result files: what run_npu.py and run_gpu.py do."""
 
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
-from videobench.dataset import Question
-from videobench.device_memory import check_free_memory, peak_memory_bytes, too_large
+from videobench.answering import Answering
+from videobench.batches import batch_size_for
+from videobench.dataset import Question, load_answers
+from videobench.device_memory import check_free_memory
 from videobench.devices import (
-    DEFAULT_BATCH_SIZES,
     DEFAULT_DTYPES,
-    SUFFIX_MULTIPLES,
     Device,
     cuda_is_available,
     open_device,
 )
 from videobench.errors import one_line
-from videobench.estimate import count_weights, in_bytes
-from videobench.fitting import FittingEngine
+from videobench.estimate import DTYPE_BYTES, count_weights
 from videobench.journal import Journals
 from videobench.options import RunSettings
-from videobench.planning import Plan, VideoWork, build_plan, load_all_questions, print_plan
+from videobench.planning import Plan, build_plan, load_all_questions, print_plan
+from videobench.progress import Answers
 from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
-from videobench.replies import NONFINITE_MEND, Row, answered_row, failed_row, run_facts, run_identity
-from videobench.row_by_row import PatientEngine
+from videobench.replies import NONFINITE_MEND, Row, failed_row, run_facts, run_identity
+from videobench.usage import Usage
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
-    from videobench.decoding.pool import PreparedVideo
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
-
-Prepared = tuple[VideoWork, "PreparedVideo"]
 
 
 def run(settings: RunSettings) -> int:
@@ -51,16 +46,22 @@ def run(settings: RunSettings) -> int:
     builder = checkpoint.prompt_builder(settings.num_frames)
     if settings.print_prompt:
         return _print_prompt(builder, questions[0])
+    answers = load_answers(settings.answer_path) if settings.answer_path else {}
     plan = build_plan(questions, builder, checkpoint.positions, settings)
     if settings.dry_run:
-        _check_memory(settings, device, checkpoint)
-        print_plan(plan, settings, checkpoint)
+        weights_bytes = _weights_bytes(settings, checkpoint)
+        check_free_memory(device, weights_bytes, str(settings.dtype))
+        batch_size = batch_size_for(settings, device, checkpoint, plan, 0 if device.kind == "cpu" else weights_bytes)
+        print_plan(plan, settings, checkpoint, batch_size)
         return _report_failures(plan.failures)
     run = Run(settings, ranks, device, checkpoint, plan)
     try:
-        run.answer_all()
+        usage = run.answer_all(answers)
         ranks.wait_for_all()
-        return run.write_results(started) if ranks.is_first else 0
+        status = run.write_results(started) if ranks.is_first else 0
+        for line in usage.lines(device) if usage else ():
+            print(f"{device.torch_device}: {line}", file=sys.stderr)
+        return status
     finally:
         run.close()
 
@@ -69,7 +70,12 @@ class Run:
     """One rank's part of a run, with the journals it writes."""
 
     def __init__(
-        self, settings: RunSettings, ranks: Ranks, device: Device, checkpoint: "Checkpoint", plan: Plan
+        self,
+        settings: RunSettings,
+        ranks: Ranks,
+        device: Device,
+        checkpoint: "Checkpoint",
+        plan: Plan,
     ) -> None:
         """Opens the journals, before the weights: a wrong folder or setting fails at once."""
         self._settings = settings
@@ -97,40 +103,19 @@ class Run:
         for journals in self._journals.values():
             journals.open()
 
-    def answer_all(self) -> None:
-        """Every reply of this rank is on the disk when it returns."""
+    def answer_all(self, answers: Answers) -> Usage | None:
+        """Every reply of this rank is on the disk when it returns. None: there was nothing to answer."""
         if self._ranks.is_first:
             known = [question for question in self._left if question in self._plan.failures]
-            self._append({each: self._failed_row(each, self._plan.failures[each]) for each in known})
-        works = self._plan.works(self._left)
-        if not works:
-            return
-        _check_memory(self._settings, self._device, self._checkpoint)
-        from videobench.decoding.pool import DecodePool
-        from videobench.engine import load_engine
-
-        spec, settings = self._checkpoint.pixel_spec, self._settings
-        with DecodePool(spec, settings.num_frames, settings.num_workers) as pool:  # decodes while the weights load
-            engine = load_engine(
-                self._checkpoint,
-                self._device,
-                str(settings.dtype),
-                settings.max_new_tokens,
-                SUFFIX_MULTIPLES[self._device.kind],
+            self._append(
+                {each: failed_row(each, self._plan.failures[each], self._facts[each.source]) for each in known}
             )
-            by_video = {work.video: work for work in works}
-            videos = (works[number].video for number in self._ranks.draw(len(works)))
-            prepared = ((by_video[each.video], each) for each in pool.prepare(videos))
-            with self._progress_bar(works) as bar:
-                patient = PatientEngine(FittingEngine(engine, self._device, int(settings.batch_size or 1)))
-                wanted = set(self._left)
-                for batch in self._batches(prepared):
-                    rows = self._answer_batch(patient, batch)
-                    new = {each: row for each, row in rows.items() if each in wanted}
-                    self._append(new)
-                    bar.update(len(new))
-        if peak := peak_memory_bytes(self._device):
-            print(f"{self._device.torch_device}: {in_bytes(peak)} of memory at the most", file=sys.stderr)
+        left = [question for question in self._left if question not in self._plan.failures]
+        if not left:
+            return None
+        check_free_memory(self._device, _weights_bytes(self._settings, self._checkpoint), str(self._settings.dtype))
+        answering = Answering(self._settings, self._device, self._ranks, self._checkpoint, self._plan, self._facts)
+        return answering.run(left, answers, self._append)
 
     def write_results(self, started: float) -> int:
         """Join all ranks' journals into one result file per data set; the exit status."""
@@ -170,56 +155,11 @@ class Run:
             if "error" in done[question.source].get(question.key, {"error": "not asked yet"})
         ]
 
-    def _batches(self, prepared: Iterable[Prepared]) -> Iterator[list[Prepared]]:
-        """Whole videos, as many as fit the batch size with their questions; on a CPU one: more do not help there."""
-        batch: list[Prepared] = []
-        num_questions = 0
-        for work, video in prepared:
-            num_questions += len(work.questions)
-            if batch and (num_questions > int(self._settings.batch_size or 1) or self._device.kind == "cpu"):
-                yield batch
-                batch, num_questions = [], len(work.questions)
-            batch.append((work, video))
-        if batch:
-            yield batch
-
-    def _answer_batch(self, engine: PatientEngine, batch: list[Prepared]) -> dict[Question, Row]:
-        from videobench.engine import VideoQuestions
-
-        rows: dict[Question, Row] = {}
-        decoded = [(work, video) for work, video in batch if video.pixels is not None]
-        for work, video in batch:
-            if video.pixels is None:
-                rows |= {each: self._failed_row(each, str(video.error)) for each in work.questions}
-        asked = [
-            VideoQuestions(video.pixels, work.prompts, [tuple(each.options) for each in work.questions])
-            for work, video in decoded
-            if video.pixels is not None
-        ]
-        answers = engine.answer(asked)
-        for (work, video), replies in zip(decoded, answers, strict=True):
-            for question, prompt, answer in zip(work.questions, work.prompts, replies, strict=True):
-                if answer is None or isinstance(answer, str):
-                    rows[question] = self._failed_row(question, answer or too_large(self._device))
-                    continue
-                facts = self._facts[question.source] | {"batch_size": engine.batch_size}
-                rows[question] = answered_row(question, prompt, video, answer, self._ranks.rank, facts)
-        return rows
-
-    def _failed_row(self, question: Question, reason: str) -> Row:
-        return failed_row(question, reason, self._facts[question.source])
-
     def _append(self, rows: Mapping[Question, Row]) -> None:
         for name, journals in self._journals.items():
             own = {question.key: row for question, row in rows.items() if question.source == name}
             if own:
                 journals.append(own)
-
-    def _progress_bar(self, works: list[VideoWork]) -> "tqdm[None]":
-        """Of rank 0, against the questions of the whole job; tqdm shows none where stderr is no terminal."""
-        total = sum(len(work.questions) for work in works)
-        hidden = None if self._ranks.is_first else True
-        return tqdm(total=total, desc="answer", unit="question", file=sys.stderr, disable=hidden)
 
 
 def _open_device(settings: RunSettings, ranks: Ranks) -> Device:
@@ -234,12 +174,11 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
         settings,
         device=device.kind,
         dtype=settings.dtype or DEFAULT_DTYPES[device.kind],
-        batch_size=settings.batch_size or DEFAULT_BATCH_SIZES[device.kind],
     )
 
 
-def _check_memory(settings: RunSettings, device: Device, checkpoint: "Checkpoint") -> None:
-    check_free_memory(device, sum(count_weights(checkpoint.weight_files)), str(settings.dtype))
+def _weights_bytes(settings: RunSettings, checkpoint: "Checkpoint") -> int:
+    return sum(count_weights(checkpoint.weight_files)) * DTYPE_BYTES[str(settings.dtype)]
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:

@@ -1,0 +1,119 @@
+"""The loop of one process: frames are decoded ahead of the device, which answers in batches; a thread writes rows."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from videobench.batches import Prepared, batch_size_for, make_batches
+from videobench.dataset import Question
+from videobench.device_memory import too_large
+from videobench.devices import SUFFIX_MULTIPLES, Device
+from videobench.fitting import FittingEngine
+from videobench.options import RunSettings
+from videobench.planning import Plan
+from videobench.progress import Answers, Progress
+from videobench.ranks import Ranks
+from videobench.replies import Row, answered_row, failed_row
+from videobench.row_by_row import PatientEngine
+
+if TYPE_CHECKING:
+    from videobench.checkpoint import Checkpoint
+    from videobench.usage import Usage
+
+Rows = dict[Question, Row]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Answering:
+    settings: RunSettings
+    device: Device
+    ranks: Ranks
+    checkpoint: "Checkpoint"
+    plan: Plan
+    facts: Mapping[str, Row]  # by the name of the data set: what is stored with each reply
+
+    def run(self, questions: list[Question], answers: Answers, append: Callable[[Rows], None]) -> "Usage":
+        """Answers `questions` (this rank's part of them) and passes each batch's rows to `append`, which makes sure of
+        them. They are on the disk when it returns."""
+        from videobench.decoding.pool import DecodePool
+        from videobench.engine import load_engine
+
+        settings = self.settings
+        works = {work.video: work for work in self.plan.works(questions)}
+        with DecodePool(self.checkpoint.pixel_spec, settings.num_frames, settings.num_workers) as pool:
+            in_order = list(works)
+            videos = pool.prepare(in_order[number] for number in self.ranks.draw(len(works)))  # while the weights load
+            multiple = SUFFIX_MULTIPLES[self.device.kind]
+            engine = load_engine(self.checkpoint, self.device, str(settings.dtype), settings.max_new_tokens, multiple)
+            batch_size = batch_size_for(settings, self.device, self.checkpoint, self.plan, weights_bytes=0)
+            pool.look_ahead(-(-batch_size * len(works) // len(questions)))
+            usage = engine.usage
+            prepared = ((works[video.video], video) for video in _timed(videos, usage))
+            batches = make_batches(prepared, batch_size, one_video=self.device.kind == "cpu")
+            patient = PatientEngine(FittingEngine(engine, self.device, batch_size))
+            with Progress(len(questions), answers, not self.ranks.is_first) as progress:
+                self._answer(batches, patient, set(questions), append, progress, usage)
+        usage.stop()
+        return usage
+
+    def _answer(
+        self,
+        batches: Iterable[list[Prepared]],
+        engine: PatientEngine,
+        wanted: set[Question],
+        append: Callable[[Rows], None],
+        progress: Progress,
+        usage: "Usage",
+    ) -> None:
+        """While a thread forces one batch's rows to the disk, the device answers the next."""
+        usage.start()
+        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
+            written: Future[None] | None = None
+            for batch in batches:
+                rows = self._answer_batch(engine, batch, usage)
+                new = {question: row for question, row in rows.items() if question in wanted}
+                with usage.measure("write"):
+                    if written:
+                        written.result()  # raises what went wrong with the disk
+                    written = writer.submit(append, new)
+                progress.add(new)
+            with usage.measure("write"):
+                if written:
+                    written.result()
+
+    def _answer_batch(self, engine: PatientEngine, batch: list[Prepared], usage: "Usage") -> Rows:
+        from videobench.engine import VideoQuestions
+
+        rows: Rows = {}
+        decoded: list[Prepared] = []
+        asked = []
+        for work, video in batch:
+            if video.pixels is None:
+                rows |= {each: self._failed_row(each, str(video.error)) for each in work.questions}
+                continue
+            decoded.append((work, video))
+            asked.append(VideoQuestions(video.pixels, work.prompts, [tuple(each.options) for each in work.questions]))
+        usage.count(work.prompts for work, _ in decoded)
+        for (work, video), answers in zip(decoded, engine.answer(asked), strict=True):
+            for question, prompt, answer in zip(work.questions, work.prompts, answers, strict=True):
+                if answer is None or isinstance(answer, str):
+                    rows[question] = self._failed_row(question, answer or too_large(self.device))
+                    continue
+                facts = self.facts[question.source] | {"batch_size": engine.batch_size}
+                rows[question] = answered_row(question, prompt, video, answer, self.ranks.rank, facts)
+        return rows
+
+    def _failed_row(self, question: Question, reason: str) -> Row:
+        return failed_row(question, reason, self.facts[question.source])
+
+
+def _timed(videos: Iterator[T], usage: "Usage") -> Iterator[T]:
+    """How long the device waits for each is noted."""
+    while True:
+        with usage.measure("frames"):
+            video = next(videos, None)
+        if video is None:
+            return
+        yield video
