@@ -4,10 +4,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from videobench.attempts import SET_ASIDE, Attempts
 from videobench.dataset import Question
 from videobench.device_memory import check_free_memory, peak_memory_bytes, too_large
 from videobench.devices import (
@@ -28,6 +30,8 @@ from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
 from videobench.replies import NONFINITE_MEND, Row, answered_row, failed_row, run_facts, run_identity
 from videobench.row_by_row import PatientEngine
+from videobench.sharing import costliest_first
+from videobench.stopping import at_stop
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
@@ -59,8 +63,8 @@ def run(settings: RunSettings) -> int:
     run = Run(settings, ranks, device, checkpoint, plan)
     try:
         run.answer_all()
-        ranks.wait_for_all()
-        return run.write_results(started) if ranks.is_first else 0
+        ranks.wait_for_all(run.show_progress)
+        return ranks.share_status(run.write_results(started) if ranks.is_first else None)
     finally:
         run.close()
 
@@ -79,30 +83,38 @@ class Run:
         self._plan = plan
         self._journals: dict[str, Journals] = {}  # by the name of the data set
         self._facts: dict[str, Row] = {}
+        self._bar: tqdm[None] | None = None
         for source in settings.sources:
             identity = run_identity(settings, checkpoint, source.qa_path)
             self._journals[source.name] = Journals(settings.output_folder, source.name, identity, ranks.rank)
             self._facts[source.name] = run_facts(settings, device, identity, source.qa_path)
-        left = None
+        self._attempts = Attempts(settings.output_folder, settings.sources[0].name, ranks.process)
+        shared: Row = {}
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
             if settings.overwrite:  # with all of them locked: a refused start moves nothing
                 for journals in self._journals.values():
                     journals.set_aside()
-            left = self._unanswered()
+            shared = {"left": self._unanswered(), "attempts": self._attempts.begin()}
         # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own.
-        indices = ranks.share(left)
-        self._left = [list(plan.prompts)[index] for index in indices]
+        shared = ranks.share(shared)
+        questions = list(plan.prompts)
+        self._left = [questions[index] for index in shared["left"]]
+        self._attempts.open(shared["attempts"])
+        at_stop(self._attempts.end)
         for journals in self._journals.values():
             journals.open()
 
     def answer_all(self) -> None:
         """Every reply of this rank is on the disk when it returns."""
         if self._ranks.is_first:
-            known = [question for question in self._left if question in self._plan.failures]
-            self._append({each: self._failed_row(each, self._plan.failures[each]) for each in known})
-        works = self._plan.works(self._left)
+            known = {each: self._plan.failures[each] for each in self._left if each in self._plan.failures}
+            known |= {
+                each: f"{each.video}: {SET_ASIDE}" for each in self._left if self._attempts.is_set_aside(each.video)
+            }
+            self._append({each: self._failed_row(each, reason) for each, reason in known.items()})
+        works = self._plan.works([each for each in self._left if not self._attempts.is_set_aside(each.video)])
         if not works:
             return
         _check_memory(self._settings, self._device, self._checkpoint)
@@ -119,16 +131,20 @@ class Run:
                 SUFFIX_MULTIPLES[self._device.kind],
             )
             by_video = {work.video: work for work in works}
-            videos = (works[number].video for number in self._ranks.draw(len(works)))
-            prepared = ((by_video[each.video], each) for each in pool.prepare(videos))
-            with self._progress_bar(works) as bar:
-                patient = PatientEngine(FittingEngine(engine, self._device, int(settings.batch_size or 1)))
-                wanted = set(self._left)
-                for batch in self._batches(prepared):
-                    rows = self._answer_batch(patient, batch)
+            videos = self._take_undecoded(works[number].video for number in self._ranks.draw(len(works)))
+            decoded = pool.prepare(videos, lambda: self._ranks.most_ahead(len(works)))
+            prepared = ((by_video[each.video], each) for each in decoded)
+            self._bar = self._progress_bar(works)
+            patient = PatientEngine(FittingEngine(engine, self._device, int(settings.batch_size or 1)))
+            wanted = set(self._left)
+            for batch in self._batches(prepared):
+                for part in self._attempts.apart(batch, lambda each: each[0].video):
+                    self._attempts.take(work.video for work, _ in part)
+                    rows = self._answer_batch(patient, part)
                     new = {each: row for each, row in rows.items() if each in wanted}
                     self._append(new)
-                    bar.update(len(new))
+                    self.show_progress(len(new))
+            self._attempts.drop()
         if peak := peak_memory_bytes(self._device):
             print(f"{self._device.torch_device}: {in_bytes(peak)} of memory at the most", file=sys.stderr)
 
@@ -148,6 +164,7 @@ class Run:
             print(
                 f"{self._journals[source.name].result_path}: {len(asked) - len(failed)} answered, {len(failed)} failed"
             )
+        self._attempts.remove_all()
         status = _report_failures(failures)
         if nonfinite:
             first = f"{nonfinite[0].dataset}/{nonfinite[0].id}"
@@ -157,18 +174,32 @@ class Run:
         print(f"answered {answered}, failed {len(failures)}{of_them}, in {time.monotonic() - started:.1f} s")
         return status
 
+    def show_progress(self, new: int = 0) -> None:
+        """`new` more questions are done on this rank; the bar tells those of all ranks."""
+        done = self._ranks.count(new)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+
     def close(self) -> None:
+        self._attempts.close()
+        if self._bar is not None:
+            self._bar.close()
         for journals in self._journals.values():
             journals.close()
 
     def _unanswered(self) -> list[int]:
-        """Indices of the questions that have no reply yet, or failed: they are tried again."""
+        """Indices of the questions that have no reply yet, or failed: they are tried again. In the order of drawing."""
         done = {name: journals.read() for name, journals in self._journals.items()}
-        return [
-            index
-            for index, question in enumerate(self._plan.prompts)
-            if "error" in done[question.source].get(question.key, {"error": "not asked yet"})
-        ]
+        index = {question: number for number, question in enumerate(self._plan.prompts)}
+        left = [each for each in index if "error" in done[each.source].get(each.key, {"error": "not asked yet"})]
+        return [index[each] for each in costliest_first(self._plan, left)]
+
+    def _take_undecoded(self, videos: Iterable[Path]) -> Iterator[Path]:
+        """Without decoding processes a video can kill this one while it is decoded."""
+        for video in videos:
+            if self._settings.num_workers == 0:
+                self._attempts.take([video])
+            yield video
 
     def _batches(self, prepared: Iterable[Prepared]) -> Iterator[list[Prepared]]:
         """Whole videos, as many as fit the batch size with their questions; on a CPU one: more do not help there."""

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from multiprocessing import Pipe
 from pathlib import Path
@@ -149,8 +149,8 @@ class DecodePool:
             worker.close()
         self._workers.clear()
 
-    def prepare(self, videos: Iterable[Path]) -> Iterator[PreparedVideo]:
-        """Each of `videos`, which are drawn as they are needed, in the same order."""
+    def prepare(self, videos: Iterable[Path], limit: Callable[[], int] | None = None) -> Iterator[PreparedVideo]:
+        """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` ahead."""
         if not self._workers:
             yield from (prepare_video(video, self._spec, self._num_frames) for video in videos)
             return
@@ -158,7 +158,7 @@ class DecodePool:
         try:
             for video in videos:
                 ahead.append(self._waiters.submit(self._prepare_in_worker, video))
-                if len(ahead) >= self._max_ahead:
+                while len(ahead) >= min(self._max_ahead, limit() if limit else self._max_ahead):
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
