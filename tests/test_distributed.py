@@ -163,6 +163,18 @@ def test_data_parallel_answers_as_one_process(bench, host, expected, processes):
     assert not list((bench.folder / "out/journal").glob("*attempts*"))
 
 
+# --- One copy of the weights on several cards ---
+
+
+@pytest.mark.parametrize(("processes", "cards"), [(2, 2), (4, 2)])
+def test_tensor_parallel_answers_as_one_process(bench, host, expected, processes, cards):
+    host.finish(bench.run_flags("--tensor_parallel", cards), processes)
+    assert_equal(bench, expected)
+    assert len(journals(bench)) == processes // cards
+    rows = json.loads(bench.result.read_text())
+    assert {row["run"]["tensor_parallel"] for row in rows.values()} == {cards}
+
+
 # --- Processes that die ---
 
 

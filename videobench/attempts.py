@@ -36,6 +36,7 @@ class Attempts:
         self._path = self._folder / f"{name}.attempts{process}.jsonl"
         self._file: FileIO | None = None
         self._is_ending = False
+        self.in_hand: list[str] = []
         self._deaths: dict[str, int] = {}
 
     def begin(self) -> Begun:
@@ -76,7 +77,8 @@ class Attempts:
         assert self._file, "open() comes first"
         if self._is_ending:
             return
-        self._write({"in_hand": [str(video) for video in videos]})
+        self.in_hand = [str(video) for video in videos]
+        self._write({"in_hand": self.in_hand})
         os.fsync(self._file.fileno())
 
     def drop(self) -> None:

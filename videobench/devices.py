@@ -25,6 +25,7 @@ DEFAULT_DTYPES = {"npu": "float16", "cuda": "float16", "cpu": "float32"}
 SUFFIX_MULTIPLES = {"npu": 32, "cuda": 8, "cpu": 1}
 # Questions answered together. A CPU is full with one video's; on an accelerator many rows fill the chip.
 DEFAULT_BATCH_SIZES = {"npu": 16, "cuda": 16, "cpu": 8}
+BACKENDS = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}  # of torch.distributed
 TOOLS = {"npu": "npu-smi info", "cuda": "nvidia-smi"}
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 

@@ -4,8 +4,9 @@ import argparse
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -118,6 +119,21 @@ class _LastingStream:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+@contextmanager
+def traceback_to(path: Path) -> Iterator[None]:
+    """Keeps the traceback of an unforeseen error in a file, too: of many processes' it may be hard to find on stderr,
+    and nobody may be reading that."""
+    try:
+        yield
+    except (InputError, OtherRankFailed):
+        raise
+    except Exception:
+        with suppress(OSError), path.open("a") as file:
+            traceback.print_exc(file=file)
+            print(f"{path}: the traceback of the process that failed here", file=sys.stderr)
+        raise
 
 
 def _write_first(path: Path, status: int) -> bool:

@@ -76,6 +76,11 @@ class Ranks:
         """The exit status of the job, which the first process passes, on every process."""
         return int(self._share("status", status))
 
+    def wait_for(self, key: str) -> str:
+        """The value that another process has given to a key of the store."""
+        self._poll(lambda: self.store.check([key]))
+        return str(self.store.get(key).decode())
+
     def draw(self, count: int) -> Iterator[int]:
         """Numbers below `count` in ascending order, each of them on one rank only."""
         while (number := self._next()) < count:
@@ -96,7 +101,7 @@ class Ranks:
 
     def wait_for_all(self, while_waiting: Callable[[], object] = lambda: None) -> None:
         """Returns on the first rank when every rank has come here, on the others at once."""
-        if self.store is None:
+        if self.store is None or not self.is_leader:
             return
         self.store.add("finished", 1)
         if self.is_first:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -20,8 +20,8 @@ from videobench.devices import (
     cuda_is_available,
     open_device,
 )
-from videobench.errors import one_line
-from videobench.estimate import count_weights, in_bytes
+from videobench.errors import one_line, traceback_to
+from videobench.estimate import in_bytes
 from videobench.fitting import FittingEngine
 from videobench.journal import Journals
 from videobench.options import RunSettings
@@ -32,6 +32,7 @@ from videobench.replies import NONFINITE_MEND, Row, answered_row, failed_row, ru
 from videobench.row_by_row import PatientEngine
 from videobench.sharing import costliest_first
 from videobench.stopping import at_stop
+from videobench.tensor_parallel import Group, GroupEngine, check_group, check_tensor_parallel, weights_per_card
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
@@ -45,13 +46,14 @@ Prepared = tuple[VideoWork, "PreparedVideo"]
 def run(settings: RunSettings) -> int:
     """The exit status: 0 all answered, 1 some failed; InputError where the input is wrong."""
     started = time.monotonic()
-    ranks = Ranks.from_environment()
+    ranks = Ranks.from_environment(settings.tensor_parallel)
     questions = load_all_questions(settings)
     device = _open_device(settings, ranks)
     settings = _with_defaults(settings, device)
     from videobench.checkpoint import load_checkpoint  # imports transformers, which must not come before open_device
 
     checkpoint = load_checkpoint(settings.model_path)
+    check_tensor_parallel(checkpoint, settings.tensor_parallel)
     builder = checkpoint.prompt_builder(settings.num_frames)
     if settings.print_prompt:
         return _print_prompt(builder, questions[0])
@@ -62,7 +64,8 @@ def run(settings: RunSettings) -> int:
         return _report_failures(plan.failures)
     run = Run(settings, ranks, device, checkpoint, plan)
     try:
-        run.answer_all()
+        with traceback_to(settings.output_folder / "journal" / f"process{ranks.process}.err"):
+            run.answer_all()
         ranks.wait_for_all(run.show_progress)
         return ranks.share_status(run.write_results(started) if ranks.is_first else None)
     finally:
@@ -103,8 +106,9 @@ class Run:
         self._left = [questions[index] for index in shared["left"]]
         self._attempts.open(shared["attempts"])
         at_stop(self._attempts.end)
-        for journals in self._journals.values():
-            journals.open()
+        if ranks.is_leader:
+            for journals in self._journals.values():
+                journals.open()
 
     def answer_all(self) -> None:
         """Every reply of this rank is on the disk when it returns."""
@@ -119,17 +123,14 @@ class Run:
             return
         _check_memory(self._settings, self._device, self._checkpoint)
         from videobench.decoding.pool import DecodePool
-        from videobench.engine import load_engine
 
         spec, settings = self._checkpoint.pixel_spec, self._settings
-        with DecodePool(spec, settings.num_frames, settings.num_workers) as pool:  # decodes while the weights load
-            engine = load_engine(
-                self._checkpoint,
-                self._device,
-                str(settings.dtype),
-                settings.max_new_tokens,
-                SUFFIX_MULTIPLES[self._device.kind],
-            )
+        num_workers = settings.num_workers if self._ranks.is_leader else 0
+        with DecodePool(spec, settings.num_frames, num_workers) as pool:  # decodes while the weights load
+            engine = self._load_engine()
+            if not self._ranks.is_leader:
+                engine.follow()
+                return
             by_video = {work.video: work for work in works}
             videos = self._take_undecoded(works[number].video for number in self._ranks.draw(len(works)))
             decoded = pool.prepare(videos, lambda: self._ranks.most_ahead(len(works)))
@@ -145,8 +146,29 @@ class Run:
                     self._append(new)
                     self.show_progress(len(new))
             self._attempts.drop()
+            if isinstance(engine, GroupEngine):
+                engine.finish()
         if peak := peak_memory_bytes(self._device):
             print(f"{self._device.torch_device}: {in_bytes(peak)} of memory at the most", file=sys.stderr)
+
+    def _load_engine(self) -> Any:
+        """An Engine, or a GroupEngine, which answers as it does."""
+        from videobench.engine import load_engine
+
+        settings = self._settings
+        group = Group(self._ranks, self._device) if settings.tensor_parallel > 1 else None
+        engine = load_engine(
+            self._checkpoint,
+            self._device,
+            str(settings.dtype),
+            settings.max_new_tokens,
+            SUFFIX_MULTIPLES[self._device.kind],
+            group,
+        )
+        if group is None:
+            return engine
+        check_group(engine, group, self._checkpoint)
+        return GroupEngine(engine, group, self._attempts)
 
     def write_results(self, started: float) -> int:
         """Join all ranks' journals into one result file per data set; the exit status."""
@@ -270,7 +292,7 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
 
 
 def _check_memory(settings: RunSettings, device: Device, checkpoint: "Checkpoint") -> None:
-    check_free_memory(device, sum(count_weights(checkpoint.weight_files)), str(settings.dtype))
+    check_free_memory(device, weights_per_card(checkpoint.weight_files, settings.tensor_parallel), str(settings.dtype))
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:
