@@ -150,7 +150,7 @@ class Engine:
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """Of the token after a text, (1, vocabulary): for a check of the device, not for answers."""
-        with torch.inference_mode():
+        with torch.no_grad():
             logits: torch.Tensor = self._model(input_ids=self._tensor([ids])).logits
         return logits[:, -1].float()
 
