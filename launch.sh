@@ -25,20 +25,72 @@ visible_gpus() {
     nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true
 }
 
+# Moves `--max_restarts N`, which is torchrun's and not the script's, out of the array `flags`.
+take_max_restarts() {
+    local kept=() each next=""
+    max_restarts=3
+    for each in "${flags[@]}"; do
+        if [ -n "$next" ]; then
+            max_restarts=$each next=""
+        elif [ "$each" = --max_restarts ]; then
+            next=1
+        elif [[ $each == --max_restarts=* ]]; then
+            max_restarts=${each#*=}
+        else
+            kept+=("$each")
+        fi
+    done
+    flags=("${kept[@]}")
+    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]]
+}
+
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
-# a run with failed questions for a crash, so the first process writes its status to a file (videobench/ranks.py).
+# a run with failed questions for a crash, so the first process of a machine writes its status to a file
+# (videobench/errors.py). `command` is what the user has called, `max_restarts` how often dead processes are started again.
 launch() {
-    local processes=$1 folder status=0 own
+    local processes=$1 folder status=0 own child where=(--master_port "$MASTER_PORT")
     shift
+    # On many machines they find each other on the first one; only this kind of meeting brings all of them together again
+    # when one machine has to restart its processes.
+    if [ "${NNODES:-1}" != 1 ]; then
+        : "${MASTER_ADDR:?NNODES is $NNODES: set MASTER_ADDR to the name of the first machine, on all of them}"
+        where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_endpoint "$MASTER_ADDR:$MASTER_PORT"
+            --rdzv_id "${SLURM_JOB_ID:-videobench}")
+        # The first machine is known by its name or address, unless it has several of them.
+        [ -z "${NODE_RANK:-}" ] || where+=(--rdzv_conf "is_host=$([ "$NODE_RANK" = 0 ] && echo true || echo false)")
+        [ -z "${LOCAL_ADDR:-}" ] || where+=(--local_addr "$LOCAL_ADDR")
+    fi
     folder=$(mktemp -d)
     # Shared out among the processes, as torchrun would not do by itself: it gives each of them one thread, with a warning.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) > processes ? $(nproc) / processes : 1))}"
     # torchrun imports torch, which imports an installed torch_npu, which fails where CANN is missing: the scripts themselves
     # say what is wrong, or do without it.
     export TORCH_DEVICE_BACKEND_AUTOLOAD=0
-    VIDEOBENCH_STATUS_FILE="$folder/status" torchrun --nproc_per_node "$processes" --master_port "$MASTER_PORT" "$@" ||
-        status=$?
+    # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once.
+    VIDEOBENCH_STATUS_FILE="$folder/status" setsid torchrun --nproc_per_node "$processes" "${where[@]}" \
+        --max_restarts "$max_restarts" "$@" &
+    child=$!
+    stopped=0
+    trap 'stop 129' HUP
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
+    wait "$child" || status=$?
+    while kill -0 "$child" 2>/dev/null; do  # a signal has ended the waiting
+        status=0
+        wait "$child" || status=$?
+    done
+    trap - HUP INT TERM
     if own=$(cat "$folder/status" 2>/dev/null); then status=$own; fi
     rm -rf "$folder"
+    if [ "$stopped" != 0 ]; then
+        status=$stopped
+        echo "stopped; what was answered is kept; to go on: $command" >&2
+    fi
     return "$status"
+}
+
+# Ends the processes of `launch`, whose status becomes $1.
+stop() {
+    [ "$stopped" != 0 ] || kill -TERM "$child" 2>/dev/null || true
+    stopped=$1
 }

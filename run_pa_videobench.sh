@@ -12,6 +12,7 @@ usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conver
   video_path                       folder of one data set, e.g. egs/VideoBench/Eval_video/sampling_data
   eval_qa_root                     folder that holds Eval_QA/, e.g. egs/Video-Bench/
   chat_conversation_output_folder  folder for the results, e.g. ./Chat_results
+  --max_restarts N                 how often processes that died are started again (default: 3)
   further flags                    those of run_npu.py (python run_npu.py --help)
 EOF
     exit 2
@@ -20,7 +21,9 @@ EOF
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/launch.sh"
 [ $# -ge 4 ] || usage
+command=$(printf "%q " bash "$0" "$@")
 split_arguments 4 "$@" || usage
+take_max_restarts || usage
 [ ${#positional[@]} -le 7 ] || usage
 
 # The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). With fewer cards

@@ -13,6 +13,7 @@ usage: bash run_pa_videobench_gpu.sh dataset_name Eval_QA_root Eval_Video_root w
   Eval_Video_root                  folder that holds Eval_video/, e.g. egs/VideoBench/
   weight_path                      checkpoint, e.g. LLaVA-NeXT-Video-7B-hf
   chat_conversation_output_folder  folder for the results, e.g. ./Chat_results
+  --max_restarts N                 how often processes that died are started again (default: 3)
   further flags                    those of run_gpu.py (python run_gpu.py --help)
 EOF
     exit 2
@@ -21,7 +22,9 @@ EOF
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/launch.sh"
 [ $# -ge 5 ] || usage
+command=$(printf "%q " bash "$0" "$@")
 split_arguments 5 "$@" || usage
+take_max_restarts || usage
 [ ${#positional[@]} -eq 5 ] || usage
 
 # The cards of this machine that may be used, and the port on which the processes meet.

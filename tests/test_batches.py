@@ -17,7 +17,10 @@ GB = 10**9
 
 
 def settings_of(**changed):
-    return SimpleNamespace(**{"batch_size": None, "dtype": "float16", "num_frames": 8, "max_new_tokens": 60} | changed)
+    return SimpleNamespace(
+        **{"batch_size": None, "dtype": "float16", "num_frames": 8, "max_new_tokens": 60, "tensor_parallel": 1}
+        | changed
+    )
 
 
 def plan_of(*suffix_lengths, failing=()):
@@ -96,19 +99,26 @@ def works_of(*numbers_of_questions, prefix_length=4):
 )
 def test_whole_videos_up_to_the_batch_size(counts, batch_size, expected):
     prepared = [(work, None) for work in works_of(*counts)]
-    made = list(make_batches(prepared, batch_size, one_video=False))
+    made = list(make_batches(prepared, batch_size, most_videos=lambda: 99))
     assert [[len(work.questions) for work, _ in batch] for batch in made] == expected
     assert [each for batch in made for each in batch] == prepared
+
+
+def test_fewer_where_others_would_wait():
+    """The limit falls while the work goes: the last batches of a job are small, so that all ranks end together."""
+    limits = iter([3, 3, 3, 2, 2, 1, 1])
+    prepared = [(work, None) for work in works_of(1, 1, 1, 1, 1, 1)]
+    assert [len(batch) for batch in make_batches(prepared, 8, lambda: next(limits))] == [3, 2, 1]
 
 
 def test_a_cpu_gets_one_video_at_a_time_without_waiting_for_the_next():
     taken = []
     prepared = ((taken.append(work) or work, None) for work in works_of(1, 1, 1))
-    batches = make_batches(prepared, 8, one_video=True)
+    batches = make_batches(prepared, 8, most_videos=lambda: 1)
     assert len(next(batches)) == 1
     assert len(taken) == 1
 
 
 def test_prefixes_of_different_length_do_not_mix():
     prepared = [(work, None) for work in [*works_of(1, 1), *works_of(1, prefix_length=8), *works_of(1)]]
-    assert [len(batch) for batch in make_batches(prepared, 8, one_video=False)] == [2, 1, 1]
+    assert [len(batch) for batch in make_batches(prepared, 8, most_videos=lambda: 99)] == [2, 1, 1]

@@ -61,7 +61,8 @@ def test_npu_environment_and_arguments(launch, monkeypatch):
     assert {name: called["environment"].get(name) for name in NPU_VARIABLES} == NPU_VARIABLES
     argv = called["argv"]
     assert (after(argv, "--nproc_per_node"), after(argv, "--master_port")) == ("8", "20030")
-    assert argv[4:] == [
+    assert after(argv, "--max_restarts") == "3"
+    assert argv[6:] == [
         *(str(ROOT / "run_npu.py"), "--model_path", "/w 7B", "--image_or_video_path", "videos/采样 data"),
         *("--Eval_QA_root", "qa+root", "--chat_conversation_output_folder", "out put"),
     ]
@@ -81,6 +82,26 @@ def test_lengths_and_further_flags_are_passed_on(launch):
     ]
 
 
+@pytest.mark.parametrize("flags", [("--max_restarts", "7"), ("--max_restarts=7",)])
+def test_max_restarts_is_for_torchrun(launch, flags):
+    called, _ = launch(NPU, "w", "v", "q", "o", *flags, "--limit", "3")
+    assert after(called["argv"], "--max_restarts") == "7"
+    assert called["argv"].count("--max_restarts") == 1
+    assert called["argv"][-2:] == ["--limit", "3"]
+
+
+def test_many_machines_meet_on_the_first_one(launch):
+    machines = {"NNODES": "2", "MASTER_ADDR": "node0", "NODE_RANK": "1", "SLURM_JOB_ID": "417"}
+    called, _ = launch(NPU, "w", "v", "q", "o", **machines, ASCEND_RT_VISIBLE_DEVICES="0,1", MASTER_PORT="20041")
+    assert called["argv"][2:12] == [
+        *("--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "node0:20041", "--rdzv_id", "417"),
+        *("--rdzv_conf", "is_host=false"),
+    ]
+    called, done = launch(NPU, "w", "v", "q", "o", NNODES="2", MASTER_ADDR="")
+    assert done.returncode == 1
+    assert "set MASTER_ADDR to the name of the first machine" in done.stderr
+
+
 def test_gpu_arguments(launch):
     called, done = launch(
         GPU, "sampling_data", "qa root", "video root", "w", "o", "--limit", "3", CUDA_VISIBLE_DEVICES="1,2"
@@ -88,7 +109,7 @@ def test_gpu_arguments(launch):
     assert done.returncode == 0
     assert called["environment"]["CUDA_VISIBLE_DEVICES"] == "1,2"
     assert called["argv"] == [
-        *("--nproc_per_node", "2", "--master_port", "20034", str(ROOT / "run_gpu.py")),
+        *("--nproc_per_node", "2", "--master_port", "20034", "--max_restarts", "3", str(ROOT / "run_gpu.py")),
         *("--dataset_name", "sampling_data", "--Eval_QA_root", "qa root", "--Eval_Video_root", "video root"),
         *("--model_path", "w", "--chat_conversation_output_folder", "o", "--limit", "3"),
     ]
@@ -102,6 +123,7 @@ def test_gpu_arguments(launch):
         pytest.param((NPU, "w", "v", "q", ""), id="npu-empty"),
         pytest.param((NPU, "w", "v", "q", "--limit", "1"), id="npu-flag-instead-of-folder"),
         pytest.param((NPU, "w", "v", "q", "o", "1", "2", "3", "4"), id="npu-one-too-many"),
+        pytest.param((NPU, "w", "v", "q", "o", "--max_restarts", "x"), id="npu-restarts-no-number"),
         pytest.param((GPU, "d", "q", "v", "w"), id="gpu-one-too-few"),
         pytest.param((GPU, "d", "q", "v", "w", "o", "x"), id="gpu-one-too-many"),
     ],

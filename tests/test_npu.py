@@ -141,6 +141,32 @@ def test_the_launcher_on_cards_gives_the_cpus_answers(
     assert done.stderr.count(" of the device's memory") == len(ranks)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_two_cards_share_one_copy_of_the_weights(
+    tmp_path, on_npu, cpu_results, tiny_model_path, video_root, qa_root, dtype
+):
+    """Over hccl. Sums over two cards differ in their last bits from those of one."""
+    reports, out = tmp_path / "reports", tmp_path / "out"
+    reports.mkdir()
+    done = on_npu(
+        *("bash", "run_pa_videobench.sh", tiny_model_path, video_root / f"Eval_video/{SET}", qa_root, out),
+        *("--limit", LIMIT, "--num_workers", "1", "--dtype", dtype, "--batch_size", "1", "--tensor_parallel", "2"),
+        SIM_NPU_COUNT="2",
+        SIM_NPU_REPORT=str(reports),
+        ASCEND_RT_VISIBLE_DEVICES="0,1",
+        MASTER_PORT=str(free_port()),
+    )
+    assert done.returncode == 0, done.stderr
+    rows, expected = (json.loads(path.read_text()) for path in (out / f"{SET}_eval.json", cpu_results / dtype))
+    tolerance = {"float32": 1e-4, "float16": 2e-2}[dtype]
+    for key, row in rows.items():
+        assert row["output_sequence"] == expected[key]["output_sequence"], key
+        assert row["letter_logprobs"] == pytest.approx(expected[key]["letter_logprobs"], abs=tolerance), key
+    peaks = [json.loads(path.read_text())["peak_bytes"] for path in reports.iterdir()]
+    assert [any(peak[card] for peak in peaks) for card in (0, 1)] == [True, True]
+
+
 # --- A broken machine is one line and exit status 2 (more of them in tests/npu_cases/ and tests/test_devices.py) ---
 
 

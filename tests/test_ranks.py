@@ -12,17 +12,17 @@ from videobench.ranks import Ranks
 WORKER = """
 import json, sys, time
 from videobench.errors import OtherRankFailed
-from videobench.ranks import Ranks
+from videobench.ranks import Ranks, stop_others
 
 ranks = Ranks.from_environment()
 mode = sys.argv[1]
 try:
     shared = ranks.share([5, 7] if ranks.is_first else None)
     if mode == "fail" and ranks.rank == 1:
-        ranks.stop_others()
+        stop_others()
         sys.exit(0)
-    ranks._store.add("here", 1)  # both begin together
-    ranks._poll(lambda: ranks._store.add("here", 0) == 2)
+    ranks.store.add("here", 1)  # both begin together
+    ranks._poll(lambda: ranks.store.add("here", 0) == 2)
     drawn = []
     for number in ranks.draw(40):
         drawn.append(number)
@@ -77,6 +77,8 @@ def test_without_torchrun_there_is_one_rank(monkeypatch):
     ranks = Ranks.from_environment()
     assert (ranks.rank, ranks.world_size, ranks.is_first) == (0, 1, True)
     assert ranks.share("plan") == "plan"
+    assert ranks.share_status(1) == 1
+    assert (ranks.count(2), ranks.count(3)) == (2, 5)
     assert list(ranks.draw(3)) == [0, 1, 2]
     ranks.wait_for_all()
 

@@ -9,6 +9,7 @@ from videobench import usage
 from videobench.devices import Device
 from videobench.progress import Progress
 from videobench.prompts import Prompt
+from videobench.ranks import Ranks
 from videobench.usage import Usage
 
 
@@ -53,13 +54,14 @@ def test_time_counts_when_it_ends_in_an_error_too(clock):
 def test_progress_counts_failures_and_what_is_right(make_question):
     right, wrong, unreadable, failed, unknown = (make_question(id) for id in "12345")
     answers = {("MSVD", id): "A" for id in "1234"}
-    with Progress(5, answers, is_hidden=True) as progress:
-        assert progress.summary() == "failed 0"
-        progress.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
-        assert progress.summary() == "failed 0, right 50.0 % (1/2)"
-        progress.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
-        progress.add({unknown: {"output_sequence": ["A"]}})
-        assert progress.summary() == "failed 1, right 25.0 % (1/4)"
+    progress = Progress(5, answers, Ranks())
+    assert progress.summary() == "failed 0"
+    progress.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
+    assert progress.summary() == "failed 0, right 50.0 % (1/2)"
+    progress.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
+    progress.add({unknown: {"output_sequence": ["A"]}})
+    assert progress.summary() == "failed 1, right 25.0 % (1/4)"
+    progress.close()
 
 
 @pytest.fixture

@@ -3,8 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from videobench.attempts import Attempts
 from videobench.batches import Prepared, batch_size_for, make_batches
 from videobench.dataset import Question
 from videobench.device_memory import too_large
@@ -12,10 +15,11 @@ from videobench.devices import SUFFIX_MULTIPLES, Device
 from videobench.fitting import FittingEngine
 from videobench.options import RunSettings
 from videobench.planning import Plan
-from videobench.progress import Answers, Progress
+from videobench.progress import Progress
 from videobench.ranks import Ranks
 from videobench.replies import Row, answered_row, failed_row
 from videobench.row_by_row import PatientEngine
+from videobench.tensor_parallel import Group, GroupEngine, check_group
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
@@ -33,30 +37,63 @@ class Answering:
     checkpoint: "Checkpoint"
     plan: Plan
     facts: Mapping[str, Row]  # by the name of the data set: what is stored with each reply
+    attempts: Attempts
 
-    def run(self, questions: list[Question], answers: Answers, append: Callable[[Rows], None]) -> "Usage":
+    def run(self, questions: list[Question], progress: Progress, append: Callable[[Rows], None]) -> "Usage | None":
         """Answers `questions` (this rank's part of them) and passes each batch's rows to `append`, which makes sure of
-        them. They are on the disk when it returns."""
+        them. They are on the disk when it returns. None on a process that only follows the first of its group."""
         from videobench.decoding.pool import DecodePool
+
+        settings, ranks = self.settings, self.ranks
+        works = {work.video: work for work in self.plan.works(questions)}
+        num_workers = settings.num_workers if ranks.is_leader else 0
+        with DecodePool(self.checkpoint.pixel_spec, settings.num_frames, num_workers) as pool:
+            in_order, most_ahead = list(works), partial(ranks.most_ahead, len(works))
+            drawn = self._take_undecoded(in_order[number] for number in ranks.draw(len(works)))
+            videos = pool.prepare(drawn, most_ahead) if ranks.is_leader else iter(())  # decodes while the weights load
+            engine = self._load_engine()
+            if not ranks.is_leader:
+                engine.follow()
+                return None
+            batch_size = batch_size_for(settings, self.device, self.checkpoint, self.plan, weights_bytes=0)
+            pool.look_ahead(-(-batch_size * len(works) // len(questions)))
+            prepared = ((works[video.video], video) for video in _timed(videos, engine.usage))
+            # One at a time on a CPU: it is busy with one, and takes longer with more (benchmarks/inference.py).
+            batches = make_batches(prepared, batch_size, (lambda: 1) if self.device.kind == "cpu" else most_ahead)
+            patient = PatientEngine(FittingEngine(engine, self.device, batch_size))
+            apart = (part for batch in batches for part in self.attempts.apart(batch, lambda each: each[0].video))
+            self._answer(apart, patient, set(questions), append, progress, engine.usage)
+            self.attempts.drop()
+            if isinstance(engine, GroupEngine):
+                engine.finish()
+        engine.usage.stop()
+        return cast("Usage", engine.usage)
+
+    def _load_engine(self) -> Any:
+        """An Engine, or a GroupEngine, which answers as it does."""
         from videobench.engine import load_engine
 
         settings = self.settings
-        works = {work.video: work for work in self.plan.works(questions)}
-        with DecodePool(self.checkpoint.pixel_spec, settings.num_frames, settings.num_workers) as pool:
-            in_order = list(works)
-            videos = pool.prepare(in_order[number] for number in self.ranks.draw(len(works)))  # while the weights load
-            multiple = SUFFIX_MULTIPLES[self.device.kind]
-            engine = load_engine(self.checkpoint, self.device, str(settings.dtype), settings.max_new_tokens, multiple)
-            batch_size = batch_size_for(settings, self.device, self.checkpoint, self.plan, weights_bytes=0)
-            pool.look_ahead(-(-batch_size * len(works) // len(questions)))
-            usage = engine.usage
-            prepared = ((works[video.video], video) for video in _timed(videos, usage))
-            batches = make_batches(prepared, batch_size, one_video=self.device.kind == "cpu")
-            patient = PatientEngine(FittingEngine(engine, self.device, batch_size))
-            with Progress(len(questions), answers, not self.ranks.is_first) as progress:
-                self._answer(batches, patient, set(questions), append, progress, usage)
-        usage.stop()
-        return usage
+        group = Group(self.ranks, self.device) if settings.tensor_parallel > 1 else None
+        engine = load_engine(
+            self.checkpoint,
+            self.device,
+            str(settings.dtype),
+            settings.max_new_tokens,
+            SUFFIX_MULTIPLES[self.device.kind],
+            group,
+        )
+        if group is None:
+            return engine
+        check_group(engine, group, self.checkpoint)
+        return GroupEngine(engine, group, self.attempts)
+
+    def _take_undecoded(self, videos: Iterable[Path]) -> Iterator[Path]:
+        """Without decoding processes a video can kill this one while it is decoded."""
+        for video in videos:
+            if self.settings.num_workers == 0:
+                self.attempts.take([video])
+            yield video
 
     def _answer(
         self,
@@ -72,6 +109,7 @@ class Answering:
         with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
             written: Future[None] | None = None
             for batch in batches:
+                self.attempts.take(work.video for work, _ in batch)
                 rows = self._answer_batch(engine, batch, usage)
                 new = {question: row for question, row in rows.items() if question in wanted}
                 with usage.measure("write"):

@@ -1,6 +1,6 @@
 """What is asked of the device at once: whole videos, with as many questions as its memory takes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from videobench.device_memory import memory_bytes
@@ -34,7 +34,7 @@ def batch_size_for(
     if device.kind == "cpu" or not asked:
         return most
     longest = max(asked, key=len)
-    row = row_bytes(checkpoint, str(settings.dtype), len(longest) + settings.max_new_tokens)
+    row = row_bytes(checkpoint, str(settings.dtype), len(longest) + settings.max_new_tokens, settings.tensor_parallel)
     needed = COPIES * row + activation_bytes(
         checkpoint, str(settings.dtype), settings.num_frames, len(longest.prefix_ids)
     )
@@ -42,11 +42,10 @@ def batch_size_for(
     return max(1, min(most, usable // needed))
 
 
-def make_batches(prepared: Iterable[Prepared], batch_size: int, one_video: bool) -> Iterator[list[Prepared]]:
-    """Whole videos, as many as have `batch_size` questions, or more on a single one.
-
-    With `one_video` each by itself: a CPU is busy with one, and takes longer with more (benchmarks/inference.py).
-    """
+def make_batches(
+    prepared: Iterable[Prepared], batch_size: int, most_videos: Callable[[], int]
+) -> Iterator[list[Prepared]]:
+    """Whole videos, as many as have `batch_size` questions, or more on a single one; no more than `most_videos()`."""
     batch: list[Prepared] = []
     for work, video in prepared:
         num_questions = sum(len(each.questions) for each, _ in batch) + len(work.questions)
@@ -54,7 +53,7 @@ def make_batches(prepared: Iterable[Prepared], batch_size: int, one_video: bool)
             yield batch
             batch = []
         batch.append((work, video))
-        if one_video:
+        if len(batch) >= most_videos():
             yield batch
             batch = []
     if batch:

@@ -17,12 +17,11 @@ from typing import IO, Any
 
 from videobench import npu_install
 from videobench.device_memory import memory_bytes
-from videobench.devices import TOOLS, VISIBLE, Device, count_cards, open_device
+from videobench.devices import BACKENDS, TOOLS, VISIBLE, Device, count_cards, open_device
 from videobench.errors import InputError, run_script
 from videobench.estimate import in_bytes
 from videobench.options import DTYPES, CheckSettings
 
-BACKENDS = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}
 CPU_PROCESSES = 2  # a collective of one shows nothing
 MATRIX_SIZE = 512
 # Largest difference of the product's entries from the CPU's, over the largest entry: some steps of the dtype (2 ** -11,

@@ -27,6 +27,7 @@ SUFFIX_MULTIPLES = {"npu": 32, "cuda": 8, "cpu": 1}
 # questions' own tokens decide, some 130 for each: 32 questions have the few thousand that fill its matrix units, and
 # cards from 64 GB on all take as many of a 7B model, so that both sides compute in batches of one size.
 DEFAULT_BATCH_SIZES = {"npu": 32, "cuda": 32, "cpu": 8}
+BACKENDS = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}  # of torch.distributed
 TOOLS = {"npu": "npu-smi info", "cuda": "nvidia-smi"}
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 

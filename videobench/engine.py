@@ -8,10 +8,12 @@ those of one plain `generate` per question (tests/test_engine.py).
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -26,6 +28,9 @@ from videobench.generation import Reply, copy_rows, generate_replies
 from videobench.pixels import normalise
 from videobench.prompts import Prompt
 from videobench.usage import Usage
+
+if TYPE_CHECKING:
+    from videobench.tensor_parallel import Group
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,25 @@ class Answer:
 
 
 def load_engine(
-    checkpoint: Checkpoint, device: Device, dtype: str, max_new_tokens: int, suffix_multiple: int = 1
+    checkpoint: Checkpoint,
+    device: Device,
+    dtype: str,
+    max_new_tokens: int,
+    suffix_multiple: int = 1,
+    group: "Group | None" = None,
 ) -> "Engine":
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
     Raises InputError where a weight is not in the files: transformers fills it with random numbers."""
-    with reading_weights(device):
+    with reading_weights(device), group.as_world() if group else nullcontext(), _own_output():
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,
             config=copy.deepcopy(checkpoint.config),  # the model changes it
-            device_map={"": device.torch_device},
             output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
             **{_dtype_argument(): getattr(torch, dtype)},
+            **(_cut_up() if group else {"device_map": {"": device.torch_device}}),
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -73,6 +83,26 @@ def load_engine(
         )
     drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
+
+
+def _cut_up() -> dict[str, Any]:
+    """Over all processes of torch.distributed's world. The argument's name has changed."""
+    try:
+        from transformers.distributed import DistributedConfig
+
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    except (ImportError, TypeError):
+        return {"tp_plan": "auto"}
+
+
+@contextmanager
+def _own_output() -> Iterator[None]:
+    """transformers 4.52 to 5.0 sends what a process of a group prints to nowhere, tracebacks too."""
+    streams = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 def _dtype_argument() -> str:
@@ -127,6 +157,18 @@ class Engine:
                 own = copy_rows(cache, of_rows)
             answers |= zip(chunk, self._answer_rows(videos, chunk, own), strict=True)
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
+
+    def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """Of the token after a text, (1, vocabulary): for a check of the device, not for answers."""
+        with torch.no_grad():
+            logits: torch.Tensor = self._model(input_ids=self._tensor([ids])).logits
+        return logits[:, -1].float()
+
+    def count_held_weights(self) -> int:
+        """Numbers that this process holds of the text model and the projector, which may be cut up."""
+        weights = [each for name, each in self._model.named_parameters() if "vision_tower" not in name]
+        held = (getattr(each, "to_local", lambda each=each: each)() for each in weights)
+        return sum(each.numel() for each in held)
 
     def _read_prefixes(self, videos: Sequence[VideoQuestions]) -> DynamicCache:
         """The cache of exactly the prefixes' positions, one row per video."""

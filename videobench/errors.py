@@ -4,8 +4,9 @@ import argparse
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -41,10 +42,16 @@ def one_line(text: str) -> str:
 def run_script(main: Callable[[], int]) -> int:
     """The exit status of `main`; an InputError becomes one line on stderr and 2, all else keeps its traceback.
 
-    Under the launchers (launch.sh) the job's status goes into the file that they name, and each process ends with 0:
-    torchrun would take the status of failed questions for a crash."""
-    with _lasting_output():
-        return _run(main)
+    Where torchrun may restart processes each ends with 0, since it would take failed questions for a crash; under the
+    launchers (launch.sh) the job's status goes into the file that they name."""
+    from videobench.stopping import Stopped, stopping_on_signals, tell_how_to_go_on
+
+    try:
+        with _lasting_output(), stopping_on_signals():
+            return _run(main)
+    except Stopped as stopped:
+        tell_how_to_go_on(stopped.status - 128)
+        return stopped.status
 
 
 def _run(main: Callable[[], int]) -> int:
@@ -56,20 +63,15 @@ def _run(main: Callable[[], int]) -> int:
         status = 2
         if status_file is None or _write_first(Path(status_file), status):
             print(f"error: {one_line(str(error))}", file=sys.stderr)
-        if status_file is not None:
-            from videobench.ranks import Ranks
+        from videobench.ranks import stop_others
 
-            Ranks.from_environment().stop_others()
+        stop_others()
     except OtherRankFailed:
         status = 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on where it stopped", file=sys.stderr)
-        return 130
-    if status_file is None:
-        return status
-    if os.environ.get("RANK", "0") == "0":
+    if status_file is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         _write_first(Path(status_file), status)
-    return 0
+    may_restart = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+    return 0 if status_file is not None or may_restart else status
 
 
 @contextmanager
@@ -117,6 +119,21 @@ class _LastingStream:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+@contextmanager
+def traceback_to(path: Path) -> Iterator[None]:
+    """Keeps the traceback of an unforeseen error in a file, too: of many processes' it may be hard to find on stderr,
+    and nobody may be reading that."""
+    try:
+        yield
+    except (InputError, OtherRankFailed):
+        raise
+    except Exception:
+        with suppress(OSError), path.open("a") as file:
+            traceback.print_exc(file=file)
+            print(f"{path}: the traceback of the process that failed here", file=sys.stderr)
+        raise
 
 
 def _write_first(path: Path, status: int) -> bool:

@@ -33,13 +33,14 @@ class Tokens:
     longest_prompt: int
 
 
-def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int) -> int:
-    """Keys and values that the text model keeps for one question of that many tokens, in all its layers."""
+def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1) -> int:
+    """Keys and values that the text model keeps for one question of that many tokens, in all its layers: on each of
+    the cards that share its heads."""
     text = checkpoint.config.text_config
     heads = text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     per_token = 2 * text.num_hidden_layers * (text.num_key_value_heads or heads) * width * DTYPE_BYTES[dtype]
-    return int(per_token * tokens)
+    return int(per_token * tokens) // cards
 
 
 def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:
@@ -72,19 +73,19 @@ def _patches(checkpoint: "Checkpoint") -> int:
 
 def count_weights(files: Iterable[Path]) -> tuple[int, int]:
     """How many numbers the vision tower and the rest have, by the headers of checked safetensors files."""
-    vision = others = 0
+    sizes = weight_sizes(files)
+    vision = sum(size for name, size in sizes.items() if "vision_tower" in name)
+    return vision, sum(sizes.values()) - vision
+
+
+def weight_sizes(files: Iterable[Path]) -> dict[str, int]:
+    """Name -> how many numbers, of every weight."""
+    sizes: dict[str, int] = {}
     for path in files:
         with path.open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        for name, entry in header.items():
-            if name == "__metadata__":
-                continue
-            count = math.prod(entry["shape"])
-            if "vision_tower" in name:
-                vision += count
-            else:
-                others += count
-    return vision, others
+        sizes |= {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
+    return sizes
 
 
 def rate_of(device: str, dtype: str) -> float:

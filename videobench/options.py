@@ -36,6 +36,7 @@ class RunSettings:
     max_input_length: int | None  # tokens; None: the positions of the checkpoint
     batch_size: int | None  # questions; None: what fits, see batches.py
     num_workers: int  # processes that decode
+    tensor_parallel: int  # cards that share one copy of the weights
     limit: int | None  # questions of each set
     answer_path: Path | None  # right answers, for the progress line alone
     overwrite: bool
@@ -60,7 +61,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         return CheckSettings(args.device or device, args.deterministic)
     if args.model_path is None:
         parser.error("--model_path is needed")
-    for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit"):
+    for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit", "tensor_parallel"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} is at least 1")
     if args.num_workers < 0:
@@ -81,6 +82,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         max_input_length=args.max_input_length,
         batch_size=args.batch_size,
         num_workers=args.num_workers,
+        tensor_parallel=args.tensor_parallel,
         limit=args.limit,
         answer_path=args.answer_path,
         overwrite=args.overwrite,
@@ -124,6 +126,9 @@ def _build_parser(device: str) -> FlagParser:
     )
     add(
         "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
+    )
+    add(
+        "--tensor_parallel", type=int, default=1, help="cards that share one copy of the weights (default: %(default)s)"
     )
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
     add("--limit", type=int, help="answer the first so many questions of each set")

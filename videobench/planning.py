@@ -133,7 +133,7 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
 def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
     dtype = str(settings.dtype)
     length = tokens.longest_prompt + settings.max_new_tokens
-    row = row_bytes(checkpoint, dtype, length)
+    row = row_bytes(checkpoint, dtype, length, settings.tensor_parallel)
     rate = rate_of(settings.device, dtype)
     saved = tokens.prefix_alone - tokens.prefix
     print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")

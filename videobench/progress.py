@@ -8,24 +8,25 @@ from tqdm import tqdm
 
 from videobench.comparing.reading import read_letter
 from videobench.dataset import Question
+from videobench.ranks import Ranks
 
 Answers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
 
 
 class Progress:
-    """tqdm shows nothing where stderr is no terminal."""
+    """Of the whole job on its first process; what failed and what was right is of that one's own questions.
 
-    def __init__(self, total: int, answers: Answers, is_hidden: bool) -> None:
+    tqdm shows nothing where stderr is no terminal."""
+
+    def __init__(self, total: int, answers: Answers, ranks: Ranks) -> None:
         self._answers = answers
+        self._ranks = ranks
         self._failed = self._judged = self._right = 0
         self._bar = tqdm(
-            total=total, desc="answer", unit="question", file=sys.stderr, disable=True if is_hidden else None
+            total=total, desc="answer", unit="question", file=sys.stderr, disable=None if ranks.is_first else True
         )
 
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._bar.close()
 
     def add(self, rows: Mapping[Question, Mapping[str, Any]]) -> None:
@@ -35,7 +36,11 @@ class Progress:
                 self._judged += 1
                 self._right += "error" not in row and read_letter(row["output_sequence"][0], question.options) == right
         self._bar.set_postfix_str(self.summary(), refresh=False)
-        self._bar.update(len(rows))
+        self.refresh(len(rows))
+
+    def refresh(self, new: int = 0) -> None:
+        """`new` more questions are done on this rank."""
+        self._bar.update(self._ranks.count(new) - self._bar.n)
 
     def summary(self) -> str:
         """`failed 2, right 61.2 % (153/250)`; the second part where answers are known."""

@@ -48,6 +48,7 @@ def run_facts(settings: RunSettings, device: Device, identity: Row, qa_path: Pat
 
     return identity | {
         **device_facts(device),
+        "tensor_parallel": settings.tensor_parallel,
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

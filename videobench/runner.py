@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from videobench.answering import Answering
+from videobench.attempts import SET_ASIDE, Attempts
 from videobench.batches import batch_size_for
 from videobench.dataset import Question, load_answers
 from videobench.device_memory import check_free_memory
@@ -16,15 +17,18 @@ from videobench.devices import (
     cuda_is_available,
     open_device,
 )
-from videobench.errors import one_line
-from videobench.estimate import DTYPE_BYTES, count_weights
+from videobench.errors import one_line, traceback_to
+from videobench.estimate import DTYPE_BYTES
 from videobench.journal import Journals
 from videobench.options import RunSettings
 from videobench.planning import Plan, build_plan, load_all_questions, print_plan
-from videobench.progress import Answers
+from videobench.progress import Answers, Progress
 from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
 from videobench.replies import NONFINITE_MEND, Row, failed_row, run_facts, run_identity
+from videobench.sharing import costliest_first
+from videobench.stopping import at_stop
+from videobench.tensor_parallel import check_tensor_parallel, weights_per_card
 from videobench.usage import Usage
 
 if TYPE_CHECKING:
@@ -36,13 +40,14 @@ MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 def run(settings: RunSettings) -> int:
     """The exit status: 0 all answered, 1 some failed; InputError where the input is wrong."""
     started = time.monotonic()
-    ranks = Ranks.from_environment()
+    ranks = Ranks.from_environment(settings.tensor_parallel)
     questions = load_all_questions(settings)
     device = _open_device(settings, ranks)
     settings = _with_defaults(settings, device)
     from videobench.checkpoint import load_checkpoint  # imports transformers, which must not come before open_device
 
     checkpoint = load_checkpoint(settings.model_path)
+    check_tensor_parallel(checkpoint, settings.tensor_parallel)
     builder = checkpoint.prompt_builder(settings.num_frames)
     if settings.print_prompt:
         return _print_prompt(builder, questions[0])
@@ -56,9 +61,10 @@ def run(settings: RunSettings) -> int:
         return _report_failures(plan.failures)
     run = Run(settings, ranks, device, checkpoint, plan)
     try:
-        usage = run.answer_all(answers)
-        ranks.wait_for_all()
-        status = run.write_results(started) if ranks.is_first else 0
+        with traceback_to(settings.output_folder / "journal" / f"process{ranks.process}.err"):
+            usage = run.answer_all(answers)
+        ranks.wait_for_all(run.show_progress)
+        status = ranks.share_status(run.write_results(started) if ranks.is_first else None)
         for line in usage.lines(device) if usage else ():
             print(f"{device.torch_device}: {line}", file=sys.stderr)
         return status
@@ -85,37 +91,47 @@ class Run:
         self._plan = plan
         self._journals: dict[str, Journals] = {}  # by the name of the data set
         self._facts: dict[str, Row] = {}
+        self._progress: Progress | None = None
         for source in settings.sources:
             identity = run_identity(settings, checkpoint, source.qa_path)
             self._journals[source.name] = Journals(settings.output_folder, source.name, identity, ranks.rank)
             self._facts[source.name] = run_facts(settings, device, identity, source.qa_path)
-        left = None
+        self._attempts = Attempts(settings.output_folder, settings.sources[0].name, ranks.process)
+        shared: Row = {}
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
             if settings.overwrite:  # with all of them locked: a refused start moves nothing
                 for journals in self._journals.values():
                     journals.set_aside()
-            left = self._unanswered()
+            shared = {"left": self._unanswered(), "attempts": self._attempts.begin()}
         # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own.
-        indices = ranks.share(left)
-        self._left = [list(plan.prompts)[index] for index in indices]
-        for journals in self._journals.values():
-            journals.open()
+        shared = ranks.share(shared)
+        questions = list(plan.prompts)
+        self._left = [questions[index] for index in shared["left"]]
+        self._attempts.open(shared["attempts"])
+        at_stop(self._attempts.end)
+        if ranks.is_leader:
+            for journals in self._journals.values():
+                journals.open()
 
     def answer_all(self, answers: Answers) -> Usage | None:
         """Every reply of this rank is on the disk when it returns. None: there was nothing to answer."""
+        reasons = self._plan.failures | {
+            each: f"{each.video}: {SET_ASIDE}" for each in self._left if self._attempts.is_set_aside(each.video)
+        }
         if self._ranks.is_first:
-            known = [question for question in self._left if question in self._plan.failures]
-            self._append(
-                {each: failed_row(each, self._plan.failures[each], self._facts[each.source]) for each in known}
-            )
-        left = [question for question in self._left if question not in self._plan.failures]
+            known = [each for each in self._left if each in reasons]
+            self._append({each: failed_row(each, reasons[each], self._facts[each.source]) for each in known})
+        left = [each for each in self._left if each not in reasons]
         if not left:
             return None
         check_free_memory(self._device, _weights_bytes(self._settings, self._checkpoint), str(self._settings.dtype))
-        answering = Answering(self._settings, self._device, self._ranks, self._checkpoint, self._plan, self._facts)
-        return answering.run(left, answers, self._append)
+        self._progress = Progress(len(left), answers, self._ranks)
+        answering = Answering(
+            self._settings, self._device, self._ranks, self._checkpoint, self._plan, self._facts, self._attempts
+        )
+        return answering.run(left, self._progress, self._append)
 
     def write_results(self, started: float) -> int:
         """Join all ranks' journals into one result file per data set; the exit status."""
@@ -133,6 +149,7 @@ class Run:
             print(
                 f"{self._journals[source.name].result_path}: {len(asked) - len(failed)} answered, {len(failed)} failed"
             )
+        self._attempts.remove_all()
         status = _report_failures(failures)
         if nonfinite:
             first = f"{nonfinite[0].dataset}/{nonfinite[0].id}"
@@ -142,18 +159,24 @@ class Run:
         print(f"answered {answered}, failed {len(failures)}{of_them}, in {time.monotonic() - started:.1f} s")
         return status
 
+    def show_progress(self) -> None:
+        """What the other ranks have done meanwhile."""
+        if self._progress is not None:
+            self._progress.refresh()
+
     def close(self) -> None:
+        self._attempts.close()
+        if self._progress is not None:
+            self._progress.close()
         for journals in self._journals.values():
             journals.close()
 
     def _unanswered(self) -> list[int]:
-        """Indices of the questions that have no reply yet, or failed: they are tried again."""
+        """Indices of the questions that have no reply yet, or failed: they are tried again. In the order of drawing."""
         done = {name: journals.read() for name, journals in self._journals.items()}
-        return [
-            index
-            for index, question in enumerate(self._plan.prompts)
-            if "error" in done[question.source].get(question.key, {"error": "not asked yet"})
-        ]
+        index = {question: number for number, question in enumerate(self._plan.prompts)}
+        left = [each for each in index if "error" in done[each.source].get(each.key, {"error": "not asked yet"})]
+        return [index[each] for each in costliest_first(self._plan, left)]
 
     def _append(self, rows: Mapping[Question, Row]) -> None:
         for name, journals in self._journals.items():
@@ -178,7 +201,8 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
 
 
 def _weights_bytes(settings: RunSettings, checkpoint: "Checkpoint") -> int:
-    return sum(count_weights(checkpoint.weight_files)) * DTYPE_BYTES[str(settings.dtype)]
+    """On each card."""
+    return weights_per_card(checkpoint.weight_files, settings.tensor_parallel) * DTYPE_BYTES[str(settings.dtype)]
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:

@@ -9,9 +9,8 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import SimpleQueue
@@ -35,6 +34,9 @@ VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video 
 MAX_AHEAD_BYTES = 256 * 2**20  # 94 videos of 8 frames at 336 x 336
 # What one rank has drawn, no other can take: near the end of a job they would wait for it.
 MAX_AHEAD_PER_WORKER = 3
+
+Limit = Callable[[], int]
+Ahead = deque[Future[PreparedVideo]]
 
 
 class _WorkerLost(Exception):
@@ -156,23 +158,27 @@ class DecodePool:
         wanted = num_videos + self._num_workers
         self._max_ahead = max(1, min(self._fitting, max(self._max_ahead, wanted)))
 
-    def prepare(self, videos: Iterable[Path]) -> Iterator[PreparedVideo]:
-        """Each of `videos`, which are drawn as they are needed, in the same order. The first are begun at once."""
+    def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
+        """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` are ahead of their
+        use. The first are begun at once."""
         if not self._workers:
             return (prepare_video(video, self._spec, self._num_frames) for video in videos)
-        source, ahead = iter(videos), deque[Future[PreparedVideo]]()
-        self._begin(source, ahead)
-        return self._in_order(source, ahead)
+        source: Iterator[Path] = iter(videos)
+        ahead: Ahead = deque()
+        self._begin(source, ahead, limit)
+        return self._in_order(source, ahead, limit)
 
-    def _begin(self, videos: Iterator[Path], ahead: "deque[Future[PreparedVideo]]") -> None:
-        for video in islice(videos, self._max_ahead - len(ahead)):
+    def _begin(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> None:
+        while len(ahead) < min(self._max_ahead, limit() if limit else self._max_ahead):
+            if (video := next(videos, None)) is None:
+                return
             ahead.append(self._waiters.submit(self._prepare_in_worker, video))
 
-    def _in_order(self, videos: Iterator[Path], ahead: "deque[Future[PreparedVideo]]") -> Iterator[PreparedVideo]:
+    def _in_order(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> Iterator[PreparedVideo]:
         try:
             while ahead:
                 yield ahead.popleft().result()
-                self._begin(videos, ahead)
+                self._begin(videos, ahead, limit)
         finally:
             for future in ahead:
                 future.cancel()

@@ -18,6 +18,12 @@ class HcclOverGloo(dist.ProcessGroup):
     def getBackendName(self):
         return "hccl"
 
+    def setGroupName(self, name):  # torch keeps it in the group's backends, of which this one has none
+        self.name = name
+
+    def getGroupName(self):
+        return self.name
+
     def _run(self, call, *arguments):
         """`call` on host copies of the tensors in `arguments` (nested lists), which are then copied back."""
         copies = []
@@ -72,6 +78,24 @@ class HcclOverGloo(dist.ProcessGroup):
 
     all_gather_single = _allgather_base  # its name from torch 2.13 on
 
+    def all_gather_single_coalesced(self, outputs, tensors, options=None):
+        def call(outputs, inputs):
+            for output, own in zip(outputs, inputs, strict=True):
+                work = self.gloo.allgather([list(output.chunk(self.size()))], [own])
+                work.wait()
+            return work
+
+        return self._run(call, outputs, tensors)
+
+    def allreduce_coalesced(self, tensors, options=None):
+        def call(tensors):
+            for own in tensors:
+                work = self.gloo.allreduce([own], dist.AllreduceOptions() if options is None else _one_by_one(options))
+                work.wait()
+            return work
+
+        return self._run(call, tensors)
+
     def send(self, tensors, to, tag=0):
         return self._run(lambda own: self.gloo.send(own, to, tag), tensors)
 
@@ -80,6 +104,12 @@ class HcclOverGloo(dist.ProcessGroup):
 
     def barrier(self, options=None):
         return self.gloo.barrier(dist.BarrierOptions())
+
+
+def _one_by_one(options):
+    single = dist.AllreduceOptions()
+    single.reduceOp = options.reduceOp
+    return single
 
 
 def _create(store, rank, size, timeout):

@@ -1,0 +1,305 @@
+"""Jobs of several processes under torchrun's own agent: equal results whatever their number, whoever dies."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.fault_tools import SET, Bench
+
+TIMEOUT_S = 300.0
+
+
+class Job:
+    """One torchrun with its ranks."""
+
+    def __init__(self, process, folder):
+        self.process = process
+        self._folder = folder
+
+    @property
+    def err(self):
+        path = self._folder / "err"
+        return path.read_text() if path.exists() else ""
+
+    def ranks(self):
+        """Process ids."""
+        children = Path(f"/proc/{self.process}/task/{self.process}/children")
+        try:
+            return [int(each) for each in children.read_text().split()]
+        except OSError:
+            return []
+
+    def is_running(self):
+        try:
+            return Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        except OSError:
+            return False
+
+    def wait(self):
+        """The status that the launchers would end with."""
+        until = time.monotonic() + TIMEOUT_S
+        while self.is_running():
+            assert time.monotonic() < until, self.err
+            time.sleep(0.02)
+        status = self._folder / "status"
+        return int(status.read_text()) if status.exists() and status.read_text() else None
+
+    def kill(self, number=signal.SIGKILL):
+        """All of its processes."""
+        for process in [self.process, *self.ranks()]:
+            kill(process, number)
+
+
+class Host:
+    """tests/torchrun_host.py, and the jobs that it starts."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._count = 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.torchrun_host"],
+            cwd=ROOT,
+            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def start(self, argv, processes, poison=None, more=()):
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        flags = ["--nproc_per_node", str(processes), "--max_restarts", "3"]
+        flags += more or ["--master_port", str(free_port())]
+        order = {"torchrun_flags": flags, "argv": argv, "err": f"{folder}/err", "status": f"{folder}/status"}
+        self._process.stdin.write(json.dumps(order | {"poison": poison}) + "\n")
+        self._process.stdin.flush()
+        return Job(int(self._process.stdout.readline()), folder)
+
+    def finish(self, argv, processes, **more):
+        job = self.start(argv, processes, **more)
+        assert job.wait() == 0, job.err
+        return job
+
+    def close(self):
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def kill(process, number):
+    try:
+        os.kill(process, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory):
+    host = Host(tmp_path_factory.mktemp("jobs"))
+    yield host
+    host.close()
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, record_property):
+    return Bench(tmp_path, capsys, record_property)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, host):
+    """Rows of one process that nothing disturbed."""
+    bench = Bench(tmp_path_factory.mktemp("one"), None, None)
+    host.finish(bench.run_flags(), 1)
+    return json.loads(bench.result.read_text())
+
+
+def assert_equal(bench, expected):
+    rows = json.loads(bench.result.read_text())
+    assert list(rows) == list(expected)
+    for key, row in rows.items():
+        assert row["output_sequence"] == expected[key]["output_sequence"], key
+        assert row["letter_logprobs"] == pytest.approx(expected[key]["letter_logprobs"], abs=1e-4), key
+
+
+def answered(bench):
+    return sum(path.read_bytes().count(b"\n") - 1 for path in journals(bench))
+
+
+def journals(bench):
+    return sorted((bench.folder / "out/journal").glob(f"{SET}.rank*.jsonl"))
+
+
+def wait_for_replies(bench, number, job):
+    while answered(bench) < number and job.is_running():
+        time.sleep(0.005)
+
+
+# --- Any number of ranks ---
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_data_parallel_answers_as_one_process(bench, host, expected, processes):
+    host.finish(bench.run_flags(), processes)
+    assert_equal(bench, expected)
+    lines = [json.loads(line)["key"] for path in journals(bench) for line in path.read_bytes().splitlines()[1:]]
+    assert sorted(lines) == sorted(expected)  # none was answered twice
+    assert not list((bench.folder / "out/journal").glob("*attempts*"))
+
+
+# --- One copy of the weights on several cards ---
+
+
+@pytest.mark.parametrize(("processes", "cards"), [(2, 2), (4, 2)])
+def test_tensor_parallel_answers_as_one_process(bench, host, expected, processes, cards):
+    host.finish(bench.run_flags("--tensor_parallel", cards), processes)
+    assert_equal(bench, expected)
+    assert len(journals(bench)) == processes // cards
+    rows = json.loads(bench.result.read_text())
+    assert {row["run"]["tensor_parallel"] for row in rows.values()} == {cards}
+
+
+# --- Processes that die ---
+
+
+def kill_one_rank(bench, host, expected, seed):
+    moments = random.Random(seed)
+    job = host.start(bench.run_flags(), 2)
+    wait_for_replies(bench, moments.randint(0, len(expected) - 4), job)
+    time.sleep(moments.uniform(0, 0.05))
+    ranks = job.ranks()
+    was_killed = bool(ranks) and kill(moments.choice(ranks), signal.SIGKILL)
+    assert job.wait() == 0, job.err
+    assert_equal(bench, expected)
+    shutil.rmtree(bench.folder / "out")
+    return was_killed
+
+
+def kill_job(bench, host, expected, seed):
+    moments = random.Random(seed)
+    before, after = moments.sample([1, 2, 3], 2)
+    job = host.start(bench.run_flags(), before)
+    wait_for_replies(bench, moments.randint(0, len(expected) - 4), job)
+    job.kill()
+    job.wait()
+    was_killed = not bench.result.exists()
+    kept = answered(bench)
+    host.finish(bench.run_flags(), after)
+    assert_equal(bench, expected)
+    assert answered(bench) >= kept
+    shutil.rmtree(bench.folder / "out")
+    return was_killed
+
+
+def test_kill_9_of_one_rank_at_2_random_moments(bench, host, expected):
+    killed = [kill_one_rank(bench, host, expected, seed) for seed in range(2)]
+    assert any(killed)
+
+
+def test_kill_9_of_the_whole_job_then_another_number_of_ranks(bench, host, expected):
+    killed = [kill_job(bench, host, expected, seed) for seed in range(2)]
+    assert any(killed)
+
+
+@pytest.mark.slow
+def test_kill_9_of_one_rank_at_10_random_moments(bench, host, expected):
+    assert sum(kill_one_rank(bench, host, expected, seed) for seed in range(10, 20)) >= 5
+
+
+@pytest.mark.slow
+def test_kill_9_of_the_whole_job_at_10_random_moments(bench, host, expected):
+    assert sum(kill_job(bench, host, expected, seed) for seed in range(10, 20)) >= 5
+
+
+def test_a_poisonous_video_is_set_aside_and_tried_again_by_the_next_start(bench, host, expected):
+    videos = {key: Path(row["vid_path"]).name for key, row in expected.items()}
+    poison = videos[list(videos)[3]]
+    job = host.start(bench.run_flags(), 2, poison=poison)
+    assert job.wait() == 1, job.err
+    rows = json.loads(bench.result.read_text())
+    failed = {key: row["error"] for key, row in rows.items() if "error" in row}
+    assert set(failed) == {key for key, name in videos.items() if name == poison}
+    assert all(f"{poison}: killed its process 3 times" in reason for reason in failed.values())
+    host.finish(bench.run_flags(), 2)
+    assert_equal(bench, expected)
+
+
+# --- Many machines ---
+
+
+def start_two_agents(bench, host):
+    meeting = ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
+    meeting += ["--rdzv_id", "test", "--local_addr", "127.0.0.1"]
+    return [host.start(bench.run_flags(), 1, more=[*meeting, "--rdzv_conf", f"is_host={first}"]) for first in (1, 0)]
+
+
+def test_two_agents_share_a_run_and_both_tell_its_status(bench, host, expected):
+    jobs = start_two_agents(bench, host)
+    assert [job.wait() for job in jobs] == [0, 0], jobs[0].err + jobs[1].err
+    assert_equal(bench, expected)
+    assert len(journals(bench)) == 2
+
+
+@pytest.mark.parametrize("dying", [0, 1])
+def test_a_rank_dies_under_one_of_two_agents(bench, host, expected, dying):
+    """Only that agent counts a restart; the other one restarts its ranks because the first has come anew."""
+    jobs = start_two_agents(bench, host)
+    wait_for_replies(bench, 6, jobs[0])
+    [rank] = jobs[dying].ranks()
+    kill(rank, signal.SIGKILL)
+    assert [job.wait() for job in jobs] == [0, 0], jobs[0].err + jobs[1].err
+    assert_equal(bench, expected)
+
+
+# --- Stopped, refused ---
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_job_within_10_seconds(bench, host, expected, number):
+    job = host.start(bench.run_flags(), 2)
+    wait_for_replies(bench, 5, job)
+    ranks = job.ranks()
+    kill(job.process, number)
+    until = time.monotonic() + 10
+    while job.is_running() or any(Path(f"/proc/{rank}").exists() for rank in ranks):
+        assert time.monotonic() < until, job.err
+        time.sleep(0.05)
+    assert job.wait() is None
+    assert not bench.result.exists()
+    assert all(path.read_bytes().endswith(b"\n") for path in journals(bench))
+    assert "Traceback" not in job.err.replace("torchrun: ", "")
+    host.finish(bench.run_flags(), 1)
+    assert_equal(bench, expected)
+
+
+def test_the_second_of_two_jobs_on_one_folder_names_the_first(bench, host, expected):
+    first = host.start(bench.run_flags(), 2)
+    wait_for_replies(bench, 1, first)
+    for rank in first.ranks():
+        kill(rank, signal.SIGSTOP)  # it holds the folder until the second has ended
+    second = host.start(bench.run_flags(), 2)
+    status = second.wait()
+    for rank in first.ranks():
+        kill(rank, signal.SIGCONT)
+    assert status == 2, second.err
+    assert second.err.count("error: ") == 1
+    assert "held by another run (process " in second.err
+    assert "Traceback" not in second.err
+    assert first.wait() == 0
+    assert_equal(bench, expected)

@@ -1,0 +1,80 @@
+"""Starts jobs under torchrun's agent without importing torch for each process: python -m tests.torchrun_host
+
+Each line on stdin is JSON: the arguments of `become_torchrun`. A child of this
+process, which has imported everything and computed nothing, becomes torchrun with these flags, and its ranks, which run
+run_gpu.py, are forks of it; back comes its process id. What they write goes to the file `err`. A rank that takes the
+video `poison` in hand kills itself.
+"""
+
+import json
+import os
+import signal
+import sys
+from typing import NoReturn
+
+import torch
+import torch.distributed.run as torchrun
+from torch.distributed.launcher.api import elastic_launch
+
+import run_gpu
+import videobench.decoding.pool
+import videobench.engine
+import videobench.runner  # noqa: F401
+from videobench import attempts
+from videobench.errors import run_script
+
+SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
+
+
+def main() -> None:
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            become_torchrun(**order)
+        print(child, flush=True)
+
+
+def become_torchrun(torchrun_flags: list[str], argv: list[str], err: str, poison: str | None, status: str) -> NoReturn:
+    os.setsid()
+    for number in (*SIGNALS, signal.SIGCHLD):  # as in a terminal, whatever the tests were started by
+        signal.signal(number, signal.SIG_DFL)
+    file = os.open(err, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for descriptor, to in ((0, nowhere), (1, file), (2, file)):
+        os.dup2(to, descriptor)
+    os.environ["VIDEOBENCH_STATUS_FILE"] = status
+    config, _, _ = torchrun.config_from_args(torchrun.parse_args([*torchrun_flags, "run_gpu.py"]))
+    config.start_method = "fork"
+    ended = 1
+    try:
+        elastic_launch(config, be_rank)(argv, poison)
+        ended = 0
+    except BaseException as error:
+        print(f"torchrun: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(ended)
+
+
+def be_rank(argv: list[str], poison: str | None) -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    torch.set_num_threads(1)
+    take = attempts.Attempts.take
+
+    def taken(self, videos):
+        videos = list(videos)
+        take(self, videos)
+        if poison in [video.name for video in videos]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    attempts.Attempts.take = taken
+    status = run_script(lambda: run_gpu.main(argv))
+    sys.stderr.flush()
+    if status:
+        os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""SIGTERM, SIGHUP and Ctrl-C: a run ends within seconds, its journals whole, and says how to go on.
+
+The signal raises Stopped in the main thread, which cleans up on its way out. Where that thread is inside a library and
+does not come back (a collective that waits for a card which is gone), another one ends the process.
+"""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+GRACE_S = 5.0  # for the main thread; torchrun itself kills after 30 s
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+_callbacks: list[Callable[[], object]] = []
+
+
+class Stopped(KeyboardInterrupt):
+    """Somebody has asked this process to end. As KeyboardInterrupt, since that is what libraries let through."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.status = 128 + number  # the exit status, as of a shell
+
+
+def at_stop(callback: Callable[[], object]) -> None:
+    """Call it when a signal comes, from another thread."""
+    _callbacks.append(callback)
+
+
+@contextmanager
+def stopping_on_signals() -> Iterator[None]:
+    """Signals that were ignored, as by nohup, stay so."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = {number: signal.getsignal(number) for number in SIGNALS}
+    receiving, sending = os.pipe()
+    os.set_blocking(sending, False)
+    former_descriptor = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(receiving,), name="signals", daemon=True).start()
+    for number, handler in former.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, _raise_once)
+    try:
+        yield
+    finally:
+        for number, old in former.items():
+            signal.signal(number, old)
+        signal.set_wakeup_fd(former_descriptor)
+        os.close(sending)  # which ends the thread
+        _callbacks.clear()
+
+
+def _raise_once(number: int, _: Any) -> None:
+    """torchrun passes on a Ctrl-C which the terminal has sent to every process already: the second must not disturb
+    the way out."""
+    for each in SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    raise Stopped(number)
+
+
+def _watch(descriptor: int) -> None:
+    """Reads the numbers of the signals as they come, whatever the main thread is doing."""
+    with os.fdopen(descriptor, "rb", buffering=0) as numbers:
+        while received := numbers.read(1):
+            if received[0] not in SIGNALS:
+                continue
+            for callback in _callbacks:
+                callback()
+            time.sleep(GRACE_S)
+            tell_how_to_go_on(received[0])
+            os._exit(128 + received[0])
+
+
+def tell_how_to_go_on(number: int) -> None:
+    """One line for the whole job; under the launchers they print it (launch.sh), which know the command."""
+    if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
+        return
+    name = signal.Signals(number).name
+    command = shlex.join(["python", *sys.argv])
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
+        command = f"torchrun with the same arguments, {shlex.join(sys.argv)}, unless it restarts them by itself"
+    print(f"stopped by {name}; what was answered is kept; to go on: {command}", file=sys.stderr, flush=True)
