@@ -77,6 +77,7 @@ def answered_row(
         "pixels_sha256": prepared.pixels_sha256,
         "frames_decoded": prepared.frames_decoded,
         "frames_stated": prepared.frames_stated,
+        "resolution": prepared.resolution,
         "rank": rank,
         "run": facts,
     }
