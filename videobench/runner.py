@@ -19,7 +19,7 @@ from videobench.devices import (
     open_device,
 )
 from videobench.errors import one_line
-from videobench.estimate import count_weights, in_bytes
+from videobench.estimate import in_bytes
 from videobench.fitting import FittingEngine
 from videobench.journal import Journals
 from videobench.options import RunSettings
@@ -239,7 +239,7 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
 
 
 def _check_memory(settings: RunSettings, device: Device, checkpoint: "Checkpoint") -> None:
-    check_free_memory(device, sum(count_weights(checkpoint.weight_files)), str(settings.dtype))
+    check_free_memory(device, checkpoint.weights.total, str(settings.dtype))
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:
