@@ -26,7 +26,16 @@ from videobench.options import RunSettings
 from videobench.planning import Plan, VideoWork, build_plan, load_all_questions, print_plan
 from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
-from videobench.replies import NONFINITE_MEND, Row, answered_row, failed_row, run_facts, run_identity
+from videobench.replies import (
+    NONFINITE_MEND,
+    Row,
+    answered_row,
+    failed_row,
+    question_rows,
+    run_facts,
+    run_identity,
+    source_facts,
+)
 from videobench.row_by_row import PatientEngine
 
 if TYPE_CHECKING:
@@ -79,10 +88,12 @@ class Run:
         self._plan = plan
         self._journals: dict[str, Journals] = {}  # by the name of the data set
         self._facts: dict[str, Row] = {}
-        for source in settings.sources:
-            identity = run_identity(settings, checkpoint, source.qa_path)
-            self._journals[source.name] = Journals(settings.output_folder, source.name, identity, ranks.rank)
-            self._facts[source.name] = run_facts(settings, device, identity, source.qa_path)
+        identity = run_identity(settings, checkpoint)
+        for name, path in ((source.name, source.qa_path) for source in settings.sources):
+            of_source = source_facts(path)
+            asked = question_rows(each for each in plan.prompts if each.source == name)
+            self._journals[name] = Journals(settings.output_folder, name, identity, ranks.rank, asked, of_source)
+            self._facts[name] = run_facts(settings, device, identity | of_source)
         left = None
         if ranks.is_first:
             for journals in self._journals.values():
@@ -138,7 +149,7 @@ class Run:
         nonfinite: list[Question] = []
         for source in self._settings.sources:
             asked = {each.key: each for each in self._plan.prompts if each.source == source.name}
-            rows = self._journals[source.name].write_results(asked)
+            rows = self._journals[source.name].write_results()
             failed = {asked[key]: row["error"] for key, row in rows.items() if "error" in row}
             # A journal was lost on the way: what it held is asked again by the next start.
             lost = {each: "its reply is in no journal; start again" for key, each in asked.items() if key not in rows}
@@ -163,7 +174,7 @@ class Run:
 
     def _unanswered(self) -> list[int]:
         """Indices of the questions that have no reply yet, or failed: they are tried again."""
-        done = {name: journals.read() for name, journals in self._journals.items()}
+        done = {name: journals.read_and_tell() for name, journals in self._journals.items()}
         return [
             index
             for index, question in enumerate(self._plan.prompts)
