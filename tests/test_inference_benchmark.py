@@ -27,17 +27,10 @@ def test_table(capsys, monkeypatch, tmp_path):
 def test_shapes_of_the_7b_checkpoint(tmp_path):
     """6.76e9 weights in the text model and 0.30e9 in the vision tower; the file's content is a hole."""
     checkpoint = load_checkpoint(write_checkpoint(SHAPES["7b"], tmp_path / "7b"))
-    vision, rest = inference_weights(checkpoint)
-    assert vision == pytest.approx(0.304e9, rel=0.01)
-    assert rest == pytest.approx(6.76e9, rel=0.01)
+    assert checkpoint.weights.in_vision == pytest.approx(0.304e9, rel=0.01)
+    assert checkpoint.weights.in_rest == pytest.approx(6.76e9, rel=0.01)
     assert checkpoint.tokens_per_frame == 144
     assert (tmp_path / "7b" / "model.safetensors").stat().st_blocks * 512 < 1e6
-
-
-def inference_weights(checkpoint):
-    from videobench.estimate import count_weights
-
-    return count_weights(checkpoint.weight_files)
 
 
 def test_floor_is_about_two_operations_for_each_weight_and_token():

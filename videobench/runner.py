@@ -25,7 +25,15 @@ from videobench.planning import Plan, build_plan, load_all_questions, print_plan
 from videobench.progress import Answers, Progress
 from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
-from videobench.replies import NONFINITE_MEND, Row, failed_row, run_facts, run_identity
+from videobench.replies import (
+    NONFINITE_MEND,
+    Row,
+    failed_row,
+    question_rows,
+    run_facts,
+    run_identity,
+    source_facts,
+)
 from videobench.sharing import costliest_first
 from videobench.stopping import at_stop
 from videobench.tensor_parallel import check_tensor_parallel, weights_per_card
@@ -92,10 +100,12 @@ class Run:
         self._journals: dict[str, Journals] = {}  # by the name of the data set
         self._facts: dict[str, Row] = {}
         self._progress: Progress | None = None
-        for source in settings.sources:
-            identity = run_identity(settings, checkpoint, source.qa_path)
-            self._journals[source.name] = Journals(settings.output_folder, source.name, identity, ranks.rank)
-            self._facts[source.name] = run_facts(settings, device, identity, source.qa_path)
+        identity = run_identity(settings, checkpoint)
+        for name, path in ((source.name, source.qa_path) for source in settings.sources):
+            of_source = source_facts(path)
+            asked = question_rows(each for each in plan.prompts if each.source == name)
+            self._journals[name] = Journals(settings.output_folder, name, identity, ranks.rank, asked, of_source)
+            self._facts[name] = run_facts(settings, device, identity | of_source)
         self._attempts = Attempts(settings.output_folder, settings.sources[0].name, ranks.process)
         shared: Row = {}
         if ranks.is_first:
@@ -139,7 +149,7 @@ class Run:
         nonfinite: list[Question] = []
         for source in self._settings.sources:
             asked = {each.key: each for each in self._plan.prompts if each.source == source.name}
-            rows = self._journals[source.name].write_results(asked)
+            rows = self._journals[source.name].write_results()
             failed = {asked[key]: row["error"] for key, row in rows.items() if "error" in row}
             # A journal was lost on the way: what it held is asked again by the next start.
             lost = {each: "its reply is in no journal; start again" for key, each in asked.items() if key not in rows}
@@ -173,7 +183,7 @@ class Run:
 
     def _unanswered(self) -> list[int]:
         """Indices of the questions that have no reply yet, or failed: they are tried again. In the order of drawing."""
-        done = {name: journals.read() for name, journals in self._journals.items()}
+        done = {name: journals.read_and_tell() for name, journals in self._journals.items()}
         index = {question: number for number, question in enumerate(self._plan.prompts)}
         left = [each for each in index if "error" in done[each.source].get(each.key, {"error": "not asked yet"})]
         return [index[each] for each in costliest_first(self._plan, left)]
@@ -202,7 +212,7 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
 
 def _weights_bytes(settings: RunSettings, checkpoint: "Checkpoint") -> int:
     """On each card."""
-    return weights_per_card(checkpoint.weight_files, settings.tensor_parallel) * DTYPE_BYTES[str(settings.dtype)]
+    return weights_per_card(checkpoint.weights, settings.tensor_parallel) * DTYPE_BYTES[str(settings.dtype)]
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:

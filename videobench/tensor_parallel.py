@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 from videobench.attempts import Attempts
 from videobench.devices import BACKENDS, Device
 from videobench.errors import InputError
-from videobench.estimate import weight_sizes
 from videobench.prompts import Prompt
 from videobench.ranks import Ranks
+from videobench.weight_files import WeightFiles
 
 if TYPE_CHECKING:
     import torch
@@ -73,9 +73,9 @@ def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
             )
 
 
-def weights_per_card(files: Sequence[Path], cards: int) -> int:
-    """Numbers that each card of a group holds, by the headers of the files."""
-    return sum(-(-size // cards) if SHARDED.match(name) else size for name, size in weight_sizes(files).items())
+def weights_per_card(weights: WeightFiles, cards: int) -> int:
+    """Numbers that each card of a group holds."""
+    return sum(-(-size // cards) if SHARDED.match(name) else size for name, size in weights.sizes.items())
 
 
 class Group:
@@ -235,8 +235,7 @@ def check_group(engine: "Engine", group: Group, checkpoint: "Checkpoint") -> Non
     members = [int(each) for each in group.gather(torch.tensor([ranks.process], device=group.device.torch_device))]
     if members != list(range(ranks.rank * group.size, (ranks.rank + 1) * group.size)):
         raise InputError(_unfit(f"group {ranks.rank} is of processes {members}"))
-    sizes = weight_sizes(checkpoint.weight_files)
-    held, whole = engine.count_held_weights(), sum(size for name, size in sizes.items() if "vision_tower" not in name)
+    held, whole = engine.count_held_weights(), checkpoint.weights.in_rest
     if held >= whole:
         raise InputError(_unfit(f"each card holds {held} of {whole} text weights: nothing was cut up"))
     first, second = (checkpoint.tokenizer(text)["input_ids"] for text in CHECK_TEXTS)

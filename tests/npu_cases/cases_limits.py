@@ -10,16 +10,16 @@ import pytest
 import torch
 
 from tests.npu_cases import ATTENTION, LIMIT, SET, SIMULATOR, same_answers
+from videobench.checkpoint import load_checkpoint
 from videobench.dataset import load_questions, qa_file
 from videobench.errors import InputError
-from videobench.estimate import count_weights
 
 
 def test_peak_memory_is_told(run, capsys):
     SIMULATOR.reset_peak(0)
     run("--dtype", "float32")
     peak = torch.npu.max_memory_allocated(0)
-    weights = 4 * sum(count_weights(sorted(Path(os.environ["TINY_MODEL"]).glob("*.safetensors"))))
+    weights = 4 * load_checkpoint(Path(os.environ["TINY_MODEL"])).weights.total
     assert peak > weights
     assert f"npu:0: at the most {peak / 1e6:.2f} MB of the device's memory" in capsys.readouterr().err
 
@@ -74,7 +74,7 @@ def test_a_question_that_does_not_fit_alone_fails_alone(run, capsys, tmp_path, q
 
 
 def test_weights_that_only_just_fit_leave_no_traceback(run, tiny_model_path):
-    weights = 4 * sum(count_weights(sorted(tiny_model_path.glob("*.safetensors"))))
+    weights = 4 * load_checkpoint(tiny_model_path).weights.total
     held = torch.npu.memory_allocated(0)  # by the engine of the tests above
     SIMULATOR.init(1, held + weights // 2, False)
     with pytest.raises(InputError, match="out of memory while the weights were read; free some"):
