@@ -30,7 +30,7 @@ from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
 from videobench.replies import NONFINITE_MEND, Row, answered_row, failed_row, run_facts, run_identity
 from videobench.row_by_row import PatientEngine
-from videobench.sharing import costliest_first
+from videobench.sharing import Share, costliest_first
 from videobench.stopping import at_stop
 from videobench.tensor_parallel import Group, GroupEngine, check_group, check_tensor_parallel, weights_per_card
 
@@ -132,13 +132,14 @@ class Run:
                 engine.follow()
                 return
             by_video = {work.video: work for work in works}
-            videos = self._take_undecoded(works[number].video for number in self._ranks.draw(len(works)))
-            decoded = pool.prepare(videos, lambda: self._ranks.most_ahead(len(works)))
+            share = Share(self._ranks, [work.num_tokens for work in works])
+            videos = self._take_undecoded(works[number].video for number in share.draw())
+            decoded = pool.prepare(videos, share.most_held)
             prepared = ((by_video[each.video], each) for each in decoded)
             self._bar = self._progress_bar(works)
             patient = PatientEngine(FittingEngine(engine, self._device, int(settings.batch_size or 1)))
             wanted = set(self._left)
-            for batch in self._batches(prepared):
+            for batch in self._batches(prepared, share):
                 for part in self._attempts.apart(batch, lambda each: each[0].video):
                     self._attempts.take(work.video for work, _ in part)
                     rows = self._answer_batch(patient, part)
@@ -223,13 +224,15 @@ class Run:
                 self._attempts.take([video])
             yield video
 
-    def _batches(self, prepared: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    def _batches(self, prepared: Iterable[Prepared], share: Share) -> Iterator[list[Prepared]]:
         """Whole videos, as many as fit the batch size with their questions; on a CPU one: more do not help there."""
+        batch_size = int(self._settings.batch_size or 1)
         batch: list[Prepared] = []
         num_questions = 0
         for work, video in prepared:
             num_questions += len(work.questions)
-            if batch and (num_questions > int(self._settings.batch_size or 1) or self._device.kind == "cpu"):
+            is_full = num_questions > batch_size or len(batch) >= share.most_held()
+            if batch and (is_full or self._device.kind == "cpu"):
                 yield batch
                 batch, num_questions = [], len(work.questions)
             batch.append((work, video))
