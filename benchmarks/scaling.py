@@ -1,9 +1,9 @@
 """Two ranks on two cores against one rank on one core: python benchmarks/scaling.py [--repeat 40] [--runs 3]
 
 One thread each, the small model, its data `--repeat` times over, through torchrun and the script itself as a user
-starts them. Told are the seconds in which the ranks answer, from the first reply to the last in the journals, and those of the
-whole command, start and weights included; of `--runs` each, the least. Needs a machine that does nothing else. The
-sharing among many more cards is simulated by benchmarks/simulated_sharing.py.
+starts them. Told are the seconds in which the ranks answer, from the first reply to the last in the journals, and those
+of the whole command, start and weights included; of `--runs` each, the least. Needs a machine that does nothing else.
+The sharing among many more cards is simulated by benchmarks/simulated_sharing.py.
 """
 
 import argparse

@@ -2,7 +2,8 @@
 
 Every video with its real number of questions. Costs of one card, computed as in videobench/estimate.py for 7B in 16
 bits with 8 frames at 100 TFLOP/s (assumed), and spread at random by 20 % for what lengths and decoding do; one card in
-eight is 1.5 times as slow. Efficiency is the work over what all cards could have done in the time, each at its own speed.
+eight is 1.5 times as slow. Efficiency is the work over what all cards could have done in the time, each at its own
+speed.
 """
 
 import heapq

@@ -96,10 +96,12 @@ class Run:
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
-            if settings.overwrite:  # with all of them locked: a refused start moves nothing
+            begun = self._attempts.begin()
+            # With all of them locked: a refused start moves nothing. Not what this very job has answered.
+            if settings.overwrite and not begun["is_restart"]:
                 for journals in self._journals.values():
                     journals.set_aside()
-            shared = {"left": self._unanswered(), "attempts": self._attempts.begin()}
+            shared = {"left": self._unanswered(), "attempts": begun}
         # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own.
         shared = ranks.share(shared)
         questions = list(plan.prompts)
