@@ -84,7 +84,7 @@ launch() {
     rm -rf "$folder"
     if [ "$stopped" != 0 ]; then
         status=$stopped
-        echo "stopped; what was answered is kept; to go on: $command" >&2
+        echo "stopped; what was answered is kept; to go on: ${command% }" >&2
     fi
     return "$status"
 }

@@ -212,6 +212,17 @@ def test_kill_9_of_one_rank_at_2_random_moments(bench, host, expected):
     assert any(killed)
 
 
+def test_overwrite_does_not_throw_away_what_its_own_job_has_answered(bench, host, expected):
+    host.finish(bench.run_flags("--limit", 2), 1)
+    job = host.start(bench.run_flags("--overwrite"), 2)
+    wait_for_replies(bench, 20, job)
+    kill(job.ranks()[1], signal.SIGKILL)
+    assert job.wait() == 0, job.err
+    assert_equal(bench, expected)
+    keys = [json.loads(line)["key"] for path in journals(bench) for line in path.read_bytes().splitlines()[1:]]
+    assert sorted(keys) == sorted(expected)
+
+
 def test_kill_9_of_the_whole_job_then_another_number_of_ranks(bench, host, expected):
     killed = [kill_job(bench, host, expected, seed) for seed in range(2)]
     assert any(killed)
@@ -256,7 +267,7 @@ def test_two_agents_share_a_run_and_both_tell_its_status(bench, host, expected):
     assert len(journals(bench)) == 2
 
 
-@pytest.mark.parametrize("dying", [0, 1])
+@pytest.mark.parametrize("dying", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_rank_dies_under_one_of_two_agents(bench, host, expected, dying):
     """Only that agent counts a restart; the other one restarts its ranks because the first has come anew."""
     jobs = start_two_agents(bench, host)
@@ -270,7 +281,7 @@ def test_a_rank_dies_under_one_of_two_agents(bench, host, expected, dying):
 # --- Stopped, refused ---
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_job_within_10_seconds(bench, host, expected, number):
     job = host.start(bench.run_flags(), 2)
     wait_for_replies(bench, 5, job)

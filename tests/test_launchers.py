@@ -28,6 +28,11 @@ import json, os, sys
 json.dump({"argv": sys.argv[1:], "environment": dict(os.environ)}, open(os.environ["RECORD"], "w"))
 if "SCRIPT_STATUS" in os.environ:
     open(os.environ["VIDEOBENCH_STATUS_FILE"], "w").write(os.environ["SCRIPT_STATUS"])
+if "SIGNAL" in os.environ:  # somebody stops the launcher, which passes it on
+    import signal, time
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    os.kill(os.getppid(), int(os.environ["SIGNAL"]))
+    time.sleep(60)
 sys.exit(int(os.environ.get("TORCHRUN_STATUS", "0")))
 """
 
@@ -149,6 +154,14 @@ def test_the_scripts_exit_status_is_passed_on(launch, script_status, torchrun_st
     status = {} if script_status is None else {"SCRIPT_STATUS": script_status}
     _, done = launch(NPU, "w", "v", "q", "o", TORCHRUN_STATUS=torchrun_status, **status)
     assert done.returncode == expected
+
+
+@pytest.mark.parametrize(("number", "expected"), [(15, 143), (2, 130), (1, 129)])
+def test_stopped_they_end_torchrun_and_say_how_to_go_on(launch, number, expected):
+    default = "import os, signal, sys; [signal.signal(each, 0) for each in (1, 2, 15)]; os.execvp('bash', sys.argv[1:])"
+    _, done = launch("-c", f'exec python -c "{default}" bash "$@"', "-", NPU, "w 7B", "v", "q", "o", SIGNAL=str(number))
+    assert done.returncode == expected
+    assert done.stderr.endswith("stopped; what was answered is kept; to go on: " + f"bash {NPU} w\\ 7B v q o\n")
 
 
 def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -19,6 +18,7 @@ from videobench.progress import Progress
 from videobench.ranks import Ranks
 from videobench.replies import Row, answered_row, failed_row
 from videobench.row_by_row import PatientEngine
+from videobench.sharing import Share
 from videobench.tensor_parallel import Group, GroupEngine, check_group
 
 if TYPE_CHECKING:
@@ -48,9 +48,11 @@ class Answering:
         works = {work.video: work for work in self.plan.works(questions)}
         num_workers = settings.num_workers if ranks.is_leader else 0
         with DecodePool(self.checkpoint.pixel_spec, settings.num_frames, num_workers) as pool:
-            in_order, most_ahead = list(works), partial(ranks.most_ahead, len(works))
-            drawn = self._take_undecoded(in_order[number] for number in ranks.draw(len(works)))
-            videos = pool.prepare(drawn, most_ahead) if ranks.is_leader else iter(())  # decodes while the weights load
+            in_order = list(works.values())
+            share = Share(ranks, [work.num_tokens for work in in_order])
+            drawn = self._take_undecoded(in_order[number].video for number in share.draw())
+            # Decodes while the weights load.
+            videos = pool.prepare(drawn, share.most_held) if ranks.is_leader else iter(())
             engine = self._load_engine()
             if not ranks.is_leader:
                 engine.follow()
@@ -59,7 +61,7 @@ class Answering:
             pool.look_ahead(-(-batch_size * len(works) // len(questions)))
             prepared = ((works[video.video], video) for video in _timed(videos, engine.usage))
             # One at a time on a CPU: it is busy with one, and takes longer with more (benchmarks/inference.py).
-            batches = make_batches(prepared, batch_size, (lambda: 1) if self.device.kind == "cpu" else most_ahead)
+            batches = make_batches(prepared, batch_size, (lambda: 1) if self.device.kind == "cpu" else share.most_held)
             patient = PatientEngine(FittingEngine(engine, self.device, batch_size))
             apart = (part for batch in batches for part in self.attempts.apart(batch, lambda each: each[0].video))
             self._answer(apart, patient, set(questions), append, progress, engine.usage)

@@ -23,7 +23,7 @@ from videobench.errors import InputError
 MOST_DEATHS = 3
 SET_ASIDE = f"killed its process {MOST_DEATHS} times; starting the same command again tries it again"
 
-Begun = dict[str, Any]  # job, start, and deaths by video; JSON
+Begun = dict[str, Any]  # job, start, is_restart (by torchrun), and deaths by video; JSON
 Each = TypeVar("Each")
 
 
@@ -42,6 +42,7 @@ class Attempts:
     def begin(self) -> Begun:
         """For the first process, before any other opens its notes. Removes those of other jobs."""
         job = _job()
+        is_restart = False
         deaths: set[tuple[str, str]] = set()  # starts and videos: two processes of one group die of one video
         for path in self._folder.glob(f"{self._name}.attempts*.jsonl"):
             for head, in_hand in _read(path):
@@ -49,8 +50,10 @@ class Attempts:
                     with suppress(OSError):
                         path.unlink()
                     break
+                is_restart = True
                 deaths |= {(head["start"], video) for video in in_hand}
-        return {"job": job, "start": uuid4().hex, "deaths": dict(Counter(video for _, video in deaths))}
+        counted = dict(Counter(video for _, video in deaths))
+        return {"job": job, "start": uuid4().hex, "is_restart": is_restart, "deaths": counted}
 
     def open(self, begun: Begun) -> None:
         self._deaths = begun["deaths"]

@@ -29,6 +29,11 @@ class VideoWork:
     questions: tuple[Question, ...]
     prompts: tuple[Prompt, ...]  # all with the same prefix
 
+    @property
+    def num_tokens(self) -> int:
+        """To compute: the prefix once, and what follows it in each prompt."""
+        return len(self.prompts[0].prefix_ids) + sum(len(prompt.suffix_ids) for prompt in self.prompts)
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -19,7 +19,6 @@ from videobench.errors import InputError, OtherRankFailed
 
 CONNECT = timedelta(minutes=10)  # for all ranks to start, on a slow shared disk
 POLL_S = 0.1
-AHEAD_SHARE = 4  # a rank holds at most a fourth of what would be its even share of the work that is left
 
 
 class Ranks:
@@ -87,12 +86,10 @@ class Ranks:
             self.check_others()
             yield number
 
-    def most_ahead(self, count: int) -> int:
-        """How many of `count` numbers a rank should hold undone: what it holds, no other can take, so the fewer are
-        left to draw, the fewer."""
-        if self.store is None:
-            return count
-        return max(1, (count - self._drawn) // (AHEAD_SHARE * self.world_size))
+    @property
+    def drawn(self) -> int:
+        """How many numbers all ranks had drawn when this one last drew."""
+        return self._drawn
 
     def count(self, number: int) -> int:
         """Add to what is done; what all ranks have done."""

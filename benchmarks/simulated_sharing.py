@@ -1,0 +1,130 @@
+"""The sharing of the whole Video-Bench among many cards, simulated: python benchmarks/simulated_sharing.py
+
+Every video with its real number of questions. Costs of one card, computed as in videobench/estimate.py for 7B in 16
+bits with 8 frames at 100 TFLOP/s (assumed), and spread at random by 20 % for what lengths and decoding do; one card in
+eight is 1.5 times as slow. Efficiency is the work over what all cards could have done in the time, each at its own
+speed.
+"""
+
+import heapq
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.simulated_runs import VIDEO_BENCH
+from videobench.decoding.pool import MAX_AHEAD_PER_WORKER
+from videobench.devices import DEFAULT_BATCH_SIZES
+from videobench.ranks import Ranks
+from videobench.sharing import Share
+
+VIDEO_S = 0.19  # the frames through the vision tower, 1180 tokens through the text model
+QUESTION_S = 0.020  # 130 tokens, and two that are generated
+SPREAD = 0.2  # of the logarithm of a video's cost
+SLOW, SLOW_SHARE = 1.5, 1 / 8
+WORKERS = 8  # that decode, for each card
+CARDS = (8, 16, 32, 64, 128, 256, 512, 1024)
+DRAWS = 5  # of costs and slow cards; the mean is told
+
+
+class Counter:
+    """In place of torch.distributed's store."""
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, _: str, number: int) -> int:
+        self.value += number
+        return self.value
+
+
+class SimulatedRanks(Ranks):
+    """Draws as the real ones, with nobody who could fail."""
+
+    def check_others(self) -> None:
+        pass
+
+
+def main() -> None:
+    videos = [
+        questions
+        for by_number, _ in VIDEO_BENCH.values()
+        for questions, count in by_number.items()
+        for _ in range(count)
+    ]
+    print(f"{sum(videos)} questions on {len(videos)} videos, at most {max(videos)} on one")
+    print(
+        "| cards | cut up beforehand | drawn, as in the files | drawn, costliest first | bound by the largest video |"
+    )
+    print("|---|---|---|---|---|")
+    for cards in CARDS:
+        figures = [simulate(videos, cards, random.Random(seed)) for seed in range(DRAWS)]
+        means = [sum(each) / DRAWS for each in zip(*figures, strict=True)]
+        print(f"| {cards} | " + " | ".join(f"{100 * mean:.1f} %" for mean in means) + " |")
+
+
+def simulate(videos: list[int], cards: int, generator: random.Random) -> tuple[float, float, float, float]:
+    """Efficiencies of the three ways, and the most that any way could reach: the largest video is on one card."""
+    costs = [(VIDEO_S + QUESTION_S * each) * generator.lognormvariate(0, SPREAD) for each in videos]
+    slowness = [SLOW if generator.random() < SLOW_SHARE else 1.0 for _ in range(cards)]
+    speed = sum(1 / each for each in slowness)
+    ideal = sum(costs) / speed
+
+    # Cut up beforehand, as evenly as can be by what is known: the next costliest video to the card that has the least.
+    order = sorted(range(len(videos)), key=lambda each: -videos[each])
+    given, ends = [(0.0, card) for card in range(cards)], [0.0] * cards
+    for each in order:
+        known, card = heapq.heappop(given)
+        heapq.heappush(given, (known + VIDEO_S + QUESTION_S * videos[each], card))
+        ends[card] += costs[each] * slowness[card]
+    in_order = draw([videos[each] for each in order], [costs[each] for each in order], slowness)
+    return ideal / max(ends), ideal / draw(videos, costs, slowness), ideal / in_order, min(1.0, ideal / max(costs))
+
+
+def draw(videos: list[int], costs: list[float], slowness: list[float]) -> float:
+    """The time at which the last card is done, drawing as the runner does: some videos ahead, whole batches."""
+    counter = Counter()
+    known = [VIDEO_S + QUESTION_S * each for each in videos]
+    ranks = [SimulatedRanks(card, len(slowness), store=counter) for card in range(len(slowness))]
+    batches = [batches_of(Share(rank, known), videos) for rank in ranks]
+    free = [(0.0, card) for card in range(len(slowness))]
+    last = 0.0
+    while free:
+        now, card = heapq.heappop(free)
+        batch = next(batches[card], None)
+        if batch is None:
+            last = max(last, now)
+        else:
+            heapq.heappush(free, (now + slowness[card] * sum(costs[each] for each in batch), card))
+    return last
+
+
+def batches_of(share: Share, videos: list[int]) -> Iterator[list[int]]:
+    """As Run._batches."""
+    batch: list[int] = []
+    questions = 0
+    for number in held(share):
+        questions += videos[number]
+        if batch and (questions > DEFAULT_BATCH_SIZES["npu"] or len(batch) >= share.most_held()):
+            yield batch
+            batch, questions = [], videos[number]
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def held(share: Share) -> Iterator[int]:
+    """As DecodePool.prepare."""
+    ahead: deque[int] = deque()
+    for number in share.draw():
+        ahead.append(number)
+        while len(ahead) >= min(MAX_AHEAD_PER_WORKER * WORKERS, share.most_held()):
+            yield ahead.popleft()
+    yield from ahead
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""Deaths are counted for what was in hand, and for nothing else."""
+
+from pathlib import Path
+
+import pytest
+
+from videobench.attempts import Attempts
+
+ONE, TWO = Path("videos/one.mp4"), Path("videos/two.mp4")
+
+
+@pytest.fixture
+def start(tmp_path):
+    """A process of a start of one job: its notes, as the first process has begun them."""
+
+    def begin(*processes):
+        notes = [Attempts(tmp_path, "MSVD", process) for process in processes]
+        begun = notes[0].begin()
+        for each in notes:
+            each.open(begun)
+        return [begun, *notes]
+
+    return begin
+
+
+def test_in_hand_at_the_end_is_a_death(start):
+    begun, first, second = start(0, 1)
+    assert (begun["deaths"], begun["is_restart"]) == ({}, False)
+    first.take([ONE, TWO])
+    second.take([TWO])  # of one start and group: one death
+    begun, first = start(0)
+    assert (begun["deaths"], begun["is_restart"]) == ({str(ONE): 1, str(TWO): 1}, True)
+    assert first.apart([ONE, TWO, Path("three")], lambda each: each) == [[Path("three")], [ONE], [TWO]]
+
+
+def test_what_was_put_down_before_is_not_to_blame(start):
+    _, notes = start(0)
+    notes.take([ONE])
+    notes.take([TWO])
+    assert start(0)[0]["deaths"] == {str(TWO): 1}
+
+
+@pytest.mark.parametrize("ending", ["drop", "end"])
+def test_an_orderly_end_blames_nothing(start, ending):
+    _, notes = start(0)
+    notes.take([ONE])
+    getattr(notes, ending)()
+    if ending == "end":
+        notes.take([ONE])  # the main thread was about to
+    assert start(0)[0]["deaths"] == {}
+
+
+def test_three_deaths_set_a_video_aside(start):
+    for deaths in range(3):
+        begun, notes = start(0)
+        assert begun["deaths"] == ({str(ONE): deaths} if deaths else {})
+        assert not notes.is_set_aside(ONE)
+        notes.take([ONE])
+    _, notes = start(0)
+    assert notes.is_set_aside(ONE)
+    assert not notes.is_set_aside(TWO)
+
+
+def test_another_job_counts_anew(start, monkeypatch):
+    _, notes = start(0)
+    notes.take([ONE])
+    monkeypatch.setattr("videobench.attempts._job", lambda: ["elsewhere", "1", "2"])
+    begun, _ = start(0)
+    assert (begun["deaths"], begun["is_restart"]) == ({}, False)
+
+
+def test_a_line_that_was_cut_short_is_dropped(start, tmp_path):
+    _, notes = start(0)
+    notes.take([ONE])
+    path = tmp_path / "journal/MSVD.attempts0.jsonl"
+    path.write_bytes(path.read_bytes()[:-5])
+    assert start(0)[0]["deaths"] == {}
