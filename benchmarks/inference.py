@@ -11,6 +11,7 @@ at the rate of a large matrix product, measured in the same run. Replies are of 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
@@ -67,7 +68,7 @@ def main() -> int:
         bench = Bench(folder, args.device, args.shape or ("mid" if is_cpu else "7b"), dtype, args.num_workers)
         bench.make_clips(args.clip_size)
         rate = matrix_rate(args.device, dtype)
-        print(f"{bench.device_name}, {os.cpu_count()} cores, {bench.shape}")
+        print(f"{bench.device_name}, {os.cpu_count()} cores, shape {bench.shape_name}")
         print(f"{str(dtype).removeprefix('torch.')}, a large matrix product: {rate / 1e9:,.0f} GFLOP/s\n")
         plain_dtypes = [dtype] if is_cpu else [torch.float32, dtype]
         ways = [f"original, {str(each).removeprefix('torch.')}, s" for each in plain_dtypes]
@@ -107,7 +108,7 @@ class Bench:
         self.folder = folder
         self.device = device
         self.device_name = torch.cuda.get_device_name() if device == "cuda" else "cpu"
-        self.shape = SHAPES[shape]
+        self.shape_name, self.shape = shape, SHAPES[shape]
         self.dtype = dtype
         self.num_workers = num_workers
         folder.mkdir(parents=True, exist_ok=True)
@@ -207,7 +208,8 @@ class Bench:
                 f"--dtype={str(self.dtype).removeprefix('torch.')}", f"--chat_conversation_output_folder={out}",
             ]  # fmt: skip
             begun = time.monotonic()
-            status = run_gpu.main(flags)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout is the table's
+                status = run_gpu.main(flags)
             seconds = time.monotonic() - begun
             if status:
                 raise SystemExit(f"the run ended with status {status}")
