@@ -1,16 +1,20 @@
-# Makes .venv with the versions that the tests pin; sourced by demo.sh and test.sh, not started.
+# Makes an environment with the versions that the tests pin; sourced by demo.sh and test.sh, not started.
 # On a machine that answers questions, install requirements.txt or requirements-npu.txt instead (README.md).
 
-# install REQUIREMENTS...: into .venv, unless the same files have been installed there before.
+# install REQUIREMENTS...: into .venv, unless the same files have been installed there before. With oldest=yes, and on
+# Python 3.10, for which there are no newer ones, the oldest versions that are supported, into .venv-oldest.
 install() {
-    local python=${PYTHON:-python3} stamp=.venv/installed
+    local python=${PYTHON:-python3} venv=.venv constraints=tests/constraints.txt
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' ||
         { echo "error: Python 3.10 to 3.13 is needed, $python is $("$python" -V 2>&1); set PYTHON" >&2; exit 2; }
-    if ! cat "$@" tests/constraints.txt | cmp -s - "$stamp"; then
-        [ -x .venv/bin/python ] || "$python" -m venv .venv
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check \
-            -c tests/constraints.txt $(printf -- '-r %s ' "$@") || exit 2
-        cat "$@" tests/constraints.txt >"$stamp"
+    if [ "${oldest-}" = yes ] || "$python" -c 'import sys; sys.exit(sys.version_info >= (3, 11))'; then
+        venv=.venv-oldest constraints=tests/constraints-oldest.txt
     fi
-    export PATH="$PWD/.venv/bin:$PATH"
+    if ! cat "$@" $constraints | cmp -s - "$venv/installed"; then
+        [ -x $venv/bin/python ] || "$python" -m venv $venv
+        $venv/bin/python -m pip install --quiet --disable-pip-version-check \
+            -c $constraints $(printf -- '-r %s ' "$@") || exit 2
+        cat "$@" $constraints >"$venv/installed"
+    fi
+    export PATH="$PWD/$venv/bin:$PATH"
 }

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Every test: bash test.sh [--slow] [pytest arguments]. --slow adds the longer proofs.
+# Every test: bash test.sh [--slow | --oldest] [pytest arguments]
+# --slow adds the longer proofs. --oldest runs with the oldest versions that are supported (Python 3.10 to 3.12).
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh
-install requirements.txt tests/requirements.txt
 
 selection="not slow"
-if [ "${1-}" = --slow ]; then
-    selection="slow or not slow"
-    shift
-fi
+case "${1-}" in
+    --slow) selection="slow or not slow"; shift ;;
+    --oldest) oldest=yes; shift ;;
+esac
+install requirements.txt tests/requirements.txt
 # One thread for each of the processes that run tests: the small model is too small to gain from more.
 export OMP_NUM_THREADS=1
 python -m pytest -n "$(nproc)" --dist loadfile -m "$selection" "$@"

@@ -1,16 +1,17 @@
 """What the verdict can tell: coverage of its interval, false verdicts, faults that are found with so many questions.
 
-python benchmarks/verdict_power.py                        # the README's tables; about 40 minutes on one core
-python benchmarks/verdict_power.py --comparisons 200      # nearly the same; about 4 minutes
+python benchmarks/verdict_power.py                        # the README's tables; about 15 minutes on one core
+python benchmarks/verdict_power.py --comparisons 200      # nearly the same; about 2 minutes
 """
 
 import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from videobench.comparing.diagnosis import diagnose
 from videobench.comparing.divergence import measure
 from videobench.comparing.inputs import compare_inputs
 from videobench.comparing.pairing import Pairing
-from videobench.comparing.statistics import paired_interval
+from videobench.comparing.statistics import paired_intervals
 from videobench.comparing.verdict import FAIL, INCONCLUSIVE, PASS, decide
 
 MARGIN = 1.0  # points
@@ -78,10 +79,11 @@ def interval_rates(scenario: Scenario, comparisons: int, seed: int = 0) -> Rates
         chosen = rng.choice(everything, scenario.questions, replace=False)
         videos = np.unique(chosen, return_inverse=True)[1]
         values = simulate_differences(videos, scenario, rng)
-        low, high = (100 * end for end in paired_interval(values, videos, int(rng.integers(2**31))))
+        ci95, ci99 = paired_intervals(values, videos, int(rng.integers(2**31)))
+        (low, high), (low99, high99) = ((100 * low, 100 * high) for low, high in (ci95, ci99))
         covered += low <= scenario.difference <= high
         passed += low > -MARGIN and high < MARGIN
-        failed += low > MARGIN or high < -MARGIN
+        failed += low99 > MARGIN or high99 < -MARGIN
         width += (high - low) / 2
     return Rates(*(value / comparisons for value in (covered, passed, failed, width)))
 
@@ -104,81 +106,101 @@ def verdicts(
     return counts
 
 
-def scenarios() -> Iterator[Scenario]:
-    for questions in (300, 1000, 3000, 17036):
-        for flips in (0.02, 0.05, 0.10):
-            for difference, correlation in ((0.0, 0.0), (0.0, SHARED), (MARGIN, 0.0), (MARGIN, SHARED), (3.0, SHARED)):
-                if difference <= 100 * flips:
-                    yield Scenario(questions, flips, difference, correlation)
+SCENARIOS = [
+    Scenario(questions, flips, difference, correlation)
+    for questions in (300, 1000, 3000, 17036)
+    for flips in (0.02, 0.05, 0.10)
+    for difference, correlation in ((0.0, 0.0), (0.0, SHARED), (MARGIN, SHARED), (3.0, SHARED))
+    if difference <= 100 * flips
+]
 
 
-def interval_table(comparisons: int) -> Iterator[str]:
-    yield "| questions | one-sided, % | true difference | videos | covered, % | half-width | PASS, % | FAIL, % |"
-    yield "|---|---|---|---|---|---|---|---|"
-    for each in scenarios():
-        fewer = 1 if each.questions <= 1000 else 4 if each.questions <= 3000 else 8  # large samples take longer
-        rates = interval_rates(each, comparisons // fewer)
-        alike = "alike" if each.correlation else "independent"
-        yield (
-            f"| {each.questions} | {100 * each.flips:g} | {each.difference:g} | {alike} | {100 * rates.coverage:.1f} "
-            f"| {rates.half_width:.2f} | {100 * rates.passed:.1f} | {100 * rates.failed:.1f} |"
-        )
+def interval_line(each: Scenario, comparisons: int) -> str:
+    fewer = 1 if each.questions <= 1000 else 4 if each.questions <= 3000 else 8  # large samples take longer
+    rates = interval_rates(each, comparisons // fewer)
+    alike = "alike" if each.correlation else "independent"
+    return (
+        f"| {each.questions} | {100 * each.flips:g} | {each.difference:g} | {alike} | {100 * rates.coverage:.1f} "
+        f"| {rates.half_width:.2f} | {100 * rates.passed:.1f} | {100 * rates.failed:.1f} |"
+    )
 
 
-def sound_table(comparisons: int) -> Iterator[str]:
-    yield "| dtypes of two sound runs | questions | comparisons | flips, % | PASS, % | INCONCLUSIVE, % | FAIL, % |"
-    yield "|---|---|---|---|---|---|---|"
-    for dtypes in (("float16", "float16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")):
-        for questions, times in ((300, comparisons), (1000, comparisons // 10), (3000, comparisons // 40)):
-            counts = verdicts(dtypes, None, questions, times)
-            shares = " | ".join(f"{100 * counts[name] / times:.1f}" for name in (PASS, INCONCLUSIVE, FAIL))
-            flips = 100 * counts["flips"] / times / questions
-            yield f"| {', '.join(dtypes)} | {questions} | {times} | {flips:.2f} | {shares} |"
+SOUND_RUNS = [
+    (dtypes, questions, fewer)
+    for dtypes in (("float16", "float16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"))
+    for questions, fewer in ((300, 4), (1000, 40), (3000, 80))
+]
 
 
-FAULT_SIZES: Sequence[tuple[str, Sequence[float]]] = (
-    ("layer noise", (0.05, 0.08, 0.1, 0.15)),
-    ("letter", (0.02, 0.04, 0.06, 0.1)),
-    ("truncated", (0.05, 0.1, 0.2, 0.3)),
-    ("frame order", (0.05, 0.1, 0.2, 0.3)),
-    ("card", (0.05, 0.08, 0.1, 0.2)),
-    ("overflow", (120, 60, 0)),
-)
+def sound_line(case: tuple[tuple[str, str], int, int], comparisons: int) -> str:
+    dtypes, questions, fewer = case
+    times = max(1, comparisons // fewer)
+    counts = verdicts(dtypes, None, questions, times)
+    shares = " | ".join(f"{100 * counts[name] / times:.1f}" for name in (PASS, INCONCLUSIVE, FAIL))
+    flips = 100 * counts["flips"] / times / questions
+    return f"| {', '.join(dtypes)} | {questions} | {times} | {flips:.2f} | {shares} |"
 
 
-def fault_table(comparisons: int) -> Iterator[str]:
-    yield "| fault in float16 | size, nats | flips, % | found with 100 questions, % | with 300 | with 1000 | named as |"
-    yield "|---|---|---|---|---|---|---|"
-    for name, sizes in FAULT_SIZES:
-        for size in sizes:
-            fault = Fault(name, size)
-            found = [verdicts(("float16", "float16"), fault, count, comparisons) for count in (100, 300, 1000)]
-            rates = " | ".join(f"{100 * _found(counts) / comparisons:.0f}" for counts in found)
-            causes = [cause.removeprefix("cause: ") for cause, _ in found[1].most_common() if cause.startswith("cause")]
-            told = f"beyond {LONG_PROMPT + size:g} tokens" if name == "overflow" else f"{size:g}"
-            flips = found[1]["flips"] / comparisons / 3
-            yield f"| {name} | {told} | {flips:.1f} | {rates} | {', '.join(causes[:2]) or '-'} |"
+FAULTS = [
+    Fault(name, size)
+    for name, sizes in (
+        ("layer noise", (0.05, 0.08, 0.1, 0.15)),
+        ("letter", (0.02, 0.04, 0.06, 0.1)),
+        ("truncated", (0.05, 0.1, 0.2, 0.3)),
+        ("frame order", (0.05, 0.1, 0.2, 0.3)),
+        ("card", (0.05, 0.08, 0.1, 0.2)),
+        ("overflow", (120, 60, 0)),
+    )
+    for size in sizes
+]
+
+
+def fault_line(fault: Fault, comparisons: int) -> str:
+    times = max(5, comparisons // 100)
+    found = [verdicts(("float16", "float16"), fault, count, times) for count in (100, 300, 1000)]
+    rates = " | ".join(f"{100 * _found(counts) / times:.0f}" for counts in found)
+    causes = [cause.removeprefix("cause: ") for cause, _ in found[1].most_common() if cause.startswith("cause")]
+    size = f"beyond {LONG_PROMPT + fault.size:g} tokens" if fault.name == "overflow" else f"{fault.size:g}"
+    flips = 100 * found[1]["flips"] / times / 300
+    return f"| {fault.name} | {size} | {flips:.1f} | {rates} | {', '.join(causes[:2]) or '-'} |"
 
 
 def _found(counts: Counter[str]) -> int:
     return sum(count for name, count in counts.items() if name.startswith("cause"))
 
 
-TABLES = {"interval": interval_table, "sound": sound_table, "faults": fault_table}
+# Name -> (head, cases, one case and the number of comparisons -> its line).
+TABLES: dict[str, tuple[str, Sequence[Any], Callable[[Any, int], str]]] = {
+    "interval": (
+        "| questions | one-sided, % | true difference | videos | covered, % | half-width | PASS, % | FAIL, % |",
+        SCENARIOS,
+        interval_line,
+    ),
+    "sound": (
+        "| dtypes of two sound runs | questions | comparisons | flips, % | PASS, % | INCONCLUSIVE, % | FAIL, % |",
+        SOUND_RUNS,
+        sound_line,
+    ),
+    "faults": (
+        "| fault in float16 | size, nats | flips, % | found with 100 questions, % | with 300 | with 1000 | named as |",
+        FAULTS,
+        fault_line,
+    ),
+}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=2000, help="simulated per line (default: %(default)s)")
     parser.add_argument("--tables", default=",".join(TABLES), help="some of them (default: %(default)s)")
     args = parser.parse_args()
     started = time.monotonic()
     for name in args.tables.split(","):
-        comparisons = max(20, args.comparisons // 50) if name == "faults" else args.comparisons
-        print(f"{name}: up to {comparisons} simulated comparisons a line")
-        for line in TABLES[name](comparisons):
-            print(line, flush=True)
-        print(f"after {time.monotonic() - started:.0f} s\n")
+        head, cases, line = TABLES[name]
+        print(f"\n{head}\n{'|---' * (head.count('|') - 1)}|", flush=True)
+        for number, case in enumerate(cases, start=1):
+            print(line(case, args.comparisons), flush=True)
+            print(f"{name}: {number} of {len(cases)} lines, {time.monotonic() - started:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

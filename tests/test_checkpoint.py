@@ -1,9 +1,11 @@
 """A checkpoint is known to be whole and consistent before its weights are read."""
 
 import json
+import math
 import shutil
 
 import pytest
+from safetensors import safe_open
 
 from videobench.checkpoint import load_checkpoint
 from videobench.errors import InputError
@@ -22,7 +24,11 @@ def test_what_is_read_from_a_checkpoint(tiny_model_path):
     checkpoint = load_checkpoint(tiny_model_path)
     assert checkpoint.tokens_per_frame == 9  # 36 px in patches of 6 are 6 x 6, pooled by 2: 3 x 3
     assert checkpoint.positions == 2048
-    assert [path.name for path in checkpoint.weight_files] == ["model.safetensors"]
+    assert [path.name for path in checkpoint.weights.paths] == ["model.safetensors"]
+    with safe_open(tiny_model_path / "model.safetensors", framework="np") as file:
+        sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in list(file.keys())}
+    assert checkpoint.weights.in_vision == sum(size for name, size in sizes.items() if "vision_tower" in name) > 0
+    assert checkpoint.weights.total == sum(sizes.values())
 
 
 def test_old_copies_call_themselves_llava_next(copy):

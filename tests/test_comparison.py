@@ -92,6 +92,8 @@ def test_the_inputs_come_before_the_numbers_and_the_verdict_first(tmp_path, comp
         pytest.param(400, "0.5", "INCONCLUSIVE", 3, id="equal-but-too-few-for-half-a-point"),
         pytest.param(300, "1", "FAIL", 1, id="a-quarter-lost"),
         pytest.param(396, "1", "INCONCLUSIVE", 3, id="one-point-lost"),
+        pytest.param(389, "1.1", "INCONCLUSIVE", 3, id="95-percent-interval-outside-but-not-99"),
+        pytest.param(385, "1.1", "FAIL", 1, id="both-intervals-outside"),
         pytest.param(300, "50", "PASS", 0, id="a-wide-margin"),
     ],
 )
@@ -134,16 +136,17 @@ def test_other_prompts_allow_no_pass(tmp_path, compare_files):
 
 def test_table_of_inputs(tmp_path, compare_files):
     def run(**settings):
-        return {"run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}
+        return {"pixels_sha256": "p", "run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}
 
-    npu = write_run(tmp_path / "npu", {"1": "A"}, **run(device="npu", dtype="float16"), pixels_sha256="p")
-    gpu = write_run(tmp_path / "gpu", {"1": "A"}, **run(device="cuda", dtype="float32", cuda="13"), pixels_sha256="p")
+    npu = write_run(tmp_path / "npu", {"1": "A"}, **run(device="npu", dtype="float16", batch_size=16))
+    gpu = write_run(tmp_path / "gpu", {"1": "A"}, **run(device="cuda", dtype="float32", batch_size=8, cuda="13"))
     _, lines, report = compare_files(npu, gpu, {"1": "A"})
     states = {row["name"]: (row["npu"], row["gpu"], row["state"]) for row in report["inputs"]["table"]}
     assert states["questions"] == ("1 (1 in both)", "1 (1 in both)", "same")
     assert states["prompts (token ids)"] == ("not stored", "not stored", "not stored")
     assert states["pixels"][2] == "same"
     assert states["device"] == ("npu", "cuda", "differs, as it may")
+    assert states["batch_size"] == ("16", "8", "differs, as it may")
     assert states["checkpoint_sha256"] == ("c" * 12, "c" * 12, "same")
     assert states["dtype"] == ("float16", "float32", "DIFFERS")
     assert states["cuda"] == ("not stored", "13", "not stored")

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from tests.clip_writer import write_clip
-from videobench.decoding.pool import DecodePool, PreparedVideo
+from videobench.decoding.pool import DecodePool
+from videobench.decoding.prepared_video import PreparedVideo, failed_video
 from videobench.frames import sample_frames
 from videobench.pixels import PixelSpec, resize_and_crop
 
@@ -53,6 +54,7 @@ def assert_same(found: PreparedVideo, folder: Path, name: str) -> None:
     assert torch.equal(found.pixels, pixels)
     assert found.pixels_sha256 == hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
     assert (found.frames_decoded, found.frames_stated) == (frames.decoded, frames.stated)
+    assert found.resolution == "96x64"
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -84,7 +86,7 @@ def test_fault_of_a_video_is_a_reason(folder: Path, pool: DecodePool) -> None:
     names = ("missing.avi", "text.avi", "a.avi")
     for tried in (pool, DecodePool(SPEC, 8, 0)):
         missing, text, sound = tried.prepare(folder / name for name in names)
-        assert missing == PreparedVideo(folder / "missing.avi", None, "", 0, 0, f"{folder}/missing.avi: no such file")
+        assert missing == failed_video(folder / "missing.avi", f"{folder}/missing.avi: no such file")
         assert text.error is not None
         assert text.error.startswith(f"{folder}/text.avi: cannot be opened as a video")
         assert_same(sound, folder, "a")

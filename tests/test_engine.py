@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlavaNextVideoForConditionalGeneration
 
 from videobench.checkpoint import load_checkpoint
+from videobench.dataset import load_questions, qa_file
+from videobench.decoding.prepared_video import prepare_video
 from videobench.devices import open_device
 from videobench.engine import Answer, Engine, VideoQuestions, load_engine
 from videobench.errors import InputError
@@ -44,21 +47,26 @@ def videos(checkpoint):
 
 
 @pytest.fixture(scope="module")
-def plain(engine, checkpoint, videos):
+def whole_model(tiny_model_path):
+    """As transformers loads it, with the layers that nothing reads."""
+    return LlavaNextVideoForConditionalGeneration.from_pretrained(tiny_model_path).eval()
+
+
+@pytest.fixture(scope="module")
+def plain(whole_model, checkpoint, videos):
     """(ids, log-probabilities of every token at the first position) of each question, by one plain generate each."""
-    return [[answer_plainly(engine, checkpoint, video, prompt) for prompt in video.prompts] for video in videos]
+    return [[answer_plainly(whole_model, checkpoint, video, prompt) for prompt in video.prompts] for video in videos]
 
 
-def answer_plainly(engine, checkpoint, video, prompt):
-    model = engine._model
+def answer_plainly(model, checkpoint, video, prompt, **options):
     ids = torch.tensor([prompt.prefix_ids + prompt.suffix_ids])
     output = model.generate(
         input_ids=ids,
         attention_mask=torch.ones_like(ids),
         pixel_values_videos=normalise(video.pixels[None], checkpoint.pixel_spec, torch.float32),
-        max_new_tokens=8,
         return_dict_in_generate=True,
         output_logits=True,
+        **{"max_new_tokens": 8} | options,
     )
     return tuple(output.sequences[0, ids.shape[1] :].tolist()), output.logits[0][0].log_softmax(-1)
 
@@ -93,6 +101,69 @@ def test_each_video_is_encoded_once(engine, videos):
     engine.answer(videos, batch_size=2)
     handle.remove()
     assert len(encoded) == 1  # one call, with all three videos; seven questions in four batches
+
+
+def test_layers_that_nothing_reads_are_dropped(engine, whole_model):
+    """The features come from layer -2 of 3. That the answers stay the same: every test against `plain`."""
+
+    def layers(model):
+        [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"]
+        return len(encoder.layers)
+
+    assert (layers(whole_model), layers(engine._model)) == (3, 2)
+
+
+def test_logits_of_the_last_position_only(engine, videos):
+    seen = []
+    head = engine._model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    engine.answer(videos, batch_size=2)
+    handle.remove()
+    assert set(seen) == {1}
+
+
+@pytest.fixture(scope="module")
+def seen_videos(checkpoint, qa_root, video_root):
+    """Four real clips with two questions each, which have different answers."""
+    questions = load_questions(qa_file(qa_root, "MSVD"), "MSVD", video_root.joinpath)
+    builder = checkpoint.prompt_builder(8)
+    by_video = {}
+    for question in questions:
+        by_video.setdefault(question.video, []).append(question)
+    pairs = [group[:2] for group in by_video.values() if len(group) > 1][:4]
+    return [
+        VideoQuestions(
+            prepare_video(pair[0].video, checkpoint.pixel_spec, 8).pixels,
+            builder.build([build_question_text(each.text, each.options) for each in pair]),
+            [tuple(each.options) for each in pair],
+        )
+        for pair in pairs
+    ]
+
+
+@pytest.mark.parametrize("max_new_tokens", [1, 2, 4, 5, 20])
+def test_replies_of_any_length_leave_the_batch_when_they_end(checkpoint, whole_model, seen_videos, max_new_tokens):
+    """With another token for the end: some replies end with their first token, some later, some never."""
+    engine = load_engine(checkpoint, open_device("cpu"), "float32", max_new_tokens)
+    prompts = [(video, prompt) for video in seen_videos for prompt in video.prompts]
+    first = answer_plainly(whole_model, checkpoint, *prompts[0])[0][0]
+    expected = [
+        answer_plainly(whole_model, checkpoint, *each, max_new_tokens=max_new_tokens, eos_token_id=first)[0]
+        for each in prompts
+    ]
+    engine._eos_ids = [first]
+    engine._model.generation_config.eos_token_id = [first]
+    rows = []
+    head = engine._model.get_output_embeddings()
+    head.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[0]))
+    answers = engine.answer(seen_videos, batch_size=100)
+    assert [answer.token_ids for each in answers for answer in each] == expected
+    num_going = [sum(len(ids) > done for ids in expected) for done in range(max_new_tokens)]
+    assert 0 < num_going[-1] < num_going[0] or max_new_tokens == 1
+    assert rows[0] == len(seen_videos)  # the prefixes
+    assert [rows[1 + done] for done in (0, 1, 4, 8, 16) if done < max_new_tokens] == [
+        num_going[done] for done in (0, 1, 4, 8, 16) if done < max_new_tokens
+    ]
 
 
 def test_every_spelling_of_a_letter_counts(checkpoint):

@@ -7,13 +7,14 @@ import resource
 import pytest
 
 from videobench.errors import InputError
-from videobench.journal import Journals
+from videobench.journal import CHANGED, Journals
 
 SETTINGS = {"dtype": "float32", "num_frames": 8}
 
 
-def journals(folder, rank=0, **changes):
-    return Journals(folder, "MSVD", SETTINGS | changes, rank)
+def journals(folder, rank=0, asked=None, **changes):
+    asked = asked or {key: {} for key in "12345"}
+    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, {"qa_sha256": "of this one"})
 
 
 def write(folder, rows, rank=0):
@@ -35,7 +36,7 @@ def test_replies_of_several_starts_and_ranks_are_joined_in_the_order_of_the_ques
     write(tmp_path, {"3": answered("C"), "1": answered("A")})
     write(tmp_path, {"2": answered("B")}, rank=1)
     write(tmp_path, {"4": answered("D")})
-    rows = journals(tmp_path).write_results(["1", "2", "3", "4", "5"])
+    rows = journals(tmp_path).write_results()
     assert list(rows) == ["1", "2", "3", "4"]
     assert json.loads((tmp_path / "MSVD_eval.json").read_text()) == rows
 
@@ -52,6 +53,28 @@ def test_a_later_failure_replaces_an_earlier_one(tmp_path):
     write(tmp_path, {"1": failed("first")})
     write(tmp_path, {"1": failed("second")})
     assert journals(tmp_path).read() == {"1": failed("second")}
+
+
+def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
+    write(tmp_path, {"1": {"question": "Who?"} | answered("A"), "2": {"question": "Where?"} | answered("B")})
+    now = {"1": {"question": "Who?"}, "2": {"question": "When?"}}
+    assert journals(tmp_path, asked=now).read_and_tell() == {
+        "1": {"question": "Who?"} | answered("A"),
+        "2": {"question": "When?"} | failed(CHANGED),
+    }
+    assert capsys.readouterr().err == (
+        "MSVD: questions that have changed since they were answered: 1, first 2; they are asked anew\n"
+    )
+    write(tmp_path, {"2": {"question": "When?"} | answered("C")})
+    assert journals(tmp_path, asked=now).read_and_tell()["2"]["output_sequence"] == ["C"]
+    assert capsys.readouterr().err == ""
+    assert list(journals(tmp_path, asked={"1": now["1"]}).read()) == ["1"]
+
+
+def test_results_tell_of_the_qa_file_that_they_are_written_for(tmp_path):
+    write(tmp_path, {"1": answered("A") | {"run": {"dtype": "float32", "qa_sha256": "of the smaller sample"}}})
+    rows = journals(tmp_path).write_results()
+    assert rows["1"]["run"] == {"dtype": "float32", "qa_sha256": "of this one"}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20])
@@ -108,7 +131,7 @@ def test_a_second_run_on_the_same_folder_is_told_who_holds_it(tmp_path):
 
 def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_path):
     write(tmp_path, {"1": answered("old")})
-    journals(tmp_path).write_results(["1"])
+    journals(tmp_path).write_results()
     old = (tmp_path / "MSVD_eval.json").read_bytes()
 
     for attempt in ("killed", "killed again", "complete"):
@@ -117,7 +140,7 @@ def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_p
         assert (tmp_path / "MSVD_eval.json.old").read_bytes() == old
         assert journals(tmp_path).read() == {}
         write(tmp_path, {"1": answered(attempt)})
-    journals(tmp_path).write_results(["1"])
+    journals(tmp_path).write_results()
     assert json.loads((tmp_path / "MSVD_eval.json").read_text()) == {"1": answered("complete")}
     assert not list(tmp_path.rglob("*.old"))
 

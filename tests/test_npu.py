@@ -138,7 +138,7 @@ def test_the_launcher_on_cards_gives_the_cpus_answers(
         assert [bool(peak) for peak in each["peak_bytes"]] == [str(card) == rank for card in range(cards)]
         assert each["environment"]["INF_NAN_MODE_ENABLE"] == "1"
         assert each["environment"]["TASK_QUEUE_ENABLE"] == "1"
-    assert done.stderr.count(" of memory at the most") == len(ranks)
+    assert done.stderr.count(" of the device's memory") == len(ranks)
 
 
 @pytest.mark.slow

@@ -156,6 +156,7 @@ def some_replies():
             "pixels_sha256": "1" * 64,
             "frames_decoded": 10,
             "frames_stated": 10,
+            "resolution": "320x240",
             "rank": 0,
             "run": {"device": "cpu", "dtype": "float32", "num_frames": 8, "batch_size": 8, "torch": "2.13.0"},
         }

@@ -73,6 +73,7 @@ def test_a_row_says_what_was_asked_and_of_what(small, flags, capsys):
         assert list(row["letter_logprobs"]) == list(question.options)
         assert 0.5 < row["option_mass"] <= 1.0001
         assert row["frames_decoded"] == row["frames_stated"] > 0
+        assert row["resolution"] == "96x96"
         assert len(row["pixels_sha256"]) == len(row["prompt_sha256"]) == 64
         assert row["run"]["device"] == "cpu"
         assert row["run"]["dtype"] == "float32"

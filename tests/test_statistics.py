@@ -72,9 +72,10 @@ def test_tango_interval_ends_where_the_score_statistic_is_critical(only_first, o
 
 def test_no_flip_at_all_is_no_interval_of_width_zero():
     # z^2 / (n + z^2) with 60 questions: 3.84 / 63.84 = 6.0 points; the rule of three says 5
-    low, high = statistics.paired_interval(np.zeros(60), np.arange(60), seed=0)
+    (low, high), wider = statistics.paired_intervals(np.zeros(60), np.arange(60), seed=0)
     assert (low, high) == pytest.approx((-0.0602, 0.0602), abs=1e-4)
-    shared = statistics.paired_interval(np.zeros(60), np.arange(60) // 10, seed=0)
+    assert wider == pytest.approx((-0.0996, 0.0996), abs=1e-4)  # 6.635 / 66.635
+    shared, _ = statistics.paired_intervals(np.zeros(60), np.arange(60) // 10, seed=0)
     assert shared[1] > high  # questions on one video say less
 
 
@@ -136,12 +137,20 @@ def test_design_effect_of_equal_answers_on_a_video_is_its_number_of_questions():
 def test_interval_widens_where_videos_flip_as_a_whole():
     rng = np.random.default_rng(3)
     flips = rng.choice([-1, 0, 0, 0, 1], 100)
-    together = statistics.paired_interval(np.repeat(flips, 5), np.arange(500) // 5, seed=0)
-    alone = statistics.paired_interval(np.repeat(flips, 5), np.arange(500), seed=0)
+    together, _ = statistics.paired_intervals(np.repeat(flips, 5), np.arange(500) // 5, seed=0)
+    alone, _ = statistics.paired_intervals(np.repeat(flips, 5), np.arange(500), seed=0)
     assert together[1] - together[0] > 1.8 * (alone[1] - alone[0])
+
+
+@given(st.lists(st.sampled_from([-1, 0, 0, 0, 1]), min_size=2, max_size=200), st.integers(1, 5))
+def test_the_99_percent_interval_holds_the_95_percent_one(values, per_video):
+    clusters = np.arange(len(values)) // per_video
+    narrow, wide = statistics.paired_intervals(np.array(values), clusters, seed=0)
+    assert wide[0] <= narrow[0] <= np.mean(values) + 1e-9
+    assert wide[1] >= narrow[1] >= np.mean(values) - 1e-9
 
 
 def test_same_seed_same_interval():
     values = np.random.default_rng(4).choice([-1, 0, 1], 200)
-    first, again = (statistics.paired_interval(values, np.arange(200), seed=7) for _ in range(2))
+    first, again = (statistics.paired_intervals(values, np.arange(200), seed=7) for _ in range(2))
     assert first == again

@@ -26,6 +26,11 @@ def test_false_pass_at_a_true_difference_of_the_margin_in_at_most_5_percent(corr
     assert interval_rates(Scenario(3000, 0.02, MARGIN, correlation), 1000).passed <= 0.05
 
 
+@pytest.mark.parametrize("correlation", [0.0, SHARED])
+def test_equals_fail_in_at_most_1_percent_however_many_answers_flip(correlation):
+    assert interval_rates(Scenario(300, 0.10, 0.0, correlation), 1000).failed <= 0.01
+
+
 @pytest.mark.parametrize("dtypes", [("float16", "float16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")])
 def test_sound_runs_fail_in_at_most_1_percent(dtypes):
     assert verdicts(dtypes, None, 300, 200)[FAIL] <= 2

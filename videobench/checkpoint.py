@@ -1,7 +1,6 @@
 """A checkpoint's folder -> what the suite must know of it, all of it checked before the weights are read."""
 
 import hashlib
-import struct
 import sys
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,18 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videobench.errors import InputError
-from videobench.files import parse_json, read_json
+from videobench.files import read_json
 from videobench.pixels import PixelSpec, load_pixel_spec
 from videobench.prompts import TEMPLATES, VIDEO_PLACEHOLDER, PromptBuilder, find_template, known_form
+from videobench.weight_files import WeightFiles, read_weight_headers, sampled_bytes
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
 
 MODEL_TYPES = ("llava_next_video", "llava_next")  # the second stands in old copies of the 7B weights
-FINGERPRINT_SAMPLES = 16  # blocks of a weight file that enter the fingerprint: reading 69 GB whole would take minutes
-FINGERPRINT_BLOCK_BYTES = 1 << 16
-MAX_HEADER_BYTES = 100_000_000  # of a safetensors file; the limit of the library that loads it
-WEIGHT_DTYPES = ("F16", "BF16", "F32", "I64")  # as safetensors calls them; I64 are the position ids of old copies
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ class Checkpoint:
     tokenizer: "PreTrainedTokenizerBase"
     pixel_spec: PixelSpec
     positions: int  # tokens that prompt and reply may take together
-    weight_files: tuple[Path, ...]
+    weights: WeightFiles
 
     @property
     def tokens_per_frame(self) -> int:
@@ -68,9 +64,9 @@ class Checkpoint:
         """Identity of the checkpoint: small files whole, of a weight file its length and 16 blocks spread over it."""
         digest = hashlib.sha256()
         small = [path for path in sorted(self.path.iterdir()) if path.suffix in (".json", ".jinja", ".model", ".txt")]
-        for path in [*small, *self.weight_files]:
+        for path in [*small, *self.weights.paths]:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes() if path in small else _sampled_bytes(path))
+            digest.update(path.read_bytes() if path in small else sampled_bytes(path))
         return digest.hexdigest()
 
 
@@ -86,9 +82,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         )
     if content.get("quantization_config") is not None:
         raise InputError(f"{path / 'config.json'}: a quantised copy; get the checkpoint in 16 or 32 bits")
-    weight_files = _weight_files(path)
+    weights = read_weight_headers(path)
     config, tokenizer = _load_config(path), _load_tokenizer(path)
-    checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weight_files)
+    checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights)
     _check_video_token(checkpoint)
     _check_vision(checkpoint)
     _warn_of_missing_rope_factor(checkpoint)
@@ -122,57 +118,6 @@ def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
         return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # as above, and those of tokenizers and sentencepiece
         raise InputError(f"{path}: the tokenizer cannot be loaded ({error}); get its files anew") from None
-
-
-def _weight_files(path: Path) -> tuple[Path, ...]:
-    """The safetensors files, each whole by its own header. Pickled weights are refused: unpickling runs their code."""
-    index = path / "model.safetensors.index.json"
-    by_weight = _read_index(index) if index.is_file() else {}
-    names = sorted(set(by_weight.values())) or ["model.safetensors"]
-    missing = [name for name in names if not (path / name).is_file()]
-    if missing:
-        pickled = " (only pickled .bin weights are there, which are not loaded)" if list(path.glob("*.bin")) else ""
-        raise InputError(f"{path}: {', '.join(missing)} missing{pickled}; download the checkpoint's safetensors files")
-    held = {name: _check_weights(path / name) for name in names}
-    for weight, name in by_weight.items():
-        if weight not in held[name]:
-            raise InputError(f"{path / name}: {weight} is not in it, but {index.name} says so; download both anew")
-    return tuple(path / name for name in names)
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """Weight -> name of the file that holds it, which lies beside the index."""
-    content = read_json(path)
-    by_weight = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(by_weight, dict) or not by_weight:
-        raise InputError(f"{path}: holds no weight_map; download it anew")
-    for name in by_weight.values():
-        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
-            raise InputError(f"{path}: {name!r} is no safetensors file beside it; download it anew")
-    return by_weight
-
-
-def _check_weights(path: Path) -> set[str]:
-    """The weights that a file holds, by its header: 8 bytes of length, the header, the tensors.
-
-    Raises InputError where the size shows that it was cut short, or where a weight is not in 16 or 32 bits."""
-    try:
-        with path.open("rb") as file:
-            header_bytes = struct.unpack("<Q", file.read(8))[0]
-            header = parse_json(file.read(min(header_bytes, MAX_HEADER_BYTES)).decode())
-        weights = {name: entry for name, entry in header.items() if name != "__metadata__"}
-        whole = 8 + header_bytes + max((int(entry["data_offsets"][1]) for entry in weights.values()), default=0)
-        others = [name for name, entry in weights.items() if entry["dtype"] not in WEIGHT_DTYPES]
-    except (OSError, struct.error, ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise InputError(f"{path}: not a safetensors file; download it anew") from None
-    if path.stat().st_size != whole:
-        raise InputError(f"{path}: {path.stat().st_size} bytes, but its header tells of {whole}; download it anew")
-    if others:
-        raise InputError(
-            f"{path}: {others[0]} is of dtype {weights[others[0]]['dtype']}, which is not supported; "
-            "get the checkpoint in 16 or 32 bits"
-        )
-    return set(weights)
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
@@ -229,13 +174,3 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
 def _same_turn(rendered: str, known: str, bos: str | None) -> bool:
     """White space and the begin-of-text token aside, since templates differ in both and tokenizers add the latter."""
     return "".join(rendered.removeprefix(bos or "").split()).endswith("".join(known.split()))
-
-
-def _sampled_bytes(path: Path) -> bytes:
-    size = path.stat().st_size
-    blocks = []
-    with path.open("rb") as file:
-        for index in range(FINGERPRINT_SAMPLES):
-            file.seek(index * max(size - FINGERPRINT_BLOCK_BYTES, 0) // (FINGERPRINT_SAMPLES - 1))
-            blocks.append(file.read(FINGERPRINT_BLOCK_BYTES))
-    return b"".join(blocks)

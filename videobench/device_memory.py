@@ -20,13 +20,10 @@ def memory_bytes(device: Device) -> tuple[int, int]:
     return int(free), int(total)
 
 
-def check_free_memory(device: Device, num_weights: int, dtype: str) -> None:
+def check_free_memory(device: Device, needed: int, dtype: str) -> None:
     """Raises InputError where a card cannot take even the weights: it is too small, or another process fills it."""
     if device.kind == "cpu":
         return
-    import torch
-
-    needed = num_weights * getattr(torch, dtype).itemsize
     free, total = memory_bytes(device)
     found = (
         f"device {device.torch_device} ({device.name}): {in_bytes(free)} of {in_bytes(total)} of its memory are free"

@@ -23,8 +23,10 @@ DEFAULT_DTYPES = {"npu": "float16", "cuda": "float16", "cpu": "float32"}
 # the worst compiling it (docs of TorchNPU, set_compile_mode; CANN's chapter on dynamic shapes). 8 on CUDA: its
 # matrix units take 16-bit numbers in groups of eight.
 SUFFIX_MULTIPLES = {"npu": 32, "cuda": 8, "cpu": 1}
-# Questions answered together. A CPU is full with one video's; on an accelerator many rows fill the chip.
-DEFAULT_BATCH_SIZES = {"npu": 16, "cuda": 16, "cpu": 8}
+# Questions answered together where the memory takes as many (batches.py). A CPU is full with one video's. On a card the
+# questions' own tokens decide, some 130 for each: 32 questions have the few thousand that fill its matrix units, and
+# cards from 64 GB on all take as many of a 7B model, so that both sides compute in batches of one size.
+DEFAULT_BATCH_SIZES = {"npu": 32, "cuda": 32, "cpu": 8}
 BACKENDS = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}  # of torch.distributed
 TOOLS = {"npu": "npu-smi info", "cuda": "nvidia-smi"}
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}

@@ -8,9 +8,8 @@ those of one plain `generate` per question (tests/test_engine.py).
 
 import copy
 import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -24,8 +23,11 @@ from videobench.dataset import LETTERS
 from videobench.device_memory import reading_weights
 from videobench.devices import Device
 from videobench.errors import InputError
+from videobench.generation import Reply, copy_rows, generate_replies
 from videobench.pixels import normalise
 from videobench.prompts import Prompt
+from videobench.tensor_parallel import cut_up, own_output
+from videobench.usage import Usage
 
 if TYPE_CHECKING:
     from videobench.tensor_parallel import Group
@@ -64,42 +66,23 @@ def load_engine(
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
     Raises InputError where a weight is not in the files: transformers fills it with random numbers."""
-    with reading_weights(device), group.as_world() if group else nullcontext(), _own_output():
+    with reading_weights(device), group.as_world() if group else nullcontext(), own_output():
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,
-            config=checkpoint.config,
+            config=copy.deepcopy(checkpoint.config),  # the model changes it
             output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
             **{_dtype_argument(): getattr(torch, dtype)},
-            **(_cut_up() if group else {"device_map": {"": device.torch_device}}),
+            **(cut_up() if group else {"device_map": {"": device.torch_device}}),
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise InputError(
             f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint anew"
         )
+    drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
-
-
-def _cut_up() -> dict[str, Any]:
-    """Over all processes of torch.distributed's world. The argument's name has changed."""
-    try:
-        from transformers.distributed import DistributedConfig
-
-        return {"distributed_config": DistributedConfig(tp_plan="auto")}
-    except (ImportError, TypeError):
-        return {"tp_plan": "auto"}
-
-
-@contextmanager
-def _own_output() -> Iterator[None]:
-    """transformers 4.52 to 5.0 sends what a process of a group prints to nowhere, tracebacks too."""
-    streams = sys.stdout, sys.stderr
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
 
 
 def _dtype_argument() -> str:
@@ -122,6 +105,7 @@ class Engine:
         self._pixel_spec = checkpoint.pixel_spec
         self._max_new_tokens = max_new_tokens
         self._suffix_multiple = suffix_multiple
+        self.usage = Usage()
         stated = model.generation_config.eos_token_id or checkpoint.tokenizer.eos_token_id
         self._eos_ids: list[int] = stated if isinstance(stated, list) else [stated]
         pad = checkpoint.tokenizer.pad_token_id
@@ -140,13 +124,19 @@ class Engine:
         The prefixes of all `videos` have the same length, as those of one template and number of frames do."""
         cache = self._read_prefixes(videos)
         rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
-        answers: list[list[Answer]] = [[] for _ in videos]
+        # Questions of about one length go together, so that little is padded.
+        rows.sort(key=lambda row: len(videos[row[0]].prompts[row[1]].suffix_ids))
+        answers: dict[tuple[int, int], Answer] = {}
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
-            is_last = start + batch_size >= len(rows)
-            for (index, _), answer in zip(chunk, self._answer_rows(videos, chunk, cache, is_last), strict=True):
-                answers[index].append(answer)
-        return answers
+            of_rows = self._tensor([index for index, _ in chunk])
+            if start + batch_size >= len(rows):
+                cache.batch_select_indices(of_rows)
+                own = cache
+            else:
+                own = copy_rows(cache, of_rows)
+            answers |= zip(chunk, self._answer_rows(videos, chunk, own), strict=True)
+        return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """Of the token after a text, (1, vocabulary): for a check of the device, not for answers."""
@@ -155,22 +145,25 @@ class Engine:
         return logits[:, -1].float()
 
     def count_held_weights(self) -> int:
-        """Numbers that this process holds, of a model that may be cut up."""
-        held = (getattr(each, "to_local", lambda each=each: each)() for each in self._model.parameters())
+        """Numbers that this process holds of the text model and the projector, which may be cut up."""
+        weights = [each for name, each in self._model.named_parameters() if "vision_tower" not in name]
+        held = (getattr(each, "to_local", lambda each=each: each)() for each in weights)
         return sum(each.numel() for each in held)
 
     def _read_prefixes(self, videos: Sequence[VideoQuestions]) -> DynamicCache:
         """The cache of exactly the prefixes' positions, one row per video."""
-        prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
-        pixels = torch.stack([video.pixels for video in videos]).to(self._model.device, non_blocking=True)
-        cache = DynamicCache()
-        self._model.generate(
-            input_ids=prefixes,
-            attention_mask=torch.ones_like(prefixes),
-            pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
-            past_key_values=cache,
-            max_new_tokens=1,
-        )
+        with self.usage.measure("prefix"):
+            prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
+            pixels = self._to_device([video.pixels for video in videos])
+            cache = DynamicCache()
+            self._model.generate(
+                input_ids=prefixes,
+                attention_mask=torch.ones_like(prefixes),
+                pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
+                past_key_values=cache,
+                max_new_tokens=1,
+            )
+        self.usage.prefix_tokens += prefixes.numel()
         if cache.get_seq_length() != prefixes.shape[1]:
             raise RuntimeError(
                 f"transformers {transformers.__version__} left {cache.get_seq_length()} positions in the cache of a "
@@ -178,29 +171,30 @@ class Engine:
             )
         return cache
 
+    def _to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
+        """Stacked; by way of pinned memory on CUDA, from where the card copies while this process goes on."""
+        stacked = torch.stack(pixels)
+        if self._model.device.type == "cuda":
+            stacked = stacked.pin_memory()
+        return stacked.to(self._model.device, non_blocking=True)
+
     def _answer_rows(
-        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], cache: DynamicCache, is_last: bool
+        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], cache: DynamicCache
     ) -> list[Answer]:
         """Answers of the questions `rows`, pairs of (video, number of its question), from one batch."""
-        cache = cache if is_last else copy.deepcopy(cache)  # it is changed in place
-        cache.batch_select_indices(self._tensor([index for index, _ in rows]))
-        prompts = [videos[index].prompts[number] for index, number in rows]
-        ids, mask = self._join(prompts)
-        output = self._model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            past_key_values=cache,
-            max_new_tokens=self._max_new_tokens,
-            return_dict_in_generate=True,
-            output_logits=True,
+        ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
+        replies, logits = generate_replies(
+            self._model, ids, mask, cache, self._max_new_tokens, self._eos_ids, self.usage
         )
-        logits = output.logits[0].float()
-        logprobs = logits.log_softmax(-1)
-        by_letter = torch.stack([logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()], -1).tolist()
-        finite = torch.stack([step.isfinite().all(-1) for step in output.logits], -1).tolist()  # rows, positions
-        generated = output.sequences[:, ids.shape[1] :].tolist()
+        by_letter = self._letter_logprobs(logits)
         letters = [videos[index].letters[number] for index, number in rows]
-        return [self._answer(*row) for row in zip(generated, by_letter, finite, letters, strict=True)]
+        return [self._answer(*row) for row in zip(replies, by_letter, letters, strict=True)]
+
+    def _letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
+        """Of logits (rows, vocabulary): for each row, of each letter in the order of `_letter_ids`."""
+        logprobs = logits.float().log_softmax(-1)
+        by_letter = [logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()]
+        return list(torch.stack(by_letter, -1).tolist())
 
     def _join(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask (rows, length): the padding stands between prefix and suffix, so that all rows end together."""
@@ -213,13 +207,10 @@ class Engine:
             mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
         return self._tensor(ids), self._tensor(mask)
 
-    def _answer(self, ids: list[int], by_letter: list[float], finite: list[bool], letters: Sequence[str]) -> Answer:
-        ends = [position for position, id in enumerate(ids) if id in self._eos_ids]
-        ids = ids[: ends[0] + 1] if ends else ids
+    def _answer(self, reply: Reply, by_letter: list[float], letters: Sequence[str]) -> Answer:
         named = dict(zip(self._letter_ids, by_letter, strict=True))
-        text = self._tokenizer.decode(ids, skip_special_tokens=True).strip()
-        is_finite = all(finite[: len(ids)])  # what the batch computes after a row's end is not of the answer
-        return Answer(tuple(ids), text, {letter: named[letter] for letter in letters}, is_finite)
+        text = self._tokenizer.decode(reply.ids, skip_special_tokens=True).strip()
+        return Answer(tuple(reply.ids), text, {letter: named[letter] for letter in letters}, reply.is_finite)
 
     @cached_property
     def _letter_ids(self) -> dict[str, list[int]]:
@@ -231,3 +222,16 @@ class Engine:
 
     def _tensor(self, content: Any) -> torch.Tensor:
         return torch.tensor(content, device=self._model.device)
+
+
+def drop_unread_layers(model: LlavaNextVideoForConditionalGeneration) -> None:
+    """Of the vision tower, those behind the layer that the features come from: 1 of 24 in the five checkpoints."""
+    index = model.config.vision_feature_layer
+    [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"] or [None]
+    if encoder is None or not isinstance(index, int):
+        return
+    # Of the states, number 0 goes into the first layer.
+    num_read = index if index >= 0 else len(encoder.layers) + 1 + index
+    del encoder.layers[num_read:]
+    model.config.vision_feature_layer = num_read
+    model.config.vision_config.num_hidden_layers = num_read

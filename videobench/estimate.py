@@ -1,11 +1,6 @@
 """What a run will cost, from sizes alone: memory of a question's row, and the device's time at a stated rate."""
 
-import json
-import math
-import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -43,33 +38,31 @@ def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1)
     return int(per_token * tokens) // cards
 
 
+def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:
+    """What computing one video's prefix takes beside the keys and values, in the largest layers of both models.
+
+    For each token the residual stream, its norm, queries, keys, values, attention's output and two in between, and of
+    the feed-forward part gate, rise and their product (the vision tower has no gate)."""
+    text, vision = checkpoint.config.text_config, checkpoint.config.vision_config
+    per_text = 8 * text.hidden_size + 3 * text.intermediate_size
+    per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
+    pixels = num_frames * 3 * checkpoint.pixel_spec.crop_height * checkpoint.pixel_spec.crop_width
+    numbers: int = per_text * prefix_length + per_patch * num_frames * _patches(checkpoint)
+    return numbers * DTYPE_BYTES[dtype] + pixels * DTYPE_BYTES["float32"]
+
+
 def device_seconds(checkpoint: "Checkpoint", num_frames: int, tokens: Tokens, rate: float) -> float:
     """Two operations for each weight and token: videos through the vision tower, then all tokens through the text
     model. Decoding of videos, which goes on beside it, and attention (some percent at this length) are left out."""
-    vision_weights, text_weights = count_weights(checkpoint.weight_files)
-    patch = checkpoint.config.vision_config.patch_size
-    spec = checkpoint.pixel_spec
-    patches = (spec.crop_height // patch) * (spec.crop_width // patch) + 1  # and the class token
-    vision_tokens = tokens.videos * num_frames * patches
+    vision_tokens = tokens.videos * num_frames * _patches(checkpoint)
     text_tokens = tokens.prefix + tokens.suffix + tokens.questions * ANSWER_TOKENS
-    return float(2 * (vision_weights * vision_tokens + text_weights * text_tokens) / rate)
+    return float(2 * (checkpoint.weights.in_vision * vision_tokens + checkpoint.weights.in_rest * text_tokens) / rate)
 
 
-def count_weights(files: Iterable[Path]) -> tuple[int, int]:
-    """How many numbers the vision tower and the rest have, by the headers of checked safetensors files."""
-    sizes = weight_sizes(files)
-    vision = sum(size for name, size in sizes.items() if "vision_tower" in name)
-    return vision, sum(sizes.values()) - vision
-
-
-def weight_sizes(files: Iterable[Path]) -> dict[str, int]:
-    """Name -> how many numbers, of every weight."""
-    sizes: dict[str, int] = {}
-    for path in files:
-        with path.open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        sizes |= {name: math.prod(entry["shape"]) for name, entry in header.items() if name != "__metadata__"}
-    return sizes
+def _patches(checkpoint: "Checkpoint") -> int:
+    """Tokens that the vision tower computes for a frame, with the class token."""
+    patch, spec = checkpoint.config.vision_config.patch_size, checkpoint.pixel_spec
+    return int((spec.crop_height // patch) * (spec.crop_width // patch)) + 1
 
 
 def rate_of(device: str, dtype: str) -> float:

@@ -1,35 +1,50 @@
 """Replies -> one JSON line each, forced to the disk -> the result file.
 
 A run can be stopped at any moment: the next start reads the journals, drops a half-written last line, and answers what
-is left. The first line of a journal holds the settings that its replies depend on; other settings are refused.
+is left. The first line of a journal holds the settings that its replies depend on; other settings are refused. Each
+reply holds its question: one that has changed since is asked anew, and a sample that was enlarged goes on.
 Each rank writes a journal of its own, `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads those of all ranks.
 """
 
 import fcntl
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from videobench.errors import InputError
+from videobench.errors import InputError, one_line
 from videobench.files import encode_json, parse_json, write_json, write_whole
 
 Row = dict[str, Any]
+CHANGED = "the question has changed since it was answered; it is asked anew"
 
 
 class Journals:
     """The replies of one data set: those of earlier starts, and this rank's file to add to.
 
-    `settings` are compared with those of every journal that is there; InputError where one differs."""
+    `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
+    question key -> the fields that a reply's row must share with the question of now; the replies to other questions,
+    of another sample, are passed over. `source` tells of the file of these questions, in the `run` of each result."""
 
-    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any], rank: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        settings: Mapping[str, Any],
+        rank: int,
+        asked: Mapping[str, Row],
+        source: Mapping[str, Any],
+    ) -> None:
         self._folder = folder
         self._name = name
         self._settings = dict(settings)
         self._rank = rank
+        self._asked = asked
+        self._source = source
         self._file: FileIO | None = None
         self._lock: FileIO | None = None
 
@@ -38,12 +53,27 @@ class Journals:
         return self._folder / f"{self._name}_eval.json"
 
     def read(self) -> dict[str, Row]:
-        """Question key -> row of all replies so far; of two for one question, an answer stands before a failure."""
+        """Question key -> row of all replies so far; of two for one question, an answer stands before a failure.
+
+        A reply to a question that has changed since is a failure, for the reason CHANGED."""
         rows: dict[str, Row] = {}
         for path in self._paths():
             for key, row in self._read_one(path):
+                fields = self._asked.get(key)
+                if fields is None:
+                    continue
+                if any(row.get(name) != value for name, value in fields.items()):
+                    row = fields | {"output_sequence": [""], "error": CHANGED}
                 if key not in rows or "error" in rows[key]:
                     rows[key] = row
+        return rows
+
+    def read_and_tell(self) -> dict[str, Row]:
+        """The same, with a line on stderr where questions have changed."""
+        rows = self.read()
+        if changed := [key for key, row in rows.items() if row.get("error") == CHANGED]:
+            told = f"{self._name}: questions that have changed since they were answered: {len(changed)}"
+            print(one_line(f"{told}, first {changed[0]}; they are asked anew"), file=sys.stderr)
         return rows
 
     def lock(self) -> None:
@@ -77,12 +107,14 @@ class Journals:
         """One line per reply; returns when the disk has them."""
         self._write([{"key": key, "row": row} for key, row in rows.items()])
 
-    def write_results(self, keys: Iterable[str]) -> dict[str, Row]:
-        """Join the journals into the result file, sorted as `keys`; the rows written."""
+    def write_results(self) -> dict[str, Row]:
+        """Join the journals into the result file, in the order of the questions; the rows written.
+
+        A reply that was given to a question of a smaller sample is told to be of this one, where it stands too."""
         if self._file:
             self._bring_back(self._file)
         rows = self.read()
-        results = {key: rows[key] for key in keys if key in rows}
+        results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
         write_json(self.result_path, results)
         for path in self._set_aside():
             with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
@@ -110,6 +142,9 @@ class Journals:
             if file:
                 file.close()
         self._file = self._lock = None
+
+    def _of_this_source(self, row: Row) -> Row:
+        return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
 
     def _write(self, lines: Iterable[Row]) -> None:
         assert self._file, "open() comes first"

@@ -34,10 +34,11 @@ class RunSettings:
     num_frames: int
     max_new_tokens: int
     max_input_length: int | None  # tokens; None: the positions of the checkpoint
-    batch_size: int | None  # questions; None: the device's default
+    batch_size: int | None  # questions; None: what fits, see batches.py
     num_workers: int  # processes that decode
     tensor_parallel: int  # cards that share one copy of the weights
     limit: int | None  # questions of each set
+    answer_path: Path | None  # right answers, for the progress line alone
     overwrite: bool
     dry_run: bool
     print_prompt: bool
@@ -83,6 +84,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         num_workers=args.num_workers,
         tensor_parallel=args.tensor_parallel,
         limit=args.limit,
+        answer_path=args.answer_path,
         overwrite=args.overwrite,
         dry_run=args.dry_run,
         print_prompt=args.print_prompt,
@@ -116,7 +118,12 @@ def _build_parser(device: str) -> FlagParser:
     add("--max_new_tokens", "--max_output_length", type=int, default=60, help="default: %(default)s")
     add("--max_input_length", type=int, help="tokens of a prompt (default: the positions of the checkpoint)")
     sizes = ", ".join(f"{size} on {kind}" for kind, size in DEFAULT_BATCH_SIZES.items())
-    add("--batch_size", "--max_batch_size", type=int, help=f"questions answered together (default: {sizes})")
+    add(
+        "--batch_size",
+        "--max_batch_size",
+        type=int,
+        help=f"questions answered together (default: {sizes}, or what fits)",
+    )
     add(
         "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
     )
@@ -125,6 +132,7 @@ def _build_parser(device: str) -> FlagParser:
     )
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
     add("--limit", type=int, help="answer the first so many questions of each set")
+    add("--answer_path", type=Path, help="the right answers: the progress line shows the accuracy so far")
     add("--overwrite", action="store_true", help="start anew; the old result is kept until the new one is complete")
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")

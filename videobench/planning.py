@@ -102,7 +102,7 @@ def _paused_collector() -> Iterator[None]:
             gc.enable()
 
 
-def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint") -> None:
+def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
     """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest tells of another QA file."""
     for source in settings.sources:
         _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
@@ -112,7 +112,7 @@ def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint") -> N
         _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
     works = plan.works(list(plan.prompts))
     if works:
-        _print_costs(_count_tokens(works), settings, checkpoint)
+        _print_costs(_count_tokens(works), settings, checkpoint, batch_size)
 
 
 def _print_set(name: str, questions: list[Question], plan: Plan) -> None:
@@ -135,8 +135,8 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
     )
 
 
-def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint") -> None:
-    dtype, batch_size = str(settings.dtype), int(settings.batch_size or 1)
+def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
+    dtype = str(settings.dtype)
     length = tokens.longest_prompt + settings.max_new_tokens
     row = row_bytes(checkpoint, dtype, length, settings.tensor_parallel)
     rate = rate_of(settings.device, dtype)

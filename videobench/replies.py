@@ -1,5 +1,6 @@
 """What is stored with each reply: the row format of journals and result files, described in the README."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +25,10 @@ NONFINITE_MEND = (
 Row = dict[str, Any]
 
 
-def run_identity(settings: RunSettings, checkpoint: "Checkpoint", qa_path: Path) -> Row:
+def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
     """What a reply depends on: a journal goes on under the same of these only. Not the batch size: after running out of
-    memory a run must be able to go on with a smaller one; the rows tell it."""
+    memory a run must be able to go on with a smaller one; the rows tell it. Nor the QA file: each row holds its own
+    question, so that a sample can be enlarged."""
     return {
         "device": settings.device,
         "dtype": settings.dtype,
@@ -34,27 +36,30 @@ def run_identity(settings: RunSettings, checkpoint: "Checkpoint", qa_path: Path)
         "max_new_tokens": settings.max_new_tokens,
         "max_input_length": settings.max_input_length,
         "checkpoint_sha256": checkpoint.sha256,
-        "qa_sha256": sha256_of_file(qa_path),
         "deterministic": settings.deterministic,
     }
 
 
-def run_facts(settings: RunSettings, device: Device, identity: Row, qa_path: Path) -> Row:
-    """The `run` entry of every row: the identity and what else helps to explain a difference between two runs.
+def source_facts(qa_path: Path) -> Row:
+    """Which questions: hashes of the QA file, and of the manifest beside it where the file is a sample's.
 
-    Raises InputError where the QA file is a sample's and not the one of the manifest beside it."""
+    Raises InputError where it is not the file of that manifest."""
+    qa_sha256 = sha256_of_file(qa_path)
+    return {"qa_sha256": qa_sha256, **manifest_facts(qa_path, qa_sha256)}
+
+
+def run_facts(settings: RunSettings, device: Device, known: Row) -> Row:
+    """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
     import torch
     import transformers
 
-    return identity | {
+    return known | {
         **device_facts(device),
-        "batch_size": settings.batch_size,
         "tensor_parallel": settings.tensor_parallel,
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "suite": SUITE_VERSION,
-        **manifest_facts(qa_path, identity["qa_sha256"]),
     }
 
 
@@ -78,9 +83,15 @@ def answered_row(
         "pixels_sha256": prepared.pixels_sha256,
         "frames_decoded": prepared.frames_decoded,
         "frames_stated": prepared.frames_stated,
+        "resolution": prepared.resolution,
         "rank": rank,
         "run": facts,
     }
+
+
+def question_rows(questions: Iterable[Question]) -> dict[str, Row]:
+    """Key -> what a row holds of its question: a reply counts only where all of it is still the same."""
+    return {each.key: _question_fields(each) for each in questions}
 
 
 def _question_fields(question: Question) -> Row:

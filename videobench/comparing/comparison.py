@@ -14,7 +14,7 @@ from videobench.comparing.statistics import (
     holm,
     mcnemar_p,
     number_clusters,
-    paired_interval,
+    paired_intervals,
     sign_flip_p,
 )
 from videobench.dataset import DATASET_NAMES
@@ -34,6 +34,7 @@ class Paired:
     kappa: float | None  # of the letters; None where both always gave one and the same
     difference: float
     ci95: Interval  # clustered by video
+    ci99: Interval
     p_value: float  # exact McNemar
     p_clustered: float  # of the sign test with whole videos as units
 
@@ -102,7 +103,7 @@ def compare_paired(pairs: Sequence[Pair], seed: int) -> Paired:
     gpu = np.array([pair.gpu.outcome == RIGHT for pair in pairs])
     clusters = number_clusters(pair.video for pair in pairs)
     differences = npu.astype(float) - gpu.astype(float)
-    low, high = paired_interval(differences, clusters, seed)
+    ci95, ci99 = ((100 * low, 100 * high) for low, high in paired_intervals(differences, clusters, seed))
     letters = [pair.npu.letter for pair in pairs], [pair.gpu.letter for pair in pairs]
     npu_only, gpu_only = int((npu & ~gpu).sum()), int((gpu & ~npu).sum())
     return Paired(
@@ -115,7 +116,8 @@ def compare_paired(pairs: Sequence[Pair], seed: int) -> Paired:
         same_letter=sum(a == b for a, b in zip(*letters, strict=True)),
         kappa=cohen_kappa(*letters),
         difference=100 * float(differences.mean()),
-        ci95=(100 * low, 100 * high),
+        ci95=ci95,
+        ci99=ci99,
         p_value=mcnemar_p(npu_only, gpu_only),
         p_clustered=sign_flip_p(cluster_sums(differences, clusters)[0]),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from videobench.comparing.pairing import Pair, Pairing
 from videobench.comparing.results import Reply
 
-# What a run stores beside its replies: the order of the table, and what may differ between two devices.
+# What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (
     "device",
     "device_name",
@@ -21,7 +21,8 @@ FIRST_SETTINGS = (
     "batch_size",
     "deterministic",
 )
-DEVICE_SETTINGS = {"device", "device_name", "torch_npu", "cann", "driver", "cuda", "hostname", "platform"}
+# The batch size is no input of the model, and the largest that fits depends on the card: it moves the last bits only.
+MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "driver", "cuda", "hostname", "platform", "batch_size"}
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
@@ -127,7 +128,7 @@ def _setting_row(name: str, npu: list[str], gpu: list[str]) -> InputRow:
     elif sorted(npu) == sorted(gpu):
         state = SAME
     else:
-        state = EXPECTED if name in DEVICE_SETTINGS else DIFFERS
+        state = EXPECTED if name in MAY_DIFFER else DIFFERS
     return InputRow(name, _shown(npu), _shown(gpu), state)
 
 

@@ -11,7 +11,7 @@ Interval = tuple[float, float]
 FloatArray = NDArray[np.float64]
 Clusters = NDArray[np.intp]  # for each value the number of its cluster: its video
 
-Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
+Z95, Z99 = 1.959963984540054, 2.5758293035489004  # two-sided 95 and 99 % points of the normal distribution
 BOOTSTRAP_REPLICATES = 4000
 # With fewer videos that hold a discordant question, the bootstrap alone covers the truth in 92 to 94 % of comparisons
 # instead of 95, and without any its width is zero: benchmarks/verdict_power.py.
@@ -133,8 +133,8 @@ def design_effect(values: FloatArray, sums: FloatArray, sizes: FloatArray) -> fl
     return float(((sums - mean * sizes) ** 2).sum()) * clusters / (clusters - 1) / independent
 
 
-def paired_interval(differences: ArrayLike, clusters: Clusters, seed: int) -> Interval:
-    """95 % interval of the mean of differences of -1, 0 or 1, whose questions share videos.
+def paired_intervals(differences: ArrayLike, clusters: Clusters, seed: int) -> tuple[Interval, Interval]:
+    """95 % and 99 % interval of the mean of differences of -1, 0 or 1, whose questions share videos.
 
     The percentile bootstrap over videos; where fewer than FEW_DISCORDANT_CLUSTERS of them hold a discordant question,
     each end is the outer one of it and of Tango's interval, its counts divided by the clusters' design effect (that of
@@ -142,15 +142,19 @@ def paired_interval(differences: ArrayLike, clusters: Clusters, seed: int) -> In
     values = np.asarray(differences, dtype=float)
     sums, sizes = cluster_sums(values, clusters)
     means = bootstrap_means(sums, sizes, BOOTSTRAP_REPLICATES, np.random.default_rng(seed))
-    low, high = (float(end) for end in np.quantile(means, [0.025, 0.975]))
+    low99, low95, high95, high99 = (float(end) for end in np.quantile(means, [0.005, 0.025, 0.975, 0.995]))
     discordant = int((cluster_sums(values != 0, clusters)[0] > 0).sum())
-    if discordant < FEW_DISCORDANT_CLUSTERS:
-        shared = float((sizes**2).sum() / sizes.sum()) - 1  # other questions on a question's video, on average
-        effect = max(design_effect(values, sums, sizes), 1 + PRIOR_CORRELATION * shared)
-        up, down = (float((values == sign).sum()) / effect for sign in (1, -1))
-        score_low, score_high = tango_interval(up, down, len(values) / effect)
-        low, high = min(low, score_low), max(high, score_high)
-    return low, high
+    if discordant >= FEW_DISCORDANT_CLUSTERS:
+        return (low95, high95), (low99, high99)
+    shared = float((sizes**2).sum() / sizes.sum()) - 1  # other questions on a question's video, on average
+    effect = max(design_effect(values, sums, sizes), 1 + PRIOR_CORRELATION * shared)
+    up, down = (float((values == sign).sum()) / effect for sign in (1, -1))
+    score95, score99 = (tango_interval(up, down, len(values) / effect, z) for z in (Z95, Z99))
+    return _outer((low95, high95), score95), _outer((low99, high99), score99)
+
+
+def _outer(first: Interval, second: Interval) -> Interval:
+    return min(first[0], second[0]), max(first[1], second[1])
 
 
 def rank_sum_z(values: FloatArray, in_group: NDArray[np.bool_], clusters: Clusters) -> float:

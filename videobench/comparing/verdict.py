@@ -7,7 +7,7 @@ from videobench.comparing.comparison import Groups, Paired, compare_paired
 from videobench.comparing.diagnosis import Diagnosis
 from videobench.comparing.inputs import Inputs
 from videobench.comparing.pairing import Pairing
-from videobench.comparing.statistics import Z95
+from videobench.comparing.statistics import Z95, Z99
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 Z80, Z90 = 0.8416, 1.2816  # a decision is "probable" with a chance of 80 %; without a difference two ends can spoil it
@@ -23,9 +23,11 @@ class Verdict:
 
 
 def decide(pairing: Pairing, groups: Groups, inputs: Inputs, diagnosis: Diagnosis, margin: float, seed: int) -> Verdict:
-    """PASS where the whole 95 % interval lies within the margin, FAIL where it lies wholly outside or the divergence
-    says broken, else INCONCLUSIVE.
+    """PASS where the whole 95 % interval lies within the margin, FAIL where the whole 99 % interval lies outside or
+    the divergence says broken, else INCONCLUSIVE.
 
+    99 % for FAIL: it accuses a port, and where many answers flip in a few hundred questions the 95 % interval lies
+    outside the margin in 1 to 1.5 % of comparisons of equals (benchmarks/verdict_power.py); at most 1 % may FAIL.
     No PASS is given where the prompts differ, or where questions that one side lacks, counted as wrong, would undo it.
     """
     paired = groups.overall.paired
@@ -47,8 +49,12 @@ def _by_interval(paired: Paired, margin: float) -> tuple[str, str]:
     told = f"the difference is {paired.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     if -margin < low and high < margin:
         return PASS, f"{told}: all of it within the margin of {margin:g}"
+    low99, high99 = paired.ci99
+    if low99 > margin or high99 < -margin:
+        return FAIL, f"{told}: all of it outside the margin of {margin:g}, and so is the 99 % interval"
     if low > margin or high < -margin:
-        return FAIL, f"{told}: all of it outside the margin of {margin:g}"
+        told99 = f"the 99 % interval, {low99:+.2f} to {high99:+.2f}, reaches across it"
+        return INCONCLUSIVE, f"{told}: all of it outside the margin of {margin:g}, but {told99}"
     return INCONCLUSIVE, f"{told}: it reaches across the margin of {margin:g}"
 
 
@@ -74,7 +80,8 @@ def _questions_needed(paired: Paired, assumed: float, margin: float) -> int | No
     if gap == 0 or not math.isfinite(paired.standard_error):
         return None
     power = Z80 if assumed else Z90
-    return math.ceil(paired.questions * ((Z95 + power) * paired.standard_error / gap) ** 2)
+    confidence = Z99 if abs(assumed) > margin else Z95  # of FAIL, of PASS
+    return math.ceil(paired.questions * ((confidence + power) * paired.standard_error / gap) ** 2)
 
 
 def exit_status(verdict: Verdict) -> int:

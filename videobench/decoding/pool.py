@@ -31,9 +31,12 @@ WORKER_COMMAND = (sys.executable, "-m", "videobench.decoding.worker")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
 END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
 VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see video_files.py
-MAX_AHEAD_BYTES = 128 * 2**20  # 47 videos of 8 frames at 336 x 336
+MAX_AHEAD_BYTES = 256 * 2**20  # 94 videos of 8 frames at 336 x 336
 # What one rank has drawn, no other can take: near the end of a job they would wait for it.
 MAX_AHEAD_PER_WORKER = 3
+
+Limit = Callable[[], int]
+Ahead = deque[Future[PreparedVideo]]
 
 
 class _WorkerLost(Exception):
@@ -126,8 +129,9 @@ class DecodePool:
         worker_command: Sequence[str] = WORKER_COMMAND,
     ):
         self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
-        fitting = max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width)
-        self._max_ahead = max(1, min(fitting, MAX_AHEAD_PER_WORKER * num_workers))
+        self._num_workers = num_workers
+        self._fitting = max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width)
+        self._max_ahead = max(1, min(self._fitting, MAX_AHEAD_PER_WORKER * num_workers))
         self._command = worker_command
         self._workers: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -149,19 +153,32 @@ class DecodePool:
             worker.close()
         self._workers.clear()
 
-    def prepare(self, videos: Iterable[Path], limit: Callable[[], int] | None = None) -> Iterator[PreparedVideo]:
-        """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` ahead."""
+    def look_ahead(self, num_videos: int) -> None:
+        """From now on have so many videos ready while others are in the making, as far as the bytes allow."""
+        wanted = num_videos + self._num_workers
+        self._max_ahead = max(1, min(self._fitting, max(self._max_ahead, wanted)))
+
+    def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
+        """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` are ahead of their
+        use. The first are begun at once."""
         if not self._workers:
-            yield from (prepare_video(video, self._spec, self._num_frames) for video in videos)
-            return
-        ahead: deque[Future[PreparedVideo]] = deque()
+            return (prepare_video(video, self._spec, self._num_frames) for video in videos)
+        source: Iterator[Path] = iter(videos)
+        ahead: Ahead = deque()
+        self._begin(source, ahead, limit)
+        return self._in_order(source, ahead, limit)
+
+    def _begin(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> None:
+        while len(ahead) < min(self._max_ahead, limit() if limit else self._max_ahead):
+            if (video := next(videos, None)) is None:
+                return
+            ahead.append(self._waiters.submit(self._prepare_in_worker, video))
+
+    def _in_order(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> Iterator[PreparedVideo]:
         try:
-            for video in videos:
-                ahead.append(self._waiters.submit(self._prepare_in_worker, video))
-                while len(ahead) >= min(self._max_ahead, limit() if limit else self._max_ahead):
-                    yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
+                self._begin(videos, ahead, limit)
         finally:
             for future in ahead:
                 future.cancel()

@@ -25,11 +25,12 @@ class PreparedVideo:
     pixels_sha256: str  # of those bytes, in C order
     frames_decoded: int  # how many frames the video really has
     frames_stated: int  # how many its container states; 0 where it states none
+    resolution: str  # width and height of the frames as decoded, before any resize: "320x240"
     error: str | None  # the reason, which names the file
 
 
 def failed_video(video: Path, reason: str) -> PreparedVideo:
-    return PreparedVideo(video, None, "", 0, 0, " ".join(reason.split()))
+    return PreparedVideo(video, None, "", 0, 0, "", " ".join(reason.split()))
 
 
 def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:
@@ -42,8 +43,9 @@ def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVide
     except Exception as error:  # unforeseen: the run goes on, and the traceback is kept for whoever mends it
         traceback.print_exc(file=sys.stderr)
         return failed_video(video, f"{video}: {type(error).__name__}: {error}")
+    _, height, width, _ = frames.pixels.shape
     digest = hashlib.sha256(pixels.numpy().data).hexdigest()
-    return PreparedVideo(video, pixels, digest, frames.decoded, frames.stated, None)
+    return PreparedVideo(video, pixels, digest, frames.decoded, frames.stated, f"{width}x{height}", None)
 
 
 def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
@@ -54,6 +56,7 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
         "pixels_sha256": prepared.pixels_sha256,
         "frames_decoded": prepared.frames_decoded,
         "frames_stated": prepared.frames_stated,
+        "resolution": prepared.resolution,
         "error": prepared.error,
     }
     connection.send_bytes(json.dumps(header).encode())

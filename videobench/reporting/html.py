@@ -67,9 +67,9 @@ def _subtitle(comparison: Comparison) -> str:
 
 
 _EXPLANATION = """<div class="panel small soft">
-<p><b>Verdict.</b> PASS: the whole 95 % interval of the difference of accuracies lies within the margin. FAIL: it lies
-wholly outside, or the log-probabilities show that a run is numerically broken. INCONCLUSIVE: neither; more questions
-would tell.</p>
+<p><b>Verdict.</b> PASS: the whole 95 % interval of the difference of accuracies lies within the margin. FAIL: the
+whole 99 % interval lies outside, or the log-probabilities show that a run is numerically broken. INCONCLUSIVE: neither;
+more questions would tell.</p>
 <p><b>Interval.</b> Bootstrap over videos, since questions on one video are not independent; where few videos hold a
 difference, each end is the outer one of it and of Tango's score interval.</p>
 <p><b>Divergence.</b> The log-probability of each option at the first generated position, NPU against GPU. A question's

@@ -98,6 +98,7 @@ def _paired(paired: Paired) -> Json:
         },
         "difference_points": paired.difference,
         "difference_ci95": list(paired.ci95),
+        "difference_ci99": list(paired.ci99),
         "agreement": paired.agreement,
         "kappa": paired.kappa,
         "mcnemar": {"npu_only": paired.npu_only, "gpu_only": paired.gpu_only, "p_value": paired.p_value},

@@ -1,0 +1,61 @@
+"""The original's way to answer, for comparison: each question by itself, each time with the whole video decoded on one
+thread and encoded anew, by one plain `generate`."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlavaNextVideoForConditionalGeneration
+
+from benchmarks.frame_readers import count_frames, decode_everything
+from videobench.dataset import Question
+from videobench.pixels import PixelSpec, normalise, resize_and_crop
+from videobench.prompts import Prompt
+
+ReadPixels = Callable[[Question], torch.Tensor]  # uint8 (num_frames, 3, height, width)
+
+
+@dataclass(frozen=True)
+class PlainAnswer:
+    token_ids: tuple[int, ...]
+    logprobs: torch.Tensor  # float32 (vocabulary,), of the first position
+
+
+def decode_whole(spec: PixelSpec) -> ReadPixels:
+    def read(question: Question) -> torch.Tensor:
+        return resize_and_crop(decode_everything(question.video, count_frames_once(question)), spec)
+
+    counts: dict[object, int] = {}
+
+    def count_frames_once(question: Question) -> int:
+        """Known to the original from the container; counting is not part of what is timed."""
+        if question.video not in counts:
+            counts[question.video] = count_frames(question.video)
+        return counts[question.video]
+
+    return read
+
+
+def answer_plainly(
+    model: LlavaNextVideoForConditionalGeneration,
+    spec: PixelSpec,
+    asked: Sequence[tuple[Question, Prompt]],
+    read: ReadPixels,
+    max_new_tokens: int,
+) -> list[PlainAnswer]:
+    answers = []
+    for question, prompt in asked:
+        ids = torch.tensor([prompt.prefix_ids + prompt.suffix_ids], device=model.device)
+        pixels = read(question)[None].to(model.device)
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values_videos=normalise(pixels, spec, model.dtype),
+            do_sample=False,
+            max_new_tokens=max_new_tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        new = tuple(output.sequences[0, ids.shape[1] :].tolist())
+        answers.append(PlainAnswer(new, output.logits[0][0].float().log_softmax(-1).cpu()))
+    return answers

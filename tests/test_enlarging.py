@@ -1,0 +1,104 @@
+"""A sample that is enlarged after it was answered: only what is new, or reads otherwise, is asked; nothing is mixed."""
+
+import json
+
+import pytest
+
+import extract_dataset
+import run_gpu
+
+SETS = "MSVD,NBA"
+
+
+@pytest.fixture
+def answer(tmp_path, tiny_model_path, capsys):
+    """run_gpu.py on the sample; (result rows, what it said on stderr)."""
+
+    def run(out="out"):
+        flags = ["--model_path", tiny_model_path, "--Eval_QA_root", tmp_path, "--Eval_Video_root", tmp_path, "--device"]
+        flags += ["cpu", "--num_workers", 0, "--chat_conversation_output_folder", tmp_path / out]
+        assert run_gpu.main([str(each) for each in flags]) == 0
+        return json.loads((tmp_path / out / "sampling_data_eval.json").read_text()), capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def draw(tmp_path, qa_root, video_root):
+    """extract_dataset.py: so many questions, with one seed, into the same folders."""
+
+    def sample(nums):
+        flags = ["--Eval_QA_root", qa_root, "--Eval_Video_root", video_root, "--datasets", SETS, "--nums", nums]
+        flags += ["--sampling_output_folder", tmp_path / "Eval_video", "--json_output_path", tmp_path / "Eval_QA"]
+        assert extract_dataset.main([str(each) for each in flags]) == 0
+
+    return sample
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The keys of the replies in the journal, in the order in which they were given."""
+
+    def read():
+        lines = (tmp_path / "out/journal/sampling_data.rank0.jsonl").read_text().splitlines()[1:]
+        return [json.loads(line)["key"] for line in lines]
+
+    return read
+
+
+def without_run(rows):
+    return {key: {name: value for name, value in row.items() if name != "run"} for key, row in rows.items()}
+
+
+def test_only_what_is_new_is_asked(draw, answer, stored):
+    draw(30)
+    small, _ = answer()
+    draw(60)
+    large, said = answer()
+    assert list(large)[:30] == list(small)
+    assert sorted(stored()[:30]) == sorted(small)
+    assert sorted(stored()[30:]) == sorted(set(large) - set(small))
+    assert without_run({key: large[key] for key in small}) == without_run(small)
+    assert len({row["run"]["qa_sha256"] for row in large.values()}) == 1  # all of them answer the larger file's
+    assert small[next(iter(small))]["run"]["qa_sha256"] not in {row["run"]["qa_sha256"] for row in large.values()}
+    assert "have changed" not in said
+    at_once, _ = answer("at once")
+    assert list(at_once) == list(large)
+    assert [row["output_sequence"] for row in at_once.values()] == [row["output_sequence"] for row in large.values()]
+
+
+def test_a_smaller_sample_takes_its_part_of_the_replies(draw, answer, stored):
+    draw(12)
+    large, _ = answer()
+    draw(5)
+    small, _ = answer()
+    assert without_run(small) == without_run(dict(list(large.items())[:5]))
+    assert len(stored()) == 12
+
+
+@pytest.mark.parametrize("field", ["question", "choices", "vid_path"])
+def test_a_question_that_has_changed_is_asked_anew(tmp_path, draw, answer, stored, field):
+    draw(8)
+    before, _ = answer()
+    path = tmp_path / "Eval_QA/sampling_datasets_QA_new.json"
+    (tmp_path / "Eval_QA/sampling_manifest.json").unlink()  # it would tell that the file is another
+    rows = json.loads(path.read_text())
+    changed, other = list(rows)[2], list(rows)[3]
+    rows[changed][field] = {
+        "question": "What else is there?",
+        "choices": rows[changed]["choices"] | {"A": "something else"},
+        "vid_path": rows[other]["vid_path"],
+    }[field]
+    path.write_text(json.dumps(rows))
+    after, said = answer()
+    assert stored()[8:] == [changed]
+    assert f"changed since they were answered: 1, first {changed}; they are asked anew" in said
+    shown = after[changed]["question"] if field == "question" else after[changed][field]
+    assert str(rows[changed][field]) in str(shown)
+    assert after[changed]["prompt_sha256" if field != "vid_path" else "pixels_sha256"] not in str(before[changed])
+    assert without_run({key: row for key, row in after.items() if key != changed}) == without_run(
+        {key: row for key, row in before.items() if key != changed}
+    )
+    again, said = answer()
+    assert again == after
+    assert "changed" not in said
