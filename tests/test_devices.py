@@ -239,9 +239,9 @@ def test_memory_for_the_weights(one_gpu, memory, found):
     one_gpu[:] = memory
     device = Device("cuda", torch.device("cuda", 0), "a card")
     if found is None:
-        check_free_memory(device, 7_060_000_000, "float16")
+        check_free_memory(device, 14_120_000_000, "float16")
         return
     with pytest.raises(InputError) as raised:
-        check_free_memory(device, 7_060_000_000, "float16")
+        check_free_memory(device, 14_120_000_000, "float16")
     assert str(raised.value).startswith("device cuda:0 (a card): ")
     assert found in str(raised.value)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,10 +93,32 @@ def kill_and_go_on(bench, host, argv, size, more_s, expected, batch):
     """The status of the start that was killed at that moment; a second one finishes."""
     child = host.start(argv)
     wait_for_journal(bench, size, more_s)
+    workers = decoding_workers(child)
     os.kill(child, signal.SIGKILL)  # where it has ended by then, the host keeps its number until it is waited for
     status = host.wait()
+    wait_until_gone(workers)
     go_on(bench, host, argv, expected, batch)
     return status
+
+
+def decoding_workers(process):
+    """Those that a run has started, as process ids."""
+    children = [tasks.read_text().split() for tasks in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(child) for own in children for child in own if is_worker(child)]
+
+
+def is_worker(process):
+    try:
+        return b"videobench.decoding.worker" in Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return False
+
+
+def wait_until_gone(workers, within_s=60):
+    ends = time.monotonic() + within_s
+    while any(map(is_worker, workers)):
+        assert time.monotonic() < ends, "a decoding worker outlives its run"
+        time.sleep(0.01)
 
 
 def go_on(bench, host, argv, expected, batch):
@@ -133,6 +156,20 @@ def test_kill_9_at_20_random_moments(bench, host, record_property):
 def test_kill_9_at_100_random_moments(bench, host, record_property):
     statuses = kill_many_times(bench, host, bench.run_flags(), 100, seed=1)
     record_property("gave", f"{statuses.count(-signal.SIGKILL)} killed, all 100 results equal to the undisturbed one")
+
+
+WITH_WORKERS = ("--limit", 12, "--num_workers", 2)
+
+
+def test_kill_9_with_decoding_workers(bench, host, record_property):
+    statuses = kill_many_times(bench, host, bench.run_flags(*WITH_WORKERS), 2, seed=2)
+    record_property("gave", f"{statuses.count(-signal.SIGKILL)} of 2 killed, no worker left, both results equal")
+
+
+@pytest.mark.slow
+def test_kill_9_with_decoding_workers_at_15_random_moments(bench, host, record_property):
+    statuses = kill_many_times(bench, host, bench.run_flags(*WITH_WORKERS), 15, seed=3)
+    record_property("gave", f"{statuses.count(-signal.SIGKILL)} of 15 killed, no worker left, all results equal")
 
 
 def test_killed_again_and_again_until_it_is_done(bench, host, record_property):

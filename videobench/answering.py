@@ -49,12 +49,11 @@ class Answering:
         works = {work.video: work for work in self.plan.works(questions)}
         num_workers = settings.num_workers if ranks.is_leader else 0
         with DecodePool(self.checkpoint.pixel_spec, settings.num_frames, num_workers) as pool:
-            in_order = list(works)
-            share = Share(ranks, [work.num_tokens for work in works.values()])
-            drawn = self._take_undecoded(in_order[number] for number in share.draw())
-            videos = (
-                pool.prepare(drawn, share.most_held) if ranks.is_leader else iter(())
-            )  # decodes while the weights load
+            in_order = list(works.values())
+            share = Share(ranks, [work.num_tokens for work in in_order])
+            drawn = self._take_undecoded(in_order[number].video for number in share.draw())
+            # Decodes while the weights load.
+            videos = pool.prepare(drawn, share.most_held) if ranks.is_leader else iter(())
             engine = self._load_engine()
             if not ranks.is_leader:
                 engine.follow()

@@ -1,6 +1,6 @@
 """Which videos were in hand when a process died: one that kills its process again and again must not stop a job.
 
-Before videos are worked on, their names are forced to the disk, in `<folder>/journal/<data set>.attempts<k>.jsonl` of
+Before videos are worked on, their names are written down, in `<folder>/journal/<data set>.attempts<k>.jsonl` of
 process k. When torchrun has restarted the processes, what a process had in hand at its end is counted as a death of
 those videos. Such a video is worked on alone from then on, so that the next death tells it from those that were in
 hand with it, and is set aside at the third. A process that is asked to end writes that it has nothing in hand, and a
@@ -76,16 +76,16 @@ class Attempts:
         return [*([together] if together else []), *([each] for each in alone)]
 
     def take(self, videos: Iterable[Path]) -> None:
-        """These, and no others, are in hand from now on; the disk has it when this returns."""
+        """These, and no others, are in hand from now on. Written, but not forced to the disk, which the device would
+        wait for: a note must outlive this process, not the machine."""
         assert self._file, "open() comes first"
         if self._is_ending:
             return
         self.in_hand = [str(video) for video in videos]
         self._write({"in_hand": self.in_hand})
-        os.fsync(self._file.fileno())
 
     def drop(self) -> None:
-        """Nothing is in hand. Not forced to the disk: it must outlive this process, not the machine."""
+        """Nothing is in hand."""
         if self._file:
             self._write({"in_hand": []})
 

@@ -111,12 +111,10 @@ class Run:
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
-            begun = self._attempts.begin()
-            # With all of them locked: a refused start moves nothing. Not what this very job has answered.
-            if settings.overwrite and not begun["is_restart"]:
+            if settings.overwrite:  # with all of them locked: a refused start moves nothing
                 for journals in self._journals.values():
                     journals.set_aside()
-            shared = {"left": self._unanswered(), "attempts": begun}
+            shared = {"left": self._unanswered(), "attempts": self._attempts.begin()}
         # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own.
         shared = ranks.share(shared)
         questions = list(plan.prompts)
