@@ -12,10 +12,12 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.simulated_runs import VIDEO_BENCH
+from videobench.batches import make_batches
 from videobench.decoding.pool import MAX_AHEAD_PER_WORKER
 from videobench.devices import DEFAULT_BATCH_SIZES
 from videobench.ranks import Ranks
@@ -103,17 +105,11 @@ def draw(videos: list[int], costs: list[float], slowness: list[float]) -> float:
 
 
 def batches_of(share: Share, videos: list[int]) -> Iterator[list[int]]:
-    """As Run._batches."""
-    batch: list[int] = []
-    questions = 0
-    for number in held(share):
-        questions += videos[number]
-        if batch and (questions > DEFAULT_BATCH_SIZES["npu"] or len(batch) >= share.most_held()):
-            yield batch
-            batch, questions = [], videos[number]
-        batch.append(number)
-    if batch:
-        yield batch
+    """Batches of numbers of videos, made as the suite makes them."""
+    same = SimpleNamespace(prefix_ids=())
+    works = ((SimpleNamespace(questions=range(videos[at]), prompts=[same], at=at), None) for at in held(share))
+    for batch in make_batches(works, DEFAULT_BATCH_SIZES["npu"], share.most_held):
+        yield [work.at for work, _ in batch]
 
 
 def held(share: Share) -> Iterator[int]:

@@ -75,14 +75,14 @@ class Host:
             text=True,
         )
 
-    def start(self, argv, processes, poison=None, more=()):
+    def start(self, argv, processes, poison=None, immune=None, more=()):
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         flags = ["--nproc_per_node", str(processes), "--max_restarts", "3"]
         flags += more or ["--master_port", str(free_port())]
         order = {"torchrun_flags": flags, "argv": argv, "err": f"{folder}/err", "status": f"{folder}/status"}
-        self._process.stdin.write(json.dumps(order | {"poison": poison}) + "\n")
+        self._process.stdin.write(json.dumps(order | {"poison": poison, "immune": immune}) + "\n")
         self._process.stdin.flush()
         return Job(int(self._process.stdout.readline()), folder)
 
@@ -173,6 +173,46 @@ def test_tensor_parallel_answers_as_one_process(bench, host, expected, processes
     assert len(journals(bench)) == processes // cards
     rows = json.loads(bench.result.read_text())
     assert {row["run"]["tensor_parallel"] for row in rows.values()} == {cards}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("member", [0, 1])
+def test_one_of_a_group_dies(bench, host, expected, member):
+    """The other waits for it in a collective, or is told by torchrun's signal."""
+    job = host.start(bench.run_flags("--tensor_parallel", 2), 2)
+    wait_for_replies(bench, 10, job)
+    kill(job.ranks()[member], signal.SIGKILL)
+    assert job.wait() == 0, job.err
+    assert_equal(bench, expected)
+
+
+@pytest.mark.slow
+def test_a_poisonous_video_that_kills_all_but_the_first_of_a_group(bench, host, expected):
+    """The first one, which torchrun ends by a signal, blames nothing: the note of the other one counts."""
+    videos = {key: Path(row["vid_path"]).name for key, row in expected.items()}
+    poison = videos[list(videos)[3]]
+    job = host.start(bench.run_flags("--tensor_parallel", 2), 2, poison=poison, immune=0)
+    assert job.wait() == 1, job.err
+    failed = {key for key, row in json.loads(bench.result.read_text()).items() if "error" in row}
+    assert failed == {key for key, name in videos.items() if name == poison}
+
+
+@pytest.mark.slow
+def test_a_group_whose_other_process_does_not_answer_ends_within_10_seconds(bench, host):
+    """A signal does not bring the first one out of the collective: it ends all the same."""
+    job = host.start(bench.run_flags("--tensor_parallel", 2), 2)
+    wait_for_replies(bench, 10, job)
+    first, second = job.ranks()
+    kill(second, signal.SIGSTOP)
+    time.sleep(0.5)
+    kill(job.process, signal.SIGTERM)
+    until = time.monotonic() + 10
+    while Path(f"/proc/{first}").exists():
+        assert time.monotonic() < until, job.err
+        time.sleep(0.05)
+    kill(second, signal.SIGKILL)
+    job.wait()
+    assert all(path.read_bytes().endswith(b"\n") for path in journals(bench))
 
 
 # --- Processes that die ---

@@ -8,7 +8,7 @@ from videobench.checkpoint import load_checkpoint
 from videobench.errors import InputError
 from videobench.estimate import row_bytes
 from videobench.ranks import Ranks
-from videobench.tensor_parallel import check_tensor_parallel, weights_per_card
+from videobench.tensor_checks import check_tensor_parallel, weights_per_card
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +56,8 @@ def test_weights_that_each_card_holds(checkpoint):
     """The tiny model by hand: four layers of q, k, v, o (128 x 128) and gate, up, down (128 x 256), a head of
     281 x 128; the rest, 3 vision layers among it, is on every card."""
     cut_up = 4 * (4 * 128 * 128 + 3 * 128 * 256) + 281 * 128
-    whole = weights_per_card(checkpoint.weight_files, 1)
-    assert weights_per_card(checkpoint.weight_files, 2) == whole - cut_up // 2
+    whole = weights_per_card(checkpoint.weights, 1)
+    assert weights_per_card(checkpoint.weights, 2) == whole - cut_up // 2
     assert row_bytes(checkpoint, "float32", 100, 2) == row_bytes(checkpoint, "float32", 100) // 2
 
 

@@ -3,7 +3,7 @@
 Each line on stdin is JSON: the arguments of `become_torchrun`. A child of this
 process, which has imported everything and computed nothing, becomes torchrun with these flags, and its ranks, which run
 run_gpu.py, are forks of it; back comes its process id. What they write goes to the file `err`. A rank that takes the
-video `poison` in hand kills itself.
+video `poison` in hand kills itself, but for rank `immune`.
 """
 
 import json
@@ -36,7 +36,9 @@ def main() -> None:
         print(child, flush=True)
 
 
-def become_torchrun(torchrun_flags: list[str], argv: list[str], err: str, poison: str | None, status: str) -> NoReturn:
+def become_torchrun(
+    torchrun_flags: list[str], argv: list[str], err: str, poison: str | None, immune: int | None, status: str
+) -> NoReturn:
     os.setsid()
     for number in (*SIGNALS, signal.SIGCHLD):  # as in a terminal, whatever the tests were started by
         signal.signal(number, signal.SIG_DFL)
@@ -49,7 +51,7 @@ def become_torchrun(torchrun_flags: list[str], argv: list[str], err: str, poison
     config.start_method = "fork"
     ended = 1
     try:
-        elastic_launch(config, be_rank)(argv, poison)
+        elastic_launch(config, be_rank)(argv, poison, immune)
         ended = 0
     except BaseException as error:
         print(f"torchrun: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -57,7 +59,7 @@ def become_torchrun(torchrun_flags: list[str], argv: list[str], err: str, poison
         os._exit(ended)
 
 
-def be_rank(argv: list[str], poison: str | None) -> None:
+def be_rank(argv: list[str], poison: str | None, immune: int | None) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     torch.set_num_threads(1)
@@ -66,7 +68,7 @@ def be_rank(argv: list[str], poison: str | None) -> None:
     def taken(self, videos):
         videos = list(videos)
         take(self, videos)
-        if poison in [video.name for video in videos]:
+        if poison in [video.name for video in videos] and os.environ["RANK"] != str(immune):
             os.kill(os.getpid(), signal.SIGKILL)
 
     attempts.Attempts.take = taken

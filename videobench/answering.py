@@ -19,7 +19,8 @@ from videobench.ranks import Ranks
 from videobench.replies import Row, answered_row, failed_row
 from videobench.row_by_row import PatientEngine
 from videobench.sharing import Share
-from videobench.tensor_parallel import Group, GroupEngine, check_group
+from videobench.tensor_checks import check_group
+from videobench.tensor_parallel import Group, GroupEngine
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint

@@ -8,9 +8,8 @@ those of one plain `generate` per question (tests/test_engine.py).
 
 import copy
 import math
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from videobench.errors import InputError
 from videobench.generation import Reply, copy_rows, generate_replies
 from videobench.pixels import normalise
 from videobench.prompts import Prompt
+from videobench.tensor_parallel import cut_up, own_output
 from videobench.usage import Usage
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def load_engine(
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
     Raises InputError where a weight is not in the files: transformers fills it with random numbers."""
-    with reading_weights(device), group.as_world() if group else nullcontext(), _own_output():
+    with reading_weights(device), group.as_world() if group else nullcontext(), own_output():
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,
             config=copy.deepcopy(checkpoint.config),  # the model changes it
@@ -74,7 +74,7 @@ def load_engine(
             local_files_only=True,
             use_safetensors=True,
             **{_dtype_argument(): getattr(torch, dtype)},
-            **(_cut_up() if group else {"device_map": {"": device.torch_device}}),
+            **(cut_up() if group else {"device_map": {"": device.torch_device}}),
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -83,26 +83,6 @@ def load_engine(
         )
     drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
-
-
-def _cut_up() -> dict[str, Any]:
-    """Over all processes of torch.distributed's world. The argument's name has changed."""
-    try:
-        from transformers.distributed import DistributedConfig
-
-        return {"distributed_config": DistributedConfig(tp_plan="auto")}
-    except (ImportError, TypeError):
-        return {"tp_plan": "auto"}
-
-
-@contextmanager
-def _own_output() -> Iterator[None]:
-    """transformers 4.52 to 5.0 sends what a process of a group prints to nowhere, tracebacks too."""
-    streams = sys.stdout, sys.stderr
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
 
 
 def _dtype_argument() -> str:

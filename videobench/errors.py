@@ -18,6 +18,10 @@ class InputError(Exception):
     """A wrong file, flag or environment: one line that names it, what was found, and the mend. Exit status 2."""
 
 
+class DeviceLost(InputError):
+    """A device that answers nothing any more: a new process may find it well again."""
+
+
 class VideoError(Exception):
     """A fault in one video, named with its file: its questions fail for this reason, the run goes on. Exit status 1."""
 
@@ -60,6 +64,9 @@ def _run(main: Callable[[], int]) -> int:
         status = main()
         print(end="", flush=True)  # here a full disk behind stdout still gets its line
     except InputError as error:
+        if isinstance(error, DeviceLost) and _will_restart():
+            print(f"error: {one_line(str(error))}; torchrun starts all processes again", file=sys.stderr)
+            return 1
         status = 2
         if status_file is None or _write_first(Path(status_file), status):
             print(f"error: {one_line(str(error))}", file=sys.stderr)
@@ -119,6 +126,12 @@ class _LastingStream:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+def _will_restart() -> bool:
+    """Whether torchrun starts this process again when it dies."""
+    count, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
+    return count < most
 
 
 @contextmanager

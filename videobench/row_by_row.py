@@ -5,7 +5,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from videobench.errors import InputError, one_line
+from videobench.errors import DeviceLost, one_line
 from videobench.fitting import FittingEngine
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class PatientEngine:
     def answer(self, videos: Sequence["VideoQuestions"]) -> list[Answers]:
         """As FittingEngine.answer; a text is the reason why that question failed.
 
-        Raises InputError where the device answers nothing any more."""
+        Raises DeviceLost where the device answers nothing any more."""
         try:
             answers: list[Answers] = [list(each) for each in self._engine.answer(videos)]
             self.batch_size = self._engine.batch_size
@@ -56,7 +56,7 @@ class PatientEngine:
     def _count_failure(self, reason: str) -> str:
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
-            raise InputError(
+            raise DeviceLost(
                 f"{self._failures_in_a_row} questions in a row failed, the last with {reason}; check the device and "
                 "start again: what was answered is kept"
             )

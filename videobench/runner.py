@@ -36,7 +36,7 @@ from videobench.replies import (
 )
 from videobench.sharing import costliest_first
 from videobench.stopping import at_stop
-from videobench.tensor_parallel import check_tensor_parallel, weights_per_card
+from videobench.tensor_checks import check_tensor_parallel, weights_per_card
 from videobench.usage import Usage
 
 if TYPE_CHECKING:
