@@ -72,7 +72,7 @@ CLIPS = [
     ),
     ("negative-times", ".nut", "libx264", {"options": FAST, "gop": 12, "pts": list(range(-20, 40))}, False),
     ("edit-list", ".mp4", "libx264", {"options": FAST, "gop": 12, "pts": list(range(-20, 40))}, True),
-    ("edit-list-no-b-frames", ".mov", "mpeg4", {"gop": 8, "pts": list(range(-13, 47))}, False),
+    ("edit-list-no-b-frames", ".mov", "mpeg4", {"gop": 8, "pts": list(range(-13, 47))}, True),
 ]
 
 # Every encoder of the wheel that fits into a file of video: suffix, pixel format. Left out are those of pictures only.

@@ -1,11 +1,14 @@
 """Paths of the small model and data, and scripts called as their users call them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from videobench.dataset import qa_file
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "tests" / "assets"
@@ -42,3 +45,29 @@ def run_command():
         )
 
     return run
+
+
+@pytest.fixture
+def small(tmp_path, qa_root, video_root):
+    """One data set in folders of its own, on a path that is hard on careless code."""
+    folder = tmp_path / "数据 set+@"
+    (folder / "qa/Eval_QA").mkdir(parents=True)
+    shutil.copy(qa_file(qa_root, "MSVD"), folder / "qa/Eval_QA")
+    shutil.copytree(video_root / "Eval_video" / "MSVD", folder / "videos/Eval_video" / "MSVD")
+    return folder
+
+
+@pytest.fixture
+def flags(small, tiny_model_path):
+    return [
+        *(
+            "--model_path",
+            str(tiny_model_path),
+            "--Eval_QA_root",
+            f"{small}/qa",
+            "--Eval_Video_root",
+            f"{small}/videos",
+        ),
+        *("--dataset_name", "MSVD", "--chat_conversation_output_folder", f"{small}/out", "--device", "cpu"),
+        *("--num_workers", "0"),
+    ]

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import sys
-import threading
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ import pytest
 
 from tests.fault_tools import SET, Bench, assert_refused
 from videobench.engine import Engine
-from videobench.files import read_json, write_json
+from videobench.files import write_json
 from videobench.row_by_row import MOST_FAILURES_IN_A_ROW
 from videobench.runner import Run
 
@@ -206,42 +204,6 @@ def test_a_clock_that_goes_back(bench, monkeypatch):
     assert f"answered {len(bench.rows())}, failed 0" in outcome.out
 
 
-@pytest.fixture
-def without_reader():
-    """A stream whose reader has gone, as behind `| head -1`; each line is written at once."""
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    with os.fdopen(write_end, "w", buffering=1) as stream:
-        yield stream
-
-
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_reader_that_leaves_does_not_end_the_run(bench, monkeypatch, without_reader, name):
-    last_video(bench)[0].unlink()
-    monkeypatch.setattr(sys, name, without_reader)
-    assert bench.answer().status == 1
-    assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
-
-
-def test_a_reader_that_leaves_does_not_change_the_verdict(bench, monkeypatch, without_reader):
-    bench.write_replies("npu.json")
-    bench.write_replies("gpu.json")
-    shown = bench.compare("--gate", "--output_json", bench.folder / "shown.json")
-    assert shown.status == 3  # so few questions decide nothing
-    monkeypatch.setattr(sys, "stdout", without_reader)
-    assert bench.compare("--gate", "--output_json", bench.folder / "unread.json").status == 3
-    assert (bench.folder / "unread.json").read_bytes() == (bench.folder / "shown.json").read_bytes()
-
-
-def test_a_full_disk_behind_stdout_is_told(bench, monkeypatch):
-    with open("/dev/full", "w") as full:
-        monkeypatch.setattr(sys, "stdout", full)
-        outcome = bench.answer("--limit", 2)
-    assert outcome.status == 2
-    assert outcome.err.splitlines()[-1].startswith("error: output: cannot be written (No space left on device); ")
-    assert len(json.loads(bench.result.read_bytes())) == 2
-
-
 def test_a_second_run_on_the_folder_is_refused(bench, after_batch):
     second = []
     after_batch(lambda: second.append(bench.answer("--overwrite")))
@@ -266,23 +228,3 @@ def test_a_comparison_while_a_run_writes(bench, after_batch):
     assert seen[-1].status == 0
     report = json.loads((bench.folder / "r.json").read_bytes())
     assert report["npu"]["total"] - report["npu"]["missing"] == 12
-
-
-def test_a_result_is_never_seen_half_written(tmp_path):
-    path, contents = tmp_path / "r.json", [{str(n): text * 50 for n in range(2000)} for text in "ab"]
-    write_json(path, contents[0])
-    done = threading.Event()
-
-    def write():
-        for number in range(60):
-            write_json(path, contents[number % 2])
-        done.set()
-
-    writer = threading.Thread(target=write)
-    writer.start()
-    reads = 0
-    while not done.is_set():
-        assert read_json(path) in contents
-        reads += 1
-    writer.join()
-    assert reads

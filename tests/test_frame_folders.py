@@ -114,7 +114,8 @@ def test_too_many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_broken_header(tmp_path: Path, content: bytes) -> None:
     folder = write_folder(tmp_path / "frames", ["1.png", "2.png"])
     (folder / "2.png").write_bytes(content)
-    assert_refused(folder, r"2\.png: its header cannot be read")
+    # imagesize before 2.0.1 reads on where a PNG's header is cut short: a size that cannot be, refused as well.
+    assert_refused(folder, r"2\.png: (its header cannot be read|frames of \d+ x \d+ are larger than)")
 
 
 def test_image_that_does_not_decode(tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 import json
 import os
 import resource
+import threading
 
 import pytest
 
 from videobench.errors import InputError
+from videobench.files import read_json, write_json
 from videobench.journal import CHANGED, Journals
 
 SETTINGS = {"dtype": "float32", "num_frames": 8}
@@ -167,3 +169,23 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
     journal.append({"3": answered("C")})
     journal.close()
     assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
+
+
+def test_a_result_is_never_seen_half_written(tmp_path):
+    path, contents = tmp_path / "r.json", [{str(n): text * 50 for n in range(2000)} for text in "ab"]
+    write_json(path, contents[0])
+    done = threading.Event()
+
+    def write():
+        for number in range(60):
+            write_json(path, contents[number % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    reads = 0
+    while not done.is_set():
+        assert read_json(path) in contents
+        reads += 1
+    writer.join()
+    assert reads

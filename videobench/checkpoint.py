@@ -103,6 +103,8 @@ def _load_config(path: Path) -> "LlavaNextVideoConfig":
         # transformers 4.45 takes a prompt with fewer video tokens than this for one whose placeholder is not repeated
         # yet, and repeats it: a single frame would go wrong (tests/test_runner.py: 4 frames of the small model).
         config.video_seq_length = 0
+        for part in (config.vision_config, config.text_config):
+            part.to_dict()  # transformers 4.45 lets a number pass for a configuration
         return config
     except Exception as error:  # transformers raises many kinds for a config that it cannot take
         raise InputError(

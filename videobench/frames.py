@@ -1,8 +1,8 @@
 """Video -> uint8 RGB frames: always as many as asked, whatever the file is.
 
 Frame k of a sample is number k * total // num_frames, in presentation order, of the `total` frames that the file really
-has. Rotation that the file asks for is not applied. Only this module and its helpers use av: video_files, timelines and
-what they read packets with, sparse_decoding, frame_folders.
+has. Rotation that the file asks for is not applied. Videos are read with av here and in decoding/ only; the report's
+thumbnails.py writes its pictures with it.
 """
 
 from bisect import bisect_left

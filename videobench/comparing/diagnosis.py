@@ -9,8 +9,8 @@ float16 and float32, 0.5 in bfloat16). A run is called broken where
               times as many or by three times as much as elsewhere, p < 0.001 by rank sums, corrected for all groups;
   letter      one option letter is shifted against the others by a quarter of the limit in the mean, p < 0.001;
   scattered   one question in 200, and three at least, differ by more than ten times the limit.
-The limit is four to five times what was measured between sound runs, of different engine or dtype, so that none of these fires
-on them; benchmarks/verdict_power.py counts how often it does in simulated ones.
+The limit is four to five times what was measured between sound runs, of different engine or dtype, so that none of
+these fires on them; benchmarks/verdict_power.py counts how often it does in simulated ones.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,7 @@ from videobench.decoding.bits import Bits, DamagedError
 START_CODE = b"\0\0\1"
 LAYERS, GROUP, PICTURE = range(0x20, 0x30), 0xB3, 0xB6  # the byte after a start code
 INTRA, BIDIRECTIONAL = 0, 2
+DAY_S = 24 * 3600
 HEADER_BYTES = 64  # more than the fields that are read here take
 
 
@@ -70,7 +71,10 @@ class Mpeg4Order:
             bits = Bits(unit)
             hours, minutes = bits.number(5), bits.number(6)
             bits.marker()
-            self._second = hours * 3600 + minutes * 60 + bits.number(6)
+            second = hours * 3600 + minutes * 60 + bits.number(6)
+            # A time of day: the nearest one to what was before, since a clip may run past midnight. So does one that
+            # an edit list begins before time 0, as FFmpeg writes it.
+            self._second += (second - self._second + DAY_S // 2) % DAY_S - DAY_S // 2
 
     def _place(self, unit: bytes) -> tuple[bool, int]:
         if not self._ticks:
