@@ -45,7 +45,7 @@ from videobench.prompts import Prompt, build_question_text  # noqa: E402
 from videobench.usage import Usage  # noqa: E402
 
 SET = "MSVD"  # any of the 13 names
-CLIP_SECONDS = (10, 20, 30, 40, 50, 60)
+CLIP_SECONDS = (60, 10, 40, 20, 50, 30)  # so that the first two are as long as all in the mean
 NUM_FRAMES = 8
 REPLY_TOKENS = 2
 OPTIONS = {"A": "a red ball", "B": "a blue ball", "C": "a green ball", "D": "a white ball"}
@@ -67,15 +67,16 @@ def main() -> int:
         folder = Path(args.folder or temporary)
         bench = Bench(folder, args.device, args.shape or ("mid" if is_cpu else "7b"), dtype, args.num_workers)
         bench.make_clips(args.clip_size)
-        rate = matrix_rate(args.device, dtype)
         print(f"{bench.device_name}, {os.cpu_count()} cores, shape {bench.shape_name}")
-        print(f"{str(dtype).removeprefix('torch.')}, a large matrix product: {rate / 1e9:,.0f} GFLOP/s\n")
+        print(
+            f"{str(dtype).removeprefix('torch.')}, a large matrix product: {bench.measure_rate() / 1e9:,.0f} GFLOP/s\n"
+        )
         plain_dtypes = [dtype] if is_cpu else [torch.float32, dtype]
         ways = [f"original, {str(each).removeprefix('torch.')}, s" for each in plain_dtypes]
         print("| questions a video | frames |", " | ".join(ways), "| this suite, s | times as fast", end=" ")
         print("| questions/s | share of the floor | waiting for frames | equal answers |")
         print("|---|---|" + "---|" * (len(ways) + 6))
-        equal = [bench.run(case, plain_dtypes, rate, args.repeats, args.plain_questions) for case in cases_of(args)]
+        equal = [bench.run(case, plain_dtypes, args.repeats, args.plain_questions) for case in cases_of(args)]
     return 0 if all(equal) or dtype is not torch.float32 else 1
 
 
@@ -97,7 +98,7 @@ def parse_args() -> argparse.Namespace:
 def cases_of(args: argparse.Namespace) -> Iterator[Case]:
     is_cpu = args.device == "cpu"
     for count in args.questions_per_video or ((3, 1, 29) if is_cpu else (1, 3)):
-        number = max(count, args.num_questions or (24 if is_cpu else 500))
+        number = args.num_questions or max(2 * count, 24 if is_cpu else 500)
         yield Case(count, number)
         if count == 3:
             yield Case(count, number, in_memory=True)
@@ -111,6 +112,7 @@ class Bench:
         self.shape_name, self.shape = shape, SHAPES[shape]
         self.dtype = dtype
         self.num_workers = num_workers
+        self.rate = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = load_checkpoint(write_checkpoint(self.shape, folder / f"checkpoint-{shape}"))
 
@@ -147,9 +149,12 @@ class Bench:
         texts = [build_question_text(each.text, each.options) for each in questions]
         return list(zip(questions, self.checkpoint.prompt_builder(NUM_FRAMES).build(texts), strict=True))
 
-    def run(
-        self, case: Case, plain_dtypes: list[torch.dtype], rate: float, repeats: int, plain_questions: int | None
-    ) -> bool:
+    def measure_rate(self) -> float:
+        """The best so far: another process may have been at work at the time of one measurement."""
+        self.rate = max(self.rate, matrix_rate(self.device, self.dtype))
+        return self.rate
+
+    def run(self, case: Case, plain_dtypes: list[torch.dtype], repeats: int, plain_questions: int | None) -> bool:
         """Prints one row; whether all answers were equal."""
         asked = self.make_questions(case)
         suite_s, plain_s = [], {dtype: [] for dtype in plain_dtypes}
@@ -165,7 +170,7 @@ class Bench:
         num_equal = sum(own == other for own, other in zip(texts, expected, strict=False))
         prefix, suffixes = len(asked[0][1].prefix_ids), [len(prompt.suffix_ids) for _, prompt in asked]
         num_videos = len({question.video for question, _ in asked})
-        floor = floor_operations(self.shape, NUM_FRAMES, num_videos, prefix, suffixes) / rate
+        floor = floor_operations(self.shape, NUM_FRAMES, num_videos, prefix, suffixes) / self.measure_rate()
         cells = [
             str(case.questions_per_video),
             "in memory" if case.in_memory else "decoded",
