@@ -150,8 +150,13 @@ def test_the_plan_of_a_run(tmp_path, tiny_model_path, qa_root, video_root, capsy
     assert saved == (len(questions) - len(videos)) * (before_video + 2 * frame_tokens)
     [line] = [line for line in out.splitlines() if line.startswith("memory")]
     longest = int(line.split("(at most ")[1].split(" + 60")[0])
-    assert f"{(longest + 60) * bytes_per_token / 1e6:.2f} MB for each question" in line
-    assert f"{4 * (longest + 60) * bytes_per_token / 1e6:.2f} MB in all" in line
+    in_text = (computed // len(videos)) * (8 * text["hidden_size"] + 3 * text["intermediate_size"])
+    patches = 2 * ((vision["image_size"] // vision["patch_size"]) ** 2 + 1)
+    in_vision = patches * (8 * vision["hidden_size"] + 2 * vision["intermediate_size"])
+    pixels = 2 * 3 * vision["image_size"] ** 2
+    each = 2 * (longest + 60) * bytes_per_token + 4 * (in_text + in_vision + pixels)
+    assert f"up to {each / 1e6:.2f} MB for each question" in line
+    assert f"{4 * each / 1e6:.2f} MB in all" in line
     assert "on one core, if it does 0.09 TFLOP/s (assumed)" in out
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from videobench.device_memory import memory_bytes
 from videobench.devices import DEFAULT_BATCH_SIZES, Device
-from videobench.estimate import activation_bytes, row_bytes
+from videobench.estimate import question_bytes
 from videobench.options import RunSettings
 from videobench.planning import Plan, VideoWork
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # The rest is for what is counted nowhere: workspaces of matrix libraries, blocks too small to be used again.
 USABLE_SHARE = 0.9
-# Keys and values of a question are there twice at the most: its own, and those of its video, of which they are a copy.
-COPIES = 2
 
 Prepared = tuple[VideoWork, "PreparedVideo"]
 
@@ -34,9 +32,13 @@ def batch_size_for(
     if device.kind == "cpu" or not asked:
         return most
     longest = max(asked, key=len)
-    row = row_bytes(checkpoint, str(settings.dtype), len(longest) + settings.max_new_tokens, settings.tensor_parallel)
-    needed = COPIES * row + activation_bytes(
-        checkpoint, str(settings.dtype), settings.num_frames, len(longest.prefix_ids)
+    needed = question_bytes(
+        checkpoint,
+        str(settings.dtype),
+        settings.num_frames,
+        len(longest.prefix_ids),
+        len(longest) + settings.max_new_tokens,
+        settings.tensor_parallel,
     )
     usable = int(memory_bytes(device)[0] * USABLE_SHARE) - weights_bytes
     return max(1, min(most, usable // needed))

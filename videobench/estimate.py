@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+# Keys and values of a question are there twice at the most: its own, and those of its video, of which they are a copy.
+COPIES = 2
 ANSWER_TOKENS = 2  # of most replies: a letter and the end of the text
 # Floating-point operations a second that one card, or one core of a CPU, is taken to keep up: assumptions, not measured
 # here. A third of the 16-bit peaks in the makers' data sheets (Ascend 910: 256 tera; NVIDIA A100: 312 tera), which is
@@ -36,6 +38,14 @@ def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1)
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     per_token = 2 * text.num_hidden_layers * (text.num_key_value_heads or heads) * width * DTYPE_BYTES[dtype]
     return int(per_token * tokens) // cards
+
+
+def question_bytes(
+    checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int, length: int, cards: int = 1
+) -> int:
+    """What one question of a batch takes at the most, if no other is on its video; `length` with the reply's tokens."""
+    keys_and_values = row_bytes(checkpoint, dtype, length, cards)
+    return COPIES * keys_and_values + activation_bytes(checkpoint, dtype, num_frames, prefix_length)
 
 
 def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from videobench.dataset import Question, load_questions
 from videobench.errors import InputError
-from videobench.estimate import Tokens, device_seconds, in_bytes, in_time, rate_of, row_bytes
+from videobench.estimate import Tokens, device_seconds, in_bytes, in_time, question_bytes, rate_of
 from videobench.files import sha256_of_file
 from videobench.manifest import manifest_facts
 from videobench.options import RunSettings
@@ -138,13 +138,14 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
 def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
     dtype = str(settings.dtype)
     length = tokens.longest_prompt + settings.max_new_tokens
-    row = row_bytes(checkpoint, dtype, length, settings.tensor_parallel)
+    prefix = tokens.prefix // tokens.videos
+    row = question_bytes(checkpoint, dtype, settings.num_frames, prefix, length, settings.tensor_parallel)
     rate = rate_of(settings.device, dtype)
     saved = tokens.prefix_alone - tokens.prefix
     print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")
     print(f"{settings.model_path}: on {settings.device} in {dtype}, {batch_size} questions at once")
     print(
-        f"memory beside the weights: {in_bytes(row)} for each question of a batch "
+        f"memory beside the weights: up to {in_bytes(row)} for each question of a batch "
         f"(at most {tokens.longest_prompt} + {settings.max_new_tokens} tokens), {in_bytes(batch_size * row)} in all"
     )
     print(
