@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from videobench.device_memory import memory_bytes
+from videobench.device_memory import memory_bytes, release_memory
 from videobench.devices import DEFAULT_BATCH_SIZES, Device
 from videobench.estimate import question_bytes
 from videobench.options import RunSettings
@@ -40,6 +40,7 @@ def batch_size_for(
         len(longest) + settings.max_new_tokens,
         settings.tensor_parallel,
     )
+    release_memory(device)  # what reading the weights has left in torch's own store is free, too
     usable = int(memory_bytes(device)[0] * USABLE_SHARE) - weights_bytes
     return max(1, min(most, usable // needed))
 
