@@ -11,6 +11,7 @@ case "${1-}" in
     --oldest) oldest=yes; shift ;;
 esac
 install requirements.txt tests/requirements.txt
+workers=$(nproc)  # before the next variable, which it heeds
 # One thread for each of the processes that run tests: the small model is too small to gain from more.
 export OMP_NUM_THREADS=1
-python -m pytest -n "$(nproc)" --dist loadfile -m "$selection" "$@"
+python -m pytest -n "$workers" --dist loadfile -m "$selection" "$@"

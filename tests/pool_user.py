@@ -2,11 +2,14 @@
 
 It has no `if __name__ == "__main__"`: workers must not import the script that starts them."""
 
+import signal
 import sys
 from pathlib import Path
 
 from tests.test_decode_pool import SPEC, STUBBORN
 from videobench.decoding.pool import DecodePool
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background with it ignored
 
 with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
     for number, prepared in enumerate(pool.prepare([Path(sys.argv[1]) / f"{name}.avi" for name in sys.argv[2:]])):

@@ -29,7 +29,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def at_stop(callback: Callable[[], object]) -> None:
-    """Call it when a signal comes, from another thread."""
+    """Call it when a signal comes, from the main thread, from another one, or from both."""
     _callbacks.append(callback)
 
 
@@ -62,6 +62,8 @@ def _raise_once(number: int, _: Any) -> None:
     the way out."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
+    for callback in _callbacks:  # here, too: on the way out, what they write to may be closed before _watch gets there
+        callback()
     raise Stopped(number)
 
 
