@@ -138,8 +138,12 @@ def test_table_of_inputs(tmp_path, compare_files):
     def run(**settings):
         return {"pixels_sha256": "p", "run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}
 
-    npu = write_run(tmp_path / "npu", {"1": "A"}, **run(device="npu", dtype="float16", batch_size=16))
-    gpu = write_run(tmp_path / "gpu", {"1": "A"}, **run(device="cuda", dtype="float32", batch_size=8, cuda="13"))
+    npu = write_run(
+        tmp_path / "npu", {"1": "A"}, **run(device="npu", dtype="float16", batch_size=16, tensor_parallel=2)
+    )
+    gpu = write_run(
+        tmp_path / "gpu", {"1": "A"}, **run(device="cuda", dtype="float32", batch_size=8, cuda="13", tensor_parallel=1)
+    )
     _, lines, report = compare_files(npu, gpu, {"1": "A"})
     states = {row["name"]: (row["npu"], row["gpu"], row["state"]) for row in report["inputs"]["table"]}
     assert states["questions"] == ("1 (1 in both)", "1 (1 in both)", "same")
@@ -147,6 +151,7 @@ def test_table_of_inputs(tmp_path, compare_files):
     assert states["pixels"][2] == "same"
     assert states["device"] == ("npu", "cuda", "differs, as it may")
     assert states["batch_size"] == ("16", "8", "differs, as it may")
+    assert states["tensor_parallel"] == ("2", "1", "differs, as it may")
     assert states["checkpoint_sha256"] == ("c" * 12, "c" * 12, "same")
     assert states["dtype"] == ("float16", "float32", "DIFFERS")
     assert states["cuda"] == ("not stored", "13", "not stored")

@@ -19,10 +19,14 @@ FIRST_SETTINGS = (
     "max_new_tokens",
     "max_input_length",
     "batch_size",
+    "tensor_parallel",
     "deterministic",
 )
-# The batch size is no input of the model, and the largest that fits depends on the card: it moves the last bits only.
-MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "driver", "cuda", "hostname", "platform", "batch_size"}
+# Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
+MAY_DIFFER = {
+    *("device", "device_name", "torch_npu", "cann", "driver", "cuda", "hostname", "platform"),
+    *("batch_size", "tensor_parallel"),
+}
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
