@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import statsmodels.stats.contingency_tables as tables
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 from statsmodels.stats.inter_rater import cohens_kappa
@@ -142,6 +142,7 @@ def test_interval_widens_where_videos_flip_as_a_whole():
     assert together[1] - together[0] > 1.8 * (alone[1] - alone[0])
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([-1, 0, 0, 0, 1]), min_size=2, max_size=200), st.integers(1, 5))
 def test_the_99_percent_interval_holds_the_95_percent_one(values, per_video):
     clusters = np.arange(len(values)) // per_video

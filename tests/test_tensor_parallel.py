@@ -16,12 +16,19 @@ def checkpoint(tiny_model_path):
     return load_checkpoint(tiny_model_path)
 
 
+@pytest.fixture
+def new_transformers(monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.0.0")
+
+
+@pytest.mark.usefixtures("new_transformers")
 def test_numbers_that_do_not_divide_the_heads_are_refused_with_those_that_do(checkpoint):
     check_tensor_parallel(checkpoint, 4)
     with pytest.raises(InputError, match=r"has 4 attention heads, which 3 cards cannot share; use one of 1, 2, 4$"):
         check_tensor_parallel(checkpoint, 3)
 
 
+@pytest.mark.usefixtures("new_transformers")
 @pytest.mark.parametrize(
     ("heads", "key_value_heads", "intermediate", "cards", "found"),
     [

@@ -92,7 +92,7 @@ class Attempts:
     def end(self) -> None:
         """The process was asked to end: what it has in hand is not to blame. From any thread."""
         self._is_ending = True
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # the second where the file has been closed meanwhile
             self.drop()
 
     def close(self) -> None:
