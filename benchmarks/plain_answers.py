@@ -3,6 +3,7 @@ thread and encoded anew, by one plain `generate`."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import LlavaNextVideoForConditionalGeneration
@@ -12,7 +13,7 @@ from videobench.dataset import Question
 from videobench.pixels import PixelSpec, normalise, resize_and_crop
 from videobench.prompts import Prompt
 
-ReadPixels = Callable[[Question], torch.Tensor]  # uint8 (num_frames, 3, height, width)
+ReadPixels = Callable[[Path], torch.Tensor]  # uint8 (num_frames, 3, height, width)
 
 
 @dataclass(frozen=True)
@@ -21,19 +22,23 @@ class PlainAnswer:
     logprobs: torch.Tensor  # float32 (vocabulary,), of the first position
 
 
-def decode_whole(spec: PixelSpec) -> ReadPixels:
-    def read(question: Question) -> torch.Tensor:
-        return resize_and_crop(decode_everything(question.video, count_frames_once(question)), spec)
+def decode_whole(spec: PixelSpec, clips: Sequence[Path]) -> ReadPixels:
+    """Of videos that are links to `clips`, whose frames are counted here: the original knows their number before."""
+    counts = {path.stat().st_ino: count_frames(path) for path in clips}
+    return lambda video: resize_and_crop(decode_everything(video, counts[video.stat().st_ino]), spec)
 
-    counts: dict[object, int] = {}
 
-    def count_frames_once(question: Question) -> int:
-        """Known to the original from the container; counting is not part of what is timed."""
-        if question.video not in counts:
-            counts[question.video] = count_frames(question.video)
-        return counts[question.video]
+def keep_decoded(read: ReadPixels) -> ReadPixels:
+    """Each clip decoded once, whatever the number of links to it."""
+    decoded: dict[int, torch.Tensor] = {}
 
-    return read
+    def known(video: Path) -> torch.Tensor:
+        inode = video.stat().st_ino
+        if inode not in decoded:
+            decoded[inode] = read(video)
+        return decoded[inode]
+
+    return known
 
 
 def answer_plainly(
@@ -46,7 +51,7 @@ def answer_plainly(
     answers = []
     for question, prompt in asked:
         ids = torch.tensor([prompt.prefix_ids + prompt.suffix_ids], device=model.device)
-        pixels = read(question)[None].to(model.device)
+        pixels = read(question.video)[None].to(model.device)
         output = model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 import struct
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
 SMALL_MODEL = Path(__file__).resolve().parents[1] / "tests" / "assets" / "tiny-llava-next-video"
@@ -87,6 +89,19 @@ def make_model(folder: Path, device: str, dtype: torch.dtype) -> LlavaNextVideoF
     finally:
         torch.set_default_dtype(before)
     return model.eval()
+
+
+def save_checkpoint(folder: Path, to: Path, model: LlavaNextVideoForConditionalGeneration) -> None:
+    """With its weights, for a program that makes none. Those of the vision tower are named as in the five checkpoints;
+    transformers 5 leaves out `vision_model`, and vLLM does not know them so."""
+    to.mkdir(exist_ok=True)
+    named = {
+        re.sub(r"vision_tower\.(?!vision_model)", "vision_tower.vision_model.", name): weight
+        for name, weight in model.state_dict().items()
+    }
+    save_file(named, to / "model.safetensors", metadata={"format": "pt"})
+    for path in folder.glob("*.json"):
+        shutil.copy(path, to)
 
 
 def floor_operations(shape: Shape, num_frames: int, num_videos: int, prefix: int, suffixes: Sequence[int]) -> float:

@@ -56,8 +56,11 @@ def test_as_many_as_the_memory_takes(choose, free_gb, expected):
     assert choose(int(free_gb * GB), plan_of(40, 123)) == expected
 
 
-def test_weights_that_are_still_to_be_loaded_count(choose):
-    assert choose(50 * GB, plan_of(123), weights_bytes=14 * GB) == 18
+@pytest.mark.parametrize(("free_gb", "expected"), [(50, 18), (65, 26), (14, 1), (10, 1)])
+def test_weights_that_are_still_to_be_loaded_count(choose, free_gb, expected):
+    """As many questions as when 14 GB of weights have been loaded: --dry_run tells the size that the run takes."""
+    assert choose(free_gb * GB, plan_of(123), weights_bytes=14 * GB) == expected
+    assert choose(max(0, free_gb - 14) * GB, plan_of(123)) == expected
 
 
 def test_grouped_heads_take_less(choose):

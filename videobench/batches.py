@@ -11,7 +11,7 @@ from videobench.planning import Plan, VideoWork
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
-    from videobench.decoding.pool import PreparedVideo
+    from videobench.decoding.prepared_video import PreparedVideo
 
 # The rest is for what is counted nowhere: workspaces of matrix libraries, blocks too small to be used again.
 USABLE_SHARE = 0.9
@@ -34,14 +34,14 @@ def batch_size_for(
     longest = max(asked, key=len)
     needed = question_bytes(
         checkpoint,
-        str(settings.dtype),
+        settings.dtype,
         settings.num_frames,
         len(longest.prefix_ids),
         len(longest) + settings.max_new_tokens,
         settings.tensor_parallel,
     )
     release_memory(device)  # what reading the weights has left in torch's own store is free, too
-    usable = int(memory_bytes(device)[0] * USABLE_SHARE) - weights_bytes
+    usable = int((memory_bytes(device)[0] - weights_bytes) * USABLE_SHARE)
     return max(1, min(most, usable // needed))
 
 

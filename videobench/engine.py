@@ -18,12 +18,13 @@ import torch
 import transformers
 from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForConditionalGeneration
 
+from videobench.cache import copy_cache, select_rows
 from videobench.checkpoint import Checkpoint
 from videobench.dataset import LETTERS
 from videobench.device_memory import reading_weights
 from videobench.devices import Device
 from videobench.errors import InputError
-from videobench.generation import Reply, copy_rows, generate_replies
+from videobench.generation import Reply, generate_replies
 from videobench.pixels import normalise
 from videobench.prompts import Prompt
 from videobench.tensor_parallel import cut_up, own_output
@@ -65,7 +66,8 @@ def load_engine(
 ) -> "Engine":
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
-    Raises InputError where a weight is not in the files: transformers fills it with random numbers."""
+    Raises InputError where the device has not the memory, and where a weight is not in the files: transformers fills it
+    with random numbers."""
     with reading_weights(device), group.as_world() if group else nullcontext(), own_output():
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,
@@ -121,7 +123,8 @@ class Engine:
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
         """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
 
-        The prefixes of all `videos` have the same length, as those of one template and number of frames do."""
+        The prefixes of all `videos` have the same length, as those of one template and number of frames do. Raises
+        RuntimeError with whatever the device says, also where it is out of memory (devices.is_out_of_memory)."""
         cache = self._read_prefixes(videos)
         rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
         # Questions of about one length go together, so that little is padded.
@@ -129,12 +132,8 @@ class Engine:
         answers: dict[tuple[int, int], Answer] = {}
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
-            of_rows = self._tensor([index for index, _ in chunk])
-            if start + batch_size >= len(rows):
-                cache.batch_select_indices(of_rows)
-                own = cache
-            else:
-                own = copy_rows(cache, of_rows)
+            is_last = start + batch_size >= len(rows)
+            own = cache if is_last else copy_cache(cache)
             answers |= zip(chunk, self._answer_rows(videos, chunk, own), strict=True)
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
 
@@ -181,8 +180,12 @@ class Engine:
     def _answer_rows(
         self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], cache: DynamicCache
     ) -> list[Answer]:
-        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch."""
+        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch.
+
+        `cache` holds the videos' prefixes, and is used up."""
         ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
+        room = ids.shape[1] - cache.get_seq_length() + self._max_new_tokens
+        select_rows(cache, [index for index, _ in rows], room)
         replies, logits = generate_replies(
             self._model, ids, mask, cache, self._max_new_tokens, self._eos_ids, self.usage
         )

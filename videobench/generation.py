@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from videobench.cache import select_rows
 from videobench.usage import Usage
 
 
@@ -44,7 +45,9 @@ def generate_replies(
     replies = [Reply() for _ in ids]
     going = list(replies)
     first: torch.Tensor | None = None
+    room = max_new_tokens
     for num_tokens in _stages(max_new_tokens):
+        room -= num_tokens
         with usage.measure("suffix" if first is None else "decode"):
             output = model.generate(
                 input_ids=ids,
@@ -63,21 +66,11 @@ def generate_replies(
         if not left:
             break
         if len(left) < len(going):
-            cache.batch_select_indices(torch.tensor(left, device=ids.device))
+            select_rows(cache, left, room)
         going = [going[number] for number in left]
         ids, mask = output.sequences[left], _lengthen(mask[left], output.sequences.shape[1])
     assert first is not None
     return replies, first
-
-
-def copy_rows(cache: DynamicCache, rows: torch.Tensor) -> DynamicCache:
-    """A new cache of some rows, which may stand in `rows` more than once; the given one stays whole."""
-    has_layers = hasattr(cache, "layers")  # from transformers 4.54 on
-    layers = [(layer.keys, layer.values) for layer in cache.layers] if has_layers else list(cache)
-    copied = DynamicCache()
-    for number, (keys, values) in enumerate(layers):
-        copied.update(keys.index_select(0, rows), values.index_select(0, rows), number)
-    return copied
 
 
 def _stages(max_new_tokens: int) -> Iterator[int]:
