@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from videobench.comparing.scoring import SCORINGS
 from videobench.errors import FlagParser, run_script
 
 
@@ -88,6 +89,11 @@ def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
             "--eval_npu_path, --eval_gpu_path and --sampling_answer_path are needed; "
             "--export_leaderboard alone needs one run"
         )
+    if not all(paths) and (args.gate or args.output_json or args.report_html or args.repeat_path):
+        parser.error(
+            "--gate, --output_json, --report_html and --repeat_path are of a comparison, which needs --eval_npu_path, "
+            "--eval_gpu_path and --sampling_answer_path"
+        )
     return ComparisonSettings(
         npu_path=args.eval_npu_path,
         gpu_path=args.eval_gpu_path,
@@ -114,8 +120,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_path("--repeat_path", "a second run of either device: gives the noise floor")
     parser.add_argument(
         "--scoring",
-        choices=("strict", "logprob", "mindie"),
-        default="strict",
+        choices=SCORINGS,
+        default=SCORINGS[0],
         help="how a reply becomes a letter: by strict reading (default), the most probable option letter without any "
         "reading, or the original's rule",
     )

@@ -10,6 +10,7 @@ from videobench.comparing.comparison import compare_groups, compare_paired
 from videobench.comparing.pairing import Pair, Side
 from videobench.comparing.results import build_reply
 from videobench.dataset import DATASET_NAMES
+from videobench.errors import InputError
 
 
 def write_run(folder, replies, **more):
@@ -29,9 +30,9 @@ def write_run(folder, replies, **more):
 
 @pytest.fixture
 def compare_files(tmp_path, capsys):
-    def run(npu, gpu, answers, *flags):
+    def run(npu, gpu, answers, *flags, **other_sets):
         """Exit status, printed lines and JSON of a comparison."""
-        (tmp_path / "ANSWER.json").write_text(json.dumps({"MSVD": answers}), encoding="utf-8")
+        (tmp_path / "ANSWER.json").write_text(json.dumps({"MSVD": answers, **other_sets}), encoding="utf-8")
         report = tmp_path / "report.json"
         paths = [
             f"--eval_npu_path={npu}",
@@ -125,6 +126,28 @@ def test_missing_answers_cannot_hide_behind_a_pass(tmp_path, compare_files):
     assert len(report["inputs"]["only_gpu"]) == 50
 
 
+def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A")) for side in ("npu", "gpu"))
+    (gpu / "MOT_eval.json").write_text(json.dumps({"1": {"output_sequence": ["F"]}}))
+    answers = dict.fromkeys(keys, "A")
+    status, lines, report = compare_files(npu, gpu, answers, "--gate", MOT={"1": "F"})
+    assert (status, report["verdict"], report["inputs"]["datasets_only_gpu"]) == (3, "INCONCLUSIVE", {"MOT": 1})
+    assert report["reasons"][0].startswith(
+        "1 questions are left out, of sets that only one file has (MOT): answer them"
+    )
+    assert set(report["questions_needed"].values()) == {None}  # more questions would not decide it
+    assert not any("would probably decide it" in line for line in lines)
+    assert compare_files(npu, gpu, answers, "--gate")[0] == 0  # of a set that the answers do not ask for
+
+
+def test_answers_that_neither_side_replied_to_are_told(tmp_path, compare_files):
+    npu, gpu = (write_run(tmp_path / side, {"1": "A"}) for side in ("npu", "gpu"))
+    _, lines, report = compare_files(npu, gpu, {"1": "A", "2": "B"}, MOT={"1": "F"})
+    assert "  right answers of questions that neither side has: 2" in lines
+    assert report["inputs"]["answers_without_reply"] == 2
+
+
 def test_other_prompts_allow_no_pass(tmp_path, compare_files):
     keys = [str(each) for each in range(1000)]
     gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
@@ -134,15 +157,27 @@ def test_other_prompts_allow_no_pass(tmp_path, compare_files):
     assert (report["inputs"]["differing_prompts"], report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
 
 
+def test_another_release_of_torch_is_another_input(tmp_path, compare_files):
+    npu, gpu = (
+        write_run(tmp_path / side, {"1": "A"}, run={"torch": version})
+        for side, version in (("npu", "2.13.0+cpu"), ("gpu", "2.12.0+cpu"))
+    )
+    assert compare_files(npu, gpu, {"1": "A"})[2]["inputs"]["differing"] == ["torch"]
+
+
 def test_table_of_inputs(tmp_path, compare_files):
     def run(**settings):
         return {"pixels_sha256": "p", "run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}
 
     npu = write_run(
-        tmp_path / "npu", {"1": "A"}, **run(device="npu", dtype="float16", batch_size=16, tensor_parallel=2)
+        tmp_path / "npu",
+        {"1": "A"},
+        **run(device="npu", dtype="float16", batch_size=16, tensor_parallel=2, torch="2.13.0+cpu"),
     )
     gpu = write_run(
-        tmp_path / "gpu", {"1": "A"}, **run(device="cuda", dtype="float32", batch_size=8, cuda="13", tensor_parallel=1)
+        tmp_path / "gpu",
+        {"1": "A"},
+        **run(device="cuda", dtype="float32", batch_size=8, cuda="13", tensor_parallel=1, torch="2.13.0+cu130"),
     )
     _, lines, report = compare_files(npu, gpu, {"1": "A"})
     states = {row["name"]: (row["npu"], row["gpu"], row["state"]) for row in report["inputs"]["table"]}
@@ -152,6 +187,7 @@ def test_table_of_inputs(tmp_path, compare_files):
     assert states["device"] == ("npu", "cuda", "differs, as it may")
     assert states["batch_size"] == ("16", "8", "differs, as it may")
     assert states["tensor_parallel"] == ("2", "1", "differs, as it may")
+    assert states["torch"] == ("2.13.0+cpu", "2.13.0+cu130", "differs, as it may")
     assert states["checkpoint_sha256"] == ("c" * 12, "c" * 12, "same")
     assert states["dtype"] == ("float16", "float32", "DIFFERS")
     assert states["cuda"] == ("not stored", "13", "not stored")
@@ -183,6 +219,16 @@ def test_logprob_scoring_reads_no_text(tmp_path, compare_files):
     npu, gpu = (write_run(tmp_path / side, replies, letter_logprobs={"A": -3.0, "B": -0.1}) for side in ("npu", "gpu"))
     _, lines, _ = compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
     assert "npu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines
+
+
+def test_logprob_scoring_of_a_run_without_log_probabilities_is_refused(tmp_path, compare_files):
+    npu = write_run(tmp_path / "npu", {"1": "A", "2": "B"})
+    gpu = write_run(tmp_path / "gpu", {"1": "A", "2": "B"}, letter_logprobs={"A": -3.0, "B": -0.1})
+    with pytest.raises(InputError, match=f"{npu}: no reply has log-probabilities.*; use --scoring strict"):
+        compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
+    npu = write_run(tmp_path / "npu", {"1": RuntimeError("NaN"), "2": RuntimeError("NaN")})  # a fault, to be judged
+    _, lines, _ = compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
+    assert "npu 0.0000 (0/2), 0 unreadable, 2 failed, 0 missing" in lines
 
 
 def test_repeated_run_gives_the_noise_floor(tmp_path, compare_files):

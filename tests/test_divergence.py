@@ -13,6 +13,7 @@ from videobench.comparing.divergence import coarser_dtype, find_noise_floor, mea
 from videobench.comparing.flips import find_flips
 from videobench.comparing.pairing import Pair, Side
 from videobench.comparing.results import build_reply
+from videobench.reporting.text import tell_association
 
 HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")
 
@@ -38,6 +39,7 @@ def test_measures_by_hand():
     assert measured.largest == pytest.approx([1.0])  # C
     assert measured.shift == pytest.approx([0.5])  # A over B: 0.25 becomes 0.75
     assert measured.right_margins == pytest.approx(np.array([[-0.75, -0.25]]))
+    assert np.isnan(measure([pair(reply(npu), reply(gpu), right="")]).right_margins).all()  # as MindIE's rule has F
     # differences 0.25, -0.25, -1, each less the mean of the two others
     assert measured.by_letter[0, :3] == pytest.approx([0.875, 0.125, -1.0])
     assert np.isnan(measured.by_letter[0, 3:]).all()
@@ -221,3 +223,4 @@ def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
     assert diagnosis.findings == []
     assert diagnosis.associations[0].label == "NPU card 2"
     assert math.isclose(diagnosis.associations[0].inside, 1.0)
+    assert tell_association(diagnosis.associations[0]).startswith("NPU card 2, flips in 100 % against 0 % elsewhere")

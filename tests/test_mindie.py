@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import precision_test
 from videobench.comparing import mindie
 from videobench.comparing.pairing import pair_runs
 from videobench.comparing.scoring import score
@@ -114,3 +115,20 @@ def test_mindie_scoring_drops_what_one_side_left_unanswered(tmp_path):
         ("MOT/3", "wrong", "wrong"),
     ]
     assert pairing.dropped == 1
+
+
+@pytest.mark.parametrize(("lacking", "status"), [(1, 0), (40, 3)])
+def test_no_pass_where_what_the_original_drops_could_undo_it(tmp_path, capsys, lacking, status):
+    rows = {str(number): {"output_sequence": ["A"]} for number in range(140)}
+    files = {
+        "npu": dict(list(rows.items())[lacking:]),
+        "gpu": rows,
+        "answers": {"MSVD": {key: {"answer": "A"} for key in rows}},
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    flags = ["--eval_npu_path", f"{tmp_path}/npu.json", "--eval_gpu_path", f"{tmp_path}/gpu.json"]
+    flags += ["--sampling_answer_path", f"{tmp_path}/answers.json", "--scoring", "mindie", "--margin", "10", "--gate"]
+    assert precision_test.main(flags) == status
+    told = f"{lacking} questions are left out, a side gave no letter; all of them wrong" in capsys.readouterr().out
+    assert told == (status == 3)

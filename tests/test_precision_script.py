@@ -13,6 +13,9 @@ from videobench.errors import InputError, run_script
 ROOT = Path(__file__).parents[1]
 
 
+EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--export_leaderboard", "form.json"]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -20,6 +23,22 @@ ROOT = Path(__file__).parents[1]
         pytest.param(["--export_leaderboard", "form.json"], "needs one run", id="nothing-to-export"),
         pytest.param(["--margin", "0"], "--margin is above 0", id="no-margin"),
         pytest.param(["--margin", "nan"], "--margin is above 0", id="margin-no-number"),
+        *(
+            pytest.param(
+                [
+                    "--eval_npu_path",
+                    "x.json",
+                    "--sampling_answer_path",
+                    "a.json",
+                    "--export_leaderboard",
+                    "f.json",
+                    *more,
+                ],
+                "are of a comparison, which needs --eval_npu_path",
+                id=f"no-comparison-{more[0]}",
+            )
+            for more in (["--gate"], ["--output_json", "r"], ["--report_html", "r"], ["--repeat_path", "r"])
+        ),
     ],
 )
 def test_wrong_flags(flags, message):

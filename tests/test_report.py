@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -88,6 +89,35 @@ def test_every_text_from_data_is_escaped(tmp_path, rows):
     assert page.tags.count("img") == 0
 
 
+def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
+    evil = "\x1b[2J\x9b\u202eA\nPASS"
+    row = {"output_sequence": ["A"], "vid_path": evil, "run": {evil: evil, "device_name": evil, "dtype": evil}}
+    other = row | {"output_sequence": ["B"], "run": {"device_name": "x"}}
+    npu, gpu, answers = write_runs(
+        tmp_path, {("MSVD", evil): (row, other, "A"), ("MSVD", f"2{evil}"): (row | {"error": evil}, other, "B")}
+    )
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
+    precision_test.main([*flags, f"--report_html={tmp_path / 'r.html'}", f"--Eval_Video_root={tmp_path}"])
+    told = capsys.readouterr()
+    assert r"\x1b[2J\x9b\u202eA\nPASS" in told.out
+    assert "no frames in the report for" in told.err
+    assert all(each.isprintable() for text in (told.out, told.err) for each in text.replace("\n", ""))
+    assert "PASS" not in {line[:4] for line in told.out.splitlines()}
+
+
+def test_flips_that_go_with_a_card_are_told_as_shares(tmp_path):
+    def row(letter, rank):
+        return {"output_sequence": [letter], "rank": rank}
+
+    rows = {("MSVD", str(id)): (row("B" if id % 4 == 2 else "A", id % 4), row("A", 0), "A") for id in range(300)}
+    comparison = compare_runs(*write_runs(tmp_path, rows), None, "strict", 1.0, 0)
+    lines = build_text(comparison).splitlines()
+    told = "  strongest association: NPU card 2, flips in 100 % against 0 % elsewhere"
+    assert any(line.startswith(told) for line in lines)
+    strongest = build_report(comparison)["divergence"]["strongest_association"]
+    assert (strongest["inside"], strongest["elsewhere"], strongest["unit"]) == (1.0, 0.0, "share")
+
+
 def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root):
     video = sorted(video_root.glob("Eval_video/*/*.mp4"))[0].relative_to(video_root)
     shown = {name: (npu | {"vid_path": str(video)}, gpu, right) for name, (npu, gpu, right) in rows.items()}
@@ -108,6 +138,15 @@ def test_frames_stop_at_the_budget_and_say_why_they_lack(video_root):
     assert strips.data_uri("Eval_video/MSVD/none.mp4", 8) is None
     assert strips.data_uri("../secret.mp4", 8) is None
     assert sorted(strips.failures) == ["../secret.mp4", "Eval_video/MSVD/none.mp4"]
+
+
+def test_frames_too_high_for_a_picture_are_left_out(video_root, monkeypatch):
+    narrow = SimpleNamespace(pixels=np.zeros((36, 512, 8, 3), np.uint8))  # 9 rows of 8192 pixels, a JPEG has 65535
+    monkeypatch.setattr("videobench.frames.sample_frames", lambda video, num_frames: narrow)
+    name = str(next(video_root.glob("Eval_video/*/*.mp4")).relative_to(video_root))
+    strips = FrameStrips(video_root, 10**6)
+    assert strips.data_uri(name, 36) is None
+    assert strips.failures[name].endswith("its 36 frames make no picture")
 
 
 def test_strip_holds_the_frames_in_order(tmp_path):

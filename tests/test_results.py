@@ -103,6 +103,15 @@ def test_every_field_is_read(tmp_path):
         pytest.param({"1": row(choices=["cat"])}, "choices is", id="choices-no-letters"),
         pytest.param({"1": row(rank="first")}, "rank is 'first'", id="rank-no-number"),
         pytest.param({"1": row(run="fast")}, "run is 'fast'", id="run-no-object"),
+        pytest.param({"1": row(nonfinite="false")}, "nonfinite is 'false', not true", id="flag-is-a-text"),
+        pytest.param({"1": row(error=7)}, "error is 7, not a text", id="error-is-a-number"),
+        pytest.param({"1": row(vid_path=["a"])}, "vid_path is ['a'], not a text", id="path-is-a-list"),
+        pytest.param({"1": row(question={"en": "?"})}, "question is {'en': '?'}, not a text", id="question-no-text"),
+        pytest.param({"1": row(prompt_sha256=5)}, "prompt_sha256 is 5, not a text", id="hash-is-a-number"),
+        pytest.param({"1": row(pixels_sha256=True)}, "pixels_sha256 is True, not a text", id="hash-is-true"),
+        pytest.param({"1": row(resolution=[[1], "x"])}, "resolution is [[1], 'x'], not a text", id="sides-no-numbers"),
+        pytest.param({"1": row(video_id=[1])}, "video_id is [1], not a text", id="video-id-is-a-list"),
+        pytest.param({"1": row(choices={"A": ["a"]})}, "choices is {'A': ['a']}", id="option-is-a-list"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path, content, found):

@@ -153,14 +153,17 @@ def test_one_per_video(benchmark, strategy):
         extract(benchmark, "--nums", "11", "--one_per_video", "--strategy", strategy)
 
 
-def test_a_missing_video_or_answer_costs_its_questions_only(benchmark):
+def test_a_missing_video_or_answer_costs_its_questions_only(benchmark, capsys):
     extract(benchmark, "--nums", "10", out="before")
+    assert "lack their video" not in capsys.readouterr().err
     (benchmark / "VideoBench/Eval_video/NBA/0.mp4").unlink()  # questions 0 and 1
     (benchmark / "VideoBench/Eval_video/NBA/1.mp4").write_bytes(b"")  # 2 and 3: a download that never began
     answers = json.loads((benchmark / "Video-Bench/ANSWER.json").read_text())
     del answers["NBA"]["9"]
     (benchmark / "Video-Bench/ANSWER.json").write_text(json.dumps(answers))
     extract(benchmark, "--nums", "15", out="after")
+    told = "warning: 4 questions lack their video, 1 their answer; the sample is drawn from the rest\n"
+    assert told in capsys.readouterr().err
     after = sampled(benchmark, "after")
     lost = {f"NBA/{number}" for number in (0, 1, 2, 3, 9)}
     assert len(after) == 15

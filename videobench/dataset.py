@@ -5,13 +5,12 @@ empty and numeric options, letters out of order, numeric video ids, a set spelt 
 """
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from videobench.errors import InputError
+from videobench.errors import InputError, tell_once
 from videobench.files import read_json
 from videobench.video_root import VIDEOS_NAME
 
@@ -36,6 +35,8 @@ LETTERS = "ABCDEF"  # MOT has six options
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
 MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
 MAX_PATH_BYTES = 1024  # of a vid_path; Linux takes 4096, the video root with it
+
+QuestionName = tuple[str, str]  # (dataset, id): an id alone is unique within its data set only
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if not present:
             raise InputError(f"{qa_root / 'Eval_QA'}: holds no QA file of Video-Bench; check --Eval_QA_root")
         if absent:
-            print(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out", file=sys.stderr)
+            tell_once(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out")
         return present
     names = [canonical_name(name) for name in requested.split(",")]
     for name in names:
@@ -77,13 +78,14 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
 
 def canonical_name(name: str) -> str:
     """The name as Video-Bench spells it, from any case and with `_` for `-`; InputError for an unknown one."""
-    known = {_folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
-    if _folded(name) not in known:
+    known = {folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
+    if folded(name) not in known:
         raise InputError(f"unknown data set {name!r}; known: {', '.join(known.values())}, or all")
-    return known[_folded(name)]
+    return known[folded(name)]
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
+    """One spelling for all that are meant alike: `Driving_Exam` is `driving-exam`."""
     return name.strip().lower().replace("_", "-")
 
 
@@ -99,7 +101,7 @@ def load_questions(qa_path: Path, name: str, locate: Callable[[str], Path]) -> l
     rows = read_json(qa_path)
     if not isinstance(rows, dict) or not rows:
         raise InputError(f"{qa_path}: not a QA file (question id -> question), or empty; get the file anew")
-    questions: dict[tuple[str, str], Question] = {}
+    questions: dict[QuestionName, Question] = {}
     for key, row in rows.items():
         try:
             question = _question(name, key, row, locate)
@@ -164,7 +166,7 @@ def _id_in_sample(key: str, dataset: str) -> str:
     return id if slash and head == dataset else key
 
 
-def load_answers(path: Path) -> dict[tuple[str, str], str]:
+def load_answers(path: Path) -> dict[QuestionName, str]:
     """(dataset, id) -> right letter, from ANSWER.json or a sample's answer file.
 
     An entry is `{"answer": "A"}` or a bare `"A"`; ids may be written `<dataset>/<id>`, as in a sample. Raises
@@ -172,7 +174,7 @@ def load_answers(path: Path) -> dict[tuple[str, str], str]:
     sets = read_json(path)
     if not isinstance(sets, dict) or not sets:
         raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get the file anew")
-    answers: dict[tuple[str, str], str] = {}
+    answers: dict[QuestionName, str] = {}
     for dataset, entries in sets.items():
         if not isinstance(entries, dict):
             raise InputError(f"{path}: data set {dataset!r} holds {_kind(entries)}, not answers; get the file anew")

@@ -11,6 +11,7 @@ from typing import Any
 from videobench.dataset import (
     DATASET_NAMES,
     Question,
+    QuestionName,
     canonical_name,
     load_answers,
     load_questions,
@@ -22,8 +23,6 @@ from videobench.files import read_json
 from videobench.video_root import VideoRoot
 
 COMMENT = "#"  # starts a line of an --exclude file that is no question
-
-QuestionName = tuple[str, str]  # data set and id
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,13 @@ class Association:
     cause: str
     label: str
     questions: int
-    inside: float  # the group's median spread in nats (of a yes/no measure its share); for a letter its mean shift
+    inside: float  # the group's median spread in nats, or its share of flips, 0 to 1; for a letter its mean shift
     outside: float  # that of the rest
     above_inside: float  # share of the group whose difference is above the limit
     above_outside: float
     z: float
     p_corrected: float  # Bonferroni, over every group and letter that was looked at
+    unit: str = "nats"  # of inside and outside: "nats" or "share"
 
 
 def associate(
@@ -72,6 +73,7 @@ def associate(
                 above_outside=float(above[~members].mean()),
                 z=z,
                 p_corrected=normal_p(z),
+                unit="share" if is_share else "nats",
             )
         )
     return found

@@ -62,7 +62,7 @@ def measure(pairs: Sequence[Pair]) -> Differences:
     npu, gpu = npu[usable], gpu[usable]
     kept = [pair for (pair, _, _), has in zip(replies, usable, strict=True) if has]
     difference = npu - gpu
-    right = np.array([LETTERS.find(pair.right) for pair in kept], dtype=np.intp)
+    right = np.array([LETTERS.find(pair.right) if pair.right else -1 for pair in kept], dtype=np.intp)
     return Differences(
         pairs=kept,
         largest=_row_reduce(np.nanmax, np.abs(difference)),

@@ -24,7 +24,7 @@ FIRST_SETTINGS = (
 )
 # Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
 MAY_DIFFER = {
-    *("device", "device_name", "torch_npu", "cann", "driver", "cuda", "hostname", "platform"),
+    *("device", "device_name", "torch_npu", "cann", "npu_driver", "cuda"),
     *("batch_size", "tensor_parallel"),
 }
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
@@ -132,8 +132,13 @@ def _setting_row(name: str, npu: list[str], gpu: list[str]) -> InputRow:
     elif sorted(npu) == sorted(gpu):
         state = SAME
     else:
-        state = EXPECTED if name in MAY_DIFFER else DIFFERS
+        state = EXPECTED if name in MAY_DIFFER or (name == "torch" and _releases(npu) == _releases(gpu)) else DIFFERS
     return InputRow(name, _shown(npu), _shown(gpu), state)
+
+
+def _releases(versions: Iterable[str]) -> set[str]:
+    """Without the build: an NPU needs torch "2.13.0+cpu" where a GPU has "2.13.0+cu130"."""
+    return {version.split("+")[0] for version in versions}
 
 
 def _shown(values: list[str]) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from videobench.comparing.results import load_results
-from videobench.comparing.scoring import choose_letter
+from videobench.comparing.scoring import check_scorable, choose_letter
 from videobench.dataset import load_answers
 from videobench.errors import InputError
 from videobench.files import write_json
@@ -21,9 +21,11 @@ def write_leaderboard(path: Path, run_path: Path, answer_path: Path | None, scor
     """Write {dataset: {id: {video_id, question, output_sequence, output_chatgpt_choice}}} to `path`.
 
     The choice is the letter read by `scoring`; a reply without one has an empty choice, which counts as wrong. The
-    answers serve only to find the data set of rows that do not name theirs. Raises InputError where there is none."""
+    answers serve only to find the data set of rows that do not name theirs. Raises InputError where there is none, or
+    where the run cannot be scored so."""
     answers = load_answers(answer_path) if answer_path else {}
     replies = load_results(run_path, answers).replies
+    check_scorable(run_path, replies.values(), scoring)
     form: dict[str, dict[str, Any]] = {}
     without_letter = 0
     for (dataset, id), reply in replies.items():

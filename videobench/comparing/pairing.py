@@ -1,14 +1,14 @@
 """Two runs' replies, put side by side question by question and judged."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.comparing import mindie
-from videobench.comparing.results import QuestionName, Reply, load_results
-from videobench.comparing.scoring import RIGHT, WRONG, choose_letter, judge
-from videobench.dataset import load_answers
+from videobench.comparing.results import Reply, load_results
+from videobench.comparing.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
+from videobench.dataset import QuestionName, load_answers
 from videobench.errors import InputError
 
 
@@ -66,13 +66,15 @@ class Pairing:
 def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -> Pairing:
     """Read both sides and the answers, and judge every reply.
 
-    Raises InputError, naming the files, where they have no question in common."""
+    Raises InputError, naming the files, where they have no question in common, or naming one that cannot be scored."""
     if scoring == "mindie":
         return _pair_as_the_original(npu_path, gpu_path, answer_path)
     answers = load_answers(answer_path)
     npu, gpu = load_results(npu_path, answers).replies, load_results(gpu_path, answers).replies
+    for path, replies in ((npu_path, npu), (gpu_path, gpu)):
+        check_scorable(path, replies.values(), scoring)
     shared_sets = {dataset for dataset, _ in npu} & {dataset for dataset, _ in gpu}
-    names = [name for name in {**gpu, **npu} if name[0] in shared_sets]
+    names = {**gpu, **npu}
     pairs = [
         Pair(
             *name,
@@ -81,7 +83,7 @@ def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -
             _side(gpu.get(name), answers[name], scoring),
         )
         for name in names
-        if name in answers
+        if name in answers and name[0] in shared_sets
     ]
     if not any(pair.npu.reply and pair.gpu.reply for pair in pairs):
         raise InputError(
@@ -89,8 +91,8 @@ def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -
         )
     return Pairing(
         pairs=pairs,
-        sets_only_npu=_count_sets(npu, shared_sets),
-        sets_only_gpu=_count_sets(gpu, shared_sets),
+        sets_only_npu=_count_sets((name for name in npu if name in answers), shared_sets),
+        sets_only_gpu=_count_sets((name for name in gpu if name in answers), shared_sets),
         without_answer=["/".join(filter(None, name)) for name in names if name not in answers],
         answers_unused=len(answers.keys() - npu.keys() - gpu.keys()),
         dropped=0,
@@ -102,8 +104,8 @@ def _side(reply: Reply | None, right: str, scoring: str) -> Side:
     return Side(reply, letter, judge(reply, letter, right))
 
 
-def _count_sets(replies: Mapping[QuestionName, Reply], shared: set[str]) -> dict[str, int]:
-    return dict(Counter(dataset or "(no data set)" for dataset, _ in replies if dataset not in shared))
+def _count_sets(names: Iterable[QuestionName], shared: set[str]) -> dict[str, int]:
+    return dict(Counter(dataset for dataset, _ in names if dataset not in shared))
 
 
 def _tell(npu: Mapping[QuestionName, Reply], gpu: Mapping[QuestionName, Reply]) -> str:

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from videobench.dataset import DATASET_NAMES, LETTERS, SAMPLE_NAME
+from videobench.dataset import DATASET_NAMES, LETTERS, SAMPLE_NAME, QuestionName, folded
 from videobench.errors import InputError
 from videobench.files import read_json
 
-QuestionName = tuple[str, str]  # (dataset, id): an id alone is unique within its data set only
 RESULT_SUFFIX = "_eval.json"
 LEAST_LOGPROB, GREATEST_LOGPROB = -1e5, 1e-2  # nats: a 16-bit logit is at least -65504; rounding may pass 0
 LARGEST_NUMBER = 1e12  # of any field of a row; sums and squares of these stay finite
@@ -116,22 +115,22 @@ class _Finder:
     def __init__(self, answers: Iterable[QuestionName], takes_last: bool) -> None:
         self.takes_last = takes_last  # of several data sets that have a bare id
         answers = list(answers)
-        self.sets = {_folded(name): name for name in DATASET_NAMES}
-        self.sets.update({_folded(dataset): dataset for dataset in {dataset for dataset, _ in answers}})
+        self.sets = {folded(name): name for name in DATASET_NAMES}
+        self.sets.update({folded(dataset): dataset for dataset in {dataset for dataset, _ in answers}})
         self.sets_of_id: dict[str, list[str]] = {}
         for dataset, id in answers:
             self.sets_of_id.setdefault(id, []).append(dataset)
 
     def find(self, key: str, row: Mapping[str, Any], file_name: str) -> QuestionName:
         head, slash, tail = key.partition("/")
-        if slash and _folded(head) in self.sets:
-            return self.sets[_folded(head)], tail
+        if slash and folded(head) in self.sets:
+            return self.sets[folded(head)], tail
         named = row.get("dataset")
-        if isinstance(named, str) and named.strip() and _folded(named) != _folded(SAMPLE_NAME):
-            return self.sets.get(_folded(named), named), key
+        if isinstance(named, str) and named.strip() and folded(named) != folded(SAMPLE_NAME):
+            return self.sets.get(folded(named), named), key
         stem = file_name.removesuffix(RESULT_SUFFIX)
-        if file_name.endswith(RESULT_SUFFIX) and _folded(stem) in self.sets:
-            return self.sets[_folded(stem)], key
+        if file_name.endswith(RESULT_SUFFIX) and folded(stem) in self.sets:
+            return self.sets[folded(stem)], key
         candidates = self.sets_of_id.get(key, [])
         if len(candidates) > 1 and not self.takes_last:
             raise ValueError(
@@ -141,12 +140,8 @@ class _Finder:
         return (candidates[-1] if candidates else ""), key
 
 
-def _folded(name: str) -> str:
-    return name.strip().lower().replace("_", "-")
-
-
 def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
-    error = str(row.get("error") or "")
+    error = _text(row, "error")
     output = row.get("output_sequence")
     if output is None and error:
         output = [""]
@@ -163,28 +158,51 @@ def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
         output=output,
         text=text,
         error=error,
-        video_id="" if row.get("video_id") is None else row["video_id"],
-        vid_path=str(row.get("vid_path") or ""),
-        question=str(row.get("question") or ""),
+        video_id=_video_id(row.get("video_id")),
+        vid_path=_text(row, "vid_path"),
+        question=_text(row, "question"),
         options=_options(row.get("choices")),
         logprobs=_logprobs(row.get("letter_logprobs")),
         option_mass=_number(row, "option_mass"),
         prompt_tokens=_whole_number(row, "prompt_tokens"),
-        prompt_sha256=str(row.get("prompt_sha256") or ""),
-        pixels_sha256=str(row.get("pixels_sha256") or ""),
+        prompt_sha256=_text(row, "prompt_sha256"),
+        pixels_sha256=_text(row, "pixels_sha256"),
         frames_decoded=_whole_number(row, "frames_decoded"),
-        resolution=_resolution(row.get("resolution")),
+        resolution=_resolution(row),
         num_output_tokens=_whole_number(row, "num_output_tokens"),
-        nonfinite=bool(row.get("nonfinite", False)),
+        nonfinite=_flag(row, "nonfinite"),
         rank=_whole_number(row, "rank"),
         run=_run(row.get("run")),
     )
 
 
+def _text(row: Mapping[str, Any], field: str) -> str:
+    value = row.get(field)
+    if not isinstance(value, str | None):
+        raise ValueError(f"{field} is {value!r:.60}, not a text; remove it or mend it")
+    return value or ""
+
+
+def _flag(row: Mapping[str, Any], field: str) -> bool:
+    value = row.get(field)
+    if not isinstance(value, bool | None):
+        raise ValueError(f"{field} is {value!r:.60}, not true or false; remove it or mend it")
+    return bool(value)
+
+
+def _video_id(value: Any) -> str | int:
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise ValueError(f"video_id is {value!r:.60}, not a text or a whole number; remove it or mend it")
+    return "" if value is None else value
+
+
 def _options(choices: Any) -> dict[str, str]:
     if choices is None:
         return {}
-    if not isinstance(choices, dict) or any(letter not in LETTERS or len(letter) != 1 for letter in choices):
+    if not isinstance(choices, dict) or not all(
+        letter in LETTERS and len(letter) == 1 and isinstance(text, str | int | float | None)
+        for letter, text in choices.items()
+    ):
         raise ValueError(f"choices is {choices!r:.60}, not letters of {LETTERS} with their texts; remove it or mend it")
     return {letter: str(text) for letter, text in choices.items() if text is not None and str(text).strip()}
 
@@ -217,9 +235,12 @@ def _whole_number(row: Mapping[str, Any], field: str) -> int | None:
     return None if value is None else int(value)
 
 
-def _resolution(value: Any) -> str:
+def _resolution(row: Mapping[str, Any]) -> str:
     """ "320x240", from that text or from [320, 240]."""
-    return "x".join(str(side) for side in value) if isinstance(value, list) else str(value or "")
+    value = row.get("resolution")
+    if isinstance(value, list) and all(map(_is_number, value)):
+        return "x".join(map(str, value))
+    return _text(row, "resolution")
 
 
 def _run(value: Any) -> Mapping[str, Any]:

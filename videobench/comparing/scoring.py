@@ -5,11 +5,13 @@ Unreadable, failed and missing answers are wrong: they stay in the denominator a
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from videobench.comparing.mindie import read_letter as read_letter_mindie
 from videobench.comparing.reading import read_letter
 from videobench.comparing.results import Reply
 from videobench.dataset import DATASET_NAMES
+from videobench.errors import InputError
 
 SCORINGS = ("strict", "logprob", "mindie")
 
@@ -50,6 +52,13 @@ class Score:
     def accuracy(self) -> float:
         """Share of right answers, 0 to 1; nan without a question."""
         return self.correct / self.total if self.total else float("nan")
+
+
+def check_scorable(path: Path, replies: Iterable[Reply], scoring: str) -> None:
+    """Raises InputError where `logprob` would call every reply of a run unreadable: none has log-probabilities."""
+    answered = [reply for reply in replies if not reply.error]
+    if scoring == "logprob" and answered and not any(reply.logprobs for reply in answered):
+        raise InputError(f"{path}: no reply has log-probabilities, which --scoring logprob takes; use --scoring strict")
 
 
 def choose_letter(reply: Reply, scoring: str) -> str | None:

@@ -18,7 +18,8 @@ class Verdict:
     name: str  # PASS, FAIL or INCONCLUSIVE
     margin: float  # points
     reasons: list[str]  # sentences, the deciding one first
-    questions_needed: int | None  # would probably decide it, were the true difference the one seen
+    # Would probably decide it, were the true difference the one seen; None of a PASS or FAIL, and where a doubt stands.
+    questions_needed: int | None
     questions_needed_if_equal: int | None  # the same, were there no true difference
 
 
@@ -28,20 +29,22 @@ def decide(pairing: Pairing, groups: Groups, inputs: Inputs, diagnosis: Diagnosi
 
     99 % for FAIL: it accuses a port, and where many answers flip in a few hundred questions the 95 % interval lies
     outside the margin in 1 to 1.5 % of comparisons of equals (benchmarks/verdict_power.py); at most 1 % may FAIL.
-    No PASS is given where the prompts differ, or where questions that one side lacks, counted as wrong, would undo it.
+    No PASS is given where the prompts differ, where one side lacks whole sets, or where questions that one side lacks,
+    counted as wrong, would undo it.
     """
     paired = groups.overall.paired
     assert paired, "pair_runs makes sure of a common question"
     name, reason = _by_interval(paired, margin)
     reasons = [reason]
-    if name == PASS:
-        doubts = _doubts(pairing, inputs, margin, seed)
-        name, reasons = (INCONCLUSIVE, doubts + reasons) if doubts else (name, reasons)
+    doubts = _doubts(pairing, inputs, paired, margin, seed) if name == PASS else []
+    if doubts:
+        name, reasons = INCONCLUSIVE, doubts + reasons
     if diagnosis.broken:
         name = FAIL
         reasons = [f"numerically broken: {diagnosis.findings[0].text}", *reasons]
     needed = _questions_needed(paired, paired.difference, margin), _questions_needed(paired, 0.0, margin)
-    return Verdict(name, margin, reasons, *(needed if name == INCONCLUSIVE else (None, None)))
+    is_open = name == INCONCLUSIVE and not doubts  # more questions do not remove a doubt
+    return Verdict(name, margin, reasons, *(needed if is_open else (None, None)))
 
 
 def _by_interval(paired: Paired, margin: float) -> tuple[str, str]:
@@ -58,7 +61,7 @@ def _by_interval(paired: Paired, margin: float) -> tuple[str, str]:
     return INCONCLUSIVE, f"{told}: it reaches across the margin of {margin:g}"
 
 
-def _doubts(pairing: Pairing, inputs: Inputs, margin: float, seed: int) -> list[str]:
+def _doubts(pairing: Pairing, inputs: Inputs, paired: Paired, margin: float, seed: int) -> list[str]:
     doubts = []
     if inputs.differing_prompts:
         doubts.append(
@@ -68,6 +71,18 @@ def _doubts(pairing: Pairing, inputs: Inputs, margin: float, seed: int) -> list[
     if missing and _by_interval(compare_paired(pairing.pairs, seed), margin)[0] != PASS:
         doubts.append(
             f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
+        )
+    of_all = 100 * pairing.dropped / (len(pairing.pairs) + pairing.dropped)
+    if pairing.dropped and max(map(abs, paired.ci95)) + of_all >= margin:
+        doubts.append(
+            f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
+            "answer them, or score in another way"
+        )
+    left_out = {**pairing.sets_only_npu, **pairing.sets_only_gpu}
+    if left_out:
+        doubts.append(
+            f"{sum(left_out.values())} questions are left out, of sets that only one file has ({', '.join(left_out)}): "
+            "answer them on both sides, or name files of the same sets"
         )
     return doubts
 

@@ -6,12 +6,12 @@ from html import escape
 
 from videobench.comparing.flips import CLASSES, Flip
 from videobench.comparing.results import Reply
+from videobench.options import DEFAULT_NUM_FRAMES
 from videobench.reporting.report import count_classes
 from videobench.reporting.thumbnails import FrameStrips
 
 MOST_CARDS = 400  # the JSON has every flip; more would make the page slow and its file large
 LONGEST_REPLY = 400  # characters shown
-DEFAULT_FRAMES = 8
 
 
 def build_cards(flips: Sequence[Flip], strips: FrameStrips | None) -> Iterator[str]:
@@ -68,7 +68,7 @@ def _frames(reply: Reply, strips: FrameStrips | None) -> str:
     if strips is None or not reply.vid_path:
         return ""
     count = reply.run.get("num_frames")
-    uri = strips.data_uri(reply.vid_path, count if isinstance(count, int) else DEFAULT_FRAMES)
+    uri = strips.data_uri(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES)
     if uri:
         return f'<img src="{uri}" alt="The frames that the model saw, in their order" loading="lazy">'
     failure = strips.failures.get(reply.vid_path, "left out: the report has enough pictures")

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 
 from videobench.comparing.analysis import Comparison
+from videobench.errors import one_line
 from videobench.files import write_whole
 from videobench.reporting.cards import build_cards
 from videobench.reporting.sections import (
@@ -29,10 +30,8 @@ def write_html(path: Path, comparison: Comparison, video_root: Path | None) -> N
     if strips and strips.failures:
         vid_path, reason = next(iter(strips.failures.items()))
         more = f" and {len(strips.failures) - 1} more videos" if len(strips.failures) > 1 else ""
-        print(
-            f"warning: no frames in the report for {vid_path} ({reason}){more}; check --Eval_Video_root",
-            file=sys.stderr,
-        )
+        told = one_line(f"no frames in the report for {vid_path} ({reason}){more}; check --Eval_Video_root")
+        print(f"warning: {told}", file=sys.stderr)
 
 
 def build_page(comparison: Comparison, strips: FrameStrips | None) -> Iterator[str]:
@@ -68,8 +67,8 @@ def _subtitle(comparison: Comparison) -> str:
 
 _EXPLANATION = """<div class="panel small soft">
 <p><b>Verdict.</b> PASS: the whole 95 % interval of the difference of accuracies lies within the margin. FAIL: the
-whole 99 % interval lies outside, or the log-probabilities show that a run is numerically broken. INCONCLUSIVE: neither;
-more questions would tell.</p>
+whole 99 % interval lies outside, or the log-probabilities show that a run is numerically broken. INCONCLUSIVE: neither,
+or the reason named above allows no PASS.</p>
 <p><b>Interval.</b> Bootstrap over videos, since questions on one video are not independent; where few videos hold a
 difference, each end is the outer one of it and of Tango's score interval.</p>
 <p><b>Divergence.</b> The log-probability of each option at the first generated position, NPU against GPU. A question's

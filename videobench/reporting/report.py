@@ -179,6 +179,7 @@ def _association(each: Association) -> Json:
         "questions": each.questions,
         "inside": each.inside,
         "elsewhere": each.outside,
+        "unit": each.unit,
         "p_corrected": each.p_corrected,
     }
 

@@ -9,7 +9,6 @@ from videobench.comparing.analysis import Comparison
 from videobench.comparing.comparison import Group
 from videobench.comparing.inputs import DIFFERS
 from videobench.comparing.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.comparing.verdict import INCONCLUSIVE
 from videobench.reporting.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
 from videobench.reporting.report import count_classes, keys_with
 from videobench.reporting.text import tell_association, tell_needed
@@ -20,8 +19,9 @@ LISTED_KEYS = 300
 def verdict_section(comparison: Comparison) -> Iterator[str]:
     verdict, paired = comparison.verdict, comparison.groups.overall.paired
     reasons = [_sentence(reason) for reason in verdict.reasons]
-    if verdict.name == INCONCLUSIVE:
-        reasons.append(_sentence(tell_needed(verdict)))
+    needed = tell_needed(verdict)
+    if needed:
+        reasons.append(_sentence(needed))
     yield f'<section class="panel verdict {verdict.name}"><div><div class="stamp">{verdict.name}</div>'
     yield f"<ul>{''.join(f'<li>{escape(reason)}</li>' for reason in reasons)}</ul></div>"
     if paired:
@@ -45,6 +45,8 @@ def inputs_section(comparison: Comparison) -> Iterator[str]:
         if sets:
             listed = ", ".join(f"{name} ({count})" for name, count in sets.items())
             yield f'<p class="soft">Data sets that only the {side} run has, left out: {escape(listed)}.</p>'
+    if pairing.answers_unused:
+        yield f'<p class="soft">Right answers of questions that neither side has: {pairing.answers_unused:,}.</p>'
     if pairing.dropped:
         yield f'<p class="soft">Left out as the original does, a side gave no letter: {pairing.dropped} questions.</p>'
     yield _keys("Without a right answer, left out", pairing.without_answer)

@@ -11,7 +11,7 @@ from videobench.comparing.comparison import Group, Paired
 from videobench.comparing.flips import CLASSES, Flip
 from videobench.comparing.inputs import DIFFERS
 from videobench.comparing.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.comparing.verdict import INCONCLUSIVE, Verdict
+from videobench.comparing.verdict import Verdict
 from videobench.reporting.report import count_classes, keys_with
 
 WIDTH = 100
@@ -24,7 +24,12 @@ SIDES = ("gpu", "npu")  # the original's order
 
 def build_text(comparison: Comparison) -> str:
     sections = (_verdict, _inputs, _accuracy, _tables, _divergence, _flips, _named)
-    return "\n\n".join(text for text in ("\n".join(section(comparison)) for section in sections) if text)
+    return "\n\n".join(text for text in ("\n".join(map(_visible, section(comparison))) for section in sections) if text)
+
+
+def _visible(line: str) -> str:
+    """Names and settings are the files' own: no character of them ends a line or steers the terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
 def _verdict(comparison: Comparison) -> Iterator[str]:
@@ -32,8 +37,9 @@ def _verdict(comparison: Comparison) -> Iterator[str]:
     yield f"{verdict.name}  (margin {tell_points(verdict.margin)}, scoring {comparison.scoring})"
     for reason in verdict.reasons:
         yield from _wrapped(reason)
-    if verdict.name == INCONCLUSIVE:
-        yield from _wrapped(tell_needed(verdict))
+    needed = tell_needed(verdict)
+    if needed:
+        yield from _wrapped(needed)
 
 
 def tell_points(margin: float) -> str:
@@ -41,9 +47,12 @@ def tell_points(margin: float) -> str:
 
 
 def tell_needed(verdict: Verdict) -> str:
+    """ "" where no number of questions is asked for."""
     seen, equal = verdict.questions_needed, verdict.questions_needed_if_equal
-    if equal is None or seen == equal:
-        return f"about {seen:,} questions would probably decide it" if seen else "no number of questions decides it"
+    if equal is None:
+        return ""
+    if seen == equal:
+        return f"about {seen:,} questions would probably decide it"
     if seen is None or seen > MOST_QUESTIONS:
         return (
             f"if there is no difference, about {equal:,} questions would probably decide it; if it is as seen, none can"
@@ -67,6 +76,8 @@ def _inputs(comparison: Comparison) -> Iterator[str]:
         if sets:
             listed = ", ".join(f"{name} ({count})" for name, count in sets.items())
             yield from _wrapped(f"sets that only {side} has, left out: {listed}")
+    if pairing.answers_unused:
+        yield from _wrapped(f"right answers of questions that neither side has: {pairing.answers_unused:,}")
     if pairing.without_answer:
         yield from _wrapped(f"without a right answer, left out: {_some(pairing.without_answer)}")
     if pairing.dropped:
@@ -151,15 +162,16 @@ def _divergence(comparison: Comparison) -> Iterator[str]:
         yield from _wrapped(f"BROKEN, {finding.cause}: {finding.text}{corrected}")
     if not diagnosis.broken and diagnosis.associations:
         each = diagnosis.associations[0]
-        yield from _wrapped(
-            f"strongest association, within what {diagnosis.dtype} can explain: {tell_association(each)}"
-        )
+        limit = f", within what {diagnosis.dtype} can explain" if each.unit == "nats" else ""
+        yield from _wrapped(f"strongest association{limit}: {tell_association(each)}")
 
 
 def tell_association(each: Association) -> str:
     amounts = f"{each.inside:.3g} nats against {each.outside:.3g} elsewhere"
     if each.cause == "letter":
         amounts = f"shifted by {each.inside:+.3g} nats in the mean"
+    if each.unit == "share":
+        amounts = f"flips in {100 * each.inside:.3g} % against {100 * each.outside:.3g} % elsewhere"
     return f"{each.label}, {amounts} ({tell_p(each.p_corrected)})"
 
 

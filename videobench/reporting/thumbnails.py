@@ -38,6 +38,8 @@ class FrameStrips:
         return uri
 
     def _build(self, vid_path: str, num_frames: int) -> str:
+        from av.error import FFmpegError
+
         from videobench.frames import sample_frames
 
         if not 1 <= num_frames <= MOST_FRAMES:
@@ -49,7 +51,11 @@ class FrameStrips:
         if not video.exists():
             raise VideoError(f"{video}: missing")
         pixels = sample_frames(video, num_frames).pixels
-        return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(tile(pixels))).decode()
+        try:
+            picture = encode_jpeg(tile(pixels))
+        except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
+            raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
+        return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
 
 
 def tile(frames: np.ndarray) -> np.ndarray:
