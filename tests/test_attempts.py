@@ -1,10 +1,12 @@
 """Deaths are counted for what was in hand, and for nothing else."""
 
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
 from videobench.attempts import Attempts
+from videobench.errors import InputError
 
 ONE, TWO = Path("videos/one.mp4"), Path("videos/two.mp4")
 
@@ -75,3 +77,36 @@ def test_a_line_that_was_cut_short_is_dropped(start, tmp_path):
     path = tmp_path / "journal/MSVD.attempts0.jsonl"
     path.write_bytes(path.read_bytes()[:-5])
     assert start(0)[0]["deaths"] == {}
+
+
+@pytest.mark.parametrize("line", ["3", "[]", '"job"', "{}", '{"in_hand": 7}', "[" * 9999])
+def test_a_line_that_is_no_note_is_passed_over(start, tmp_path, line):
+    _, notes = start(0)
+    notes.take([ONE])
+    with (tmp_path / "journal/MSVD.attempts0.jsonl").open("a") as file:
+        print(line, file=file)
+    begun = start(0)[0]
+    assert begun["is_restart"]
+    assert begun["deaths"] == {str(ONE): 1}
+
+
+@pytest.mark.parametrize("head", ['{"job": 3}', '{"job": ["elsewhere"], "start": []}'])
+def test_notes_that_begin_otherwise_are_of_another_job(start, tmp_path, head):
+    start(0)
+    (tmp_path / "journal/MSVD.attempts0.jsonl").write_text(f'{head}\n{{"in_hand": ["{ONE}"]}}\n')
+    assert start(0)[0]["deaths"] == {}
+
+
+def test_notes_that_cannot_be_read_are_named(start, tmp_path):
+    (tmp_path / "journal/MSVD.attempts0.jsonl").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"attempts0.jsonl: cannot be read \(Is a directory\); remove it"):
+        start(0)
+
+
+@pytest.mark.parametrize("note", [lambda notes: notes.take([ONE]), Attempts.drop], ids=["take", "drop"])
+def test_a_full_disk_is_told(start, note):
+    _, notes = start(0)
+    notes._file = FileIO("/dev/full", "w")
+    with pytest.raises(InputError, match=r"attempts0.jsonl: cannot be written \(No space left on device\); free"):
+        note(notes)
+    notes.end()  # a signal comes all the same

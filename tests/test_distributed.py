@@ -1,114 +1,17 @@
 """Jobs of several processes under torchrun's own agent: equal results whatever their number, whoever dies."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import transformers
 
-from tests.conftest import ROOT
 from tests.fault_tools import SET, Bench
-
-TIMEOUT_S = 300.0
-
-
-class Job:
-    """One torchrun with its ranks."""
-
-    def __init__(self, process, folder):
-        self.process = process
-        self._folder = folder
-
-    @property
-    def err(self):
-        path = self._folder / "err"
-        return path.read_text() if path.exists() else ""
-
-    def ranks(self):
-        """Process ids."""
-        children = Path(f"/proc/{self.process}/task/{self.process}/children")
-        try:
-            return [int(each) for each in children.read_text().split()]
-        except OSError:
-            return []
-
-    def is_running(self):
-        try:
-            return Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
-
-    def wait(self):
-        """The status that the launchers would end with."""
-        until = time.monotonic() + TIMEOUT_S
-        while self.is_running():
-            assert time.monotonic() < until, self.err
-            time.sleep(0.02)
-        status = self._folder / "status"
-        return int(status.read_text()) if status.exists() and status.read_text() else None
-
-    def kill(self, number=signal.SIGKILL):
-        """All of its processes."""
-        for process in [self.process, *self.ranks()]:
-            kill(process, number)
-
-
-class Host:
-    """tests/torchrun_host.py, and the jobs that it starts."""
-
-    def __init__(self, folder):
-        self._folder = folder
-        self._count = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.torchrun_host"],
-            cwd=ROOT,
-            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def start(self, argv, processes, poison=None, immune=None, more=()):
-        self._count += 1
-        folder = self._folder / str(self._count)
-        folder.mkdir()
-        flags = ["--nproc_per_node", str(processes), "--max_restarts", "3"]
-        flags += more or ["--master_port", str(free_port())]
-        order = {"torchrun_flags": flags, "argv": argv, "err": f"{folder}/err", "status": f"{folder}/status"}
-        self._process.stdin.write(json.dumps(order | {"poison": poison, "immune": immune}) + "\n")
-        self._process.stdin.flush()
-        return Job(int(self._process.stdout.readline()), folder)
-
-    def finish(self, argv, processes, **more):
-        job = self.start(argv, processes, **more)
-        assert job.wait() == 0, job.err
-        return job
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait()
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def kill(process, number):
-    try:
-        os.kill(process, number)
-    except ProcessLookupError:
-        return False
-    return True
+from tests.jobs import Host, free_port, kill
 
 
 @pytest.fixture(scope="module")
@@ -258,9 +161,11 @@ def test_overwrite_does_not_throw_away_what_its_own_job_has_answered(bench, host
     host.finish(bench.run_flags("--limit", 2), 1)
     job = host.start(bench.run_flags("--overwrite"), 2)
     wait_for_replies(bench, 20, job)
+    before = {path: path.read_bytes().rpartition(b"\n")[0] for path in journals(bench)}
     kill(job.ranks()[1], signal.SIGKILL)
     assert job.wait() == 0, job.err
     assert_equal(bench, expected)
+    assert all(path.read_bytes().startswith(content) for path, content in before.items())
     keys = [json.loads(line)["key"] for path in journals(bench) for line in path.read_bytes().splitlines()[1:]]
     assert sorted(keys) == sorted(expected)
 
@@ -299,7 +204,8 @@ def test_a_poisonous_video_is_set_aside_and_tried_again_by_the_next_start(bench,
 def start_two_agents(bench, host):
     meeting = ["--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free_port()}"]
     meeting += ["--rdzv_id", "test", "--local_addr", "127.0.0.1"]
-    return [host.start(bench.run_flags(), 1, more=[*meeting, "--rdzv_conf", f"is_host={first}"]) for first in (1, 0)]
+    first = host.start(bench.run_flags(), 1, more=[*meeting, "--rdzv_conf", "is_host=1"])
+    return [first, host.start(bench.run_flags(), 1, more=[*meeting, "--rdzv_conf", "is_host=0"], beside=first)]
 
 
 def test_two_agents_share_a_run_and_both_tell_its_status(bench, host, expected):

@@ -12,8 +12,9 @@ import pytest
 import run_gpu
 import run_npu
 from tests.conftest import ROOT
-from videobench.dataset import load_questions, qa_file
+from videobench.dataset import load_questions, qa_file, resolve_names
 from videobench.errors import InputError
+from videobench.ranks import Ranks
 
 SET = "MSVD"
 
@@ -98,6 +99,35 @@ def test_without_any_video_nothing_is_started(small, flags):
     assert not (small / "out").exists()
 
 
+@pytest.mark.parametrize("seeing", [0, 1])
+def test_all_processes_draw_from_one_list_whatever_each_of_them_sees(small, flags, monkeypatch, seeing):
+    """As where a folder is mounted, or known to be there, on one machine only."""
+    questions, shared, drawn = all_questions(small), {}, []
+
+    class OneOfTwo(Ranks):
+        def _share(self, key, content):
+            return shared.setdefault(key, content)
+
+    class Recorder:
+        def __init__(self, settings, device, ranks, checkpoint, plan, facts, attempts):
+            self.plan = plan
+
+        def run(self, questions, progress, append):
+            drawn.append([work.video for work in self.plan.works(questions)])
+
+    monkeypatch.setattr("videobench.runner.Answering", Recorder)
+    video = questions[0].video
+    for process in range(2):
+        if process != seeing:
+            video.rename(small / "elsewhere")
+        monkeypatch.setattr(Ranks, "from_environment", lambda _, process=process: OneOfTwo(process, 2))
+        assert run_gpu.main(flags) == 1  # nothing is answered
+        if process != seeing:
+            (small / "elsewhere").rename(video)
+    assert drawn[0] == drawn[1]
+    assert (video in drawn[0]) == (seeing == 0)
+
+
 def test_kill_9_in_the_middle_then_the_same_command(small, flags):
     run_gpu.main(flags)
     undisturbed = results(small)
@@ -163,10 +193,24 @@ def test_a_prompt_that_is_too_long_fails_alone_and_before_the_weights(small, fla
     assert f"{len(too_long)} would fail" in captured.out
 
 
+@pytest.mark.parametrize("stated", [(), ("--max_input_length", "2048")])
+def test_a_reply_that_would_leave_the_positions_fails_before_the_weights(small, flags, stated, capsys, monkeypatch):
+    run_gpu.main(flags)
+    longest = max(row["prompt_tokens"] for row in results(small).values())
+    monkeypatch.setattr("videobench.engine.load_engine", None)
+    capsys.readouterr()
+    assert run_gpu.main([*flags, *stated, "--max_new_tokens", str(2048 - longest), "--dry_run"]) == 0
+    assert run_gpu.main([*flags, *stated, "--max_new_tokens", str(2049 - longest), "--dry_run"]) == 1
+    found = f"{2049 - longest} are for the reply and the checkpoint has 2048 positions"
+    reason = f"the prompt has {longest} tokens, more than {longest - 1}: "
+    assert f"{reason}{'--max_input_length is 2048, ' if stated else ''}{found}\n" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("extra", "found"),
     [
         (["--num_frames", "500"], "500 frames take 4"),
+        (["--max_new_tokens", "2048"], "2048 are for the reply and the checkpoint has 2048 positions: use fewer"),
         (["--max_input_length", "9999"], "the checkpoint has 2048 positions"),
         (["--max_input_length", "20"], "--max_input_length is 20"),
     ],
@@ -194,3 +238,17 @@ def test_print_prompt(small, flags, capsys):
     assert "explanations or additional information. ASSISTANT:\n" in out
     assert " tokens: MSVD, question " in out
     assert not (small / "out").exists()
+
+
+@pytest.mark.parametrize("extra", ["--dry_run", "--print_prompt"])
+def test_only_the_first_of_many_processes_prints(flags, extra, capsys, monkeypatch):
+    monkeypatch.setattr(Ranks, "from_environment", lambda _: Ranks(1, 2))
+    assert run_gpu.main([*flags, extra]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("process", "lines"), [("0", 1), ("1", 0)])
+def test_a_warning_of_all_processes_is_printed_once(qa_root, capsys, monkeypatch, process, lines):
+    monkeypatch.setenv("RANK", process)
+    assert resolve_names("all", qa_root)
+    assert capsys.readouterr().err.count("; left out\n") == lines

@@ -67,6 +67,10 @@ def test_the_main_thread_cleans_up_and_the_command_to_go_on_is_told(number):
     assert err == f"stopped by {number.name}; what was answered is kept; to go on: python -c 'a b'\n"
 
 
+def test_the_command_to_go_on_keeps_what_was_answered():
+    assert stop(signal.SIGTERM, "--overwrite", "--limit", "2")[2].endswith("to go on: python -c --limit 2\n")
+
+
 def test_a_library_that_does_not_come_back_is_not_waited_for():
     status, out, err = stop(signal.SIGTERM, "library")
     assert (status, out) == (128 + signal.SIGTERM, "told\n")
@@ -75,6 +79,29 @@ def test_a_library_that_does_not_come_back_is_not_waited_for():
 
 def test_what_nohup_ignores_stays_ignored():
     assert stop(signal.SIGHUP, "ignored")[0] == 128 + signal.SIGTERM
+
+
+CALLER = """
+import os, signal, sys, time
+from videobench import stopping
+from videobench.errors import run_script
+
+stopping.GRACE_S = 0.2
+
+def main():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+assert run_script(main) == 143
+time.sleep(1)  # GRACE_S has passed
+print("goes on")
+"""
+
+
+def test_a_caller_that_goes_on_is_left_alone():
+    done = subprocess.run([sys.executable, "-c", CALLER], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+    assert done.stderr.count("stopped by SIGTERM") == 1
 
 
 @pytest.mark.parametrize(

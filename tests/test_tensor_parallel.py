@@ -1,14 +1,20 @@
-"""What is refused before the weights are read, and how they are counted. The groups themselves: test_distributed.py."""
+"""What is refused before the weights are read, how they are counted, and what a group does when one of it has failed.
+The groups themselves: test_distributed.py."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
+from torch.distributed import HashStore
 
+from videobench.answering import Answering
 from videobench.checkpoint import load_checkpoint
-from videobench.errors import InputError
+from videobench.devices import open_device
+from videobench.errors import InputError, OtherRankFailed
 from videobench.estimate import row_bytes
 from videobench.ranks import Ranks
 from videobench.tensor_checks import check_tensor_parallel, weights_per_card
+from videobench.tensor_parallel import Group, GroupEngine
 
 
 @pytest.fixture(scope="module")
@@ -76,3 +82,74 @@ def test_processes_that_make_no_groups_are_refused(monkeypatch, processes, on_th
         InputError, match=f"--tensor_parallel {cards}: {processes} processes, {on_this_machine} of them"
     ):
         Ranks.from_environment(cards)
+
+
+@pytest.fixture
+def first_of_two(monkeypatch):
+    """The first process of a group, whose other one has ended the job."""
+
+    def stopped(self):
+        raise OtherRankFailed
+
+    monkeypatch.setattr(Ranks, "check_others", stopped)
+    return Ranks(0, 2, store=HashStore(), tensor_parallel=2)
+
+
+def test_a_group_meets_when_all_of_it_are_there(first_of_two):
+    second = Ranks(1, 2, store=first_of_two.store, tensor_parallel=2)
+    other_group = Ranks(2, 4, store=first_of_two.store, tensor_parallel=2)
+    for each in (second, other_group):
+        with pytest.raises(OtherRankFailed):
+            each.meet_group("start")  # alone
+    first_of_two.meet_group("start")
+
+
+def test_a_process_that_failed_before_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
+    begun = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: begun.append("world"))
+    with pytest.raises(OtherRankFailed):
+        Group(first_of_two, open_device("cpu"))
+    assert not begun
+
+
+def test_a_process_that_failed_to_load_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
+    begun = []
+    monkeypatch.setattr("videobench.answering.Group", lambda *_: SimpleNamespace())
+    monkeypatch.setattr("videobench.engine.load_engine", lambda *_: None)
+    monkeypatch.setattr("videobench.answering.check_group", lambda *_: begun.append("check"))
+    settings = SimpleNamespace(tensor_parallel=2, dtype="float32", max_new_tokens=8)
+    with pytest.raises(OtherRankFailed):
+        Answering(settings, open_device("cpu"), first_of_two, None, None, {}, None)._load_engine()
+    assert not begun
+
+
+@pytest.mark.parametrize("has_said_why", [True, False])
+def test_a_first_process_that_is_gone_takes_the_store_with_it(has_said_why):
+    def check(keys):
+        raise RuntimeError("Connection reset by peer")
+
+    def check_others():
+        if has_said_why:
+            raise OtherRankFailed
+
+    ranks = SimpleNamespace(check_others=check_others)
+    group = SimpleNamespace(store=SimpleNamespace(check=check), ranks=ranks)
+    with pytest.raises(OtherRankFailed if has_said_why else RuntimeError):
+        GroupEngine(SimpleNamespace(usage=None), group, None).follow()
+
+
+def test_the_environment_of_a_group_ends_with_it_and_no_other_variable_does(monkeypatch):
+    variables = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("OF_A_LIBRARY", "before")
+    monkeypatch.setattr(os.environ, "clear", None)  # a thread would see an empty environment
+    group = SimpleNamespace(ranks=Ranks(3, 4, tensor_parallel=2), size=2, port=7)
+    with Group.as_world(group):
+        inside = {name: os.environ.get(name) for name in [*variables, "MASTER_ADDR"]}
+        os.environ["OF_A_LIBRARY"] = "meanwhile"
+    assert list(inside.values()) == ["1", "2", "7", None, "127.0.0.1"]
+    assert {name: os.environ.get(name) for name in variables} == variables
+    assert "MASTER_ADDR" not in os.environ
+    assert os.environ["OF_A_LIBRARY"] == "meanwhile"

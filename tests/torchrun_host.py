@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import time
+from pathlib import Path
 from typing import NoReturn
 
 import torch
@@ -37,7 +39,13 @@ def main() -> None:
 
 
 def become_torchrun(
-    torchrun_flags: list[str], argv: list[str], err: str, poison: str | None, immune: int | None, status: str
+    torchrun_flags: list[str],
+    argv: list[str],
+    err: str,
+    status: str,
+    forked: str,
+    poison: str | None,
+    immune: int | None,
 ) -> NoReturn:
     os.setsid()
     for number in (*SIGNALS, signal.SIGCHLD):  # as in a terminal, whatever the tests were started by
@@ -51,7 +59,7 @@ def become_torchrun(
     config.start_method = "fork"
     ended = 1
     try:
-        elastic_launch(config, be_rank)(argv, poison, immune)
+        elastic_launch(config, be_rank)(argv, Path(forked), poison, immune)
         ended = 0
     except BaseException as error:
         print(f"torchrun: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -59,9 +67,10 @@ def become_torchrun(
         os._exit(ended)
 
 
-def be_rank(argv: list[str], poison: str | None, immune: int | None) -> None:
+def be_rank(argv: list[str], forked: Path, poison: str | None, immune: int | None) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
+    wait_for_forks(forked)
     torch.set_num_threads(1)
     take = attempts.Attempts.take
 
@@ -76,6 +85,16 @@ def be_rank(argv: list[str], poison: str | None, immune: int | None) -> None:
     sys.stderr.flush()
     if status:
         os._exit(status)
+
+
+def wait_for_forks(forked: Path) -> None:
+    """Returns when all ranks of the job have been forked.
+
+    Whoever connects to the agent's store makes a thread of the agent look up a name. A rank that is forked meanwhile
+    gets a copy of the C library's lock, held for ever, and hangs as soon as it connects itself."""
+    (forked / str(os.getpid())).touch()
+    while sum(Path("/proc", each).exists() for each in os.listdir(forked)) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.005)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,12 @@ from videobench.dataset import Question
 from videobench.device_memory import too_large
 from videobench.devices import SUFFIX_MULTIPLES, Device
 from videobench.fitting import FittingEngine
+from videobench.journal import Row
 from videobench.options import RunSettings
 from videobench.planning import Plan
 from videobench.progress import Progress
 from videobench.ranks import Ranks
-from videobench.replies import Row, answered_row, failed_row
+from videobench.replies import answered_row, failed_row
 from videobench.row_by_row import PatientEngine
 from videobench.sharing import Share
 from videobench.tensor_checks import check_group
@@ -32,6 +33,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Answering:
+    """What one process needs to answer questions."""
+
     settings: RunSettings
     device: Device
     ranks: Ranks
@@ -42,12 +45,15 @@ class Answering:
 
     def run(self, questions: list[Question], progress: Progress, append: Callable[[Rows], None]) -> "Usage | None":
         """Answers `questions` (this rank's part of them) and passes each batch's rows to `append`, which makes sure of
-        them. They are on the disk when it returns. None on a process that only follows the first of its group."""
+        them. They are on the disk when it returns. None on a process that only follows the first of its group.
+
+        Raises InputError where the weights or the disk fail, DeviceLost where the device answers nothing any more,
+        GroupFailed where one of its group could not answer, OtherRankFailed where another process has ended the job."""
         from videobench.decoding.pool import DecodePool
 
         settings, ranks = self.settings, self.ranks
         works = {work.video: work for work in self.plan.works(questions)}
-        num_workers = settings.num_workers if ranks.is_leader else 0
+        num_workers = min(settings.num_workers, len(works)) if ranks.is_leader else 0
         with DecodePool(self.checkpoint.pixel_spec, settings.num_frames, num_workers) as pool:
             in_order = list(works.values())
             share = Share(ranks, [work.num_tokens for work in in_order])
@@ -81,13 +87,14 @@ class Answering:
         engine = load_engine(
             self.checkpoint,
             self.device,
-            str(settings.dtype),
+            settings.dtype,
             settings.max_new_tokens,
             SUFFIX_MULTIPLES[self.device.kind],
             group,
         )
         if group is None:
             return engine
+        self.ranks.meet_group("weights")  # one may have failed to load them
         check_group(engine, group, self.checkpoint)
         return GroupEngine(engine, group, self.attempts)
 

@@ -40,31 +40,32 @@ class Attempts:
         self._deaths: dict[str, int] = {}
 
     def begin(self) -> Begun:
-        """For the first process, before any other opens its notes. Removes those of other jobs."""
+        """For the first process, before any other opens its notes. Removes those of other jobs.
+
+        Raises InputError where notes cannot be read: without them a restart looks like a new job."""
         job = _job()
         is_restart = False
         deaths: set[tuple[str, str]] = set()  # starts and videos: two processes of one group die of one video
         for path in self._folder.glob(f"{self._name}.attempts*.jsonl"):
             for head, in_hand in _read(path):
-                if head["job"] != job:
+                if head.get("job") != job:
                     with suppress(OSError):
                         path.unlink()
                     break
                 is_restart = True
-                deaths |= {(head["start"], video) for video in in_hand}
+                deaths |= {(str(head.get("start")), video) for video in in_hand}
         counted = dict(Counter(video for _, video in deaths))
         return {"job": job, "start": uuid4().hex, "is_restart": is_restart, "deaths": counted}
 
     def open(self, begun: Begun) -> None:
+        """Begins to take notes, with what the first process has found. Raises InputError where it cannot write."""
         self._deaths = begun["deaths"]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = FileIO(self._path, "a")
-            self._write({"job": begun["job"], "start": begun["start"]})
         except OSError as error:
-            raise InputError(
-                f"{self._path}: cannot be written ({error.strerror}); free space, then start again"
-            ) from None
+            raise self._unwritable(error) from None
+        self._write({"job": begun["job"], "start": begun["start"]})
 
     def is_set_aside(self, video: Path) -> bool:
         return self._deaths.get(str(video), 0) >= MOST_DEATHS
@@ -77,7 +78,7 @@ class Attempts:
 
     def take(self, videos: Iterable[Path]) -> None:
         """These, and no others, are in hand from now on. Written, but not forced to the disk, which the device would
-        wait for: a note must outlive this process, not the machine."""
+        wait for: a note must outlive this process, not the machine. Raises InputError where the disk is full."""
         assert self._file, "open() comes first"
         if self._is_ending:
             return
@@ -85,14 +86,14 @@ class Attempts:
         self._write({"in_hand": self.in_hand})
 
     def drop(self) -> None:
-        """Nothing is in hand."""
+        """Nothing is in hand. Raises InputError where the disk is full."""
         if self._file:
             self._write({"in_hand": []})
 
     def end(self) -> None:
         """The process was asked to end: what it has in hand is not to blame. From any thread."""
         self._is_ending = True
-        with suppress(OSError, ValueError):  # the second where the file has been closed meanwhile
+        with suppress(InputError, ValueError):  # the second where the file has been closed meanwhile
             self.drop()
 
     def close(self) -> None:
@@ -107,20 +108,31 @@ class Attempts:
                 path.unlink()
 
     def _write(self, entry: dict[str, object]) -> None:
-        if self._file:
+        if not self._file:
+            return
+        try:
             self._file.write(json.dumps(entry).encode() + b"\n")
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> InputError:
+        return InputError(f"{self._path}: cannot be written ({error.strerror}); free space, then start again")
 
 
 def _read(path: Path) -> list[tuple[dict[str, Any], list[str]]]:
     """For each start of a process the line that it began with, and what it had in hand at its end."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); remove it and start again") from None
     starts: list[tuple[dict[str, Any], list[str]]] = []
-    for line in path.read_bytes().split(b"\n"):
-        with suppress(ValueError):  # a line that was cut short
+    for line in lines:
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # a line that was cut short, or is none of ours
             entry = json.loads(line)
-            if "job" in entry:
+            if isinstance(entry, dict) and "job" in entry:
                 starts.append((entry, []))
             elif starts:
-                starts[-1][1][:] = entry["in_hand"]
+                starts[-1][1][:] = map(str, entry["in_hand"])
     return starts
 
 

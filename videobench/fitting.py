@@ -23,7 +23,8 @@ class FittingEngine:
         self.batch_size = batch_size  # questions answered together
 
     def answer(self, videos: Sequence["VideoQuestions"]) -> list[Answers]:
-        """As Engine.answer."""
+        """As Engine.answer, with None for a question that does not fit even alone. Raises RuntimeError for whatever
+        else the device says."""
         answers: list[Answers] = []
         while left := videos[len(answers) :]:
             group = left[: self._max_videos]

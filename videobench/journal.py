@@ -19,7 +19,7 @@ from typing import Any
 from videobench.errors import InputError, one_line
 from videobench.files import encode_json, parse_json, write_json, write_whole
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # a reply, as replies.py makes it
 CHANGED = "the question has changed since it was answered; it is asked anew"
 
 

@@ -10,7 +10,7 @@ from videobench.comparing.reading import read_letter
 from videobench.dataset import Question
 from videobench.ranks import Ranks
 
-Answers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
+RightAnswers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
 
 
 class Progress:
@@ -18,7 +18,7 @@ class Progress:
 
     tqdm shows nothing where stderr is no terminal."""
 
-    def __init__(self, total: int, answers: Answers, ranks: Ranks) -> None:
+    def __init__(self, total: int, answers: RightAnswers, ranks: Ranks) -> None:
         self._answers = answers
         self._ranks = ranks
         self._failed = self._judged = self._right = 0

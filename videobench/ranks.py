@@ -68,20 +68,28 @@ class Ranks:
         return self.member == 0
 
     def share(self, content: Any) -> Any:
-        """What the first process passes, on every process; JSON. Once for each job."""
+        """What the first process passes, on every process; JSON. Once for each job. Raises OtherRankFailed."""
         return self._share("shared", content)
 
     def share_status(self, status: int | None) -> int:
-        """The exit status of the job, which the first process passes, on every process."""
+        """The exit status of the job, which the first process passes, on every process. Raises OtherRankFailed."""
         return int(self._share("status", status))
 
     def wait_for(self, key: str) -> str:
-        """The value that another process has given to a key of the store."""
+        """The value that another process has given to a key of the store. Raises OtherRankFailed."""
         self._poll(lambda: self.store.check([key]))
         return str(self.store.get(key).decode())
 
+    def meet_group(self, place: str) -> None:
+        """Returns when all processes that share this copy of the weights have come to a place, each of them once.
+
+        Raises OtherRankFailed where one has failed on the way: in a collective of torch they would wait for it."""
+        key = f"met/{self.rank}/{place}"
+        self.store.add(key, 1)
+        self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel)
+
     def draw(self, count: int) -> Iterator[int]:
-        """Numbers below `count` in ascending order, each of them on one rank only."""
+        """Numbers below `count` in ascending order, each of them on one rank only. Raises OtherRankFailed."""
         while (number := self._next()) < count:
             self.check_others()
             yield number
@@ -97,7 +105,7 @@ class Ranks:
         return self._counted if self.store is None else int(self.store.add("counted", number))
 
     def wait_for_all(self, while_waiting: Callable[[], object] = lambda: None) -> None:
-        """Returns on the first rank when every rank has come here, on the others at once."""
+        """Returns on the first rank when every rank has come here, on the others at once. Raises OtherRankFailed."""
         if self.store is None or not self.is_leader:
             return
         self.store.add("finished", 1)

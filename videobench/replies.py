@@ -2,18 +2,19 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from videobench.dataset import Question
 from videobench.devices import Device, device_facts
 from videobench.files import sha256_of_file
+from videobench.journal import Row
 from videobench.manifest import manifest_facts
 from videobench.options import RunSettings
 from videobench.prompts import Prompt, build_question_text
 
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
-    from videobench.decoding.pool import PreparedVideo
+    from videobench.decoding.prepared_video import PreparedVideo
     from videobench.engine import Answer
 
 SUITE_VERSION = "0.1.0"
@@ -21,8 +22,6 @@ NONFINITE_MEND = (
     "float16 ends at 65504; use --dtype bfloat16 or float32 (on an NPU, leave INF_NAN_MODE_ENABLE at 1: 0 would hide "
     "such overflows, not mend them)"
 )
-
-Row = dict[str, Any]
 
 
 def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
@@ -64,6 +63,7 @@ def run_facts(settings: RunSettings, device: Device, known: Row) -> Row:
 
 
 def failed_row(question: Question, reason: str, facts: Row) -> Row:
+    """An empty reply with the reason; the next start asks it again."""
     return _question_fields(question) | {"output_sequence": [""], "error": reason, "run": facts}
 
 

@@ -16,7 +16,8 @@ DEVICE_ERRORS = (RuntimeError, MemoryError)  # torch raises the first for whatev
 # list that they share. So many failures with no answer between them are taken for that.
 MOST_FAILURES_IN_A_ROW = 16
 
-Answers = list["Answer | str | None"]  # of one video's questions; a text: why it failed; None: too large for the device
+# Of one video's questions; a text: why it failed; None: too large for the device.
+Outcomes = list["Answer | str | None"]
 
 
 class PatientEngine:
@@ -27,13 +28,15 @@ class PatientEngine:
         self._failures_in_a_row = 0
         self.batch_size = engine.batch_size  # of the last call: 1 where it was tried again question by question
 
-    def answer(self, videos: Sequence["VideoQuestions"]) -> list[Answers]:
+    def answer(self, videos: Sequence["VideoQuestions"]) -> list[Outcomes]:
         """As FittingEngine.answer; a text is the reason why that question failed.
 
         Raises DeviceLost where the device answers nothing any more."""
         try:
-            answers: list[Answers] = [list(each) for each in self._engine.answer(videos)]
+            answers: list[Outcomes] = [list(each) for each in self._engine.answer(videos)]
             self.batch_size = self._engine.batch_size
+            if any(any(each) for each in answers):  # not where no video of the batch could be decoded, nor any fitted
+                self._failures_in_a_row = 0
             return answers
         except DEVICE_ERRORS:
             traceback.print_exc(file=sys.stderr)  # for whoever mends it: the reasons tell the last line only
@@ -41,10 +44,10 @@ class PatientEngine:
         self.batch_size = 1
         return [self._answer_one_by_one(video) for video in videos]
 
-    def _answer_one_by_one(self, video: "VideoQuestions") -> Answers:
+    def _answer_one_by_one(self, video: "VideoQuestions") -> Outcomes:
         from videobench.engine import VideoQuestions
 
-        answers: Answers = []
+        answers: Outcomes = []
         for prompt, letters in zip(video.prompts, video.letters, strict=True):
             try:
                 answers += self._engine.answer([VideoQuestions(video.pixels, [prompt], [letters])])[0]

@@ -17,17 +17,16 @@ from videobench.devices import (
     cuda_is_available,
     open_device,
 )
-from videobench.errors import one_line, traceback_to
+from videobench.errors import one_line, tell_once, traceback_to
 from videobench.estimate import DTYPE_BYTES
-from videobench.journal import Journals
+from videobench.journal import Journals, Row
 from videobench.options import RunSettings
 from videobench.planning import Plan, build_plan, load_all_questions, print_plan
-from videobench.progress import Answers, Progress
+from videobench.progress import Progress, RightAnswers
 from videobench.prompts import PromptBuilder, build_question_text
 from videobench.ranks import Ranks
 from videobench.replies import (
     NONFINITE_MEND,
-    Row,
     failed_row,
     question_rows,
     run_facts,
@@ -42,6 +41,7 @@ from videobench.usage import Usage
 if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
 
+ELSEWHERE = "cannot be asked on the first process, which stores why"
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 
 
@@ -58,13 +58,15 @@ def run(settings: RunSettings) -> int:
     check_tensor_parallel(checkpoint, settings.tensor_parallel)
     builder = checkpoint.prompt_builder(settings.num_frames)
     if settings.print_prompt:
-        return _print_prompt(builder, questions[0])
+        return _print_prompt(builder, questions[0]) if ranks.is_first else 0
     answers = load_answers(settings.answer_path) if settings.answer_path else {}
     plan = build_plan(questions, builder, checkpoint.positions, settings)
     if settings.dry_run:
         weights_bytes = _weights_bytes(settings, checkpoint)
-        check_free_memory(device, weights_bytes, str(settings.dtype))
-        batch_size = batch_size_for(settings, device, checkpoint, plan, 0 if device.kind == "cpu" else weights_bytes)
+        check_free_memory(device, weights_bytes, settings.dtype)
+        if not ranks.is_first:
+            return 0
+        batch_size = batch_size_for(settings, device, checkpoint, plan, weights_bytes)
         print_plan(plan, settings, checkpoint, batch_size)
         return _report_failures(plan.failures)
     run = Run(settings, ranks, device, checkpoint, plan)
@@ -111,21 +113,27 @@ class Run:
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
-            if settings.overwrite:  # with all of them locked: a refused start moves nothing
+            begun = self._attempts.begin()
+            # With all of them locked: a refused start moves nothing. Not what this very job has answered.
+            if settings.overwrite and not begun["is_restart"]:
                 for journals in self._journals.values():
                     journals.set_aside()
-            shared = {"left": self._unanswered(), "attempts": self._attempts.begin()}
-        # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own.
+            failing = [index for index, question in enumerate(plan.prompts) if question in plan.failures]
+            shared = {"left": self._unanswered(), "failing": failing, "attempts": begun}
+        # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own. And
+        # what one machine sees another may not: a video that is missing here alone fails when it is decoded.
         shared = ranks.share(shared)
         questions = list(plan.prompts)
         self._left = [questions[index] for index in shared["left"]]
+        failures = {questions[index]: plan.failures.get(questions[index], ELSEWHERE) for index in shared["failing"]}
+        self._plan = replace(plan, failures=failures)
         self._attempts.open(shared["attempts"])
         at_stop(self._attempts.end)
         if ranks.is_leader:
             for journals in self._journals.values():
                 journals.open()
 
-    def answer_all(self, answers: Answers) -> Usage | None:
+    def answer_all(self, answers: RightAnswers) -> Usage | None:
         """Every reply of this rank is on the disk when it returns. None: there was nothing to answer."""
         reasons = self._plan.failures | {
             each: f"{each.video}: {SET_ASIDE}" for each in self._left if self._attempts.is_set_aside(each.video)
@@ -136,7 +144,7 @@ class Run:
         left = [each for each in self._left if each not in reasons]
         if not left:
             return None
-        check_free_memory(self._device, _weights_bytes(self._settings, self._checkpoint), str(self._settings.dtype))
+        check_free_memory(self._device, _weights_bytes(self._settings, self._checkpoint), self._settings.dtype)
         self._progress = Progress(len(left), answers, self._ranks)
         answering = Answering(
             self._settings, self._device, self._ranks, self._checkpoint, self._plan, self._facts, self._attempts
@@ -197,7 +205,7 @@ class Run:
 
 def _open_device(settings: RunSettings, ranks: Ranks) -> Device:
     if settings.may_use_cpu and not cuda_is_available():
-        print("WARNING: no CUDA device is visible: running on the CPU, which is slow", file=sys.stderr)
+        tell_once("WARNING: no CUDA device is visible: running on the CPU, which is slow")
         return open_device("cpu", deterministic=settings.deterministic)
     return open_device(settings.device, ranks.local_rank, settings.deterministic)
 
@@ -212,7 +220,7 @@ def _with_defaults(settings: RunSettings, device: Device) -> RunSettings:
 
 def _weights_bytes(settings: RunSettings, checkpoint: "Checkpoint") -> int:
     """On each card."""
-    return weights_per_card(checkpoint.weights, settings.tensor_parallel) * DTYPE_BYTES[str(settings.dtype)]
+    return weights_per_card(checkpoint.weights, settings.tensor_parallel) * DTYPE_BYTES[settings.dtype]
 
 
 def _print_prompt(builder: PromptBuilder, question: Question) -> int:

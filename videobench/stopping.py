@@ -9,7 +9,6 @@ import shlex
 import signal
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,7 +42,8 @@ def stopping_on_signals() -> Iterator[None]:
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
     former_descriptor = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(receiving,), name="signals", daemon=True).start()
+    is_out = threading.Event()  # the main thread
+    threading.Thread(target=_watch, args=(receiving, is_out), name="signals", daemon=True).start()
     for number, handler in former.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, _raise_once)
@@ -53,6 +53,7 @@ def stopping_on_signals() -> Iterator[None]:
         for number, old in former.items():
             signal.signal(number, old)
         signal.set_wakeup_fd(former_descriptor)
+        is_out.set()
         os.close(sending)  # which ends the thread
         _callbacks.clear()
 
@@ -67,7 +68,7 @@ def _raise_once(number: int, _: Any) -> None:
     raise Stopped(number)
 
 
-def _watch(descriptor: int) -> None:
+def _watch(descriptor: int, is_out: threading.Event) -> None:
     """Reads the numbers of the signals as they come, whatever the main thread is doing."""
     with os.fdopen(descriptor, "rb", buffering=0) as numbers:
         while received := numbers.read(1):
@@ -75,7 +76,8 @@ def _watch(descriptor: int) -> None:
                 continue
             for callback in _callbacks:
                 callback()
-            time.sleep(GRACE_S)
+            if is_out.wait(GRACE_S):
+                return
             tell_how_to_go_on(received[0])
             os._exit(128 + received[0])
 
@@ -85,7 +87,8 @@ def tell_how_to_go_on(number: int) -> None:
     if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
         return
     name = signal.Signals(number).name
-    command = shlex.join(["python", *sys.argv])
+    argv = [each for each in sys.argv if not each.startswith("--ov")]  # --overwrite would set aside what was answered
+    command = shlex.join(["python", *argv])
     if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
-        command = f"torchrun with the same arguments, {shlex.join(sys.argv)}, unless it restarts them by itself"
+        command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
     print(f"stopped by {name}; what was answered is kept; to go on: {command}", file=sys.stderr, flush=True)

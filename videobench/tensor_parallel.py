@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -39,7 +39,7 @@ class Group:
     """The processes that share a copy of the weights, as a world of torch.distributed."""
 
     def __init__(self, ranks: Ranks, device: Device) -> None:
-        """Returns when all of them are there."""
+        """Returns when all of them are there. Raises OtherRankFailed where one of them, or of the job, has failed."""
         import torch.distributed as dist
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -54,6 +54,7 @@ class Group:
             served = TCPStore("127.0.0.1", int(ranks.wait_for(key)), self.size, is_master=False)
         self.port = served.port
         self.store = PrefixStore("calls", served)
+        ranks.meet_group("start")
         dist.init_process_group(
             BACKENDS[device.kind],
             store=PrefixStore("world", served),
@@ -66,17 +67,16 @@ class Group:
     def as_world(self) -> Iterator[None]:
         """For transformers, which reads torchrun's variables: those of the group, with LOCAL_RANK as it is."""
         own = {"RANK": self.ranks.member, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
-        former = dict(os.environ)
-        os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
-        os.environ.update({name: str(value) for name, value in own.items()})
+        # These alone: meanwhile a thread may start a decoder, which takes the whole environment.
+        former = {name: os.environ.get(name) for name in [*own, "TORCHELASTIC_USE_AGENT_STORE"]}
+        _set_variables({"TORCHELASTIC_USE_AGENT_STORE": None} | {name: str(value) for name, value in own.items()})
         try:
             yield
         finally:
-            os.environ.clear()
-            os.environ.update(former)
+            _set_variables(former)
 
     def broadcast(self, tensor: "torch.Tensor") -> "torch.Tensor":
-        """The leader's, on every card of the group."""
+        """The leader's, on every card of the group; the others pass one of its shape and dtype."""
         import torch.distributed as dist
 
         tensor = tensor.to(self.device.torch_device)
@@ -84,6 +84,7 @@ class Group:
         return tensor
 
     def gather(self, tensor: "torch.Tensor") -> list["torch.Tensor"]:
+        """Every process's tensor, all of one shape, in the order of the group, on every process of it."""
         import torch
         import torch.distributed as dist
 
@@ -174,13 +175,29 @@ class GroupEngine:
     def _receive(self) -> Any:
         """Polled, not waited for in a collective: a group may have nothing to do for longer than one may take."""
         key, next_check = f"{self._calls}", 0.0
-        while not self._group.store.check([key]):
+        while not self._is_there(key):
             if time.monotonic() > next_check:
                 self._group.ranks.check_others()
                 next_check = time.monotonic() + CHECK_OTHERS_S
             time.sleep(CALL_POLL_S)
         self._calls += 1
         return json.loads(self._group.store.get(key))
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            return bool(self._group.store.check([key]))
+        except RuntimeError:  # the first process serves the store, and is gone: has it said why?
+            self._group.ranks.check_others()
+            raise
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    """Of the environment; None takes one out."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def cut_up() -> dict[str, Any]:
