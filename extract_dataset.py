@@ -18,7 +18,7 @@ from videobench.errors import FlagParser, InputError, run_script
 from videobench.manifest import SAMPLE_ANSWER_FILE
 from videobench.sample_check import VerifySettings, verify_sample
 from videobench.sample_files import check_room, write_sample
-from videobench.sampling import Sample, SampleSettings, choose, choose_decodable, load_candidates
+from videobench.sampling import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
 from videobench.video_root import VideoRoot
 
 
@@ -37,10 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_room(sample, candidates, settings)
     for path in write_sample(sample, candidates, settings):
         print(path)
-    return report(sample, settings)
+    return report(sample, candidates, settings)
 
 
-def report(sample: Sample, settings: SampleSettings) -> int:
+def report(sample: Sample, candidates: Candidates, settings: SampleSettings) -> int:
+    if candidates.without_video or candidates.without_answer:
+        lost = f"{candidates.without_video} questions lack their video, {candidates.without_answer} their answer"
+        print(f"warning: {lost}; the sample is drawn from the rest", file=sys.stderr)
     videos = len({each.video for each in sample.questions})
     folder = settings.output_folder / SAMPLE_NAME
     replaced = f", {len(sample.undecodable)} videos replaced that do not decode" if sample.undecodable else ""

@@ -25,6 +25,13 @@ visible_gpus() {
     nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true
 }
 
+# The command line that goes on: without --overwrite, which would set aside what was answered.
+command_to_go_on() {
+    local kept=() each
+    for each in "$@"; do [[ $each == --ov* ]] || kept+=("$each"); done
+    printf "%q " "${kept[@]}"
+}
+
 # Moves `--max_restarts N`, which is torchrun's and not the script's, out of the array `flags`.
 take_max_restarts() {
     local kept=() each next=""
@@ -46,7 +53,7 @@ take_max_restarts() {
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
 # a run with failed questions for a crash, so the first process of a machine writes its status to a file
-# (videobench/errors.py). `command` is what the user has called, `max_restarts` how often dead processes are started again.
+# (videobench/errors.py). `command` is how to go on, `max_restarts` how often dead processes are started again.
 launch() {
     local processes=$1 folder status=0 own child where=(--master_port "$MASTER_PORT")
     shift

@@ -22,7 +22,7 @@ EOF
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$here/launch.sh"
 [ $# -ge 5 ] || usage
-command=$(printf "%q " bash "$0" "$@")
+command=$(command_to_go_on bash "$0" "$@")
 split_arguments 5 "$@" || usage
 take_max_restarts || usage
 [ ${#positional[@]} -eq 5 ] || usage

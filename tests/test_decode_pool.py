@@ -2,6 +2,7 @@
 
 A worker takes a second or two to start, so the tests share one where they can."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -18,6 +19,7 @@ import torch
 from tests.clip_writer import write_clip
 from videobench.decoding.pool import DecodePool
 from videobench.decoding.prepared_video import PreparedVideo, failed_video
+from videobench.errors import InputError
 from videobench.frames import sample_frames
 from videobench.pixels import PixelSpec, resize_and_crop
 
@@ -118,9 +120,37 @@ def test_what_a_library_prints_does_not_mix_with_results(folder: Path, capfd: py
 def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> None:
     with (
         DecodePool(SPEC, 8, 1, worker_command=(*STUBBORN, "--broken")) as pool,
-        pytest.raises(RuntimeError, match=r"did not start \(exit status 7\)"),
+        pytest.raises(InputError, match=r"did not start \(exit status 7, .*\); use fewer --num_workers$"),
     ):
         next(pool.prepare([folder / "a.avi"]))
+
+
+def no_more_processes(*_: object, **__: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_worker_that_cannot_be_started_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", no_more_processes)
+    with pytest.raises(InputError, match=r"cannot be started \(Resource temp.*\); use fewer --num_workers$"):
+        DecodePool(SPEC, 8, 1)
+
+
+def test_worker_that_cannot_be_replaced_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
+        next(pool.prepare([folder / "a.avi"]))
+        monkeypatch.setattr(subprocess, "Popen", no_more_processes)
+        for name in ("exits", "b"):  # and nobody waits for one that will never be there
+            with pytest.raises(InputError, match="cannot be started"):
+                next(pool.prepare([folder / f"{name}.avi"]))
+
+
+def test_starts_no_more_workers_than_can_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("videobench.decoding.pool._Worker", lambda *_: started.append(1))
+    DecodePool(SPEC, 8, 64, max_ahead_bytes=6 * VIDEO_BYTES)
+    assert len(started) == 6
+    DecodePool(SPEC, 8, 64, max_ahead_bytes=1)
+    assert len(started) == 7
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -177,6 +207,18 @@ def test_leaving_the_pool_ends_a_hanging_worker(folder: Path) -> None:
         (process,) = [worker._process for worker in pool._workers]
         assert process.poll() is None
     assert process.poll() is not None
+
+
+def test_leaving_the_pool_does_not_wait_for_what_cannot_be_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a decoder inside a disk that is gone."""
+    monkeypatch.setattr("videobench.decoding.pool.END_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
+        next(pool.prepare(folder / f"{name}.avi" for name in ("a", "hangs")))
+        (process,) = [worker._process for worker in pool._workers]
+    process.wait()  # the end of its standard input ends this one
 
 
 def test_worker_ignores_interrupts_and_leaves_the_device_alone(folder: Path, pool: DecodePool) -> None:

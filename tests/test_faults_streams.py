@@ -2,10 +2,12 @@
 
 import json
 import os
+import subprocess
 import sys
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.fault_tools import Bench
 
 
@@ -29,6 +31,24 @@ def test_a_reader_that_leaves_does_not_end_the_run(bench, monkeypatch, without_r
     monkeypatch.setattr(sys, name, without_reader)
     assert bench.answer().status == 1
     assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_the_start(bench, monkeypatch, name):
+    """As by `2>&-`."""
+    (bench.folder / "videos" / next(iter(bench.rows().values()))["vid_path"]).unlink()
+    monkeypatch.setattr(sys, name, None)
+    outcome = bench.answer()
+    assert outcome.status == 1
+    assert "failed: " not in outcome.out
+    assert "answered " not in outcome.err
+    assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
+
+
+def test_stderr_that_was_closed_before_the_start_of_a_run_with_workers(bench):
+    command = [sys.executable, ROOT / "run_gpu.py", *bench.run_flags("--limit", 2, "--num_workers", 1)]
+    done = subprocess.run(["bash", "-c", 'exec "$@" 2>&-', "-", *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.count("\n")) == (0, 2)
 
 
 def test_a_reader_that_leaves_does_not_change_the_verdict(bench, monkeypatch, without_reader):

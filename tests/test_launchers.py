@@ -159,7 +159,8 @@ def test_the_scripts_exit_status_is_passed_on(launch, script_status, torchrun_st
 @pytest.mark.parametrize(("number", "expected"), [(15, 143), (2, 130), (1, 129)])
 def test_stopped_they_end_torchrun_and_say_how_to_go_on(launch, number, expected):
     default = "import os, signal, sys; [signal.signal(each, 0) for each in (1, 2, 15)]; os.execvp('bash', sys.argv[1:])"
-    _, done = launch("-c", f'exec python -c "{default}" bash "$@"', "-", NPU, "w 7B", "v", "q", "o", SIGNAL=str(number))
+    called = (NPU, "w 7B", "v", "q", "o", "--overwrite")  # which would set aside what was answered
+    _, done = launch("-c", f'exec python -c "{default}" bash "$@"', "-", *called, SIGNAL=str(number))
     assert done.returncode == expected
     assert done.stderr.endswith("stopped; what was answered is kept; to go on: " + f"bash {NPU} w\\ 7B v q o\n")
 

@@ -1,5 +1,6 @@
 """--verify: a sample that was carried to another machine is the one that was made, or each wrong file is named."""
 
+import os
 import shutil
 import sys
 
@@ -47,6 +48,11 @@ def change_one_byte(path):
     path.write_bytes(content)
 
 
+def replace(path, make):
+    path.unlink()
+    make(path)
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "found"),
     [
@@ -60,6 +66,15 @@ def change_one_byte(path):
         ),
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", lambda path: path.unlink(), "missing", id="no-video"),
         pytest.param("json/sampling_answer.json", lambda path: path.unlink(), "missing", id="no-answers"),
+        pytest.param(
+            "Eval_video/sampling_data/NBA/3.mp4", lambda path: replace(path, os.mkfifo), "is no file", id="a-pipe"
+        ),
+        pytest.param(
+            "json/sampling_answer.json",
+            lambda path: replace(path, lambda path: path.symlink_to("/dev/zero")),
+            "is no file",
+            id="a-device",
+        ),
     ],
 )
 def test_one_wrong_file_is_named(sample, name, damage, found, capsys):
@@ -79,6 +94,14 @@ def test_a_file_of_the_other_set_with_the_same_name_and_size_is_wrong(sample, ca
     with pytest.raises(InputError, match="2 of 12 files"):
         verify(sample / "json/sampling_manifest.json")
     assert capsys.readouterr().err.count("wrong: ") == 2
+
+
+def test_a_wrong_file_cannot_steer_the_terminal(sample, capsys):
+    manifest = sample / "json/sampling_manifest.json"
+    manifest.write_text(manifest.read_text().replace("NBA/3.mp4", "NBA/\u202e4pm.3"))
+    with pytest.raises(InputError, match="1 of 12 files"):
+        verify(manifest)
+    assert r"NBA/\u202e4pm.3: missing" in capsys.readouterr().err
 
 
 def test_the_exit_status_is_2(sample, run_command):

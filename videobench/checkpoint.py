@@ -1,17 +1,16 @@
 """A checkpoint's folder -> what the suite must know of it, all of it checked before the weights are read."""
 
 import hashlib
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videobench.errors import InputError
+from videobench.errors import InputError, tell_once
 from videobench.files import read_json
 from videobench.pixels import PixelSpec, load_pixel_spec
 from videobench.prompts import TEMPLATES, VIDEO_PLACEHOLDER, PromptBuilder, find_template, known_form
-from videobench.weight_files import WeightFiles, read_weight_headers, sampled_bytes
+from videobench.weight_files import WeightFiles, check_folder, read_weight_headers, sampled_bytes
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
@@ -47,9 +46,9 @@ class Checkpoint:
             raise InputError(f"{self.path}: {error}; get its files anew") from None
         known = PromptBuilder(self.tokenizer, TEMPLATES[form], form, video_token_id, num_video_tokens)
         if not _same_turn(builder.render("?"), known.render("?"), self.tokenizer.bos_token):
-            warn(
-                f"{self.path}: the chat template writes {builder.render('?')!r}, but this text backbone was trained on "
-                f"{known.render('?')!r}; if this is an early upload, get the checkpoint anew"
+            tell_once(
+                f"warning: {self.path}: the chat template writes {builder.render('?')!r}, but this text backbone was "
+                f"trained on {known.render('?')!r}; if this is an early upload, get the checkpoint anew"
             )
         return builder
 
@@ -72,8 +71,7 @@ class Checkpoint:
 
 def load_checkpoint(path: Path) -> Checkpoint:
     """Raises InputError, naming the file and the mend, for a folder that is not a whole LLaVA-NeXT-Video checkpoint."""
-    if not path.is_dir():
-        raise InputError(f"{path}: not a folder; --model_path is the folder of a LLaVA-NeXT-Video checkpoint")
+    check_folder(path)
     content = read_json(path / "config.json")
     if not isinstance(content, dict) or content.get("model_type") not in MODEL_TYPES:
         found = content.get("model_type") if isinstance(content, dict) else "no object"
@@ -89,10 +87,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
     _check_vision(checkpoint)
     _warn_of_missing_rope_factor(checkpoint)
     return checkpoint
-
-
-def warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
 
 
 def _load_config(path: Path) -> "LlavaNextVideoConfig":
@@ -166,10 +160,10 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
     text = checkpoint.config.text_config
     is_vicuna_7b = known_form(text.model_type, checkpoint.tokenizer) == "vicuna" and text.hidden_size == 4096
     if is_vicuna_7b and text.max_position_embeddings == 4096 and _linear_rope_factor(checkpoint.config) is None:
-        warn(
-            f"{checkpoint.path / 'config.json'}: no linear rope factor, as in early uploads of the 7B weights: "
-            'answers are silently worse; get config.json anew (in text_config: "rope_scaling": {"type": "linear", '
-            '"factor": 2.5})'
+        tell_once(
+            f"warning: {checkpoint.path / 'config.json'}: no linear rope factor, as in early uploads of the 7B "
+            'weights: answers are silently worse; get config.json anew (in text_config: "rope_scaling": '
+            '{"type": "linear", "factor": 2.5})'
         )
 
 

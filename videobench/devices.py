@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from videobench import npu_install
-from videobench.errors import InputError
+from videobench.errors import InputError, tell_once
 
 if TYPE_CHECKING:
     import torch
@@ -101,10 +101,12 @@ def count_cards(kind: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device, or the host for it, had not the memory, by what torch, torch_npu or CANN says."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
 
 
 def cuda_is_available() -> bool:
+    """Asks torch, before which it hides torch_npu as count_cards does."""
     sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]
     import torch
 
@@ -170,11 +172,10 @@ def _set_up_npu() -> None:
     # know them. The default on newer releases (docs of TorchNPU, config.allow_internal_format).
     npu.config.allow_internal_format = False
     if not _shows_overflows():
-        print(
+        tell_once(
             "warning: this NPU gives the largest number where IEEE 754 has infinity, and 0 for NaN: overflows of "
             "float16 cannot be found; on Atlas A2 and A3 unset INF_NAN_MODE_FORCE_DISABLE, on older cards use "
-            "--dtype float32",
-            file=sys.stderr,
+            "--dtype float32"
         )
 
 
@@ -208,6 +209,7 @@ def _check_index(kind: str, count: int, index: int) -> None:
 
 
 def another_process(kind: str) -> str:
+    """The second half of an error: who holds the memory of a card, and what to do."""
     return (
         f"another process holds it: find it with {TOOLS[kind]} and end it, or choose another card with {VISIBLE[kind]}"
     )

@@ -31,7 +31,7 @@ class OtherRankFailed(Exception):
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reports a wrong flag as an InputError: one line, printed once however many processes were started."""
+    """Reports a wrong flag as an InputError: one line, under the launchers printed once for all processes."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the flags")
@@ -41,6 +41,12 @@ def one_line(text: str) -> str:
     """For a terminal: without line ends, without characters that would steer it, cut in the middle where too long."""
     text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(text.split()))
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 2 :]}"
+
+
+def tell_once(line: str) -> None:
+    """On stderr, by the first process of a job alone: for what each of them finds."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
 
 
 def run_script(main: Callable[[], int]) -> int:
@@ -84,12 +90,14 @@ def _run(main: Callable[[], int]) -> int:
 @contextmanager
 def _lasting_output() -> Iterator[None]:
     """A run goes on, and keeps its status, when nobody reads its output any more."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed before the start: print would take the other one, tqdm fail
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for good, as a stream is
     streams = sys.stdout, sys.stderr
     for stream in streams:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
-    # None: it was closed before the start, and print knows that
-    sys.stdout, sys.stderr = (stream and _LastingStream(stream) for stream in streams)
+    sys.stdout, sys.stderr = (_LastingStream(stream) for stream in streams)
     try:
         yield
     finally:

@@ -76,6 +76,7 @@ def _patches(checkpoint: "Checkpoint") -> int:
 
 
 def rate_of(device: str, dtype: str) -> float:
+    """Floating-point operations a second of one card, or one core: see RATES."""
     return (FLOAT32_RATES if dtype == "float32" else RATES)[device]
 
 

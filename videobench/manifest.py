@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from videobench.dataset import SAMPLE_NAME, SAMPLE_QA_FILE
+from videobench.dataset import CONTROL_CHARACTER, SAMPLE_NAME, SAMPLE_QA_FILE
 from videobench.errors import InputError
 from videobench.files import read_json, sha256_of_file
 from videobench.sampling import Sample, SampleSettings
@@ -55,22 +55,22 @@ def build_manifest(
         },
         "inputs_sha256": {path.name: sha256_of_file(path) for path in inputs},
         "outputs_sha256": {path.name: sha256_of_file(path) for path in outputs},
-        "videos_folder": f"{settings.output_folder.resolve().name}/{SAMPLE_NAME}",
+        "videos_folder": str(PurePosixPath(settings.output_folder.resolve().name, SAMPLE_NAME)),
         "videos_bytes": {name: facts.num_bytes for name, facts in videos.items()},
         "videos_sha256": {name: facts.sha256 for name, facts in videos.items()},
     }
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raises InputError where the file is not a manifest of this suite."""
+    """Raises InputError where the file is not a manifest of this suite, or names what lies outside of the sample."""
     content = read_json(path)
     try:
         sizes, hashes = content["videos_bytes"], content["videos_sha256"]
         manifest = Manifest(
             path=path,
-            videos_folder=_text(content["videos_folder"]),
-            json_sha256={name: _text(digest) for name, digest in content["outputs_sha256"].items()},
-            videos={name: FileFacts(int(sizes[name]), _text(digest)) for name, digest in hashes.items()},
+            videos_folder=_place(_text(content["videos_folder"])),
+            json_sha256={_file_name(name): _text(digest) for name, digest in content["outputs_sha256"].items()},
+            videos={_place(name): FileFacts(_size(sizes[name]), _text(digest)) for name, digest in hashes.items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
@@ -84,6 +84,26 @@ def load_manifest(path: Path) -> Manifest:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _place(name: str) -> str:
+    """Below the sample's folder and nowhere else; "" and "." would be that folder itself."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or CONTROL_CHARACTER.search(name):
+        raise ValueError(f"{name!r} is no place below the sample's folder")
+    return name
+
+
+def _file_name(name: str) -> str:
+    if PurePosixPath(_place(name)).parts != (name,):
+        raise ValueError(f"{name!r} is no file name")
+    return name
+
+
+def _size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is no size in bytes")
     return value
 
 

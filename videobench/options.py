@@ -10,7 +10,9 @@ from videobench.dataset import SAMPLE_NAME, canonical_name, qa_file, resolve_nam
 from videobench.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import FlagParser, InputError
 from videobench.video_root import VideoRoot
+from videobench.weight_files import check_folder
 
+DEFAULT_NUM_FRAMES = 8  # of each video
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -30,10 +32,10 @@ class RunSettings:
     output_folder: Path
     device: str  # "npu", "cuda" or "cpu"
     may_use_cpu: bool  # run_gpu.py without --device: on a machine without CUDA it runs on the CPU, and says so
-    dtype: str | None  # "float16", "bfloat16", "float32"; None: the device's default
+    dtype: str  # "float16", "bfloat16", "float32"; "" until the device is open: its default
     num_frames: int
     max_new_tokens: int
-    max_input_length: int | None  # tokens; None: the positions of the checkpoint
+    max_input_length: int | None  # tokens; None: the positions of the checkpoint, less those of the reply
     batch_size: int | None  # questions; None: what fits, see batches.py
     num_workers: int  # processes that decode
     tensor_parallel: int  # cards that share one copy of the weights
@@ -66,17 +68,14 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
             parser.error(f"--{name} is at least 1")
     if args.num_workers < 0:
         parser.error("--num_workers is at least 0")
-    if not args.model_path.is_dir():
-        raise InputError(
-            f"{args.model_path}: not a folder; --model_path is the folder of a LLaVA-NeXT-Video checkpoint"
-        )
+    check_folder(args.model_path)
     return RunSettings(
         sources=_sources(args),
         model_path=args.model_path,
         output_folder=args.chat_conversation_output_folder,
         device=args.device or device,
         may_use_cpu=args.device is None and device == "cuda",
-        dtype=args.dtype,
+        dtype=args.dtype or "",
         num_frames=args.num_frames,
         max_new_tokens=args.max_new_tokens,
         max_input_length=args.max_input_length,
@@ -114,9 +113,11 @@ def _build_parser(device: str) -> FlagParser:
     add("--device", choices=KINDS, help=f"default: {device}")
     defaults = ", ".join(f"{dtype} on {kind}" for kind, dtype in DEFAULT_DTYPES.items())
     add("--dtype", choices=DTYPES, help=f"default: {defaults}")
-    add("--num_frames", type=int, default=8, help="frames of each video (default: %(default)s)")
+    add("--num_frames", type=int, default=DEFAULT_NUM_FRAMES, help="frames of each video (default: %(default)s)")
     add("--max_new_tokens", "--max_output_length", type=int, default=60, help="default: %(default)s")
-    add("--max_input_length", type=int, help="tokens of a prompt (default: the positions of the checkpoint)")
+    add(
+        "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
+    )
     sizes = ", ".join(f"{size} on {kind}" for kind, size in DEFAULT_BATCH_SIZES.items())
     add(
         "--batch_size",

@@ -74,18 +74,22 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
     texts = [build_question_text(each.text, each.options) for each in questions]
     with _paused_collector():
         prompts = dict(zip(questions, builder.build(texts), strict=True))
-    limit = positions if settings.max_input_length is None else settings.max_input_length
     num_video_tokens = len(prompts[questions[0]].prefix_ids)
-    if limit > positions or num_video_tokens >= limit:
+    stated, limit = settings.max_input_length or 0, positions - settings.max_new_tokens
+    found = f"{settings.max_new_tokens} are for the reply and the checkpoint has {positions} positions"
+    if stated:
+        limit, found = min(stated, limit), f"--max_input_length is {stated}, {found}"
+    if stated > positions or num_video_tokens >= limit:
         raise InputError(
-            f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; --max_input_length is {limit} "
-            f"and the checkpoint has {positions} positions: use fewer --num_frames or another --max_input_length"
+            f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; {found}: use fewer "
+            "--num_frames or --max_new_tokens, or another --max_input_length"
         )
     missing = {video for video in {each.video for each in questions} if not os.path.exists(video)}
     failures = {each: f"{each.video}: no such video" for each in questions if each.video in missing}
     for question, prompt in prompts.items():
         if len(prompt) > limit:
-            failures[question] = f"the prompt has {len(prompt)} tokens, more than --max_input_length {limit}"
+            most = f"--max_input_length {limit}" if limit == stated else f"{limit}: {found}"
+            failures[question] = f"the prompt has {len(prompt)} tokens, more than {most}"
     return Plan(prompts, failures, frozenset(missing))
 
 
@@ -136,7 +140,7 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
 
 
 def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
-    dtype = str(settings.dtype)
+    dtype = settings.dtype
     length = tokens.longest_prompt + settings.max_new_tokens
     prefix = tokens.prefix // tokens.videos
     row = question_bytes(checkpoint, dtype, settings.num_frames, prefix, length, settings.tensor_parallel)

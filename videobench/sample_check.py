@@ -1,12 +1,13 @@
 """--verify: is a sample that was carried to this machine the one that was made?"""
 
 import os
+import stat
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.dataset import SAMPLE_NAME
-from videobench.errors import InputError
+from videobench.errors import InputError, one_line
 from videobench.files import sha256_of_file
 from videobench.manifest import FileFacts, Manifest, load_manifest
 from videobench.sample_files import for_each_file
@@ -38,7 +39,7 @@ def verify_sample(settings: VerifySettings) -> int:
     faults |= {folder / name: fault for name, fault in found.items()}
     wrong = {path: fault for path, fault in faults.items() if fault}
     for path, fault in wrong.items():
-        print(f"wrong: {path}: {fault}", file=sys.stderr)
+        print(f"wrong: {one_line(f'{path}: {fault}')}", file=sys.stderr)
     if wrong:
         raise InputError(
             f"{manifest.path}: {len(wrong)} of {len(faults)} files of the sample are wrong; copy them anew"
@@ -67,9 +68,11 @@ def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
 def _fault(path: Path, expected: FileFacts) -> str:
     """What is wrong with a file, "" where nothing is; a size below 0 is not known."""
     try:
-        num_bytes = path.stat().st_size
-        if expected.num_bytes not in (num_bytes, -1):
-            return f"has {num_bytes} bytes, not {expected.num_bytes}"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
+            return "is no file"
+        if expected.num_bytes not in (status.st_size, -1):
+            return f"has {status.st_size} bytes, not {expected.num_bytes}"
         return "" if sha256_of_file(path) == expected.sha256 else "has other content (its SHA-256 differs)"
     except FileNotFoundError:
         return "missing"

@@ -8,8 +8,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from videobench.devices import open_device
+from videobench.options import DEFAULT_NUM_FRAMES
 
-NUM_FRAMES = 8  # of each video: the default of the run scripts
 EDGE = 32  # pixels of the frames that come back, which nobody looks at
 
 
@@ -22,7 +22,7 @@ def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[P
     from videobench.pixels import PixelSpec
 
     spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)
-    with DecodePool(spec, NUM_FRAMES, num_workers) as pool:
+    with DecodePool(spec, DEFAULT_NUM_FRAMES, num_workers) as pool:
 
         def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
             bar = tqdm(pool.prepare(videos), "decode", len(videos), unit="video", file=sys.stderr, disable=None)

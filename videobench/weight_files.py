@@ -36,6 +36,12 @@ class WeightFiles:
         return self.total - self.in_vision
 
 
+def check_folder(path: Path) -> None:
+    """Raises InputError where a checkpoint's path is no folder."""
+    if not path.is_dir():
+        raise InputError(f"{path}: not a folder; --model_path is the folder of a LLaVA-NeXT-Video checkpoint")
+
+
 def read_weight_headers(path: Path) -> WeightFiles:
     """Of a checkpoint's folder; raises InputError, naming the file, unless each file is whole by its own header.
 

@@ -6,11 +6,13 @@ multiprocessing, which would import the main script again.
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,17 +25,17 @@ from videobench.decoding.prepared_video import (
     receive_prepared,
 )
 from videobench.decoding.worker import READY
+from videobench.errors import InputError
 from videobench.pixels import PixelSpec
-
-__all__ = ["DecodePool", "PreparedVideo"]
 
 WORKER_COMMAND = (sys.executable, "-m", "videobench.decoding.worker")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
 END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
 VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see video_files.py
-MAX_AHEAD_BYTES = 256 * 2**20  # 94 videos of 8 frames at 336 x 336
+MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
 # What one rank has drawn, no other can take: near the end of a job they would wait for it.
 MAX_AHEAD_PER_WORKER = 3
+FEWER = "use fewer --num_workers"
 
 Limit = Callable[[], int]
 Ahead = deque[Future[PreparedVideo]]
@@ -63,6 +65,7 @@ class _Worker:
                 [*command, str(theirs.fileno())],
                 stdin=subprocess.PIPE,  # never written to: its end tells the worker that this process is gone
                 stdout=2,  # results have their own way; a library that prints must not mix with the run's
+                stderr=2,  # said, since it may be a stand-in that is not passed on by itself (errors.py)
                 pass_fds=[theirs.fileno()],
                 env=_worker_environment(),
                 start_new_session=True,  # Ctrl-C goes to the parent alone
@@ -70,7 +73,7 @@ class _Worker:
         self._settings: bytes | None = settings
 
     def prepare(self, video: Path, timeout_s: float) -> PreparedVideo:
-        """Raises _WorkerLost; RuntimeError where the process did not even start."""
+        """Raises _WorkerLost; InputError where the process did not even start."""
         self._finish_start()
         try:
             self._connection.send_bytes(os.fsencode(video))
@@ -86,12 +89,12 @@ class _Worker:
         try:
             self._connection.send_bytes(self._settings)
             if not self._connection.poll(START_TIMEOUT_S):
-                raise RuntimeError(f"a decoding process did not start in {START_TIMEOUT_S:g} s")
+                raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; {FEWER}")
             if self._connection.recv_bytes() != READY:
                 raise RuntimeError("a decoding process does not speak as worker.py does")
-        except (EOFError, OSError) as error:
+        except (EOFError, OSError):
             how = self._how_it_ended()
-            raise RuntimeError(f"a decoding process did not start ({how}); what it said stands above") from error
+            raise InputError(f"a decoding process did not start ({how}, what it said stands above); {FEWER}") from None
         self._settings = None
 
     def _how_it_ended(self) -> str:
@@ -99,15 +102,19 @@ class _Worker:
             status = self._process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            status = self._process.wait()
+            return "it closed its connection"
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:
+        """Ends the process, and the waiting for its answer: out of a disk that is gone it may not end for hours."""
         self._process.kill()
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Frees what is left of a killed worker; nobody may wait for an answer any more."""
-        self._process.wait()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_TIMEOUT_S)
         self._connection.close()
         if self._process.stdin:
             self._process.stdin.close()
@@ -129,8 +136,8 @@ class DecodePool:
         worker_command: Sequence[str] = WORKER_COMMAND,
     ):
         self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
-        self._num_workers = num_workers
-        self._fitting = max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width)
+        self._fitting = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
+        self._num_workers = num_workers = min(num_workers, self._fitting)  # no more could ever be busy
         self._max_ahead = max(1, min(self._fitting, MAX_AHEAD_PER_WORKER * num_workers))
         self._command = worker_command
         self._workers: set[_Worker] = set()
@@ -138,7 +145,7 @@ class DecodePool:
         # One thread for each worker: it waits for the answer, so that workers go on while the caller computes.
         self._waiters = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode")
         for _ in range(num_workers):
-            self._start_worker()
+            self._idle.put(self._start_worker())
 
     def __enter__(self) -> "DecodePool":
         return self
@@ -156,12 +163,12 @@ class DecodePool:
     def look_ahead(self, num_videos: int) -> None:
         """From now on have so many videos ready while others are in the making, as far as the bytes allow."""
         wanted = num_videos + self._num_workers
-        self._max_ahead = max(1, min(self._fitting, max(self._max_ahead, wanted)))
+        self._max_ahead = min(self._fitting, max(self._max_ahead, wanted))
 
     def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
         """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` are ahead of their
         use. The first are begun at once."""
-        if not self._workers:
+        if self._num_workers == 0:
             return (prepare_video(video, self._spec, self._num_frames) for video in videos)
         source: Iterator[Path] = iter(videos)
         ahead: Ahead = deque()
@@ -183,23 +190,24 @@ class DecodePool:
             for future in ahead:
                 future.cancel()
 
-    def _start_worker(self) -> None:
-        worker = _Worker(self._command, encode_settings(self._spec, self._num_frames, self._timeout_s))
+    def _start_worker(self) -> _Worker:
+        settings = encode_settings(self._spec, self._num_frames, self._timeout_s)
+        try:
+            worker = _Worker(self._command, settings)
+        except OSError as error:  # no more processes, memory or open files for this user
+            raise InputError(f"a decoding process cannot be started ({error.strerror}); {FEWER}") from None
         self._workers.add(worker)
-        self._idle.put(worker)
+        return worker
 
     def _prepare_in_worker(self, video: Path) -> PreparedVideo:
         worker = self._idle.get()
         try:
-            prepared = worker.prepare(video, self._timeout_s)
+            return worker.prepare(video, self._timeout_s)
         except _WorkerLost as lost:
             worker.kill()
             worker.close()
-            self._workers.remove(worker)
-            self._start_worker()
+            self._workers.discard(worker)
+            worker = self._start_worker()
             return failed_video(video, f"{video}: {lost}")
-        except RuntimeError:
-            self._idle.put(worker)  # the next video tries it again, and fails the same way
-            raise
-        self._idle.put(worker)
-        return prepared
+        finally:
+            self._idle.put(worker)  # also one that did not start: the next video tries it again, and fails the same way

@@ -30,6 +30,7 @@ class PreparedVideo:
 
 
 def failed_video(video: Path, reason: str) -> PreparedVideo:
+    """Without pixels; the reason is brought to one line."""
     return PreparedVideo(video, None, "", 0, 0, "", " ".join(reason.split()))
 
 
@@ -65,7 +66,7 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
 
 
 def receive_prepared(connection: Connection, video: Path) -> PreparedVideo:
-    """What `send_prepared` sent, of this video."""
+    """What `send_prepared` sent, of this video. Raises EOFError or OSError where the sender is gone."""
     header = json.loads(connection.recv_bytes())
     shape = header.pop("shape")
     if shape is None:
