@@ -1,5 +1,6 @@
 """What was answered stays answered, whatever stopped the run; other settings are refused by name."""
 
+import errno
 import json
 import os
 import resource
@@ -169,6 +170,27 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
     journal.append({"3": answered("C")})
     journal.close()
     assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
+
+
+def test_a_disk_that_fails_later_loses_only_what_it_may_not_have(tmp_path, monkeypatch):
+    journal, forced = journals(tmp_path), []
+    journal.open()
+    monkeypatch.setattr("os.fsync", forced.append)
+    for key in "12":
+        journal.append({key: answered("A")})
+        journal.force()
+        journal.force()  # nothing new
+    assert len(forced) == 2
+    journal.append({"3": answered("B")})
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(InputError, match=r"rank0\.jsonl: cannot be written \(Input/output error\)"):
+        journal.force()
+    journal.close()
+    assert list(journals(tmp_path).read()) == ["1", "2"]
 
 
 def test_a_result_is_never_seen_half_written(tmp_path):

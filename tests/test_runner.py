@@ -112,7 +112,7 @@ def test_all_processes_draw_from_one_list_whatever_each_of_them_sees(small, flag
         def __init__(self, settings, device, ranks, checkpoint, plan, facts, attempts):
             self.plan = plan
 
-        def run(self, questions, progress, append):
+        def run(self, questions, progress, append, force):
             drawn.append([work.video for work in self.plan.works(questions)])
 
     monkeypatch.setattr("videobench.runner.Answering", Recorder)

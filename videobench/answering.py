@@ -1,4 +1,5 @@
-"""The loop of one process: frames are decoded ahead of the device, which answers in batches; a thread writes rows."""
+"""The loop of one process: frames are decoded ahead of the device, which answers in batches; a thread waits for the
+disk."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,9 +44,16 @@ class Answering:
     facts: Mapping[str, Row]  # by the name of the data set: what is stored with each reply
     attempts: Attempts
 
-    def run(self, questions: list[Question], progress: Progress, append: Callable[[Rows], None]) -> "Usage | None":
-        """Answers `questions` (this rank's part of them) and passes each batch's rows to `append`, which makes sure of
-        them. They are on the disk when it returns. None on a process that only follows the first of its group.
+    def run(
+        self,
+        questions: list[Question],
+        progress: Progress,
+        append: Callable[[Rows], None],
+        force: Callable[[], None],
+    ) -> "Usage | None":
+        """Answers `questions` (this rank's part of them) and passes each batch's rows to `append`, after which they
+        outlive this process; what `force` has to wait for, a thread does. They are on the disk when this returns. None
+        on a process that only follows the first of its group.
 
         Raises InputError where the weights or the disk fail, DeviceLost where the device answers nothing any more,
         GroupFailed where one of its group could not answer, OtherRankFailed where another process has ended the job."""
@@ -71,7 +79,7 @@ class Answering:
             batches = make_batches(prepared, batch_size, (lambda: 1) if self.device.kind == "cpu" else share.most_held)
             patient = PatientEngine(FittingEngine(engine, self.device, batch_size))
             apart = (part for batch in batches for part in self.attempts.apart(batch, lambda each: each[0].video))
-            self._answer(apart, patient, set(questions), append, progress, engine.usage)
+            self._answer(apart, patient, set(questions), append, force, progress, engine.usage)
             self.attempts.drop()
             if isinstance(engine, GroupEngine):
                 engine.finish()
@@ -111,25 +119,27 @@ class Answering:
         engine: PatientEngine,
         wanted: set[Question],
         append: Callable[[Rows], None],
+        force: Callable[[], None],
         progress: Progress,
         usage: "Usage",
     ) -> None:
         """While a thread forces one batch's rows to the disk, the device answers the next."""
         usage.start()
-        with ThreadPoolExecutor(1, thread_name_prefix="write") as writer:
-            written: Future[None] | None = None
+        with ThreadPoolExecutor(1, thread_name_prefix="force") as disk:
+            forced: Future[None] | None = None
             for batch in batches:
                 self.attempts.take(work.video for work, _ in batch)
                 rows = self._answer_batch(engine, batch, usage)
                 new = {question: row for question, row in rows.items() if question in wanted}
                 with usage.measure("write"):
-                    if written:
-                        written.result()  # raises what went wrong with the disk
-                    written = writer.submit(append, new)
+                    if forced:
+                        forced.result()  # raises what went wrong with the disk
+                    append(new)
+                    forced = disk.submit(force)
                 progress.add(new)
             with usage.measure("write"):
-                if written:
-                    written.result()
+                if forced:
+                    forced.result()
 
     def _answer_batch(self, engine: PatientEngine, batch: list[Prepared], usage: "Usage") -> Rows:
         from videobench.engine import VideoQuestions

@@ -1,4 +1,4 @@
-"""Replies -> one JSON line each, forced to the disk -> the result file.
+"""Replies -> one JSON line each -> the result file.
 
 A run can be stopped at any moment: the next start reads the journals, drops a half-written last line, and answers what
 is left. The first line of a journal holds the settings that its replies depend on; other settings are refused. Each
@@ -46,6 +46,7 @@ class Journals:
         self._asked = asked
         self._source = source
         self._file: FileIO | None = None
+        self._forced = 0  # bytes of the file that the disk has
         self._lock: FileIO | None = None
 
     @property
@@ -99,13 +100,27 @@ class Journals:
         self._file = _open(self._path(self._rank))
         self._file.seek(0)
         content = self._file.readall()
-        self._file.truncate(content.rfind(b"\n") + 1)  # a line cut short by a kill must not swallow the next one
+        self._forced = content.rfind(b"\n") + 1
+        self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
         if b"\n" not in content:
             self._write([{"settings": self._settings}])
 
     def append(self, rows: Mapping[str, Row]) -> None:
-        """One line per reply; returns when the disk has them."""
+        """One line per reply. When it returns they outlive this process, but only `force` makes them outlive the
+        machine. Raises InputError where the disk takes no more: the file then ends where it ended before."""
         self._write([{"key": key, "row": row} for key, row in rows.items()])
+
+    def force(self) -> None:
+        """Returns when the disk has all that was appended. From any thread, but not while another one appends.
+
+        Raises InputError where the disk fails: what it may not have is then taken out of the file."""
+        if self._file is None or (end := self._file.seek(0, os.SEEK_END)) == self._forced:
+            return
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._cut_off(self._file, self._forced, error) from None
+        self._forced = end
 
     def write_results(self) -> dict[str, Row]:
         """Join the journals into the result file, in the order of the questions; the rows written.
@@ -154,14 +169,16 @@ class Journals:
         try:
             while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
                 content = content[self._file.write(content) :]
-            os.fsync(self._file.fileno())
         except OSError as error:
-            with suppress(OSError):
-                self._file.truncate(end)
-            raise InputError(
-                f"{self._path(self._rank)}: cannot be written ({error.strerror}); free space, then start again: "
-                "what was answered is kept"
-            ) from None
+            raise self._cut_off(self._file, end, error) from None
+
+    def _cut_off(self, file: FileIO, end: int, error: OSError) -> InputError:
+        with suppress(OSError):
+            file.truncate(end)
+        return InputError(
+            f"{self._path(self._rank)}: cannot be written ({error.strerror}); free space, then start again: "
+            "what was answered is kept"
+        )
 
     def _bring_back(self, file: FileIO) -> None:
         """Where the journal was deleted while the run goes on: its content is still there until the file is closed."""

@@ -149,7 +149,7 @@ class Run:
         answering = Answering(
             self._settings, self._device, self._ranks, self._checkpoint, self._plan, self._facts, self._attempts
         )
-        return answering.run(left, self._progress, self._append)
+        return answering.run(left, self._progress, self._append, self._force)
 
     def write_results(self, started: float) -> int:
         """Join all ranks' journals into one result file per data set; the exit status."""
@@ -201,6 +201,10 @@ class Run:
             own = {question.key: row for question, row in rows.items() if question.source == name}
             if own:
                 journals.append(own)
+
+    def _force(self) -> None:
+        for journals in self._journals.values():
+            journals.force()
 
 
 def _open_device(settings: RunSettings, ranks: Ranks) -> Device:
