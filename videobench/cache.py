@@ -5,16 +5,21 @@ in which its question and its reply have room.
 """
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlavaNextVideoForConditionalGeneration
 
 try:
     from transformers.cache_utils import DynamicLayer
 except ImportError:  # before transformers 4.54: there the cache stays as it is
     DynamicLayer = object
+
+
+_NAMES = inspect.signature(LlavaNextVideoForConditionalGeneration.forward).parameters
+CACHE_ARGUMENT = "cache" if "cache" in _NAMES else "past_key_values"  # of `generate`; renamed in transformers 5.24
 
 
 def copy_cache(cache: DynamicCache) -> DynamicCache:

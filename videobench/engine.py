@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForConditionalGeneration
 
-from videobench.cache import copy_cache, select_rows
+from videobench.cache import CACHE_ARGUMENT, copy_cache, select_rows
 from videobench.checkpoint import Checkpoint
 from videobench.dataset import LETTERS
 from videobench.device_memory import reading_weights
@@ -159,7 +159,7 @@ class Engine:
                 input_ids=prefixes,
                 attention_mask=torch.ones_like(prefixes),
                 pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
-                past_key_values=cache,
+                **{CACHE_ARGUMENT: cache},
                 max_new_tokens=1,
             )
         self.usage.prefix_tokens += prefixes.numel()

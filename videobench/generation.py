@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from videobench.cache import select_rows
+from videobench.cache import CACHE_ARGUMENT, select_rows
 from videobench.usage import Usage
 
 
@@ -52,7 +52,7 @@ def generate_replies(
             output = model.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                past_key_values=cache,
+                **{CACHE_ARGUMENT: cache},
                 max_new_tokens=num_tokens,
                 return_dict_in_generate=True,
                 output_logits=True,
