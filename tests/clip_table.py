@@ -77,20 +77,31 @@ CLIPS = [
 
 # Every encoder of the wheel that fits into a file of video: suffix, pixel format. Left out are those of pictures only.
 ENCODERS = {
-    ".mkv": "ffv1 yuv420p, jpeg2000 yuv420p, libsvtav1 yuv420p, libvpx yuv420p, libvpx-vp9 yuv420p, libx264 yuv420p, "
-    "libx264rgb bgr0, libx265 yuv420p, mjpeg yuvj420p, mpeg1video yuv420p, mpeg2video yuv420p, mpeg4 yuv420p, "
-    "msmpeg4 yuv420p, prores yuv422p10le, prores_aw yuv422p10le, prores_ks yuv422p10le, rawvideo yuv420p, snow yuv420p",
-    ".mov": "avrp gbrp10le, cfhd yuv422p10le, cinepak rgb24, dpx gray, dvvideo yuv420p, dxv rgba, exr grayf32le, "
-    "gif rgb8, h263 yuv420p, magicyuv yuv420p, png rgb24, qtrle rgb24, r10k gbrp10le, r210 gbrp10le, rpza rgb555le, "
-    "sgi rgb24, svq1 yuv410p, targa bgr24, tiff yuv420p, v210 yuv422p10le, v308 yuv444p, v408 yuva444p, "
-    "v410 yuv444p10le, y41p yuv411p, yuv4 yuv420p",
-    ".avi": "amv yuvj420p, asv1 yuv420p, asv2 yuv420p, cljr yuv411p, ffvhuff yuv420p, flashsv bgr24, flv yuv420p, "
-    "h261 yuv420p, h263p yuv420p, huffyuv yuv422p, jpegls bgr24, ljpeg yuv420p, msmpeg4v2 yuv420p, msvideo1 rgb555le, "
-    "speedhq yuv420p, utvideo yuv420p, wmv1 yuv420p, wmv2 yuv420p, zlib bgr24",
-    ".flv": "flashsv2 bgr24",
+    ".mkv": "ffv1 yuv420p, libsvtav1 yuv420p, libvpx yuv420p, libvpx-vp9 yuv420p, libx264 yuv420p, libx264rgb bgr0, "
+    "libx265 yuv420p, mjpeg yuvj420p, mpeg1video yuv420p, mpeg2video yuv420p, mpeg4 yuv420p, msmpeg4 yuv420p, "
+    "prores yuv422p10le, prores_aw yuv422p10le, prores_ks yuv422p10le, rawvideo yuv420p",
+    ".mov": "cinepak rgb24, dvvideo yuv420p, gif rgb8, h263 yuv420p, png rgb24, svq1 yuv410p, "
+    "v308 yuv444p, v408 yuva444p, v410 yuv444p10le",
+    ".avi": "ffvhuff yuv420p, flv yuv420p, h263p yuv420p, huffyuv yuv422p, ljpeg yuv420p, msmpeg4v2 yuv420p, "
+    "utvideo yuv420p, wmv1 yuv420p, wmv2 yuv420p",
     ".apng": "apng rgb24",
-    ".roq": "roqvideo yuvj444p",
     ".rm": "rv10 yuv420p, rv20 yuv420p",
 }
-ENCODER_CASES = [(suffix, *each.split()) for suffix, listed in ENCODERS.items() for each in listed.split(", ")]
+REFUSED_ENCODERS = {
+    ".mkv": "jpeg2000 yuv420p, snow yuv420p",
+    ".mov": "avrp gbrp10le, cfhd yuv422p10le, dpx gray, dxv rgba, exr grayf32le, magicyuv yuv420p, qtrle rgb24, "
+    "r10k gbrp10le, r210 gbrp10le, rpza rgb555le, sgi rgb24, targa bgr24, tiff yuv420p, v210 yuv422p10le, "
+    "y41p yuv411p, yuv4 yuv420p",
+    ".avi": "amv yuvj420p, asv1 yuv420p, asv2 yuv420p, cljr yuv411p, flashsv bgr24, h261 yuv420p, jpegls bgr24, "
+    "msvideo1 rgb555le, speedhq yuv420p, zlib bgr24",
+    ".flv": "flashsv2 bgr24",
+    ".roq": "roqvideo yuvj444p",
+}
+
+
+def _cases(encoders):
+    return [(suffix, *each.split()) for suffix, listed in encoders.items() for each in listed.split(", ")]
+
+
+ENCODER_CASES, REFUSED_CASES = _cases(ENCODERS), _cases(REFUSED_ENCODERS)
 ENCODER_SIZES = {"dvvideo": (720, 576), "h261": (176, 144), "h263": (176, 144)}

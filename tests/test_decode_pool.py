@@ -229,6 +229,8 @@ def test_worker_ignores_interrupts_and_leaves_the_device_alone(folder: Path, poo
     assert os.getsid(worker._process.pid) != os.getsid(0)  # so that Ctrl-C does not even reach it
     environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")
     assert b"TORCH_DEVICE_BACKEND_AUTOLOAD=0" in environment
+    # Where the host runs out of memory, the kernel ends it and not the run.
+    assert Path(f"/proc/{worker._process.pid}/oom_score_adj").read_text() == "1000\n"
 
 
 def test_no_thread_is_left_behind(folder: Path) -> None:

@@ -30,6 +30,16 @@ def change(model, name, **entries):
     (model / name).write_text(json.dumps(json.loads((model / name).read_text()) | entries))
 
 
+def change_part(part, **entries):
+    """A damage to an object in config.json; None: to the outermost one."""
+
+    def damage(model):
+        whole = json.loads((model / "config.json").read_text())
+        change(model, "config.json", **({part: whole[part] | entries} if part else entries))
+
+    return damage
+
+
 def change_header(model, change_entries):
     """The header of the weights, with its length; the tensors behind it stay."""
     path = model / "model.safetensors"
@@ -102,6 +112,32 @@ DAMAGES = [
         lambda model: change(model, "config.json", quantization_config={"quant_method": "awq"}),
         "a quantised copy",
         id="quantised",
+    ),
+    pytest.param(
+        change_part("text_config", quantization_config={"quant_method": "awq"}), "a quantised copy", id="quantised-part"
+    ),
+    pytest.param(
+        change_part("text_config", model_type="lightglue", keypoint_detector_config={"_name_or_path": "evil/code"}),
+        "text_config is of 'lightglue', not of llama or mistral",
+        id="part-that-loads-others",
+    ),
+    pytest.param(
+        change_part("vision_config", model_type=["x"]), r"vision_config is of \['x'\], not of clip", id="part-is-a-list"
+    ),
+    *(
+        pytest.param(
+            change_part(part, **{name: value}),
+            f"{name} is .*, not eager or sdpa",
+            id=f"attention-{number}",
+        )
+        for number, (part, name, value) in enumerate(
+            (
+                (None, "_attn_implementation_internal", "evil/code"),
+                (None, "attn_implementation", {"text_config": "evil/code"}),
+                ("text_config", "_attn_implementation_internal", "evil/code@main"),
+                ("vision_config", "_attn_implementation", "flash_attention_2"),
+            )
+        )
     ),
     pytest.param(write("model.safetensors", b""), "not a safetensors file", id="weights-empty"),
     pytest.param(write("model.safetensors", b"\xff" * 64), "not a safetensors file", id="header-longer-than-the-file"),

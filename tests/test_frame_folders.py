@@ -130,4 +130,4 @@ def test_playlist_named_as_an_image(tmp_path: Path) -> None:
     header = (folder / "1.png").read_bytes()[:33]
     (folder / "1.png").write_bytes(header + b"#EXTM3U\n")
     assert_refused(folder, r"1\.png: ")
-    assert {"hls", "concat"} <= video_files.REFUSED_FORMATS
+    assert not {"hls", "concat"} & {*video_files.FORMATS}

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from av.error import FFmpegError
 
-from tests.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST
+from tests.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST, REFUSED_CASES
 from tests.clip_writer import QUIET_X265, write_clip
 from tests.odd_files import damaged, replaced_once, with_rotation
 from videobench import frames as frames_module
 from videobench.decoding import timelines
 from videobench.decoding.sparse_decoding import NotSparseError
 from videobench.decoding.timelines import NoTimelineError
-from videobench.decoding.video_files import open_video
+from videobench.decoding.video_files import CONTAINER_OPTIONS, DECODERS, FORMATS, open_video
 from videobench.errors import VideoError
 from videobench.frames import Frames, sample_frames, sample_frames_plain, spread
 
@@ -61,13 +61,38 @@ def test_clip_is_exact(tmp_path: Path, suffix: str, codec: str, arguments: dict,
     assert is_sparse(clip) == sparse
 
 
-@pytest.mark.parametrize(("suffix", "codec", "pix_fmt"), [pytest.param(*c, id=c[1]) for c in ENCODER_CASES])
-def test_encoder_is_exact(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+def write_with(folder: Path, suffix: str, codec: str, pix_fmt: str) -> Path:
     if codec not in av.codecs_available:
         pytest.skip("this build of PyAV lacks the encoder")
     options = {"strict": "-2"} | ({"x265-params": QUIET_X265} if codec == "libx265" else {})
     size = ENCODER_SIZES.get(codec, (128, 96))
-    assert_exact(write_clip(tmp_path / f"clip{suffix}", codec, 20, size, pix_fmt=pix_fmt, options=options, gop=6))
+    return write_clip(folder / f"clip{suffix}", codec, 20, size, pix_fmt=pix_fmt, options=options, gop=6)
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pix_fmt"), [pytest.param(*c, id=c[1]) for c in ENCODER_CASES])
+def test_encoder_is_exact(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+    assert_exact(write_with(tmp_path, suffix, codec, pix_fmt))
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pix_fmt"), [pytest.param(*c, id=c[1]) for c in REFUSED_CASES])
+def test_what_nobody_uses_is_refused(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+    clip = write_with(tmp_path, suffix, codec, pix_fmt)
+    with pytest.raises(VideoError, match=r"its codec, \w+, is none of those that are decoded; |cannot be opened as a"):
+        sample_frames(clip, NUM_FRAMES)
+
+
+@pytest.mark.parametrize("codec", ["cfhd", "mjpeg"])
+def test_opening_looks_into_a_file_with_no_other_decoder(tmp_path: Path, codec: str) -> None:
+    """What the decoder alone can tell, the format of its pixels, is known of what may be decoded only."""
+    pix_fmt = {"cfhd": "yuv422p10le", "mjpeg": "yuvj420p"}[codec]
+    clip = write_with(tmp_path, ".avi" if codec == "mjpeg" else ".mov", codec, pix_fmt)
+    with av.open(str(clip), options=CONTAINER_OPTIONS) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == (pix_fmt if codec in DECODERS else None)
+
+
+def test_names_of_formats_and_decoders_are_those_of_ffmpeg() -> None:
+    assert set(DECODERS) <= av.codecs_available
+    assert set(FORMATS) <= {name for each in av.formats_available for name in each.split(",")}
 
 
 def test_indices_are_those_of_the_original() -> None:

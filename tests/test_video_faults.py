@@ -143,7 +143,7 @@ def test_limits(clip: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: 
 
 def test_decoder_itself_refuses_a_frame_over_the_limit(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may promise small frames and hold large ones: they are refused before memory is taken for them."""
-    monkeypatch.setattr(video_files, "MAX_PIXELS", 128 * 64)  # FFmpeg counts the padding of its rows
+    monkeypatch.setitem(video_files.DECODER_OPTIONS, "max_pixels", str(128 * 64))  # FFmpeg counts padding of rows too
     for sample in (sample_frames, sample_frames_plain):
         frames = sample(two_sizes, 8)
         assert frames.decoded in (19, 20)  # the decoder may lose the one that it held when the size changed

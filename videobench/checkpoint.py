@@ -1,6 +1,7 @@
 """A checkpoint's folder -> what the suite must know of it, all of it checked before the weights are read."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
 
 MODEL_TYPES = ("llava_next_video", "llava_next")  # the second stands in old copies of the 7B weights
+# transformers makes each part by its own model_type, and among its classes are some that load what a config names, code
+# included (CVE-2026-5241). These only read sizes; where the type is left out, it takes the first.
+PART_TYPES = {"text_config": ("llama", "mistral"), "vision_config": ("clip_vision_model",)}
+# How attention is computed, as a config may ask for it. transformers 4.56 to 5.2 takes other texts for code to be
+# downloaded and run (CVE-2026-4372).
+ATTENTION = (None, "eager", "sdpa")
 
 
 @dataclass(frozen=True)
@@ -78,8 +85,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise InputError(
             f"{path / 'config.json'}: model_type is {found!r}, not {MODEL_TYPES[0]!r}; choose another checkpoint"
         )
-    if content.get("quantization_config") is not None:
-        raise InputError(f"{path / 'config.json'}: a quantised copy; get the checkpoint in 16 or 32 bits")
+    _check_config(path / "config.json", content)
     weights = read_weight_headers(path)
     config, tokenizer = _load_config(path), _load_tokenizer(path)
     checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights)
@@ -87,6 +93,30 @@ def load_checkpoint(path: Path) -> Checkpoint:
     _check_vision(checkpoint)
     _warn_of_missing_rope_factor(checkpoint)
     return checkpoint
+
+
+def _check_config(path: Path, content: dict[str, Any]) -> None:
+    """Before transformers sees it: raises InputError where it would load more than the checkpoint's own weights."""
+    for name, known in PART_TYPES.items():
+        part = content.get(name)
+        found = part.get("model_type", known[0]) if isinstance(part, dict) else known[0]
+        if found not in known:
+            raise InputError(f"{path}: {name} is of {found!r}, not of {' or '.join(known)}; choose another checkpoint")
+    for name, value in _entries(content):
+        if name == "quantization_config" and value is not None:
+            raise InputError(f"{path}: a quantised copy; get the checkpoint in 16 or 32 bits")
+        if name.removeprefix("_").startswith("attn_implementation") and value not in (*ATTENTION, True, False):
+            raise InputError(f"{path}: {name} is {value!r:.60}, not eager or sdpa; remove it, or get the file anew")
+
+
+def _entries(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Of an object and all objects in it."""
+    left = [content]
+    while left:
+        for name, value in left.pop().items():
+            yield name, value
+            if isinstance(value, dict):
+                left.append(value)
 
 
 def _load_config(path: Path) -> "LlavaNextVideoConfig":

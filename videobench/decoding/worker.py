@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -27,6 +28,8 @@ def serve(prepare: Callable[[Path, PixelSpec, int], PreparedVideo] = prepare_vid
     """Answer requests until the parent closes the connection; a test passes another `prepare`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     faulthandler.enable()  # a decoder that crashes says where
+    with suppress(OSError):  # elsewhere than on Linux, or where it may not
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if the host's memory ends, this one goes, not the run
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     connection = Connection(int(sys.argv[1]))
