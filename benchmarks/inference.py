@@ -2,6 +2,7 @@
 
 python benchmarks/inference.py --device cpu               # a middle-sized model, float32
 python benchmarks/inference.py --device cuda --shape 7b   # LLaVA-NeXT-Video-7B's shapes, bfloat16, 500 questions
+python benchmarks/inference.py --device npu --shape 7b    # the same on an NPU
 ... --vllm_python ~/vllm/bin/python                       # the same questions through vLLM, with frames in memory
 
 Makes 720p clips of 10 to 60 s (a minute or two, once: --folder keeps them) and models with random weights, then runs
@@ -18,7 +19,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -30,6 +31,7 @@ import torch  # noqa: E402
 
 import run_gpu  # noqa: E402
 from benchmarks.clip_questions import OPTIONS, SET, make_clips, make_questions  # noqa: E402
+from benchmarks.onednn import use_onednn  # noqa: E402
 from benchmarks.plain_answers import PlainAnswer, answer_plainly, decode_whole, keep_decoded  # noqa: E402
 from benchmarks.random_checkpoint import (  # noqa: E402
     SHAPES,
@@ -42,7 +44,8 @@ from benchmarks.random_checkpoint import (  # noqa: E402
 from benchmarks.vllm_answers import answer_by_vllm  # noqa: E402
 from videobench.checkpoint import load_checkpoint  # noqa: E402
 from videobench.dataset import Question  # noqa: E402
-from videobench.devices import DEFAULT_BATCH_SIZES, SUFFIX_MULTIPLES  # noqa: E402
+from videobench.device_memory import release_memory  # noqa: E402
+from videobench.devices import DEFAULT_BATCH_SIZES, KINDS, SUFFIX_MULTIPLES, open_device  # noqa: E402
 from videobench.engine import Engine, VideoQuestions, drop_unread_layers  # noqa: E402
 from videobench.prompts import Prompt, build_question_text  # noqa: E402
 from videobench.usage import Usage  # noqa: E402
@@ -67,29 +70,30 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.folder or temporary)
         bench = Bench(args, folder, args.shape or ("mid" if is_cpu else "7b"), dtype)
-        print(f"{bench.device_name}, {os.cpu_count()} cores, shape {bench.shape_name}")
-        print(
-            f"{str(dtype).removeprefix('torch.')}, a large matrix product: {bench.measure_rate() / 1e9:,.0f} GFLOP/s\n"
-        )
+        print(f"{bench.device.name}, {os.cpu_count()} cores, shape {bench.shape_name}")
+        print(f"{_name(dtype)}, a large matrix product: {bench.measure_rate() / 1e9:,.0f} GFLOP/s\n")
         plain_dtypes = [dtype] if is_cpu else [*dict.fromkeys([torch.float32, dtype])]
-        ways = [f"original, {str(each).removeprefix('torch.')}, s" for each in plain_dtypes]
-        print("| questions a video | frames |", " | ".join(ways), "| this suite, s | times as fast", end=" ")
-        print("| questions/s | share of the floor | waiting for frames | equal answers |", end="")
-        print(" vLLM, tuned / with its defaults, s |" if args.vllm_python else "")
-        print("|---|---|" + "---|" * (len(ways) + 6 + bool(args.vllm_python)))
+        columns = ["questions a video", "frames", *(f"original, {_name(each)}, s" for each in plain_dtypes)]
+        columns += ["this suite, s", "times as fast", "questions/s", "share of the floor", "waiting for frames"]
+        columns += ["equal answers", *(["vLLM, tuned / with its defaults, s"] if args.vllm_python else [])]
+        columns += ["this suite on oneDNN, as vLLM, s"] if bench.can_use_onednn else []
+        print("|", " | ".join(columns), "|")
+        print("|" + "---|" * len(columns))
         equal = [bench.run(case, plain_dtypes, args.repeats) for case in cases_of(args)]
     return 0 if all(equal) or dtype is not torch.float32 else 1
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shape", choices=tuple(SHAPES), help="default: mid on cpu, 7b on cuda")
+    parser.add_argument("--device", choices=KINDS, default="cpu")
+    parser.add_argument("--shape", choices=tuple(SHAPES), help="default: mid on cpu, else 7b")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--questions_per_video", type=int, nargs="+", help="default: 3 1 29 on cpu, 1 3 on cuda")
-    parser.add_argument("--num_questions", type=int, help="of each row (default: of 24 or 12 videos on cpu; 500)")
+    parser.add_argument("--questions_per_video", type=int, nargs="+", help="default: 3 1 29 on cpu, else 1 3")
+    parser.add_argument("--num_questions", type=int, help="of each row (default: of 24 or 12 videos on cpu, else 500)")
     parser.add_argument(
-        "--plain_questions", type=int, help="the original's way answers so many, scaled up (default: 2 videos, 24; all)"
+        "--plain_questions",
+        type=int,
+        help="the original's way answers so many, scaled up (default: 24 or 2 videos on cpu, else all)",
     )
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--num_workers", type=int, default=os.cpu_count())
@@ -112,12 +116,12 @@ def cases_of(args: argparse.Namespace) -> Iterator[Case]:
 class Bench:
     def __init__(self, args: argparse.Namespace, folder: Path, shape: str, dtype: torch.dtype) -> None:
         self.folder = folder
-        self.device: str = args.device
-        self.device_name = torch.cuda.get_device_name() if args.device == "cuda" else "cpu"
+        self.device = open_device(args.device)
         self.shape_name, self.shape = shape, SHAPES[shape]
         self.dtype = dtype
         self.num_workers: int = args.num_workers
         self.vllm_python: str | None = args.vllm_python
+        self.can_use_onednn = bool(args.vllm_python) and args.device == "cpu" and dtype is torch.float32
         self.rate = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = load_checkpoint(write_checkpoint(self.shape, folder / f"checkpoint-{shape}"))
@@ -129,7 +133,7 @@ class Bench:
 
     def measure_rate(self) -> float:
         """The best so far: another process may have been at work at the time of one measurement."""
-        self.rate = max(self.rate, matrix_rate(self.device, self.dtype))
+        self.rate = max(self.rate, matrix_rate(self.device.torch_device, self.dtype))
         return self.rate
 
     def run(self, case: Case, plain_dtypes: list[torch.dtype], repeats: int) -> bool:
@@ -164,12 +168,14 @@ class Bench:
         ]
         if self.vllm_python:
             cells.append(self.time_vllm(asked, case, expected) if case.in_memory else "")
+        if self.can_use_onednn:
+            cells.append(self.time_on_onednn(asked, expected) if case.in_memory else "")
         print("| " + " | ".join(cells) + " |", flush=True)
         return num_equal == len(expected)
 
     def answer_plainly(self, asked: Asked, dtype: torch.dtype, in_memory: bool) -> tuple[float, list[PlainAnswer]]:
         spec = self.checkpoint.pixel_spec
-        model = make_model(self.checkpoint.path, self.device, dtype)
+        model = self.make_model(dtype)
         answer_plainly(model, spec, asked[:1], self.known, REPLY_TOKENS)  # warms up
         begun = time.monotonic()
         found = answer_plainly(model, spec, asked, self.known if in_memory else self.read, REPLY_TOKENS)
@@ -177,18 +183,26 @@ class Bench:
 
     def answer(self, asked: Asked, case: Case) -> tuple[float, list[str], Usage]:
         """Seconds, replies in the order of the questions, and where the time went."""
-        model = make_model(self.checkpoint.path, self.device, self.dtype)
-        drop_unread_layers(model)  # as load_engine does
-        engine = Engine(model, self.checkpoint, REPLY_TOKENS, SUFFIX_MULTIPLES[self.device])
+        engine = self.make_engine()
         return self.answer_from_memory(engine, asked) if case.in_memory else self.answer_as_a_run(engine)
+
+    def make_model(self, dtype: torch.dtype) -> torch.nn.Module:
+        release_memory(self.device)  # of the model before
+        return make_model(self.checkpoint.path, self.device.torch_device, dtype)
+
+    def make_engine(self, change: Callable[[torch.nn.Module], None] = lambda model: None) -> Engine:
+        model = self.make_model(self.dtype)
+        drop_unread_layers(model)  # as load_engine does
+        change(model)
+        return Engine(model, self.checkpoint, REPLY_TOKENS, SUFFIX_MULTIPLES[self.device.kind])
 
     def answer_as_a_run(self, engine: Engine) -> tuple[float, list[str], Usage]:
         with tempfile.TemporaryDirectory() as out, mock.patch("videobench.engine.load_engine", return_value=engine):
             flags = [
-                f"--model_path={self.checkpoint.path}", f"--Eval_QA_root={self.folder}", f"--device={self.device}",
+                f"--model_path={self.checkpoint.path}", f"--Eval_QA_root={self.folder}", f"--device={self.device.kind}",
                 f"--Eval_Video_root={self.folder}", f"--dataset_name={SET}", f"--num_frames={NUM_FRAMES}",
                 f"--max_new_tokens={REPLY_TOKENS}", f"--num_workers={self.num_workers}",
-                f"--dtype={str(self.dtype).removeprefix('torch.')}", f"--chat_conversation_output_folder={out}",
+                f"--dtype={_name(self.dtype)}", f"--chat_conversation_output_folder={out}",
             ]  # fmt: skip
             begun = time.monotonic()
             with contextlib.redirect_stdout(sys.stderr):  # stdout is the table's
@@ -209,8 +223,8 @@ class Bench:
             )
             for pairs in videos.values()
         ]
-        batch_size = DEFAULT_BATCH_SIZES[self.device]
-        size = 1 if self.device == "cpu" else max(1, batch_size // len(batch[0].prompts))  # videos at once
+        batch_size = DEFAULT_BATCH_SIZES[self.device.kind]
+        size = 1 if self.device.kind == "cpu" else max(1, batch_size // len(batch[0].prompts))  # videos at once
         begun = time.monotonic()
         answers = [
             answers
@@ -224,9 +238,8 @@ class Bench:
         """First with as many rows at once as a video has questions."""
         frames = {str(question.video): self.known(question.video).permute(0, 2, 3, 1).numpy() for question, _ in asked}
         checkpoint = self.folder / f"vllm-{self.shape_name}"
-        save_checkpoint(self.checkpoint.path, checkpoint, make_model(self.checkpoint.path, self.device, self.dtype))
-        if self.device == "cuda":
-            torch.cuda.empty_cache()  # the other process needs it
+        save_checkpoint(self.checkpoint.path, checkpoint, self.make_model(self.dtype))
+        release_memory(self.device)  # the other process needs it
         cells = []
         for options in ({"max_num_seqs": case.questions_per_video}, {}):
             seconds, texts = answer_by_vllm(
@@ -236,14 +249,28 @@ class Bench:
                 frames,
                 self.checkpoint.config.video_token_index,
                 checkpoint=str(checkpoint),
-                dtype=str(self.dtype).removeprefix("torch."),
+                dtype=_name(self.dtype),
                 max_model_len=4096,
                 max_tokens=REPLY_TOKENS,
                 options=options,
             )
-            num_equal = sum(own == other for own, other in zip(texts, expected, strict=False))
-            cells.append(f"{seconds:.1f} ({num_equal} of {len(expected)} equal)")
+            cells.append(_with_equal(seconds, texts, expected))
         return " / ".join(cells)
+
+    def time_on_onednn(self, asked: Asked, expected: list[str]) -> str:
+        engine = self.make_engine(use_onednn)
+        self.answer_from_memory(engine, asked[:1])  # warms up, as the other does
+        seconds, texts, _ = self.answer_from_memory(engine, asked)
+        return _with_equal(seconds, texts, expected)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _with_equal(seconds: float, texts: Sequence[str], expected: Sequence[str]) -> str:
+    num_equal = sum(own == other for own, other in zip(texts, expected, strict=False))
+    return f"{seconds:.1f} ({num_equal} of {len(expected)} equal)"
 
 
 if __name__ == "__main__":

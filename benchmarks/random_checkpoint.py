@@ -78,13 +78,13 @@ def _write_header(folder: Path) -> None:
         file.truncate(8 + len(text) + end)
 
 
-def make_model(folder: Path, device: str, dtype: torch.dtype) -> LlavaNextVideoForConditionalGeneration:
+def make_model(folder: Path, device: torch.device, dtype: torch.dtype) -> LlavaNextVideoForConditionalGeneration:
     """With random weights, made where they are used; the same in every process of one version of torch."""
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        with torch.device(device):
+        with device:
             model = LlavaNextVideoForConditionalGeneration(LlavaNextVideoConfig.from_pretrained(folder))
     finally:
         torch.set_default_dtype(before)
@@ -126,9 +126,9 @@ def floor_operations(shape: Shape, num_frames: int, num_videos: int, prefix: int
     return videos + questions
 
 
-def matrix_rate(device: str, dtype: torch.dtype, seconds: float = 2.0) -> float:
+def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
     """Floating-point operations a second of a large matrix product, the best of those that fit in so much time."""
-    size = 2048 if device == "cpu" else 8192
+    size = 2048 if device.type == "cpu" else 8192
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, end = math.inf, time.monotonic() + seconds
     while time.monotonic() < end or best is math.inf:

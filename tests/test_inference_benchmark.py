@@ -6,8 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks import clip_questions, inference
+from benchmarks.onednn import use_onednn
 from benchmarks.random_checkpoint import SHAPES, floor_operations, write_checkpoint
 from benchmarks.vllm_answers import answer_by_vllm
 from videobench.checkpoint import load_checkpoint
@@ -65,6 +67,17 @@ def test_vllm_gets_each_video_once_a_question_and_no_wanted_one_before_the_clock
     warming, asked = calls["asked"]
     assert warming == [[[1, 5, 2], [2, 3, 4, 3], 0], [[1, 5, 3], [2, 3, 4, 3], 0]]
     assert asked == [[[1, 5, 2], [2, 3, 4, 3], 7], [[1, 5, 3], [2, 3, 4, 3], 7], [[1, 5, 4], [2, 3, 4, 3], 9]]
+
+
+def test_linear_layers_on_onednn_compute_the_same():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Sequential(torch.nn.Linear(5, 3, bias=False)))
+    states = torch.randn(2, 4, 7)
+    with torch.no_grad():
+        expected = model(states)
+        use_onednn(model)
+        assert not any(type(module) is torch.nn.Linear for module in model.modules())
+        torch.testing.assert_close(model(states), expected)
 
 
 def test_shapes_of_the_7b_checkpoint(tmp_path):

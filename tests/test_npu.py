@@ -256,3 +256,17 @@ def test_check_device_when_one_of_its_processes_fails(on_npu):
     assert done.stderr.startswith("error: device npu:0: no memory is free; another process holds it: find it with ")
     assert done.stderr.count("\n") == 1
     assert "everything works" not in done.stdout
+
+
+def test_the_benchmark_on_an_accelerator(on_npu):
+    """As on a GPU: the original's way in float32 and in bfloat16, decoded and in memory."""
+    flags = ["--shape=small", "--clip_size", "96", "64", "--num_questions=6", "--questions_per_video=3", "--repeats=1"]
+    done = on_npu(sys.executable, "benchmarks/inference.py", "--device=npu", *flags, "--num_workers=0")
+    assert done.returncode == 0, done.stderr
+    first, rate, _, *table = done.stdout.splitlines()
+    assert first.startswith("Simulated910B, ")
+    assert rate.startswith("bfloat16, a large matrix product: ")
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert head[2:4] == ["original, float32, s", "original, bfloat16, s"]
+    assert [row[:2] for row in rows] == [["3", "decoded"], ["3", "in memory"]]
+    assert all(len(row) == len(head) and row[-1].endswith(" of 6") for row in rows)
