@@ -44,6 +44,13 @@ def test_a_linear_rope_factor_stretches_the_positions(copy):
     assert load_checkpoint(copy).positions == 5120
 
 
+@pytest.mark.parametrize(("window", "positions"), [(None, 2048), (4096, 2048), (200, 169)])
+def test_a_sliding_window_takes_prompt_padding_and_reply(copy, window, positions):
+    text = json.loads((copy / "config.json").read_text())["text_config"]
+    change(copy / "config.json", text_config=text | {"model_type": "mistral", "sliding_window": window})
+    assert load_checkpoint(copy).positions == positions  # 31 tokens of padding at the most
+
+
 def remove(name):
     return lambda path: (path / name).unlink()
 

@@ -53,7 +53,9 @@ def one_gpu(monkeypatch):
 @pytest.fixture
 def settings_restored():
     kept = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
     yield
+    torch.backends.cuda.enable_cudnn_sdp(cudnn)
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
     torch.use_deterministic_algorithms(False)
 
@@ -63,6 +65,12 @@ def test_float32_is_float32_on_cuda(one_gpu, settings_restored):
     assert open_device("cuda") == Device("cuda", torch.device("cuda", 0), "a card")
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_attention_on_cuda_is_not_cudnns(one_gpu, settings_restored):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    open_device("cuda")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_a_full_cuda_card(one_gpu, settings_restored):

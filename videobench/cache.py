@@ -36,13 +36,16 @@ def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
     """Leaves some rows in the cache, in this order; one may stand in `rows` more than once.
 
     At most `room` tokens are added to it afterwards."""
-    first = rows[0]
+    first, indices = rows[0], torch.tensor(rows)
+    is_one = all(row == first for row in rows)
 
     def select(states: torch.Tensor) -> torch.Tensor:
         """(rows, heads, length, size of a head)"""
-        if all(row == first for row in rows):
+        nonlocal indices
+        if is_one:
             return states[first : first + 1].expand(len(rows), -1, -1, -1)
-        return states.index_select(0, torch.tensor(rows, device=states.device))
+        indices = indices.to(states.device)  # once: each time would wait for the device
+        return states.index_select(0, indices)
 
     if not hasattr(cache, "layers"):
         cache.key_cache[:] = map(select, cache.key_cache)

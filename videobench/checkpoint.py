@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from videobench.devices import SUFFIX_MULTIPLES
 from videobench.errors import InputError, tell_once
 from videobench.files import read_json
 from videobench.pixels import PixelSpec, load_pixel_spec
@@ -147,8 +148,13 @@ def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
-    """Positions of the text model, stretched by a linear rope factor as in the 7B checkpoints."""
-    return int(config.text_config.max_position_embeddings * (_linear_rope_factor(config) or 1))
+    """Positions of the text model, stretched by a linear rope factor as in the 7B checkpoints.
+
+    No more than a sliding window takes: transformers counts in it the padding before a question, too, and tokens that
+    it pushed out would make an answer depend on its batch."""
+    positions = int(config.text_config.max_position_embeddings * (_linear_rope_factor(config) or 1))
+    window = getattr(config.text_config, "sliding_window", None)
+    return positions if window is None else min(positions, window - max(SUFFIX_MULTIPLES.values()) + 1)
 
 
 def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:

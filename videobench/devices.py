@@ -76,8 +76,7 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
     _check_index(kind, count, index)
     name = _start(kind, index)
     _keep_float32_exact(kind)
-    if kind == "npu":
-        _set_up_npu()
+    {"npu": _set_up_npu, "cuda": _set_up_cuda}[kind]()
     return Device(kind, torch.device(kind, index), name)
 
 
@@ -157,6 +156,15 @@ def _keep_float32_exact(kind: str) -> None:
         npu = getattr(torch, "npu")  # noqa: B009
         npu.matmul.allow_hf32 = False
         npu.conv.allow_hf32 = False
+
+
+def _set_up_cuda() -> None:
+    """Attention without cuDNN, which torch prefers on some cards. On those of 2025 it gives wrong tokens to models with
+    few key-value heads (pytorch issue 193893, open), and for each new shape it makes a plan, which takes longer than
+    the attention itself (FunASR issue 3704). PyTorch has kernels of its own for the same."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _set_up_npu() -> None:

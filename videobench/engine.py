@@ -171,11 +171,13 @@ class Engine:
         return cache
 
     def _to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
-        """Stacked; by way of pinned memory on CUDA, from where the card copies while this process goes on."""
-        stacked = torch.stack(pixels)
-        if self._model.device.type == "cuda":
-            stacked = stacked.pin_memory()
-        return stacked.to(self._model.device, non_blocking=True)
+        """Stacked; by way of pinned memory on CUDA, from where the card copies while this process goes on.
+
+        Elsewhere the copy is waited for: older torch_npu reads memory that is not pinned after it has been freed."""
+        stacked, device = torch.stack(pixels), self._model.device
+        if device.type == "cuda" and stacked.device.type == "cpu":  # a group has them on its cards (tensor_parallel.py)
+            return stacked.pin_memory().to(device, non_blocking=True)
+        return stacked.to(device)
 
     def _answer_rows(
         self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], cache: DynamicCache
