@@ -14,7 +14,6 @@ at the rate of a large matrix product, measured in the same run. Replies are of 
 
 import argparse
 import contextlib
-import json
 import os
 import sys
 import tempfile
@@ -32,7 +31,14 @@ import torch  # noqa: E402
 import run_gpu  # noqa: E402
 from benchmarks.clip_questions import OPTIONS, SET, make_clips, make_questions  # noqa: E402
 from benchmarks.onednn import use_onednn  # noqa: E402
-from benchmarks.plain_answers import PlainAnswer, answer_plainly, decode_whole, keep_decoded  # noqa: E402
+from benchmarks.plain_answers import (  # noqa: E402
+    Asked,
+    NotingEngine,
+    PlainAnswer,
+    answer_plainly,
+    decode_whole,
+    keep_decoded,
+)
 from benchmarks.random_checkpoint import (  # noqa: E402
     SHAPES,
     floor_operations,
@@ -43,16 +49,13 @@ from benchmarks.random_checkpoint import (  # noqa: E402
 )
 from benchmarks.vllm_answers import answer_by_vllm  # noqa: E402
 from videobench.checkpoint import load_checkpoint  # noqa: E402
-from videobench.dataset import Question  # noqa: E402
 from videobench.device_memory import release_memory  # noqa: E402
 from videobench.devices import DEFAULT_BATCH_SIZES, KINDS, SUFFIX_MULTIPLES, open_device  # noqa: E402
-from videobench.engine import Engine, VideoQuestions, drop_unread_layers  # noqa: E402
+from videobench.engine import VideoQuestions, drop_unread_layers  # noqa: E402
 from videobench.prompts import Prompt, build_question_text  # noqa: E402
-from videobench.usage import Usage  # noqa: E402
 
 NUM_FRAMES = 8
 REPLY_TOKENS = 2
-Asked = list[tuple[Question, Prompt]]
 
 
 @dataclass(frozen=True)
@@ -146,15 +149,13 @@ class Bench:
             for dtype in plain_dtypes:
                 seconds, plain = self.answer_plainly(asked[: case.num_plain], dtype, case.in_memory)
                 plain_s[dtype].append(seconds * len(asked) / len(plain))
-            seconds, replies, usage = self.answer(asked, case)
-            suite_s.append(seconds)
-        best = min(suite_s)
-        tokenizer = self.checkpoint.tokenizer
-        expected = [tokenizer.decode(each.token_ids, skip_special_tokens=True).strip() for each in plain]
-        num_equal = sum(own == other for own, other in zip(replies, expected, strict=False))
+            engine = self.make_engine()
+            suite_s.append(self.answer_from_memory(engine, asked) if case.in_memory else self.answer_as_a_run(engine))
+        best, usage = min(suite_s), engine.usage
         prefix, suffixes = len(asked[0][1].prefix_ids), [len(prompt.suffix_ids) for _, prompt in asked]
         num_videos = len({question.video for question, _ in asked})
         floor = floor_operations(self.shape, NUM_FRAMES, num_videos, prefix, suffixes) / self.measure_rate()
+        is_equal, equal = engine.compare(asked, plain)
         cells = [
             str(case.questions_per_video),
             "in memory" if case.in_memory else "decoded",
@@ -163,15 +164,16 @@ class Bench:
             " / ".join(f"{min(each) / best:.1f}" for each in plain_s.values()),
             f"{len(asked) / best:.2f}",
             f"{floor / best:.0%}",
-            "" if case.in_memory else f"{usage.seconds['frames'] / seconds:.0%}",
-            f"{num_equal} of {len(expected)}",
+            "" if case.in_memory else f"{usage.seconds['frames'] / suite_s[-1]:.0%}",
+            equal,
         ]
+        del engine  # its model
         if self.vllm_python:
-            cells.append(self.time_vllm(asked, case, expected) if case.in_memory else "")
+            cells.append(self.time_vllm(asked, case, plain) if case.in_memory else "")
         if self.can_use_onednn:
-            cells.append(self.time_on_onednn(asked, expected) if case.in_memory else "")
+            cells.append(self.time_on_onednn(asked, plain) if case.in_memory else "")
         print("| " + " | ".join(cells) + " |", flush=True)
-        return num_equal == len(expected)
+        return is_equal
 
     def answer_plainly(self, asked: Asked, dtype: torch.dtype, in_memory: bool) -> tuple[float, list[PlainAnswer]]:
         spec = self.checkpoint.pixel_spec
@@ -181,23 +183,20 @@ class Bench:
         found = answer_plainly(model, spec, asked, self.known if in_memory else self.read, REPLY_TOKENS)
         return time.monotonic() - begun, found
 
-    def answer(self, asked: Asked, case: Case) -> tuple[float, list[str], Usage]:
-        """Seconds, replies in the order of the questions, and where the time went."""
-        engine = self.make_engine()
-        return self.answer_from_memory(engine, asked) if case.in_memory else self.answer_as_a_run(engine)
-
     def make_model(self, dtype: torch.dtype) -> torch.nn.Module:
         release_memory(self.device)  # of the model before
         return make_model(self.checkpoint.path, self.device.torch_device, dtype)
 
-    def make_engine(self, change: Callable[[torch.nn.Module], None] = lambda model: None) -> Engine:
+    def make_engine(self, change: Callable[[torch.nn.Module], None] = lambda model: None) -> NotingEngine:
         model = self.make_model(self.dtype)
         drop_unread_layers(model)  # as load_engine does
         change(model)
-        return Engine(model, self.checkpoint, REPLY_TOKENS, SUFFIX_MULTIPLES[self.device.kind])
+        return NotingEngine(model, self.checkpoint, REPLY_TOKENS, SUFFIX_MULTIPLES[self.device.kind])
 
-    def answer_as_a_run(self, engine: Engine) -> tuple[float, list[str], Usage]:
-        with tempfile.TemporaryDirectory() as out, mock.patch("videobench.engine.load_engine", return_value=engine):
+    def answer_as_a_run(self, engine: NotingEngine) -> float:
+        """Seconds."""
+        load = mock.patch("videobench.engine.load_engine", new=lambda *_: engine)  # noqa: PT008  # a mock keeps models
+        with tempfile.TemporaryDirectory() as out, load:
             flags = [
                 f"--model_path={self.checkpoint.path}", f"--Eval_QA_root={self.folder}", f"--device={self.device.kind}",
                 f"--Eval_Video_root={self.folder}", f"--dataset_name={SET}", f"--num_frames={NUM_FRAMES}",
@@ -208,41 +207,38 @@ class Bench:
             with contextlib.redirect_stdout(sys.stderr):  # stdout is the table's
                 status = run_gpu.main(flags)
             seconds = time.monotonic() - begun
-            if status:
-                raise SystemExit(f"the run ended with status {status}")
-            rows = json.loads((Path(out) / f"{SET}_eval.json").read_text())
-        return seconds, [row["output_sequence"][0] for row in rows.values()], engine.usage
+        if status:
+            raise SystemExit(f"the run ended with status {status}")
+        return seconds
 
-    def answer_from_memory(self, engine: Engine, asked: Asked) -> tuple[float, list[str], Usage]:
-        videos: dict[Path, list[tuple[Question, Prompt]]] = {}
+    def answer_from_memory(self, engine: NotingEngine, asked: Asked) -> float:
+        """Seconds, when the first video has been answered once before."""
+        videos: dict[Path, list[Prompt]] = {}
         for question, prompt in asked:
-            videos.setdefault(question.video, []).append((question, prompt))
+            videos.setdefault(question.video, []).append(prompt)
         batch = [
-            VideoQuestions(
-                self.known(pairs[0][0].video), [prompt for _, prompt in pairs], [tuple(OPTIONS)] * len(pairs)
-            )
-            for pairs in videos.values()
+            VideoQuestions(self.known(video), prompts, [tuple(OPTIONS)] * len(prompts))
+            for video, prompts in videos.items()
         ]
         batch_size = DEFAULT_BATCH_SIZES[self.device.kind]
         size = 1 if self.device.kind == "cpu" else max(1, batch_size // len(batch[0].prompts))  # videos at once
+        engine.answer(batch[:1], batch_size)  # warms up
         begun = time.monotonic()
-        answers = [
-            answers
-            for start in range(0, len(batch), size)
-            for answers in engine.answer(batch[start : start + size], batch_size)
-        ]
-        seconds = time.monotonic() - begun
-        return seconds, [answer.text for each in answers for answer in each], engine.usage
+        for start in range(0, len(batch), size):
+            engine.answer(batch[start : start + size], batch_size)
+        return time.monotonic() - begun
 
-    def time_vllm(self, asked: Asked, case: Case, expected: list[str]) -> str:
-        """First with as many rows at once as a video has questions."""
+    def time_vllm(self, asked: Asked, case: Case, plain: Sequence[PlainAnswer]) -> str:
+        """Tuned: with as many rows at once as a video has questions on a CPU, as the suite takes on a card."""
         frames = {str(question.video): self.known(question.video).permute(0, 2, 3, 1).numpy() for question, _ in asked}
         checkpoint = self.folder / f"vllm-{self.shape_name}"
         save_checkpoint(self.checkpoint.path, checkpoint, self.make_model(self.dtype))
         release_memory(self.device)  # the other process needs it
         cells = []
-        for options in ({"max_num_seqs": case.questions_per_video}, {}):
-            seconds, texts = answer_by_vllm(
+        is_cpu = self.device.kind == "cpu"
+        rows = case.questions_per_video if is_cpu else DEFAULT_BATCH_SIZES[self.device.kind]
+        for options in ({"max_num_seqs": rows}, {}):
+            seconds, found = answer_by_vllm(
                 self.vllm_python,
                 self.folder,
                 [(str(question.video), [*prompt.prefix_ids, *prompt.suffix_ids]) for question, prompt in asked],
@@ -254,23 +250,18 @@ class Bench:
                 max_tokens=REPLY_TOKENS,
                 options=options,
             )
-            cells.append(_with_equal(seconds, texts, expected))
+            num_equal = sum(tuple(ids) == each.token_ids for ids, each in zip(found, plain, strict=False))
+            cells.append(f"{seconds:.1f} ({num_equal} of {len(plain)} equal)")
         return " / ".join(cells)
 
-    def time_on_onednn(self, asked: Asked, expected: list[str]) -> str:
+    def time_on_onednn(self, asked: Asked, plain: Sequence[PlainAnswer]) -> str:
         engine = self.make_engine(use_onednn)
-        self.answer_from_memory(engine, asked[:1])  # warms up, as the other does
-        seconds, texts, _ = self.answer_from_memory(engine, asked)
-        return _with_equal(seconds, texts, expected)
+        seconds = self.answer_from_memory(engine, asked)
+        return f"{seconds:.1f} ({engine.compare(asked, plain)[1]})"
 
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _with_equal(seconds: float, texts: Sequence[str], expected: Sequence[str]) -> str:
-    num_equal = sum(own == other for own, other in zip(texts, expected, strict=False))
-    return f"{seconds:.1f} ({num_equal} of {len(expected)} equal)"
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """The original's way to answer, for comparison: each question by itself, each time with the whole video decoded on one
-thread and encoded anew, by one plain `generate`."""
+thread and encoded anew, by one plain `generate`; and whether the suite's engine answers the same."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from transformers import LlavaNextVideoForConditionalGeneration
 
 from benchmarks.frame_readers import count_frames, decode_everything
 from videobench.dataset import Question
+from videobench.engine import Answer, Engine, VideoQuestions
 from videobench.pixels import PixelSpec, normalise, resize_and_crop
 from videobench.prompts import Prompt
 
+Asked = Sequence[tuple[Question, Prompt]]
 ReadPixels = Callable[[Path], torch.Tensor]  # uint8 (num_frames, 3, height, width)
 
 
@@ -44,7 +46,7 @@ def keep_decoded(read: ReadPixels) -> ReadPixels:
 def answer_plainly(
     model: LlavaNextVideoForConditionalGeneration,
     spec: PixelSpec,
-    asked: Sequence[tuple[Question, Prompt]],
+    asked: Asked,
     read: ReadPixels,
     max_new_tokens: int,
 ) -> list[PlainAnswer]:
@@ -64,3 +66,29 @@ def answer_plainly(
         new = tuple(output.sequences[0, ids.shape[1] :].tolist())
         answers.append(PlainAnswer(new, output.logits[0][0].float().log_softmax(-1).cpu()))
     return answers
+
+
+class NotingEngine(Engine):
+    """Keeps its answers by what follows the video in their prompts, which is another for each question here."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.noted: dict[tuple[int, ...], Answer] = {}
+
+    def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
+        answers = super().answer(videos, batch_size)
+        for video, own in zip(videos, answers, strict=True):
+            self.noted |= zip((prompt.suffix_ids for prompt in video.prompts), own, strict=True)
+        return answers
+
+    def compare(self, asked: Asked, plain: Sequence[PlainAnswer]) -> tuple[bool, str]:
+        """Whether all tokens are equal and log-probabilities within 1e-4; both in words."""
+        equal, differences = 0, [0.0]
+        for (_, prompt), expected in zip(asked, plain, strict=False):
+            found = self.noted[prompt.suffix_ids]
+            equal += found.token_ids == expected.token_ids
+            for letter, logprob in found.letter_logprobs.items():
+                own = expected.logprobs[self._letter_ids[letter]].logsumexp(-1)
+                differences.append(abs(logprob - float(own)))
+        words = f"{equal} of {len(plain)}, log-probabilities to {max(differences):.0e}"
+        return equal == len(plain) and max(differences) < 1e-4, words

@@ -23,9 +23,9 @@ def answer_by_vllm(
     frames: Mapping[str, np.ndarray],
     video_token: int,
     **job: Any,
-) -> tuple[float, list[str]]:
-    """Seconds and replies. `prompts` are pairs of (name in `frames`, token ids with one token for each part of the
-    video); `frames` are uint8 (num_frames, height, width, 3); `job`: what else `main` reads."""
+) -> tuple[float, list[list[int]]]:
+    """Seconds, and the token ids of each reply. `prompts` are pairs of (name in `frames`, token ids with one token for
+    each part of the video); `frames` are uint8 (num_frames, height, width, 3); `job`: what else `main` reads."""
     asked = [(name, _with_one_token(ids, video_token)) for name, ids in prompts]
     np.savez(folder / "frames.npz", **frames)
     (folder / "job.json").write_text(json.dumps(job | {"prompts": asked}))
@@ -34,7 +34,7 @@ def answer_by_vllm(
     if ended.returncode:
         raise SystemExit(f"{' '.join(command)} ended with status {ended.returncode}")
     answers = json.loads((folder / "answers.json").read_text())
-    return answers["seconds"], answers["texts"]
+    return answers["seconds"], answers["token_ids"]
 
 
 def _with_one_token(ids: Sequence[int], video_token: int) -> list[int]:
@@ -66,8 +66,8 @@ def main(folder: Path) -> None:
     begun = time.monotonic()
     outputs = llm.generate(asked, params)
     seconds = time.monotonic() - begun
-    texts = [output.outputs[0].text.strip() for output in outputs]
-    (folder / "answers.json").write_text(json.dumps({"seconds": seconds, "texts": texts}))
+    token_ids = [list(output.outputs[0].token_ids) for output in outputs]
+    (folder / "answers.json").write_text(json.dumps({"seconds": seconds, "token_ids": token_ids}))
 
 
 if __name__ == "__main__":
