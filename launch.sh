@@ -28,7 +28,7 @@ visible_gpus() {
 # The command line that goes on: without --overwrite, which would set aside what was answered.
 command_to_go_on() {
     local kept=() each
-    for each in "$@"; do [[ $each == --ov* ]] || kept+=("$each"); done
+    for each in "$@"; do [ "$each" = --overwrite ] || kept+=("$each"); done
     printf "%q " "${kept[@]}"
 }
 
@@ -36,7 +36,7 @@ command_to_go_on() {
 take_max_restarts() {
     local kept=() each next=""
     max_restarts=3
-    for each in "${flags[@]}"; do
+    for each in ${flags[@]+"${flags[@]}"}; do  # bash before 4.4 takes an empty array for an unset one
         if [ -n "$next" ]; then
             max_restarts=$each next=""
         elif [ "$each" = --max_restarts ]; then
@@ -47,57 +47,71 @@ take_max_restarts() {
             kept+=("$each")
         fi
     done
-    flags=("${kept[@]}")
+    flags=(${kept[@]+"${kept[@]}"})
     [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]]
 }
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
 # a run with failed questions for a crash, so the first process of a machine writes its status to a file
-# (videobench/errors.py). `command` is how to go on, `max_restarts` how often dead processes are started again.
+# (videobench/errors.py). `command` is how to go on, `max_restarts` how often dead processes are started again,
+# `default_port` where many machines meet.
 launch() {
-    local processes=$1 folder status=0 own child where=(--master_port "$MASTER_PORT")
+    local processes=$1 folder status=0 own="" where
     shift
-    # On many machines they find each other on the first one; only this kind of meeting brings all of them together again
-    # when one machine has to restart its processes.
     if [ "${NNODES:-1}" != 1 ]; then
+        # On many machines they find each other on the first one; only this kind of meeting brings all of them together
+        # again when one machine has to restart its processes.
         : "${MASTER_ADDR:?NNODES is $NNODES: set MASTER_ADDR to the name of the first machine, on all of them}"
-        where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_endpoint "$MASTER_ADDR:$MASTER_PORT"
+        where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_endpoint "$MASTER_ADDR:${MASTER_PORT:-$default_port}"
             --rdzv_id "${SLURM_JOB_ID:-videobench}")
         # The first machine is known by its name or address, unless it has several of them.
         [ -z "${NODE_RANK:-}" ] || where+=(--rdzv_conf "is_host=$([ "$NODE_RANK" = 0 ] && echo true || echo false)")
         [ -z "${LOCAL_ADDR:-}" ] || where+=(--local_addr "$LOCAL_ADDR")
+    elif [ -n "${MASTER_PORT:-}" ]; then
+        where=(--master_port "$MASTER_PORT")
+    else
+        where=(--standalone)  # on a port that is free: another job may be running
     fi
     folder=$(mktemp -d)
+    # Written over in place: on a disk that is full by then, too.
+    echo "-1 none" >"$folder/status" || { echo "error: $folder: cannot be written; free space or set TMPDIR" >&2; return 2; }
     # Shared out among the processes, as torchrun would not do by itself: it gives each of them one thread, with a warning.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) > processes ? $(nproc) / processes : 1))}"
     # torchrun imports torch, which imports an installed torch_npu, which fails where CANN is missing: the scripts themselves
     # say what is wrong, or do without it.
     export TORCH_DEVICE_BACKEND_AUTOLOAD=0
+    stopped=0 child=""
+    trap 'stop 129' HUP
+    trap 'stop 130' INT
+    trap 'stop 143' TERM
     # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once.
     VIDEOBENCH_STATUS_FILE="$folder/status" setsid torchrun --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!
-    stopped=0
-    trap 'stop 129' HUP
-    trap 'stop 130' INT
-    trap 'stop 143' TERM
+    [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before its number was known
     wait "$child" || status=$?
     while kill -0 "$child" 2>/dev/null; do  # a signal has ended the waiting
         status=0
         wait "$child" || status=$?
     done
     trap - HUP INT TERM
-    if own=$(cat "$folder/status" 2>/dev/null); then status=$own; fi
+    read -r _ own <"$folder/status" || true
     rm -rf "$folder"
     if [ "$stopped" != 0 ]; then
         status=$stopped
         echo "stopped; what was answered is kept; to go on: ${command% }" >&2
+    elif [ "${own:-none}" != none ]; then
+        status=$own
+    elif [ "$status" = 1 ]; then
+        status=70
+        echo "error: processes died and were not started again (--max_restarts $max_restarts): why stands above, and in" \
+            "journal/process*.err of the output folder; what was answered is kept; to go on: ${command% }" >&2
     fi
     return "$status"
 }
 
 # Ends the processes of `launch`, whose status becomes $1.
 stop() {
-    [ "$stopped" != 0 ] || kill -TERM "$child" 2>/dev/null || true
+    [ "$stopped" != 0 ] || [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
     stopped=$1
 }

@@ -47,7 +47,11 @@ class Job:
             assert time.monotonic() < until, self.err
             time.sleep(0.02)
         status = self.folder / "status"
-        return int(status.read_text()) if status.exists() and status.read_text() else None
+        return int(status.read_text().split()[1]) if status.exists() else None
+
+    def go(self):
+        """No more waiting at `hold`."""
+        (self.folder / "go").touch()
 
     def kill(self, number=signal.SIGKILL):
         """All of its processes."""
@@ -70,8 +74,8 @@ class Host:
             text=True,
         )
 
-    def start(self, argv, processes, poison=None, immune=None, more=(), beside=None):
-        """`beside` is the job under the other agent, where there are two."""
+    def start(self, argv, processes, more=(), beside=None, **told):
+        """`beside` is the job under the other agent, where there are two; `told`: see tests/torchrun_host.py."""
         self._count += 1
         folder = self._folder / str(self._count)
         (folder / "forked").mkdir(parents=True)
@@ -79,8 +83,10 @@ class Host:
         # As torchrun's --standalone does: the port is the one that was free when it was taken.
         flags += more or ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--rdzv_id", folder.name]
         order = {"torchrun_flags": flags, "argv": argv, "err": f"{folder}/err", "status": f"{folder}/status"}
-        order |= {"forked": f"{(beside.folder if beside else folder) / 'forked'}"}
-        self._process.stdin.write(json.dumps(order | {"poison": poison, "immune": immune}) + "\n")
+        order |= {"forked": f"{(beside.folder if beside else folder) / 'forked'}", "go": f"{folder}/go"}
+        order |= {"out": argv[argv.index("--chat_conversation_output_folder") + 1]}
+        usual = {"poison": [], "immune": None, "hold": 10**9, "silence": 60.0, "die_at_end": False}
+        self._process.stdin.write(json.dumps(order | usual | told) + "\n")
         self._process.stdin.flush()
         return Job(int(self._process.stdout.readline()), folder)
 

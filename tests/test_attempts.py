@@ -27,11 +27,11 @@ def start(tmp_path):
 
 def test_in_hand_at_the_end_is_a_death(start):
     begun, first, second = start(0, 1)
-    assert (begun["deaths"], begun["is_restart"]) == ({}, False)
+    assert begun["deaths"] == {}
     first.take([ONE, TWO])
     second.take([TWO])  # of one start and group: one death
     begun, first = start(0)
-    assert (begun["deaths"], begun["is_restart"]) == ({str(ONE): 1, str(TWO): 1}, True)
+    assert begun["deaths"] == {str(ONE): 1, str(TWO): 1}
     assert first.apart([ONE, TWO, Path("three")], lambda each: each) == [[Path("three")], [ONE], [TWO]]
 
 
@@ -63,12 +63,12 @@ def test_three_deaths_set_a_video_aside(start):
     assert not notes.is_set_aside(TWO)
 
 
-def test_another_job_counts_anew(start, monkeypatch):
-    _, notes = start(0)
-    notes.take([ONE])
-    monkeypatch.setattr("videobench.attempts._job", lambda: ["elsewhere", "1", "2"])
-    begun, _ = start(0)
-    assert (begun["deaths"], begun["is_restart"]) == ({}, False)
+def test_a_job_that_has_come_to_its_end_counts_anew(start):
+    _, notes, other = start(0, 1)
+    for each in (notes, other):
+        each.take([ONE])
+    notes.remove_all()
+    assert start(0)[0]["deaths"] == {}
 
 
 def test_a_line_that_was_cut_short_is_dropped(start, tmp_path):
@@ -86,14 +86,12 @@ def test_a_line_that_is_no_note_is_passed_over(start, tmp_path, line):
     with (tmp_path / "journal/MSVD.attempts0.jsonl").open("a") as file:
         print(line, file=file)
     begun = start(0)[0]
-    assert begun["is_restart"]
     assert begun["deaths"] == {str(ONE): 1}
 
 
-@pytest.mark.parametrize("head", ['{"job": 3}', '{"job": ["elsewhere"], "start": []}'])
-def test_notes_that_begin_otherwise_are_of_another_job(start, tmp_path, head):
+def test_notes_without_a_start_are_passed_over(start, tmp_path):
     start(0)
-    (tmp_path / "journal/MSVD.attempts0.jsonl").write_text(f'{head}\n{{"in_hand": ["{ONE}"]}}\n')
+    (tmp_path / "journal/MSVD.attempts0.jsonl").write_text(f'{{"in_hand": ["{ONE}"]}}\n')
     assert start(0)[0]["deaths"] == {}
 
 

@@ -51,6 +51,20 @@ def test_stderr_that_was_closed_before_the_start_of_a_run_with_workers(bench):
     assert (done.returncode, done.stdout.count("\n")) == (0, 2)
 
 
+OPENER = """
+import os
+from videobench.errors import run_script
+print(run_script(lambda: os.open("journal", os.O_CREAT | os.O_WRONLY)), file=open("number", "w"))
+"""
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
+    """What a library prints would be written into it."""
+    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "-", sys.executable, "-c", OPENER]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True)
+    assert int((tmp_path / "number").read_text()) > 2
+
+
 def test_a_reader_that_leaves_does_not_change_the_verdict(bench, monkeypatch, without_reader):
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")

@@ -193,6 +193,16 @@ def test_a_disk_that_fails_later_loses_only_what_it_may_not_have(tmp_path, monke
     assert list(journals(tmp_path).read()) == ["1", "2"]
 
 
+def test_another_ranks_journal_that_was_deleted_is_brought_back(tmp_path):
+    first, second = journals(tmp_path, 0), journals(tmp_path, 1)
+    for number, each in enumerate((first, second)):
+        each.open()
+        each.append({str(number): answered("A")})
+    (tmp_path / "journal/MSVD.rank1.jsonl").unlink()
+    second.bring_back()  # as each rank does before it says that it has finished
+    assert list(journals(tmp_path, asked={"0": {}, "1": {}}).read()) == ["0", "1"]
+
+
 def test_a_result_is_never_seen_half_written(tmp_path):
     path, contents = tmp_path / "r.json", [{str(n): text * 50 for n in range(2000)} for text in "ab"]
     write_json(path, contents[0])

@@ -3,6 +3,11 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +16,6 @@ from videobench.dataset import qa_file
 
 NPU_VARIABLES = {  # as the README lists them
     "ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",
-    "MASTER_PORT": "20030",
     "ATB_LAYER_INTERNAL_TENSOR_REUSE": "1",
     "INF_NAN_MODE_ENABLE": "0",
     "ATB_OPERATION_EXECUTE_ASYNC": "1",
@@ -27,7 +31,7 @@ FAKE_TORCHRUN = """#!/usr/bin/env python3
 import json, os, sys
 json.dump({"argv": sys.argv[1:], "environment": dict(os.environ)}, open(os.environ["RECORD"], "w"))
 if "SCRIPT_STATUS" in os.environ:
-    open(os.environ["VIDEOBENCH_STATUS_FILE"], "w").write(os.environ["SCRIPT_STATUS"])
+    open(os.environ["VIDEOBENCH_STATUS_FILE"], "w").write("0 " + os.environ["SCRIPT_STATUS"])
 if "SIGNAL" in os.environ:  # somebody stops the launcher, which passes it on
     import signal, time
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -59,15 +63,15 @@ def after(argv, flag):
 
 
 def test_npu_environment_and_arguments(launch, monkeypatch):
-    for name in NPU_VARIABLES:
+    for name in [*NPU_VARIABLES, "MASTER_PORT"]:
         monkeypatch.delenv(name, raising=False)
     called, done = launch(NPU, "/w 7B", "videos/采样 data", "qa+root", "out put")
     assert done.returncode == 0
     assert {name: called["environment"].get(name) for name in NPU_VARIABLES} == NPU_VARIABLES
     argv = called["argv"]
-    assert (after(argv, "--nproc_per_node"), after(argv, "--master_port")) == ("8", "20030")
-    assert after(argv, "--max_restarts") == "3"
-    assert argv[6:] == [
+    # The processes meet on a port that is free.
+    assert argv[:5] == ["--nproc_per_node", "8", "--standalone", "--max_restarts", "3"]
+    assert argv[5:] == [
         *(str(ROOT / "run_npu.py"), "--model_path", "/w 7B", "--image_or_video_path", "videos/采样 data"),
         *("--Eval_QA_root", "qa+root", "--chat_conversation_output_folder", "out put"),
     ]
@@ -76,7 +80,7 @@ def test_npu_environment_and_arguments(launch, monkeypatch):
 def test_the_callers_environment_stays(launch):
     values = dict.fromkeys(NPU_VARIABLES, "7") | {"ASCEND_RT_VISIBLE_DEVICES": "2,5", "MASTER_PORT": "20041"}
     called, _ = launch(NPU, "w", "v", "q", "o", **values)
-    assert {name: called["environment"][name] for name in NPU_VARIABLES} == values
+    assert {name: called["environment"][name] for name in values} == values
     assert (after(called["argv"], "--nproc_per_node"), after(called["argv"], "--master_port")) == ("2", "20041")
 
 
@@ -102,6 +106,12 @@ def test_many_machines_meet_on_the_first_one(launch):
         *("--nnodes", "2", "--rdzv_backend", "c10d", "--rdzv_endpoint", "node0:20041", "--rdzv_id", "417"),
         *("--rdzv_conf", "is_host=false"),
     ]
+    del machines["SLURM_JOB_ID"]
+    called, _ = launch(GPU, "d", "q", "v", "w", "o", **machines, CUDA_VISIBLE_DEVICES="0", MASTER_PORT="")
+    assert (after(called["argv"], "--rdzv_endpoint"), after(called["argv"], "--rdzv_id")) == (
+        "node0:20034",
+        "videobench",
+    )
     called, done = launch(NPU, "w", "v", "q", "o", NNODES="2", MASTER_ADDR="")
     assert done.returncode == 1
     assert "set MASTER_ADDR to the name of the first machine" in done.stderr
@@ -109,7 +119,8 @@ def test_many_machines_meet_on_the_first_one(launch):
 
 def test_gpu_arguments(launch):
     called, done = launch(
-        GPU, "sampling_data", "qa root", "video root", "w", "o", "--limit", "3", CUDA_VISIBLE_DEVICES="1,2"
+        *(GPU, "sampling_data", "qa root", "video root", "w", "o", "--limit", "3"),
+        **{"CUDA_VISIBLE_DEVICES": "1,2", "MASTER_PORT": "20034"},
     )
     assert done.returncode == 0
     assert called["environment"]["CUDA_VISIBLE_DEVICES"] == "1,2"
@@ -147,13 +158,28 @@ def test_called_wrongly_they_say_how_to_call_them(launch, command):
         pytest.param("1", "0", 1, id="some-failed"),
         pytest.param("2", "0", 2, id="wrong-input"),
         pytest.param("2", "1", 2, id="wrong-input-on-one-rank"),
-        pytest.param(None, "1", 1, id="crash"),
+        pytest.param(None, "1", 70, id="crash"),
+        pytest.param(None, "127", 127, id="no-torchrun"),
     ],
 )
 def test_the_scripts_exit_status_is_passed_on(launch, script_status, torchrun_status, expected):
     status = {} if script_status is None else {"SCRIPT_STATUS": script_status}
     _, done = launch(NPU, "w", "v", "q", "o", TORCHRUN_STATUS=torchrun_status, **status)
     assert done.returncode == expected
+    tells = "error: processes died and were not started again (--max_restarts 3): why stands above, and in journal/"
+    assert (tells in done.stderr) == (expected == 70)
+
+
+def test_a_disk_that_is_full_is_told_before_anything_starts(launch, tmp_path):
+    full = tmp_path / "mktemp"
+    full.write_text(
+        "#!/bin/sh\nmkdir -p $1 && ln -sf /dev/full $1/status && echo $1\n".replace("$1", f"{tmp_path}/full")
+    )
+    full.chmod(0o755)
+    full.rename(tmp_path / "bin/mktemp")
+    called, done = launch(NPU, "w", "v", "q", "o")
+    assert (called, done.returncode) == (None, 2)
+    assert done.stderr.endswith("full: cannot be written; free space or set TMPDIR\n")
 
 
 @pytest.mark.parametrize(("number", "expected"), [(15, 143), (2, 130), (1, 129)])
@@ -174,7 +200,6 @@ def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(
         *("bash", NPU, tiny_model_path, f"{data}/Eval_video/Driving_exam", qa_root, tmp_path / "out"),
         *("--device", "cpu", "--num_workers", "1"),
         ASCEND_RT_VISIBLE_DEVICES="0,1",
-        MASTER_PORT="20047",
     )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out/Driving-exam_eval.json").read_text())
@@ -188,8 +213,71 @@ def test_an_error_of_all_processes_is_printed_once(tmp_path, run_command, tiny_m
         *("bash", NPU, tiny_model_path, video_root / "Eval_video/MSVD", qa_root, tmp_path, "--device", "cpu"),
         *("--num_frames", "500"),
         ASCEND_RT_VISIBLE_DEVICES="0,1",
-        MASTER_PORT="20048",
     )
     assert done.returncode == 2
     assert done.stderr.count("error: 500 frames") == 1
     assert "Traceback" not in done.stderr
+
+
+def start_launcher(flags, tmp_path, name):
+    """In the background, on two processes; what it says goes to a file."""
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PYTHONPATH": str(tmp_path), "HOLD": f"{tmp_path}/{name}"}
+    environment.pop("MASTER_PORT", None)
+    command = ["bash", str(ROOT / GPU), *map(str, flags), "--device", "cpu", "--num_workers", "0"]
+    with (tmp_path / f"{name}.err").open("w") as err:
+        return subprocess.Popen(command, env=environment, stdout=err, stderr=err)
+
+
+# Python imports this module at its start. A process that takes videos in hand waits there as long as HOLD exists.
+SITE = """
+import os, time
+if "TORCHELASTIC_RUN_ID" in os.environ:
+    from videobench.attempts import Attempts
+    take = Attempts.take
+    def held(self, videos):
+        take(self, videos)
+        while os.path.exists(os.environ["HOLD"]):
+            open(os.environ["HOLD"] + ".there", "a").write(f"{os.getpid()}\\n")
+            time.sleep(0.05)
+    Attempts.take = held
+"""
+
+
+@pytest.fixture
+def held_job(tmp_path, tiny_model_path, qa_root, video_root):
+    """A real launcher whose processes wait with their first videos in hand: (flags, launcher, process ids)."""
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SITE}")
+    hold, there = tmp_path / "first", tmp_path / "first.there"
+    hold.touch()
+    flags = ["MSVD", qa_root, video_root, tiny_model_path, tmp_path / "out"]
+    job = start_launcher(flags, tmp_path, "first")
+    until = time.monotonic() + 120
+    while len(set(there.read_text().split() if there.exists() else ())) < 2:
+        assert time.monotonic() < until, (tmp_path / "first.err").read_text()
+        time.sleep(0.05)
+    yield flags, job, [int(each) for each in sorted(set(there.read_text().split()))]
+    hold.unlink(missing_ok=True)
+    job.wait()
+
+
+def test_a_second_launcher_on_one_folder_names_the_first(held_job, tmp_path):
+    flags, job, _ = held_job
+    second = start_launcher(flags, tmp_path, "second")
+    said = (tmp_path / "second.err").read_text
+    assert second.wait(120) == 2, said()
+    assert said().count("error: ") == 1
+    assert "held by another run (process " in said()
+    assert "Traceback" not in said()
+    (tmp_path / "first").unlink()
+    assert job.wait(120) == 0, (tmp_path / "first.err").read_text()
+
+
+def test_a_process_that_is_killed_under_a_launcher_is_started_again(held_job, tmp_path):
+    flags, job, processes = held_job
+    (tmp_path / "first").unlink()
+    os.kill(processes[1], signal.SIGKILL)
+    assert job.wait(120) == 0, (tmp_path / "first.err").read_text()
+    rows = json.loads((tmp_path / "out/MSVD_eval.json").read_text())
+    assert set(rows) == set(json.loads(qa_file(flags[1], "MSVD").read_text()))
+    assert not any("error" in row for row in rows.values())

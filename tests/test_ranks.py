@@ -10,29 +10,47 @@ from videobench.errors import InputError
 from videobench.ranks import Ranks
 
 WORKER = """
-import json, sys, time
-from videobench.errors import OtherRankFailed
+import json, os, sys, time
+from videobench import heartbeats, ranks
+from videobench.errors import OtherRankFailed, ProcessLost
 from videobench.ranks import Ranks, stop_others
 
-ranks = Ranks.from_environment()
 mode = sys.argv[1]
+heartbeats.SILENCE_S, heartbeats.BEAT_S = 1.0, 0.1
+ranks._connect()
+ranks.CONNECT /= 300  # 2 s from here on
+if os.environ["RANK"] == "1" and mode == "before-its-hello":
+    stop_others()
+    sys.exit(0)
+if os.environ["RANK"] == "1" and mode == "never-comes":
+    time.sleep(4)  # it serves no store, and is as good as gone
+    sys.exit(0)
 try:
-    shared = ranks.share([5, 7] if ranks.is_first else None)
-    if mode == "fail" and ranks.rank == 1:
+    own = Ranks.from_environment()
+    shared = own.share([5, 7] if own.is_first else None)
+    if mode == "silent" and own.rank == 1:
+        own.close()
+        time.sleep(4)
+        sys.exit(0)
+    own.store.add("here", 1)  # both begin together
+    own._poll(lambda: own.store.add("here", 0) == 2 or mode == "silent", range(2))
+    drawn = []
+    for number in own.draw(40):
+        drawn.append(number)
+        if mode == "while-drawing" and own.rank == 1:
+            stop_others()
+            sys.exit(0)
+        time.sleep(0.1 if own.rank else 0.02)  # rank 1 is a slow card
+    if mode == "while-waiting" and own.rank == 1:
+        time.sleep(0.5)
         stop_others()
         sys.exit(0)
-    ranks.store.add("here", 1)  # both begin together
-    ranks._poll(lambda: ranks.store.add("here", 0) == 2)
-    drawn = []
-    for number in ranks.draw(40):
-        drawn.append(number)
-        time.sleep(0.1 if ranks.rank else 0.02)  # rank 1 is a slow card
-    ranks.wait_for_all()
-    while mode == "fail":  # rank 0 has nothing left to draw: it must still hear of the other's end
-        ranks.draw(10**9).__next__()
-    print(json.dumps([ranks.rank, shared, drawn]))
-except OtherRankFailed:
-    print(json.dumps("stopped"))
+    own.wait_for_all()
+    print(json.dumps([own.rank, shared, drawn]))
+    own.close()
+except (OtherRankFailed, ProcessLost) as error:
+    own.close() if "own" in globals() else None
+    print(json.dumps([type(error).__name__, len(globals().get("drawn", ()))]))
 """
 
 
@@ -68,8 +86,22 @@ def test_work_is_drawn_once_and_the_slow_rank_gets_less(free_port):
     assert len(first[2]) > len(second[2]) > 0
 
 
-def test_a_rank_that_failed_stops_the_others(free_port):
-    assert run_ranks("fail", free_port) == ["stopped", None]
+@pytest.mark.parametrize(
+    ("mode", "error", "least", "most"),
+    [
+        pytest.param("before-its-hello", "OtherRankFailed", 0, 0, id="before-its-hello"),
+        pytest.param("while-drawing", "OtherRankFailed", 0, 38, id="while-the-other-draws"),
+        pytest.param("while-waiting", "OtherRankFailed", 1, 40, id="while-the-other-waits"),
+        pytest.param("never-comes", "ProcessLost", 0, 0, id="never-comes"),
+        pytest.param("silent", "ProcessLost", 40, 40, id="falls-silent"),
+    ],
+)
+def test_nobody_waits_for_a_rank_that_failed_or_is_gone(free_port, mode, error, least, most):
+    """`least` and `most` are what the other one has drawn when it hears of it."""
+    [first, second] = run_ranks(mode, free_port)
+    assert second is None
+    assert first[0] == error
+    assert least <= first[1] <= most
 
 
 def test_without_torchrun_there_is_one_rank(monkeypatch):

@@ -9,7 +9,6 @@ import time
 import pytest
 
 from tests.conftest import ROOT
-from videobench.errors import DeviceLost, run_script
 
 WORKER = """
 import ctypes, signal, sys, time
@@ -113,17 +112,3 @@ def test_a_caller_that_goes_on_is_left_alone():
 )
 def test_it_is_told_once(environment):
     assert stop(signal.SIGTERM, **environment)[2] == ""
-
-
-@pytest.mark.parametrize(("restarts", "status"), [(None, 2), ("0", 1), ("2", 1), ("3", 0)])
-def test_a_lost_device_is_tried_again_by_a_new_process_where_torchrun_starts_one(monkeypatch, capsys, restarts, status):
-    if restarts is not None:
-        monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
-        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restarts)
-    monkeypatch.setenv("WORLD_SIZE", "1")
-
-    def main():
-        raise DeviceLost("16 questions in a row failed; check the device")
-
-    assert run_script(main) == status  # 0, where it has tried often enough: the launchers' file says 2
-    assert capsys.readouterr().err.count("error: 16 questions in a row failed") == 1

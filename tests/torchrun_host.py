@@ -1,9 +1,14 @@
 """Starts jobs under torchrun's agent without importing torch for each process: python -m tests.torchrun_host
 
-Each line on stdin is JSON: the arguments of `become_torchrun`. A child of this
-process, which has imported everything and computed nothing, becomes torchrun with these flags, and its ranks, which run
-run_gpu.py, are forks of it; back comes its process id. What they write goes to the file `err`. A rank that takes the
-video `poison` in hand kills itself, but for rank `immune`.
+Each line on stdin is JSON: the arguments of `become_torchrun`. A child of this process, which has imported everything
+and computed nothing, becomes torchrun with these flags, and its ranks, which run run_gpu.py, are forks of it; back
+comes its process id. What they write goes to the file `err`. What else can be told:
+
+- A rank that takes one of the videos `poison` in hand kills itself, but for rank `immune`; with `die_at_end` the last
+  rank of the first start does so when all is done.
+- When `hold` replies are in the journals of the folder `out`, the ranks wait, each with a batch in hand, until there is
+  a file `go`.
+- A process is lost after `silence` seconds without a beat.
 """
 
 import json
@@ -12,7 +17,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed.run as torchrun
@@ -22,7 +27,7 @@ import run_gpu
 import videobench.decoding.pool
 import videobench.engine
 import videobench.runner  # noqa: F401
-from videobench import attempts
+from videobench import attempts, heartbeats
 from videobench.errors import run_script
 
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT)
@@ -44,8 +49,7 @@ def become_torchrun(
     err: str,
     status: str,
     forked: str,
-    poison: str | None,
-    immune: int | None,
+    **more: Any,
 ) -> NoReturn:
     os.setsid()
     for number in (*SIGNALS, signal.SIGCHLD):  # as in a terminal, whatever the tests were started by
@@ -59,7 +63,7 @@ def become_torchrun(
     config.start_method = "fork"
     ended = 1
     try:
-        elastic_launch(config, be_rank)(argv, Path(forked), poison, immune)
+        elastic_launch(config, be_rank)(argv, Path(forked), more)
         ended = 0
     except BaseException as error:
         print(f"torchrun: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -67,7 +71,7 @@ def become_torchrun(
         os._exit(ended)
 
 
-def be_rank(argv: list[str], forked: Path, poison: str | None, immune: int | None) -> None:
+def be_rank(argv: list[str], forked: Path, more: dict[str, Any]) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     wait_for_forks(forked)
@@ -77,14 +81,25 @@ def be_rank(argv: list[str], forked: Path, poison: str | None, immune: int | Non
     def taken(self, videos):
         videos = list(videos)
         take(self, videos)
-        if poison in [video.name for video in videos] and os.environ["RANK"] != str(immune):
+        if {*more["poison"]} & {video.name for video in videos} and os.environ["RANK"] != str(more["immune"]):
             os.kill(os.getpid(), signal.SIGKILL)
+        while count_replies(Path(more["out"])) >= more["hold"] and not Path(more["go"]).exists():
+            time.sleep(0.005)
 
     attempts.Attempts.take = taken
+    heartbeats.SILENCE_S, heartbeats.BEAT_S = more["silence"], more["silence"] / 20
     status = run_script(lambda: run_gpu.main(argv))
+    is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    if more["die_at_end"] and is_last and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        print("died at its end", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
     sys.stderr.flush()
     if status:
         os._exit(status)
+
+
+def count_replies(out: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") - 1 for path in out.glob("journal/*.rank*.jsonl"))
 
 
 def wait_for_forks(forked: Path) -> None:

@@ -1,15 +1,13 @@
 """Which videos were in hand when a process died: one that kills its process again and again must not stop a job.
 
 Before videos are worked on, their names are written down, in `<folder>/journal/<data set>.attempts<k>.jsonl` of
-process k. When torchrun has restarted the processes, what a process had in hand at its end is counted as a death of
-those videos. Such a video is worked on alone from then on, so that the next death tells it from those that were in
-hand with it, and is set aside at the third. A process that is asked to end writes that it has nothing in hand, and a
-job that somebody starts anew counts from zero.
+process k. What a process had in hand at its end is counted as a death of those videos by the next start, whoever makes
+it. Such a video is worked on alone from then on, so that the next death tells it from those that were in hand with it,
+and is set aside at the third. A process that is asked to end writes that it has nothing in hand. When a job has come to
+its end, with whatever failed, the notes are removed: the next start counts from zero.
 """
 
 import json
-import os
-import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -23,7 +21,7 @@ from videobench.errors import InputError
 MOST_DEATHS = 3
 SET_ASIDE = f"killed its process {MOST_DEATHS} times; starting the same command again tries it again"
 
-Begun = dict[str, Any]  # job, start, is_restart (by torchrun), and deaths by video; JSON
+Begun = dict[str, Any]  # start, and deaths by video; JSON
 Each = TypeVar("Each")
 
 
@@ -40,22 +38,14 @@ class Attempts:
         self._deaths: dict[str, int] = {}
 
     def begin(self) -> Begun:
-        """For the first process, before any other opens its notes. Removes those of other jobs.
+        """For the first process, before any other opens its notes.
 
-        Raises InputError where notes cannot be read: without them a restart looks like a new job."""
-        job = _job()
-        is_restart = False
+        Raises InputError where notes cannot be read: without them deaths would not be counted."""
         deaths: set[tuple[str, str]] = set()  # starts and videos: two processes of one group die of one video
-        for path in self._folder.glob(f"{self._name}.attempts*.jsonl"):
-            for head, in_hand in _read(path):
-                if head.get("job") != job:
-                    with suppress(OSError):
-                        path.unlink()
-                    break
-                is_restart = True
-                deaths |= {(str(head.get("start")), video) for video in in_hand}
-        counted = dict(Counter(video for _, video in deaths))
-        return {"job": job, "start": uuid4().hex, "is_restart": is_restart, "deaths": counted}
+        for path in self._paths():
+            for start, in_hand in _read(path):
+                deaths |= {(start, video) for video in in_hand}
+        return {"start": uuid4().hex, "deaths": dict(Counter(video for _, video in deaths))}
 
     def open(self, begun: Begun) -> None:
         """Begins to take notes, with what the first process has found. Raises InputError where it cannot write."""
@@ -65,7 +55,7 @@ class Attempts:
             self._file = FileIO(self._path, "a")
         except OSError as error:
             raise self._unwritable(error) from None
-        self._write({"job": begun["job"], "start": begun["start"]})
+        self._write({"start": begun["start"]})
 
     def is_set_aside(self, video: Path) -> bool:
         return self._deaths.get(str(video), 0) >= MOST_DEATHS
@@ -102,10 +92,13 @@ class Attempts:
         self._file = None
 
     def remove_all(self) -> None:
-        """The job is done."""
-        for path in self._folder.glob(f"{self._name}.attempts*.jsonl"):
+        """The job is done, or begins anew."""
+        for path in self._paths():
             with suppress(OSError):
                 path.unlink()
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob(f"{self._name}.attempts*.jsonl"))
 
     def _write(self, entry: dict[str, object]) -> None:
         if not self._file:
@@ -119,29 +112,18 @@ class Attempts:
         return InputError(f"{self._path}: cannot be written ({error.strerror}); free space, then start again")
 
 
-def _read(path: Path) -> list[tuple[dict[str, Any], list[str]]]:
-    """For each start of a process the line that it began with, and what it had in hand at its end."""
+def _read(path: Path) -> list[tuple[str, list[str]]]:
+    """For each start of a process its name, and what the process had in hand at its end."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); remove it and start again") from None
-    starts: list[tuple[dict[str, Any], list[str]]] = []
+    starts: list[tuple[str, list[str]]] = []
     for line in lines:
         with suppress(ValueError, TypeError, KeyError, RecursionError):  # a line that was cut short, or is none of ours
             entry = json.loads(line)
-            if isinstance(entry, dict) and "job" in entry:
-                starts.append((entry, []))
+            if isinstance(entry, dict) and "start" in entry:
+                starts.append((str(entry["start"]), []))
             elif starts:
                 starts[-1][1][:] = map(str, entry["in_hand"])
     return starts
-
-
-def _job() -> list[str]:
-    """What stays the same over torchrun's restarts, and is new when somebody starts it anew: torchrun itself, by the
-    machine, its number, and the moment of its start in clock ticks. Without torchrun it is this process."""
-    process = os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else os.getpid()
-    try:
-        started = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        started = "unknown"
-    return [platform.node(), str(process), started]

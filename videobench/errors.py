@@ -2,7 +2,9 @@
 
 import argparse
 import errno
+import fcntl
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -12,6 +14,7 @@ from typing import Any, NoReturn
 
 MOST_SHOWN = 2000  # characters of a message: a file may hold a name of megabytes
 READER_GONE = (errno.EPIPE, errno.EIO)  # `| head` has ended; the terminal has been closed
+UNFORESEEN = 70  # the exit status after a traceback; Python's own would be 1, which says that some questions failed
 
 
 class InputError(Exception):
@@ -20,6 +23,11 @@ class InputError(Exception):
 
 class DeviceLost(InputError):
     """A device that answers nothing any more: a new process may find it well again."""
+
+
+class ProcessLost(InputError):
+    """Another process of this job that gives no sign of life any more. All end then: torchrun of today does not let a
+    machine that comes anew into a job that has been running (torch 2.13, DynamicRendezvousHandler)."""
 
 
 class VideoError(Exception):
@@ -31,7 +39,11 @@ class OtherRankFailed(Exception):
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reports a wrong flag as an InputError: one line, under the launchers printed once for all processes."""
+    """Reports a wrong flag as an InputError: one line, under the launchers printed once for all processes. A flag that
+    is cut short is wrong: the launchers know them by their names."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the flags")
@@ -50,18 +62,23 @@ def tell_once(line: str) -> None:
 
 
 def run_script(main: Callable[[], int]) -> int:
-    """The exit status of `main`; an InputError becomes one line on stderr and 2, all else keeps its traceback.
+    """The exit status of `main`; an InputError becomes one line on stderr and 2, all else keeps its traceback and
+    becomes UNFORESEEN.
 
     Where torchrun may restart processes each ends with 0, since it would take failed questions for a crash; under the
     launchers (launch.sh) the job's status goes into the file that they name."""
     from videobench.stopping import Stopped, stopping_on_signals, tell_how_to_go_on
 
+    _fill_standard_descriptors()
     try:
         with _lasting_output(), stopping_on_signals():
             return _run(main)
     except Stopped as stopped:
         tell_how_to_go_on(stopped.status - 128)
         return stopped.status
+    except Exception:
+        traceback.print_exc()
+        return UNFORESEEN
 
 
 def _run(main: Callable[[], int]) -> int:
@@ -79,12 +96,24 @@ def _run(main: Callable[[], int]) -> int:
         from videobench.ranks import stop_others
 
         stop_others()
+        if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
+            os.kill(
+                os.getppid(), signal.SIGTERM
+            )  # torchrun, which would wait five minutes for the machine that is gone
     except OtherRankFailed:
         status = 2
     if status_file is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         _write_first(Path(status_file), status)
     may_restart = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
     return 0 if status_file is not None or may_restart else status
+
+
+def _fill_standard_descriptors() -> None:
+    """Where one was closed before the start, the next file that is opened would become it: a journal, into which a
+    library might print."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
 
 
 @contextmanager
@@ -158,10 +187,20 @@ def traceback_to(path: Path) -> Iterator[None]:
 
 
 def _write_first(path: Path, status: int) -> bool:
-    """False where another process of the job has written a status before."""
+    """Into the file of the launchers, "<restart> <status>"; False where another process has written one before.
+
+    That of an earlier start is written over, and in place, which a full disk allows."""
+    restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     try:
-        with path.open("x") as file:
-            file.write(str(status))
-    except FileExistsError:
-        return False
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with open(descriptor, "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            written = file.read().split()
+            if len(written) == 2 and int(written[0]) >= restart:
+                return False
+            file.seek(0)
+            file.write(f"{restart} {status}\n")
+            file.truncate()
+    except OSError:
+        pass  # nobody will read it: so this process tells
     return True

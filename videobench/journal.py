@@ -122,12 +122,28 @@ class Journals:
             raise self._cut_off(self._file, self._forced, error) from None
         self._forced = end
 
+    def bring_back(self) -> None:
+        """Where the journal was deleted while the run goes on: its content is still there until the file is closed.
+
+        Raises InputError where another file has taken its place."""
+        path = self._path(self._rank)
+        if self._file is None:
+            return
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
+                return
+            raise InputError(f"{path}: was replaced while this run wrote to it; let one run at a time use the folder")
+        self._file.seek(0)
+        content = self._file.readall()
+        write_whole(path, content)
+        self._file.close()
+        self._file = _open(path)
+
     def write_results(self) -> dict[str, Row]:
         """Join the journals into the result file, in the order of the questions; the rows written.
 
         A reply that was given to a question of a smaller sample is told to be of this one, where it stands too."""
-        if self._file:
-            self._bring_back(self._file)
+        self.bring_back()
         rows = self.read()
         results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
         write_json(self.result_path, results)
@@ -163,7 +179,7 @@ class Journals:
 
     def _write(self, lines: Iterable[Row]) -> None:
         assert self._file, "open() comes first"
-        self._bring_back(self._file)
+        self.bring_back()
         content = b"".join(encode_json(line) + b"\n" for line in lines)
         end = self._file.seek(0, os.SEEK_END)
         try:
@@ -179,19 +195,6 @@ class Journals:
             f"{self._path(self._rank)}: cannot be written ({error.strerror}); free space, then start again: "
             "what was answered is kept"
         )
-
-    def _bring_back(self, file: FileIO) -> None:
-        """Where the journal was deleted while the run goes on: its content is still there until the file is closed."""
-        path = self._path(self._rank)
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                return
-            raise InputError(f"{path}: was replaced while this run wrote to it; let one run at a time use the folder")
-        file.seek(0)
-        content = file.readall()
-        write_whole(path, content)
-        file.close()
-        self._file = _open(path)
 
     def _read_one(self, path: Path) -> list[tuple[str, Row]]:
         try:

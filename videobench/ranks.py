@@ -9,13 +9,14 @@ speaks for it.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
 from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from videobench.errors import InputError, OtherRankFailed
+from videobench.errors import InputError, OtherRankFailed, ProcessLost
+from videobench.heartbeats import Heartbeats
 
 CONNECT = timedelta(minutes=10)  # for all ranks to start, on a slow shared disk
 POLL_S = 0.1
@@ -38,6 +39,8 @@ class Ranks:
         self.tensor_parallel = tensor_parallel
         self.local_rank = local_rank  # the index of this process's card
         self.store = store
+        self._heartbeats = Heartbeats(store, process) if store is not None else None
+        self._group = range(self.rank * tensor_parallel, (self.rank + 1) * tensor_parallel)
         self._drawn = 0
         self._counted = 0
 
@@ -58,6 +61,11 @@ class Ranks:
         store, process = _connect()
         return cls(process, num_processes, local_rank, _join(store, process, num_processes), tensor_parallel)
 
+    def close(self) -> None:
+        """When this process does nothing more for the job."""
+        if self._heartbeats:
+            self._heartbeats.close()
+
     @property
     def is_first(self) -> bool:
         return self.process == 0
@@ -68,25 +76,27 @@ class Ranks:
         return self.member == 0
 
     def share(self, content: Any) -> Any:
-        """What the first process passes, on every process; JSON. Once for each job. Raises OtherRankFailed."""
+        """What the first process passes, on every process; JSON. Once for each job.
+
+        This and all below that wait raise OtherRankFailed, and ProcessLost where whoever they wait for is gone."""
         return self._share("shared", content)
 
     def share_status(self, status: int | None) -> int:
-        """The exit status of the job, which the first process passes, on every process. Raises OtherRankFailed."""
+        """The exit status of the job, which the first process passes, on every process."""
         return int(self._share("status", status))
 
     def wait_for(self, key: str) -> str:
-        """The value that another process has given to a key of the store. Raises OtherRankFailed."""
-        self._poll(lambda: self.store.check([key]))
+        """The value that another process of the group has given to a key of the store."""
+        self._poll(lambda: self.store.check([key]), self._group)
         return str(self.store.get(key).decode())
 
     def meet_group(self, place: str) -> None:
         """Returns when all processes that share this copy of the weights have come to a place, each of them once.
 
-        Raises OtherRankFailed where one has failed on the way: in a collective of torch they would wait for it."""
+        Where one has failed on the way it raises: in a collective of torch they would wait for that one."""
         key = f"met/{self.rank}/{place}"
         self.store.add(key, 1)
-        self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel)
+        self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel, self._group)
 
     def draw(self, count: int) -> Iterator[int]:
         """Numbers below `count` in ascending order, each of them on one rank only. Raises OtherRankFailed."""
@@ -105,15 +115,21 @@ class Ranks:
         return self._counted if self.store is None else int(self.store.add("counted", number))
 
     def wait_for_all(self, while_waiting: Callable[[], object] = lambda: None) -> None:
-        """Returns on the first rank when every rank has come here, on the others at once. Raises OtherRankFailed."""
+        """Returns on the first rank when every rank has come here, on the others at once."""
         if self.store is None or not self.is_leader:
             return
         self.store.add("finished", 1)
         if self.is_first:
-            while self.store.add("finished", 0) < self.world_size:
-                self.check_others()
-                while_waiting()
-                time.sleep(POLL_S)
+            everyone = range(self.world_size * self.tensor_parallel)
+            self._poll(lambda: self.store.add("finished", 0) >= self.world_size, everyone, while_waiting)
+
+    def was_noted(self, note: str) -> bool:
+        """By `note`, in any start of this job's processes by torchrun, which keeps notes over restarts."""
+        return _is_under_torchrun() and bool(_connect()[0].check([note]))
+
+    def note(self, note: str) -> None:
+        if _is_under_torchrun():
+            _connect()[0].set(note, "")
 
     def check_others(self) -> None:
         """Raises OtherRankFailed where another process has ended the job by stop_others."""
@@ -125,24 +141,34 @@ class Ranks:
             return content
         if self.is_first:
             self.store.set(key, json.dumps(content))
-        self._poll(lambda: self.store.check([key]))
+        self._poll(lambda: self.store.check([key]), [0])
         return json.loads(self.store.get(key))
 
     def _next(self) -> int:
         self._drawn = self._drawn + 1 if self.store is None else int(self.store.add("drawn", 1))
         return self._drawn - 1
 
-    def _poll(self, is_done: Callable[[], bool]) -> None:
+    def _poll(
+        self, is_done: Callable[[], bool], waited_for: Iterable[int], while_waiting: Callable[[], object] | None = None
+    ) -> None:
         while not is_done():
             self.check_others()
+            if self._heartbeats:
+                self._heartbeats.check(waited_for)
+            if while_waiting:
+                while_waiting()
             time.sleep(POLL_S)
 
 
 def stop_others() -> None:
     """Makes the other processes of the job raise OtherRankFailed, also those that are still starting."""
-    is_connected = _connect.cache_info().currsize or "TORCHELASTIC_RUN_ID" in os.environ
+    is_connected = _connect.cache_info().currsize or _is_under_torchrun()
     if is_connected and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _connect()[0].set("stopped", "")
+
+
+def _is_under_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 @cache
@@ -172,11 +198,12 @@ def _join(store: Any, process: int, num_processes: int) -> Any:
     """
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
+    ends = time.monotonic() + CONNECT.total_seconds()
     if process == 0:
         start = uuid4().hex
         answered: dict[int, str] = {}
         while int(store.add(f"joined/{start}", 0)) < num_processes - 1:
-            _check_stopped(store)
+            _check_start(store, ends)
             for other in range(1, num_processes):
                 if store.check([f"hello/{other}"]):
                     hello = store.get(f"hello/{other}").decode()
@@ -188,11 +215,19 @@ def _join(store: Any, process: int, num_processes: int) -> Any:
         hello = uuid4().hex
         store.set(f"hello/{process}", hello)
         while not store.check([f"start/{hello}"]):
-            _check_stopped(store)
+            _check_start(store, ends)
             time.sleep(POLL_S)
         start = store.get(f"start/{hello}").decode()
         store.add(f"joined/{start}", 1)
     return PrefixStore(start, store)
+
+
+def _check_start(store: Any, ends: float) -> None:
+    _check_stopped(store)
+    if time.monotonic() > ends:
+        raise ProcessLost(
+            f"other processes of this job have not come within {CONNECT}; start the same command again on all machines"
+        )
 
 
 def _check_stopped(store: Any) -> None:

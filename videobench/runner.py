@@ -42,13 +42,21 @@ if TYPE_CHECKING:
     from videobench.checkpoint import Checkpoint
 
 ELSEWHERE = "cannot be asked on the first process, which stores why"
+SET_ASIDE_NOTE = "--overwrite has been obeyed"
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 
 
 def run(settings: RunSettings) -> int:
     """The exit status: 0 all answered, 1 some failed; InputError where the input is wrong."""
-    started = time.monotonic()
     ranks = Ranks.from_environment(settings.tensor_parallel)
+    try:
+        return _run(settings, ranks)
+    finally:
+        ranks.close()
+
+
+def _run(settings: RunSettings, ranks: Ranks) -> int:
+    started = time.monotonic()
     questions = load_all_questions(settings)
     device = _open_device(settings, ranks)
     settings = _with_defaults(settings, device)
@@ -73,6 +81,7 @@ def run(settings: RunSettings) -> int:
     try:
         with traceback_to(settings.output_folder / "journal" / f"process{ranks.process}.err"):
             usage = run.answer_all(answers)
+            run.bring_back_journals()
         ranks.wait_for_all(run.show_progress)
         status = ranks.share_status(run.write_results(started) if ranks.is_first else None)
         for line in usage.lines(device) if usage else ():
@@ -113,11 +122,13 @@ class Run:
         if ranks.is_first:
             for journals in self._journals.values():
                 journals.lock()
-            begun = self._attempts.begin()
             # With all of them locked: a refused start moves nothing. Not what this very job has answered.
-            if settings.overwrite and not begun["is_restart"]:
+            if settings.overwrite and not ranks.was_noted(SET_ASIDE_NOTE):
                 for journals in self._journals.values():
                     journals.set_aside()
+                self._attempts.remove_all()
+                ranks.note(SET_ASIDE_NOTE)
+            begun = self._attempts.begin()
             failing = [index for index, question in enumerate(plan.prompts) if question in plan.failures]
             shared = {"left": self._unanswered(), "failing": failing, "attempts": begun}
         # One list for all ranks: by the time that the others read the journals, rank 0 might be adding to its own. And
@@ -150,6 +161,11 @@ class Run:
             self._settings, self._device, self._ranks, self._checkpoint, self._plan, self._facts, self._attempts
         )
         return answering.run(left, self._progress, self._append, self._force)
+
+    def bring_back_journals(self) -> None:
+        """Those of this rank that were deleted meanwhile: the first one will read them."""
+        for journals in self._journals.values():
+            journals.bring_back()
 
     def write_results(self, started: float) -> int:
         """Join all ranks' journals into one result file per data set; the exit status."""

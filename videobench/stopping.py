@@ -87,7 +87,7 @@ def tell_how_to_go_on(number: int) -> None:
     if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
         return
     name = signal.Signals(number).name
-    argv = [each for each in sys.argv if not each.startswith("--ov")]  # --overwrite would set aside what was answered
+    argv = [each for each in sys.argv if each != "--overwrite"]  # --overwrite would set aside what was answered
     command = shlex.join(["python", *argv])
     if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
         command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
