@@ -237,7 +237,9 @@ class Bench:
         cells = []
         is_cpu = self.device.kind == "cpu"
         rows = case.questions_per_video if is_cpu else DEFAULT_BATCH_SIZES[self.device.kind]
-        for options in ({"max_num_seqs": rows}, {}):
+        # On a CPU a share of the host's memory, half of which is more than enough: other processes need some, too.
+        common = {"gpu_memory_utilization": 0.5} if is_cpu else {}
+        for options in ({"max_num_seqs": rows, **common}, common):
             seconds, found = answer_by_vllm(
                 self.vllm_python,
                 self.folder,
