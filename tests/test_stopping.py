@@ -48,7 +48,7 @@ def stop(number, *arguments, **environment):
         text=True,
     )
     assert process.stdout.readline() == "ready\n"
-    time.sleep(0.1)
+    time.sleep(1 if "library" in arguments else 0.1)  # until it is where it does not come back from
     process.send_signal(number)
     if "ignored" in arguments:
         time.sleep(0.3)
