@@ -5,7 +5,7 @@ import torch
 import transformers
 from transformers import DynamicCache
 
-from videobench.cache import copy_cache, select_rows
+from videobench.cache import Prefixes, select_rows
 
 ROWS, HEADS, LENGTH, SIZE, LAYERS = 3, 2, 5, 4, 2
 
@@ -44,14 +44,38 @@ def test_selected_rows_grow_as_those_of_transformers(rows):
         assert all(torch.equal(*pair) for pair in zip(both(plain, layer), both(own, layer), strict=True))
 
 
-def test_a_copy_leaves_the_cache_whole():
-    cache, untouched = make_cache(), make_cache()
-    copied = copy_cache(cache)
-    select_rows(copied, [1, 1], room=2)
-    for layer in range(LAYERS):
-        copied.update(states(2, 2, 40), states(2, 2, 41), layer)
-        assert all(torch.equal(*pair) for pair in zip(both(cache, layer), both(untouched, layer), strict=True))
-    assert (cache.get_seq_length(), copied.get_seq_length()) == (LENGTH, LENGTH + 2)
+# Videos of the batches of questions that follow each other, and how much room each needs.
+SEQUENCES = {
+    "one-video": [([1, 1, 1], 4), ([1, 1, 1], 3), ([1], 3)],
+    "another-video": [([0, 0], 4), ([2, 2], 4), ([0, 0], 2)],
+    "several-between": [([1, 1], 4), ([0, 2], 4), ([1, 1], 4)],
+    "more-room-or-rows": [([1, 1], 2), ([1, 1], 4), ([1, 1, 1], 4)],
+}
+
+
+@pytest.mark.parametrize("batches", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("leaves", [False, True])
+def test_batches_that_follow_each_other_begin_with_their_prefixes(batches, leaves):
+    """Whatever an earlier one has written, and whether rows of it have left."""
+    prefixes = Prefixes(make_cache())
+    for number, (videos, room) in enumerate(batches):
+        plain, own = make_cache(), prefixes.rows(videos, room, is_last=number == len(batches) - 1)
+        plain.batch_select_indices(torch.tensor(videos))
+        assert own.get_seq_length() == LENGTH
+        new = states(len(videos), room, 60 + number), states(len(videos), room, 70 + number)
+        for layer in range(LAYERS):
+            expected, found = plain.update(*new, layer), own.update(*new, layer)
+            assert all(torch.equal(left, right) for left, right in zip(expected, found, strict=True))
+        if leaves:
+            select_rows(own, [0], room=1)
+
+
+@pytest.mark.skipif(transformers.__version__ < "4.54", reason="the cache of transformers before 4.54 has no layers")
+def test_questions_on_one_video_share_its_copies():
+    prefixes = Prefixes(make_cache())
+    first = both(prefixes.rows([1, 1, 1], 4, is_last=False), 0)[0].data_ptr()
+    assert both(prefixes.rows([1, 1], 2, is_last=False), 0)[0].data_ptr() == first
+    assert both(prefixes.rows([2, 2], 2, is_last=False), 0)[0].data_ptr() != first
 
 
 @pytest.mark.skipif(transformers.__version__ < "4.54", reason="the cache of transformers before 4.54 has no layers")

@@ -1,7 +1,7 @@
 """Keys and values of some rows of a batch, with room for the tokens to come.
 
 The cache of transformers copies all that it holds for each token that it adds. Here a row is copied once, into a buffer
-in which its question and its reply have room.
+in which its question and its reply have room; batch after batch of questions on one video share the copies of it.
 """
 
 import copy
@@ -22,7 +22,35 @@ _NAMES = inspect.signature(LlavaNextVideoForConditionalGeneration.forward).param
 CACHE_ARGUMENT = "cache" if "cache" in _NAMES else "past_key_values"  # of `generate`; renamed in transformers 5.24
 
 
-def copy_cache(cache: DynamicCache) -> DynamicCache:
+class Prefixes:
+    """The cache of some videos' prefixes, one row each, and what batches of questions on them begin with."""
+
+    def __init__(self, cache: DynamicCache) -> None:
+        self._cache: DynamicCache | None = cache
+        self.length = int(cache.get_seq_length())
+        self._copied: list[_RoomyLayer] = []  # of one video alone: the layers of an earlier batch
+        self._video = -1
+
+    def rows(self, videos: Sequence[int], room: int, is_last: bool) -> DynamicCache:
+        """A cache with a row for each of `videos`, for the caller to fill with `room` tokens at the most.
+
+        After the one that `is_last` there are no more: it may take the prefixes themselves."""
+        assert self._cache is not None, "the last batch has been taken"
+        cache = self._cache if is_last else _copy(self._cache)
+        self._cache = None if is_last else self._cache
+        is_one = len({*videos}) == 1
+        if is_one and videos[0] == self._video and all(each.has(len(videos), room) for each in self._copied):
+            cache.layers = [each.begin(len(videos), self.length) for each in self._copied]
+            return cache
+        self._copied, self._video = [], -1  # gives its memory back first
+        select_rows(cache, videos, room)
+        layers = getattr(cache, "layers", ())
+        if is_one and all(isinstance(each, _RoomyLayer) for each in layers):
+            self._copied, self._video = [*layers], videos[0] if layers else -1
+        return cache
+
+
+def _copy(cache: DynamicCache) -> DynamicCache:
     """Another cache of the same tensors, for `select_rows` to change."""
     copied = copy.copy(cache)
     if hasattr(cache, "layers"):
@@ -66,6 +94,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, layer: Any, room: int) -> None:
         self.__dict__.update(layer.__dict__)
         length = layer.keys.shape[2]
+        self._room = room
         self._buffers = [_with_room(states, room) for states in (layer.keys, layer.values)]
         self._show(length)
 
@@ -76,6 +105,17 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
             buffer.narrow(2, begin, count).copy_(states)
         self._show(begin + count)
         return self.keys, self.values
+
+    def has(self, rows: int, room: int) -> bool:
+        """Whether `begin` can give so many rows, with room for so many tokens behind those of the beginning."""
+        return rows <= self._buffers[0].shape[0] and room <= self._room
+
+    def begin(self, rows: int, length: int) -> "_RoomyLayer":
+        """The first rows of the same buffers, with the tokens that they began with: what came after is written over."""
+        layer = copy.copy(self)
+        layer._buffers = [buffer[:rows] for buffer in self._buffers]
+        layer._show(length)
+        return layer
 
     def _show(self, length: int) -> None:
         self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)

@@ -18,7 +18,7 @@ import torch
 import transformers
 from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForConditionalGeneration
 
-from videobench.cache import CACHE_ARGUMENT, copy_cache, select_rows
+from videobench.cache import CACHE_ARGUMENT, Prefixes
 from videobench.checkpoint import Checkpoint
 from videobench.dataset import LETTERS
 from videobench.device_memory import reading_weights
@@ -125,16 +125,15 @@ class Engine:
 
         The prefixes of all `videos` have the same length, as those of one template and number of frames do. Raises
         RuntimeError with whatever the device says, also where it is out of memory (devices.is_out_of_memory)."""
-        cache = self._read_prefixes(videos)
+        prefixes = Prefixes(self._read_prefixes(videos))
         rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
-        # Questions of about one length go together, so that little is padded.
-        rows.sort(key=lambda row: len(videos[row[0]].prompts[row[1]].suffix_ids))
+        # Questions of about one length go together, so that little is padded; the longest first, whose room serves all.
+        rows.sort(key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
         answers: dict[tuple[int, int], Answer] = {}
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
             is_last = start + batch_size >= len(rows)
-            own = cache if is_last else copy_cache(cache)
-            answers |= zip(chunk, self._answer_rows(videos, chunk, own), strict=True)
+            answers |= zip(chunk, self._answer_rows(videos, chunk, prefixes, is_last), strict=True)
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
@@ -180,14 +179,12 @@ class Engine:
         return stacked.to(device)
 
     def _answer_rows(
-        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], cache: DynamicCache
+        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], prefixes: Prefixes, is_last: bool
     ) -> list[Answer]:
-        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch.
-
-        `cache` holds the videos' prefixes, and is used up."""
+        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch."""
         ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
-        room = ids.shape[1] - cache.get_seq_length() + self._max_new_tokens
-        select_rows(cache, [index for index, _ in rows], room)
+        room = ids.shape[1] - prefixes.length + self._max_new_tokens
+        cache = prefixes.rows([index for index, _ in rows], room, is_last)
         replies, logits = generate_replies(
             self._model, ids, mask, cache, self._max_new_tokens, self._eos_ids, self.usage
         )
