@@ -64,7 +64,7 @@ def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
     """Leaves some rows in the cache, in this order; one may stand in `rows` more than once.
 
     At most `room` tokens are added to it afterwards."""
-    first, indices = rows[0], torch.tensor(rows)
+    first, indices = rows[0], None
     is_one = all(row == first for row in rows)
 
     def select(states: torch.Tensor) -> torch.Tensor:
@@ -72,7 +72,8 @@ def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
         nonlocal indices
         if is_one:
             return states[first : first + 1].expand(len(rows), -1, -1, -1)
-        indices = indices.to(states.device)  # once: each time would wait for the device
+        if indices is None:  # once: each time would wait for the device
+            indices = torch.tensor(rows, device=states.device)
         return states.index_select(0, indices)
 
     if not hasattr(cache, "layers"):
