@@ -87,7 +87,8 @@ def test_opening_looks_into_a_file_with_no_other_decoder(tmp_path: Path, codec: 
     pix_fmt = {"cfhd": "yuv422p10le", "mjpeg": "yuvj420p"}[codec]
     clip = write_with(tmp_path, ".avi" if codec == "mjpeg" else ".mov", codec, pix_fmt)
     with av.open(str(clip), options=CONTAINER_OPTIONS) as container:
-        assert container.streams.video[0].codec_context.pix_fmt == (pix_fmt if codec in DECODERS else None)
+        found = container.streams.video[0].codec_context.format  # pix_fmt itself crashes PyAV 17 where it is not known
+        assert (found and found.name) == (pix_fmt if codec in DECODERS else None)
 
 
 def test_names_of_formats_and_decoders_are_those_of_ffmpeg() -> None:
