@@ -97,9 +97,8 @@ def _run(main: Callable[[], int]) -> int:
 
         stop_others()
         if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
-            os.kill(
-                os.getppid(), signal.SIGTERM
-            )  # torchrun, which would wait five minutes for the machine that is gone
+            # torchrun itself would wait five minutes more for the machine that is gone.
+            os.kill(os.getppid(), signal.SIGTERM)
     except OtherRankFailed:
         status = 2
     if status_file is not None and os.environ.get("LOCAL_RANK", "0") == "0":
