@@ -44,19 +44,18 @@ class Counter:
 
 
 class SimulatedRanks(Ranks):
-    """Draws as the real ones, with nobody who could fail."""
+    """Draws as the real ones, with nobody who could fail: no heartbeats, for which the real ones have a thread each."""
+
+    def __init__(self, card: int, cards: int, counter: Counter) -> None:
+        super().__init__(card, cards)
+        self.store = counter
 
     def check_others(self) -> None:
         pass
 
 
 def main() -> None:
-    videos = [
-        questions
-        for by_number, _ in VIDEO_BENCH.values()
-        for questions, count in by_number.items()
-        for _ in range(count)
-    ]
+    videos = all_videos()
     print(f"{sum(videos)} questions on {len(videos)} videos, at most {max(videos)} on one")
     print(
         "| cards | cut up beforehand | drawn, as in the files | drawn, costliest first | bound by the largest video |"
@@ -66,6 +65,16 @@ def main() -> None:
         figures = [simulate(videos, cards, random.Random(seed)) for seed in range(DRAWS)]
         means = [sum(each) / DRAWS for each in zip(*figures, strict=True)]
         print(f"| {cards} | " + " | ".join(f"{100 * mean:.1f} %" for mean in means) + " |")
+
+
+def all_videos() -> list[int]:
+    """For each video of the 13 sets its number of questions."""
+    return [
+        questions
+        for by_number, _ in VIDEO_BENCH.values()
+        for questions, count in by_number.items()
+        for _ in range(count)
+    ]
 
 
 def simulate(videos: list[int], cards: int, generator: random.Random) -> tuple[float, float, float, float]:
@@ -90,7 +99,7 @@ def draw(videos: list[int], costs: list[float], slowness: list[float]) -> float:
     """The time at which the last card is done, drawing as the runner does: some videos ahead, whole batches."""
     counter = Counter()
     known = [VIDEO_S + QUESTION_S * each for each in videos]
-    ranks = [SimulatedRanks(card, len(slowness), store=counter) for card in range(len(slowness))]
+    ranks = [SimulatedRanks(card, len(slowness), counter) for card in range(len(slowness))]
     batches = [batches_of(Share(rank, known), videos) for rank in ranks]
     free = [(0.0, card) for card in range(len(slowness))]
     last = 0.0
