@@ -70,24 +70,28 @@ def test_a_file_that_vanishes_is_not_missed(bench, after_batch, action, tmp_path
     assert bench.journal.read_bytes().count(b"\n") == 1 + len(json.loads(expected))
 
 
-def test_a_batch_is_in_the_journal_before_the_next_is_computed_but_not_waited_for(bench, monkeypatch):
-    """So a kill costs one batch, and a slow disk no time: the first batch is forced to it during the second."""
-    fsync, answer = os.fsync, Engine.answer
-    asked, stored, second = [], [], threading.Event()
+def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_not_waited_for(bench, monkeypatch):
+    """So a kill costs one batch, and a slow disk no time: the first batch is forced to it until the last is asked."""
+    fsync, answer, append = os.fsync, Engine.answer, Run._append
+    asked, stored, last = [], [], threading.Event()
 
     def wait(descriptor):
-        assert second.wait(60)
+        assert last.wait(60)
         fsync(descriptor)
 
     def noted(self, videos, batch_size):
         stored.append(bench.journal.read_bytes().count(b"\n") - 1)
         asked.append(sum(len(video.prompts) for video in videos))
-        if len(asked) == 2:
-            second.set()
         return answer(self, videos, batch_size)
+
+    def then(self, rows):
+        append(self, rows)
+        if sum(asked) == 24:
+            last.set()
 
     monkeypatch.setattr("os.fsync", wait)
     monkeypatch.setattr(Engine, "answer", noted)
+    monkeypatch.setattr(Run, "_append", then)
     assert bench.answer().status == 0
     assert len(asked) > 2
     assert stored == [sum(asked[:number]) for number in range(len(asked))]

@@ -5,6 +5,7 @@ import json
 import os
 import resource
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -191,6 +192,66 @@ def test_a_disk_that_fails_later_loses_only_what_it_may_not_have(tmp_path, monke
         journal.force()
     journal.close()
     assert list(journals(tmp_path).read()) == ["1", "2"]
+
+
+def test_replies_are_added_while_the_disk_is_waited_for(tmp_path, monkeypatch):
+    """Even to a journal that was deleted: the file that is forced is another one then."""
+    journal, fsync, begun, may_end = journals(tmp_path), os.fsync, threading.Event(), threading.Event()
+    journal.open()
+    journal.append({"1": answered("A")})
+
+    def wait(descriptor):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert may_end.wait(60)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", wait)
+    with ThreadPoolExecutor() as disk:
+        forced = disk.submit(journal.force)
+        assert begun.wait(60)
+        journal.append({"2": answered("B")})
+        (tmp_path / "journal/MSVD.rank0.jsonl").unlink()
+        journal.append({"3": answered("C")})
+        may_end.set()
+        forced.result()
+    journal.append({"4": answered("D")})
+    journal.close()
+    assert list(journals(tmp_path).read()) == list("1234")
+
+
+def test_a_disk_that_fails_leaves_whole_lines_of_what_was_added_meanwhile(tmp_path, monkeypatch):
+    journal, begun, may_fail = journals(tmp_path), threading.Event(), threading.Event()
+    journal.open()
+    journal.append({"1": answered("A")})
+    journal.force()
+    journal.append({"2": answered("B")})
+
+    def fail(descriptor):
+        begun.set()
+        assert may_fail.wait(60)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fail)
+    with ThreadPoolExecutor() as disk:
+        forced = disk.submit(journal.force)
+        assert begun.wait(60)
+        journal.append({"3": answered("C")})
+        may_fail.set()
+        with pytest.raises(InputError, match="cannot be written"):
+            forced.result()
+    journal.append({"4": answered("D")})
+    journal.close()
+    assert list(journals(tmp_path).read()) == ["1"]
+
+
+def test_what_a_run_that_ends_early_has_added_is_forced(tmp_path, monkeypatch):
+    journal, forced = journals(tmp_path), []
+    journal.open()
+    journal.append({"1": answered("A")})
+    monkeypatch.setattr("os.fsync", forced.append)
+    journal.close()
+    assert len(forced) == 1
 
 
 def test_another_ranks_journal_that_was_deleted_is_brought_back(tmp_path):

@@ -123,7 +123,8 @@ class Answering:
         progress: Progress,
         usage: "Usage",
     ) -> None:
-        """While a thread forces one batch's rows to the disk, the device answers the next."""
+        """A thread forces the rows to the disk; while it does, the device answers, and the rows of as many batches as
+        it takes are forced together by the next turn."""
         usage.start()
         with ThreadPoolExecutor(1, thread_name_prefix="force") as disk:
             forced: Future[None] | None = None
@@ -132,14 +133,16 @@ class Answering:
                 rows = self._answer_batch(engine, batch, usage)
                 new = {question: row for question, row in rows.items() if question in wanted}
                 with usage.measure("write"):
-                    if forced:
-                        forced.result()  # raises what went wrong with the disk
                     append(new)
-                    forced = disk.submit(force)
+                    if forced is None or forced.done():
+                        if forced:
+                            forced.result()  # raises what went wrong with the disk
+                        forced = disk.submit(force)
                 progress.add(new)
             with usage.measure("write"):
                 if forced:
                     forced.result()
+                force()
 
     def _answer_batch(self, engine: PatientEngine, batch: list[Prepared], usage: "Usage") -> Rows:
         from videobench.engine import VideoQuestions

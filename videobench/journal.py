@@ -10,6 +10,7 @@ import fcntl
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from io import FileIO
@@ -47,6 +48,7 @@ class Journals:
         self._source = source
         self._file: FileIO | None = None
         self._forced = 0  # bytes of the file that the disk has
+        self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
         self._lock: FileIO | None = None
 
     @property
@@ -111,15 +113,19 @@ class Journals:
         self._write([{"key": key, "row": row} for key, row in rows.items()])
 
     def force(self) -> None:
-        """Returns when the disk has all that was appended. From any thread, but not while another one appends.
+        """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
 
         Raises InputError where the disk fails: what it may not have is then taken out of the file."""
-        if self._file is None or (end := self._file.seek(0, os.SEEK_END)) == self._forced:
-            return
+        with self._in_use:
+            if self._file is None or (end := os.fstat(self._file.fileno()).st_size) == self._forced:
+                return
+            descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
         try:
-            os.fsync(self._file.fileno())
+            os.fsync(descriptor)
         except OSError as error:
-            raise self._cut_off(self._file, self._forced, error) from None
+            raise self._cut_off(self._forced, error) from None
+        finally:
+            os.close(descriptor)
         self._forced = end
 
     def bring_back(self) -> None:
@@ -127,17 +133,20 @@ class Journals:
 
         Raises InputError where another file has taken its place."""
         path = self._path(self._rank)
-        if self._file is None:
-            return
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
+        with self._in_use:
+            if self._file is None:
                 return
-            raise InputError(f"{path}: was replaced while this run wrote to it; let one run at a time use the folder")
-        self._file.seek(0)
-        content = self._file.readall()
-        write_whole(path, content)
-        self._file.close()
-        self._file = _open(path)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
+                    return
+                raise InputError(
+                    f"{path}: was replaced while this run wrote to it; let one run at a time use the folder"
+                )
+            self._file.seek(0)
+            content = self._file.readall()
+            write_whole(path, content)
+            self._file.close()
+            self._file = _open(path)
 
     def write_results(self) -> dict[str, Row]:
         """Join the journals into the result file, in the order of the questions; the rows written.
@@ -169,6 +178,10 @@ class Journals:
                 ) from None
 
     def close(self) -> None:
+        """What was appended by a run that ends early is forced to the disk too; where that fails, its own error tells
+        enough."""
+        with suppress(InputError):
+            self.force()
         for file in (self._file, self._lock):
             if file:
                 file.close()
@@ -178,19 +191,21 @@ class Journals:
         return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
 
     def _write(self, lines: Iterable[Row]) -> None:
-        assert self._file, "open() comes first"
-        self.bring_back()
         content = b"".join(encode_json(line) + b"\n" for line in lines)
-        end = self._file.seek(0, os.SEEK_END)
-        try:
-            while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
-                content = content[self._file.write(content) :]
-        except OSError as error:
-            raise self._cut_off(self._file, end, error) from None
+        with self._in_use:
+            self.bring_back()
+            assert self._file, "open() comes first"
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
+                    content = content[self._file.write(content) :]
+            except OSError as error:
+                raise self._cut_off(end, error) from None
 
-    def _cut_off(self, file: FileIO, end: int, error: OSError) -> InputError:
-        with suppress(OSError):
-            file.truncate(end)
+    def _cut_off(self, end: int, error: OSError) -> InputError:
+        with self._in_use, suppress(OSError):
+            if self._file:
+                self._file.truncate(end)
         return InputError(
             f"{self._path(self._rank)}: cannot be written ({error.strerror}); free space, then start again: "
             "what was answered is kept"
