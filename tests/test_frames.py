@@ -15,7 +15,7 @@ from videobench import frames as frames_module
 from videobench.decoding import timelines
 from videobench.decoding.sparse_decoding import NotSparseError
 from videobench.decoding.timelines import NoTimelineError
-from videobench.decoding.video_files import CONTAINER_OPTIONS, DECODERS, FORMATS, open_video
+from videobench.decoding.video_files import CONTAINER_OPTIONS, DECODERS, FORMATS, METADATA, open_video
 from videobench.errors import VideoError
 from videobench.frames import Frames, sample_frames, sample_frames_plain, spread
 
@@ -25,7 +25,7 @@ NUM_FRAMES = 8
 def decode_everything(video: Path) -> list[np.ndarray]:
     """The plainest reader: every packet to the decoder, every frame kept; what does not decode is passed over."""
     frames = []
-    with av.open(str(video), metadata_errors="replace") as container:
+    with av.open(str(video), **METADATA) as container:
         for packet in container.demux(video=0):
             try:
                 frames += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]

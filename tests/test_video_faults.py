@@ -13,7 +13,7 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 
 from tests.clip_table import FAST
-from tests.clip_writer import picture, write_clip
+from tests.clip_writer import QUIET_X265, picture, write_clip
 from tests.odd_files import with_cover_first
 from videobench.decoding import video_files
 from videobench.errors import VideoError
@@ -50,6 +50,23 @@ def test_no_video(tmp_path: Path, name: str, content: bytes, reason: str) -> Non
     write_clip(tmp_path / "clip.ts", "mpeg2video")  # what the playlists name, and must not reach
     (tmp_path / name).write_bytes(content)
     assert_refused(tmp_path / name, reason)
+
+
+def test_tags_that_are_no_utf8(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mkv", "libx264", options=FAST)
+    expected = sample_frames(clip, 8).pixels
+    assert clip.read_bytes().count(b"Lavf")  # the program that wrote it
+    clip.write_bytes(clip.read_bytes().replace(b"Lavf", b"\xff\xfeaf"))
+    np.testing.assert_array_equal(sample_frames(clip, 8).pixels, expected)
+
+
+def test_headers_of_the_decoder_that_are_broken(tmp_path: Path) -> None:
+    """FFmpeg opens the file, but no decoder for it."""
+    clip = write_clip(tmp_path / "clip.mp4", "libx265", options={"preset": "ultrafast", "x265-params": QUIET_X265})
+    content = clip.read_bytes()
+    headers = content.index(b"hvcC")
+    clip.write_bytes(content[: headers + 26] + b"\xff" * 40 + content[headers + 66 :])
+    assert_refused(clip, "no frame decodes")
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -45,6 +45,8 @@ DECODERS = (
 DECODER_OPTIONS = {"codec_whitelist": ",".join(DECODERS), "max_pixels": str(MAX_PIXELS)}
 # The decoders' hold for those, too, with which opening looks into the file: also into its sound, which needs none.
 CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **DECODER_OPTIONS}
+# Tags that are no UTF-8 are an error in PyAV before 19, unless it is told so; since then it knows no such flag.
+METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 THUMBNAIL = Disposition.attached_pic | Disposition.timed_thumbnails
 # What PyAV raises for a broken file: its own errors, and Python's for sizes and texts that FFmpeg passed on unread.
 BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
@@ -74,7 +76,7 @@ def open_video(video: Path, **decoder_options: str) -> Iterator[OpenVideo]:
         raise VideoError(f"{video}: no such file")
     try:
         # An absolute path is never taken for an address such as `http:...`.
-        container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, metadata_errors="replace")
+        container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, **METADATA)
     except BROKEN_FILE as error:
         raise VideoError(f"{video}: cannot be opened as a video: {_reason(error)}") from error
     with container:
@@ -149,8 +151,11 @@ def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
             packet = next(packets, None)
         except FFmpegError:
             packet = None  # the file ends here
-        with suppress(FFmpegError):
+        try:
             yield from decoder.decode(packet)
+        except FFmpegError:
+            if not decoder.is_open:  # its headers are broken: nothing decodes
+                return
         if packet is None:
             return
 
