@@ -10,15 +10,15 @@ import fcntl
 import os
 import platform
 import sys
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from videobench.errors import InputError, one_line
-from videobench.files import encode_json, parse_json, write_json, write_whole
+from videobench.files import parse_json, write_json
+from videobench.journal_file import JournalFile, open_to_append
 
 Row = dict[str, Any]  # a reply, as replies.py makes it
 CHANGED = "the question has changed since it was answered; it is asked anew"
@@ -46,9 +46,7 @@ class Journals:
         self._rank = rank
         self._asked = asked
         self._source = source
-        self._file: FileIO | None = None
-        self._forced = 0  # bytes of the file that the disk has
-        self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
+        self._file: JournalFile | None = None
         self._lock: FileIO | None = None
 
     @property
@@ -82,7 +80,7 @@ class Journals:
     def lock(self) -> None:
         """Keep other jobs out until close(): taken by rank 0 for all ranks. Raises InputError naming who holds it."""
         path = self._folder / "journal" / f"{self._name}.lock"
-        self._lock = _open(path)
+        self._lock = open_to_append(path)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -98,55 +96,25 @@ class Journals:
             self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
 
     def open(self) -> None:
-        """Take this rank's file for writing, its whole lines kept."""
-        self._file = _open(self._path(self._rank))
-        self._file.seek(0)
-        content = self._file.readall()
-        self._forced = content.rfind(b"\n") + 1
-        self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
-        if b"\n" not in content:
-            self._write([{"settings": self._settings}])
+        """Take this rank's file for writing."""
+        self._file = JournalFile(self._path(self._rank))
+        if self._file.is_new:
+            self._file.append([{"settings": self._settings}])
 
     def append(self, rows: Mapping[str, Row]) -> None:
-        """One line per reply. When it returns they outlive this process, but only `force` makes them outlive the
-        machine. Raises InputError where the disk takes no more: the file then ends where it ended before."""
-        self._write([{"key": key, "row": row} for key, row in rows.items()])
+        """One line per reply, kept as JournalFile.append tells."""
+        assert self._file, "open() comes first"
+        self._file.append([{"key": key, "row": row} for key, row in rows.items()])
 
     def force(self) -> None:
-        """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
-
-        Raises InputError where the disk fails: what it may not have is then taken out of the file."""
-        with self._in_use:
-            if self._file is None or (end := os.fstat(self._file.fileno()).st_size) == self._forced:
-                return
-            descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            raise self._cut_off(self._forced, error) from None
-        finally:
-            os.close(descriptor)
-        self._forced = end
+        """As JournalFile.force."""
+        if self._file:
+            self._file.force()
 
     def bring_back(self) -> None:
-        """Where the journal was deleted while the run goes on: its content is still there until the file is closed.
-
-        Raises InputError where another file has taken its place."""
-        path = self._path(self._rank)
-        with self._in_use:
-            if self._file is None:
-                return
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file.fileno()), path.stat()):
-                    return
-                raise InputError(
-                    f"{path}: was replaced while this run wrote to it; let one run at a time use the folder"
-                )
-            self._file.seek(0)
-            content = self._file.readall()
-            write_whole(path, content)
-            self._file.close()
-            self._file = _open(path)
+        """As JournalFile.bring_back."""
+        if self._file:
+            self._file.bring_back()
 
     def write_results(self) -> dict[str, Row]:
         """Join the journals into the result file, in the order of the questions; the rows written.
@@ -178,10 +146,6 @@ class Journals:
                 ) from None
 
     def close(self) -> None:
-        """What was appended by a run that ends early is forced to the disk too; where that fails, its own error tells
-        enough."""
-        with suppress(InputError):
-            self.force()
         for file in (self._file, self._lock):
             if file:
                 file.close()
@@ -189,27 +153,6 @@ class Journals:
 
     def _of_this_source(self, row: Row) -> Row:
         return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
-
-    def _write(self, lines: Iterable[Row]) -> None:
-        content = b"".join(encode_json(line) + b"\n" for line in lines)
-        with self._in_use:
-            self.bring_back()
-            assert self._file, "open() comes first"
-            end = self._file.seek(0, os.SEEK_END)
-            try:
-                while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
-                    content = content[self._file.write(content) :]
-            except OSError as error:
-                raise self._cut_off(end, error) from None
-
-    def _cut_off(self, end: int, error: OSError) -> InputError:
-        with self._in_use, suppress(OSError):
-            if self._file:
-                self._file.truncate(end)
-        return InputError(
-            f"{self._path(self._rank)}: cannot be written ({error.strerror}); free space, then start again: "
-            "what was answered is kept"
-        )
 
     def _read_one(self, path: Path) -> list[tuple[str, Row]]:
         try:
@@ -253,7 +196,7 @@ class Journals:
 
 
 def _check(entry: Any, number: int) -> None:
-    """Raises ValueError where a line is not what `_write` has written."""
+    """Raises ValueError where a line is none that this suite writes."""
     if number == 1:
         if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
             raise ValueError("it holds no settings")
@@ -263,12 +206,3 @@ def _check(entry: Any, number: int) -> None:
         raise ValueError("it holds no reply")
     if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
         raise ValueError("its reply is none of a run")
-
-
-def _open(path: Path) -> FileIO:
-    """For reading and for appending, unbuffered, with its folder made."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return FileIO(path, "a+")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None

@@ -1,0 +1,96 @@
+"""The file of one rank's replies, a JSON line each: whole lines only, forced to the disk by a thread while others
+append, and brought back where it is deleted."""
+
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from videobench.errors import InputError
+from videobench.files import encode_json, write_whole
+
+
+class JournalFile:
+    """Taken for writing, its whole lines kept. Raises InputError where the folder refuses."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = open_to_append(path)
+        self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
+        self._file.seek(0)
+        self._forced = self._file.readall().rfind(b"\n") + 1  # bytes that the disk has
+        self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
+        self.is_new = self._forced == 0
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """When it returns they outlive this process, but only `force` makes them outlive the machine.
+
+        Raises InputError where the disk takes no more: the file then ends where it ended before."""
+        content = b"".join(encode_json(line) + b"\n" for line in lines)
+        with self._in_use:
+            self.bring_back()
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
+                    content = content[self._file.write(content) :]
+            except OSError as error:
+                raise self._cut_off(end, error) from None
+
+    def force(self) -> None:
+        """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
+
+        Raises InputError where the disk fails: what it may not have is then taken out of the file."""
+        with self._in_use:
+            if (end := os.fstat(self._file.fileno()).st_size) == self._forced:
+                return
+            descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise self._cut_off(self._forced, error) from None
+        finally:
+            os.close(descriptor)
+        self._forced = end
+
+    def bring_back(self) -> None:
+        """Where it was deleted while the run goes on: its content is still there until the file is closed.
+
+        Raises InputError where another file has taken its place."""
+        with self._in_use:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                    return
+                raise InputError(
+                    f"{self._path}: was replaced while this run wrote to it; let one run at a time use the folder"
+                )
+            self._file.seek(0)
+            content = self._file.readall()
+            write_whole(self._path, content)
+            self._file.close()
+            self._file = open_to_append(self._path)
+
+    def close(self) -> None:
+        """What a run that ends early has appended is forced, too; where that fails, its own error tells enough."""
+        with suppress(InputError):
+            self.force()
+        self._file.close()
+
+    def _cut_off(self, end: int, error: OSError) -> InputError:
+        with self._in_use, suppress(OSError):
+            self._file.truncate(end)
+        return InputError(
+            f"{self._path}: cannot be written ({error.strerror}); free space, then start again: "
+            "what was answered is kept"
+        )
+
+
+def open_to_append(path: Path) -> FileIO:
+    """For reading too, unbuffered, with its folder made. Raises InputError where the folder refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return FileIO(path, "a+")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None
