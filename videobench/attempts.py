@@ -101,10 +101,11 @@ class Attempts:
         return sorted(self._folder.glob(f"{self._name}.attempts*.jsonl"))
 
     def _write(self, entry: dict[str, object]) -> None:
-        if not self._file:
+        file = self._file  # which the main thread may close meanwhile
+        if not file:
             return
         try:
-            self._file.write(json.dumps(entry).encode() + b"\n")
+            file.write(json.dumps(entry).encode() + b"\n")
         except OSError as error:
             raise self._unwritable(error) from None
 

@@ -43,7 +43,8 @@ def stopping_on_signals() -> Iterator[None]:
     os.set_blocking(sending, False)
     former_descriptor = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
     is_out = threading.Event()  # the main thread
-    threading.Thread(target=_watch, args=(receiving, is_out), name="signals", daemon=True).start()
+    watcher = threading.Thread(target=_watch, args=(receiving, is_out), name="signals", daemon=True)
+    watcher.start()
     for number, handler in former.items():
         if handler is not signal.SIG_IGN:
             signal.signal(number, _raise_once)
@@ -55,6 +56,7 @@ def stopping_on_signals() -> Iterator[None]:
         signal.set_wakeup_fd(former_descriptor)
         is_out.set()
         os.close(sending)  # which ends the thread
+        watcher.join(GRACE_S)  # on a loaded machine it may not have got to the signal yet, while Python is taken down
         _callbacks.clear()
 
 
