@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from videobench.dataset import LETTERS
 
+CHINESE_STOPS = {0x3002: ".", 0x3001: ","}  # the two that NFKC leaves as they are
 SPECIAL_TOKENS = re.compile(
     r"<\|im_start\|>\s*assistant|<\|\w+\|>|</?s>|<unk>|<pad>|\[/?INST\]|^\s*ASSISTANT\s*:", re.I
 )
@@ -36,6 +37,7 @@ LETTER_AND_TEXT = re.compile(r"\s*[(\[]?([A-Fa-f])[)\]]?[.:,\s-]*(.+)", re.S)
 TEXT_AND_LETTER = re.compile(r"(.+?)\s*[(\[]([A-F])[)\]][\s.]*$", re.S)
 PREAMBLE = re.compile(rf"^.*?{NOUN}(?:[^.\n:]{{0,60}}?{VERB}\s*:?|\s*:)\s*(.+)$", re.S)
 LISTED = re.compile(r"\b([a-f])[.):]\s*")
+LINK = re.compile(r"[\s.:;,!)\]\-\u2013\u2014/&]*(?:\b(?i:or|and)\b)?\s*")  # between two letters of a list
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -57,7 +59,7 @@ def read_letter(reply: str, options: Mapping[str, str]) -> str | None:
 
 
 def _clean(reply: str) -> str:
-    text = SPECIAL_TOKENS.sub(" ", unicodedata.normalize("NFKC", reply))
+    text = SPECIAL_TOKENS.sub(" ", unicodedata.normalize("NFKC", reply)).translate(CHINESE_STOPS)
     return MARKUP.sub("", text.replace("\u201c", '"').replace("\u201d", '"').replace("\u2019", "'")).strip()
 
 
@@ -84,12 +86,13 @@ def _labels(text: str, options: Mapping[str, str]) -> Iterator[str]:
 
 
 def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Another letter ("A, B", "A. cat B. dog") or another option's text ("B" with C's text) right behind a label."""
+    """Another letter ("A, B", "(A) or (B)", "A. cat B. dog"), or another option's text behind a label ("B. Grass")."""
     sentence = SENTENCE_END.split(rest.strip())[0]
     named = _letters_of_text(sentence, options) or _letters_of_text(rest, options)
     if named and letter not in named:
         yield from named
-    following = None if named else LABEL.match(rest)
+    link = LINK.match(rest)
+    following = None if named else LABEL.match(rest, link.end() if link else 0)
     if following:
         yield (following[1] or following[2]).upper()
     yield from (each for each in _listed_pairs(rest, options) if each != letter)
@@ -114,6 +117,10 @@ def _listed_pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
 
 def _sentences(text: str, options: Mapping[str, str]) -> Iterator[str]:
     """Letters whose text stands alone as a sentence, or behind "the answer is"."""
+    behind = PREAMBLE.match(text)
+    if behind and (whole := _letters_of_text(behind[1], options)):
+        yield from whole
+        text = text[: behind.start(1)]  # an option's text can hold what looks like a sentence's end: "Dr . Cooper"
     for sentence in SENTENCE_END.split(text):
         preamble = PREAMBLE.match(sentence)
         for part in (sentence, preamble[1] if preamble else ""):
