@@ -126,6 +126,28 @@ def test_missing_answers_cannot_hide_behind_a_pass(tmp_path, compare_files):
     assert len(report["inputs"]["only_gpu"]) == 50
 
 
+def test_nothing_measured_is_no_pass(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    npu, gpu = (write_run(tmp_path / side, {key: OSError("no such file") for key in keys}) for side in ("npu", "gpu"))
+    status, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    assert (status, report["reasons"][0]) == (
+        3,
+        "1000 questions have no letter on either side; without them this would be no PASS: answer them",
+    )
+
+
+@pytest.mark.parametrize(("answered", "status"), [(400, 3), (3400, 0)])
+def test_what_both_sides_left_unanswered_does_not_make_a_pass(tmp_path, compare_files, answered, status):
+    """Five questions lost of 400, or of 3400, and 3000 videos missing on both sides."""
+    keys = [str(each) for each in range(answered + 3000)]
+    missing = {key: OSError("no such file") for key in keys[answered:]}
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A") | missing)
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:5], "B") | missing)
+    got, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    assert got == status
+    assert report["reasons"][0].startswith("3000 questions have no letter") == (status == 3)
+
+
 def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
     keys = [str(each) for each in range(1000)]
     npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A")) for side in ("npu", "gpu"))
@@ -154,7 +176,17 @@ def test_other_prompts_allow_no_pass(tmp_path, compare_files):
     npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A"), prompt_sha256="b")
     _, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
     assert report["verdict"] == "INCONCLUSIVE"
+    assert report["reasons"][0].startswith("the prompts of 1000 questions differ")
     assert (report["inputs"]["differing_prompts"], report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
+
+
+def test_more_questions_do_not_decide_between_other_prompts(tmp_path, compare_files):
+    keys = [str(each) for each in range(50)]
+    npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A"), prompt_sha256=side) for side in ("npu", "gpu"))
+    _, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
+    assert report["reasons"][0].startswith("the prompts of 50 questions differ")
+    assert set(report["questions_needed"].values()) == {None}
+    assert not any("would probably decide it" in line for line in lines)
 
 
 def test_another_release_of_torch_is_another_input(tmp_path, compare_files):

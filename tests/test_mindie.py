@@ -117,6 +117,21 @@ def test_mindie_scoring_drops_what_one_side_left_unanswered(tmp_path):
     assert pairing.dropped == 1
 
 
+def test_no_pass_where_one_file_lacks_a_set(tmp_path, capsys):
+    rows = {str(number): {"output_sequence": ["A"]} for number in range(1000)}
+    files = {
+        "npu": rows | {"x": {"output_sequence": ["A"]}},
+        "gpu": rows,
+        "answers": {"MSVD": dict.fromkeys(rows, "A"), "MOT": {"x": "A"}},
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    flags = [f"--eval_npu_path={tmp_path}/npu.json", f"--eval_gpu_path={tmp_path}/gpu.json"]
+    flags += [f"--sampling_answer_path={tmp_path}/answers.json", "--scoring=mindie", "--gate"]
+    assert precision_test.main(flags) == 3
+    assert "1 questions are left out, of sets that only one file has (MOT)" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("lacking", "status"), [(1, 0), (40, 3)])
 def test_no_pass_where_what_the_original_drops_could_undo_it(tmp_path, capsys, lacking, status):
     rows = {str(number): {"output_sequence": ["A"]} for number in range(140)}

@@ -119,8 +119,11 @@ def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> 
     names = [(dataset, key) for key, (dataset, _) in answers.items()]
     npu = load_results(npu_path, names, by_key=True).replies
     gpu = load_results(gpu_path, names, by_key=True).replies
+    sets = [Counter(answers[key][0] for _, key in replies if key in answers) for replies in (npu, gpu)]
     pairs, dropped = [], 0
     for key, (dataset, answer) in answers.items():
+        if not all(dataset in each for each in sets):
+            continue
         sides = npu.get(("", key)), gpu.get(("", key))
         letters = [choose_letter(reply, "mindie") if reply else None for reply in sides]
         if not all(letters):
@@ -134,4 +137,5 @@ def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> 
         pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, npu_side, gpu_side))
     if not pairs:
         raise InputError(f"{npu_path} and {gpu_path} have no question that both answer and {answer_path} knows")
-    return Pairing(pairs, {}, {}, [], 0, dropped)
+    only_npu, only_gpu = ({name: own[name] for name in own.keys() - other} for own, other in (sets, sets[::-1]))
+    return Pairing(pairs, only_npu, only_gpu, [], 0, dropped)

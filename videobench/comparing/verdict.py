@@ -29,14 +29,16 @@ def decide(pairing: Pairing, groups: Groups, inputs: Inputs, diagnosis: Diagnosi
 
     99 % for FAIL: it accuses a port, and where many answers flip in a few hundred questions the 95 % interval lies
     outside the margin in 1 to 1.5 % of comparisons of equals (benchmarks/verdict_power.py); at most 1 % may FAIL.
-    No PASS is given where the prompts differ, where one side lacks whole sets, or where questions that one side lacks,
-    counted as wrong, would undo it.
+    No PASS is given where the prompts differ, where one side lacks whole sets, where questions that one side lacks,
+    counted as wrong, would undo it, or where without those that neither side gave a letter to there were none.
     """
     paired = groups.overall.paired
     assert paired, "pair_runs makes sure of a common question"
     name, reason = _by_interval(paired, margin)
     reasons = [reason]
-    doubts = _doubts(pairing, inputs, paired, margin, seed) if name == PASS else []
+    doubts = [] if name == FAIL else _of_inputs(pairing, inputs)
+    if name == PASS:
+        doubts += _of_silence(pairing, paired, margin, seed)
     if doubts:
         name, reasons = INCONCLUSIVE, doubts + reasons
     if diagnosis.broken:
@@ -61,28 +63,42 @@ def _by_interval(paired: Paired, margin: float) -> tuple[str, str]:
     return INCONCLUSIVE, f"{told}: it reaches across the margin of {margin:g}"
 
 
-def _doubts(pairing: Pairing, inputs: Inputs, paired: Paired, margin: float, seed: int) -> list[str]:
+def _of_inputs(pairing: Pairing, inputs: Inputs) -> list[str]:
+    """Doubts that more questions do not remove: both sides were not asked the same."""
     doubts = []
     if inputs.differing_prompts:
         doubts.append(
             f"the prompts of {inputs.differing_prompts} questions differ: the devices were not asked the same"
-        )
-    missing = len(pairing.pairs) - len(pairing.compared)
-    if missing and _by_interval(compare_paired(pairing.pairs, seed), margin)[0] != PASS:
-        doubts.append(
-            f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
-        )
-    of_all = 100 * pairing.dropped / (len(pairing.pairs) + pairing.dropped)
-    if pairing.dropped and max(map(abs, paired.ci95)) + of_all >= margin:
-        doubts.append(
-            f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
-            "answer them, or score in another way"
         )
     left_out = {**pairing.sets_only_npu, **pairing.sets_only_gpu}
     if left_out:
         doubts.append(
             f"{sum(left_out.values())} questions are left out, of sets that only one file has ({', '.join(left_out)}): "
             "answer them on both sides, or name files of the same sets"
+        )
+    return doubts
+
+
+def _of_silence(pairing: Pairing, paired: Paired, margin: float, seed: int) -> list[str]:
+    """Doubts in a PASS: questions without a letter could be what makes it one."""
+    doubts = []
+    missing = len(pairing.pairs) - len(pairing.compared)
+    if missing and _by_interval(compare_paired(pairing.pairs, seed), margin)[0] != PASS:
+        doubts.append(
+            f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
+        )
+    # Both sides are equal in those: they would shrink a difference that the others show.
+    read = [pair for pair in pairing.compared if pair.npu.letter or pair.gpu.letter]
+    silent = len(pairing.compared) - len(read)
+    if silent and not (read and _by_interval(compare_paired(read, seed), margin)[0] == PASS):
+        doubts.append(
+            f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"
+        )
+    of_all = 100 * pairing.dropped / (len(pairing.pairs) + pairing.dropped)
+    if pairing.dropped and max(map(abs, paired.ci95)) + of_all >= margin:
+        doubts.append(
+            f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
+            "answer them, or score in another way"
         )
     return doubts
 
