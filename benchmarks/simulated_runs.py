@@ -56,7 +56,7 @@ VIDEO_BENCH: dict[str, tuple[dict[int, int], dict[int, int]]] = {
 # Standard deviation of a logit's rounding noise, nats; measurements are cited in videobench/comparing/divergence.py.
 NOISE = {"float32": 0.001, "float16": 0.01, "bfloat16": 0.05}
 LONG_PROMPT = 1330  # tokens; about one simulated prompt in eight is longer
-FAULTS = ("layer noise", "letter", "truncated", "frame order", "card", "overflow")
+FAULTS = ("layer noise", "letter", "truncated", "frame order", "card", "mass", "overflow")
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,8 @@ def _spoil(row: Row, fault: Fault, rng: np.random.Generator) -> Row:
         return _answered(row, logits + fault.size * noise * (1.0 if about_time else 0.02)) | spoilt
     if fault.name == "card" and row["rank"] == 2:
         return _answered(row, logits + fault.size * noise)
+    if fault.name == "mass" and row["rank"] == 2:  # all options less likely alike: some other token has become likely
+        return row | {"letter_logprobs": {name: each - fault.size for name, each in row["letter_logprobs"].items()}}
     if fault.name == "overflow" and row["prompt_tokens"] > LONG_PROMPT + fault.size:
         return row | {"letter_logprobs": None, "output_sequence": [""], "nonfinite": True, "error": "NaN"}
     return row

@@ -37,6 +37,7 @@ def test_measures_by_hand():
     npu, gpu = {"A": -0.5, "B": -1.25, "C": -3.0}, {"A": -0.75, "B": -1.0, "C": -2.0}
     measured = measure([pair(reply(npu), reply(gpu), right="B")])
     assert measured.largest == pytest.approx([1.0])  # C
+    assert measured.common == pytest.approx([1 / 3])  # of differences 0.25, -0.25, -1
     assert measured.shift == pytest.approx([0.5])  # A over B: 0.25 becomes 0.75
     assert measured.right_margins == pytest.approx(np.array([[-0.75, -0.25]]))
     assert np.isnan(measure([pair(reply(npu), reply(gpu), right="")]).right_margins).all()  # as MindIE's rule has F
@@ -77,6 +78,12 @@ def test_an_option_of_no_probability_plays_no_part():
 def test_the_coarser_dtype_counts(dtypes, coarser):
     sides = [reply({"A": -1.0, "B": -2.0}, run={"dtype": dtype} if dtype else {}) for dtype in dtypes]
     assert coarser_dtype([pair(*sides)]) == coarser
+
+
+def test_a_resolution_that_is_no_number_is_passed_over():
+    odd = [reply({"A": -0.1 * each, "B": -2.0}, resolution="320x24²") for each in range(1, 30)]
+    pairs = [pair(each, odd[0]) for each in odd]
+    assert all("pixels" not in each.label for each in diagnose(pairs, measure(pairs)).associations)
 
 
 CLEAR_B = {"A": -3.0, "B": -0.1}
@@ -143,6 +150,7 @@ PLANTED = [
         Fault("frame order", 0.3, hashed=True), "pixels", "the frames differ", id="frames-out-of-order-hashed"
     ),
     pytest.param(Fault("card", 0.2), "npu card", "NPU card 2", id="one-card-of-four"),
+    pytest.param(Fault("mass", 0.2), "npu card", "NPU card 2", id="one-card-answers-less-with-a-letter"),
     pytest.param(Fault("overflow", 120), "nonfinite", "NPU logits hold NaN or infinity", id="overflow-on-long-prompts"),
 ]
 

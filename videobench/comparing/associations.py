@@ -161,4 +161,4 @@ def _longest_prompt(pair: Pair) -> float | None:
 
 def _area(pair: Pair) -> float | None:
     sides = pair.reply.resolution.split("x")
-    return float(sides[0]) * float(sides[1]) if len(sides) == 2 and all(side.isdigit() for side in sides) else None
+    return float(sides[0]) * float(sides[1]) if len(sides) == 2 and all(side.isdecimal() for side in sides) else None

@@ -60,9 +60,12 @@ def diagnose(compared: Sequence[Pair], differences: Differences) -> Diagnosis:
     if differences.pairs:
         clusters = number_clusters(pair.video for pair in differences.pairs)
         found = letter_shifts(differences, clusters)
-        found += associate(differences.spread, differences.largest > limit, differences.pairs, clusters)
+        above = differences.largest > limit
+        found += associate(differences.spread, above, differences.pairs, clusters)
         associations = _significant(found)
-        findings += _systematic(associations, differences, limit, dtype)
+        # A shift of all options alike leaves no spread.
+        found += associate(differences.common, above, differences.pairs, clusters)
+        findings += _systematic(_significant(found), differences, limit, dtype)
     else:
         associations = _flip_associations(compared)
     return Diagnosis(findings, associations, dtype, limit)

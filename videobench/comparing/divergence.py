@@ -38,6 +38,7 @@ class Differences:
     pairs: list[Pair]
     largest: FloatArray  # largest |difference| of an option's log-probability, nats
     spread: FloatArray  # standard deviation of the options' differences, scaled to one median for 2 to 6 options, nats
+    common: FloatArray  # |mean| of the options' differences, nats: mass that went to no option, or came from none
     shift: FloatArray  # change from GPU to NPU of the margin between the GPU's two best options, nats
     kl: FloatArray  # Kullback-Leibler divergence of the NPU's option distribution from the GPU's, nats
     by_letter: (
@@ -67,6 +68,7 @@ def measure(pairs: Sequence[Pair]) -> Differences:
         pairs=kept,
         largest=_row_reduce(np.nanmax, np.abs(difference)),
         spread=_spread(difference),
+        common=np.abs(_row_reduce(np.nanmean, difference)),
         shift=_margin_shift(npu, gpu),
         kl=_divergence(gpu, npu),
         by_letter=_against_others(difference),

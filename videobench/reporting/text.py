@@ -162,7 +162,7 @@ def _divergence(comparison: Comparison) -> Iterator[str]:
         yield from _wrapped(f"BROKEN, {finding.cause}: {finding.text}{corrected}")
     if not diagnosis.broken and diagnosis.associations:
         each = diagnosis.associations[0]
-        limit = f", within what {diagnosis.dtype} can explain" if each.unit == "nats" else ""
+        limit = ", too weak to call the run broken" if each.unit == "nats" else ""
         yield from _wrapped(f"strongest association{limit}: {tell_association(each)}")
 
 
