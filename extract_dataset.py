@@ -81,12 +81,12 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
 
 
 def _json_folder(args: argparse.Namespace) -> Path:
-    """Refuses to write over the file that tells what not to draw: a second start would draw another sample."""
+    """Refuses to write over a file that is read: a second start would draw another sample."""
     folder: Path = args.json_output_path or args.Eval_QA_root / "Eval_QA"
-    exclude: Path | None = args.exclude
     outputs = {(folder / name).resolve() for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
-    if exclude is not None and exclude.resolve() in outputs:
-        raise InputError(f"{exclude}: --exclude names a file that would be overwritten; choose --json_output_path")
+    for flag, path in (("--exclude", args.exclude), ("--correct_answer_file", args.correct_answer_file)):
+        if path is not None and path.resolve() in outputs:
+            raise InputError(f"{path}: {flag} names a file that would be overwritten; choose --json_output_path")
     return folder
 
 

@@ -94,6 +94,9 @@ def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
             "--gate, --output_json, --report_html and --repeat_path are of a comparison, which needs --eval_npu_path, "
             "--eval_gpu_path and --sampling_answer_path"
         )
+    if args.seed < 0:
+        parser.error("--seed is 0 or more")
+    _check_paths(parser, args)
     return ComparisonSettings(
         npu_path=args.eval_npu_path,
         gpu_path=args.eval_gpu_path,
@@ -108,6 +111,22 @@ def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
         video_root=args.Eval_Video_root,
         leaderboard_path=args.export_leaderboard,
     )
+
+
+def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
+    """No run is compared with itself, and nothing is written over what was read or written before."""
+    runs = [path.resolve() for path in (args.eval_npu_path, args.eval_gpu_path, args.repeat_path) if path]
+    taken = {*runs, *([args.sampling_answer_path.resolve()] if args.sampling_answer_path else [])}
+    for path in runs:
+        if runs.count(path) > 1:
+            parser.error(f"{path} is given as two runs; name the result file of each")
+    for output in (args.output_json, args.report_html, args.export_leaderboard):
+        if output is None:
+            continue
+        path = output.resolve()
+        if path in taken or (path.parent in taken and path.name.endswith("_eval.json")):
+            parser.error(f"{output}: is an input, or another output; choose another name for what is written")
+        taken.add(path)
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

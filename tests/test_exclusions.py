@@ -69,6 +69,15 @@ def test_exclusions_are_not_overwritten(benchmark):
     assert sampled(benchmark) == before
 
 
+def test_answers_are_not_overwritten(benchmark):
+    extract(benchmark, "--nums", "4")
+    path = benchmark / "sample/json/sampling_answer.json"
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"sampling_answer\.json: --correct_answer_file names a file that would be"):
+        extract(benchmark, "--nums", "2", "--correct_answer_file", path)
+    assert path.read_bytes() == before
+
+
 def test_exclusions_may_name_sets_that_are_not_drawn_from(benchmark):
     (benchmark / "exclude").write_text("NBA/3\nDriving-decision-making/3\n")
     extract(benchmark, "--nums", "9", "--datasets", "NBA", "--exclude", benchmark / "exclude")

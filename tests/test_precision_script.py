@@ -1,6 +1,7 @@
 """precision_test.py called wrongly, and for the submission form alone."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from videobench.errors import InputError, run_script
 ROOT = Path(__file__).parents[1]
 
 
+RUNS = ["--eval_npu_path", "n.json", "--sampling_answer_path", "a.json", "--eval_gpu_path", "g.json"]
 EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--export_leaderboard", "form.json"]
 
 
@@ -23,6 +25,19 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
         pytest.param(["--export_leaderboard", "form.json"], "needs one run", id="nothing-to-export"),
         pytest.param(["--margin", "0"], "--margin is above 0", id="no-margin"),
         pytest.param(["--margin", "nan"], "--margin is above 0", id="margin-no-number"),
+        pytest.param([*RUNS, "--seed", "-1"], "--seed is 0 or more", id="seed-below-0"),
+        pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "n.json is given as two runs", id="one-run-twice"),
+        pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json is given as two runs", id="repeat-of-itself"),
+        *(
+            pytest.param([*RUNS, *more], "is an input, or another output", id=f"would-overwrite-{more[-1]}")
+            for more in (
+                ["--output_json", "n.json"],
+                ["--report_html", "a.json"],
+                ["--export_leaderboard", "./g.json"],
+                ["--output_json", "x", "--report_html", "x"],
+                ["--eval_npu_path", "folder", "--output_json", "folder/MSVD_eval.json"],
+            )
+        ),
         *(
             pytest.param(
                 [
@@ -79,7 +94,8 @@ def test_a_comparison_without_pictures_loads_neither_torch_nor_av(tmp_path):
         "print(sorted({'av', 'torch', 'transformers'} & set(sys.modules)))"
     )
     npu, answers = tmp_path / "npu.json", tmp_path / "answers.json"
-    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={npu}", f"--sampling_answer_path={answers}"]
+    gpu = shutil.copy(npu, tmp_path / "gpu.json")
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
     command = [sys.executable, "-c", program, *flags, f"--report_html={tmp_path / 'report.html'}"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "[]"
