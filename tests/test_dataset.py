@@ -107,6 +107,12 @@ def test_answers_in_both_forms(tmp_path):
     assert load_answers(path) == {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F"}
 
 
+def test_answers_of_a_set_spelt_otherwise(tmp_path):
+    path = tmp_path / "ANSWER.json"
+    path.write_text(json.dumps({"Driving_exam": {"1": "A", "Driving_exam/2": "B"}, "my_own": {"1": "C"}}))
+    assert load_answers(path) == {("Driving-exam", "1"): "A", ("Driving-exam", "2"): "B", ("my_own", "1"): "C"}
+
+
 @pytest.mark.parametrize("answer", ["G", "", "AB", None, 1, {"answer": None}])
 def test_an_answer_that_is_no_letter_is_named(tmp_path, answer):
     path = tmp_path / "ANSWER.json"

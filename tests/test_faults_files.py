@@ -236,7 +236,7 @@ def test_a_broken_answer_is_refused(bench, reader, answers, found):
         pytest.param({"choices": {"AB": "a"}}, "choices is {'AB'", id="letter-of-two"),
         pytest.param({"letter_logprobs": [1]}, r"letter_logprobs is \[1\]", id="logprobs-are-a-list"),
         pytest.param({"letter_logprobs": {"A": "x"}}, "letter_logprobs is {'A'", id="logprob-is-a-text"),
-        pytest.param({"option_mass": "much"}, "option_mass is 'much'", id="mass-is-a-text"),
+        pytest.param({"frames_decoded": "many"}, "frames_decoded is 'many'", id="frames-are-a-text"),
         pytest.param({"prompt_tokens": {}}, "prompt_tokens is {}", id="tokens-are-an-object"),
         pytest.param({"rank": True}, "rank is True", id="rank-is-true"),
         pytest.param({"run": "yesterday"}, "run is 'yesterday'", id="run-is-a-text"),

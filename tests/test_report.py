@@ -118,14 +118,18 @@ def test_flips_that_go_with_a_card_are_told_as_shares(tmp_path):
     assert (strongest["inside"], strongest["elsewhere"], strongest["unit"]) == (1.0, 0.0, "share")
 
 
-def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root):
+@pytest.mark.parametrize("differ", [False, True])
+def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ):
     video = sorted(video_root.glob("Eval_video/*/*.mp4"))[0].relative_to(video_root)
     shown = {name: (npu | {"vid_path": str(video)}, gpu, right) for name, (npu, gpu, right) in rows.items()}
     for npu, gpu, _ in shown.values():
         gpu["vid_path"] = npu["vid_path"]
+        npu["pixels_sha256"] = "of others" if differ else gpu["pixels_sha256"]
     comparison = compare_runs(*write_runs(tmp_path, shown), None, "strict", 1.0, 0)
-    page = Page("\n".join(build_page(comparison, FrameStrips(video_root, 10**6))))
+    text = "\n".join(build_page(comparison, FrameStrips(video_root, 10**6)))
+    page = Page(text)
     assert page.tags.count("img") == len(comparison.flips)
+    assert text.count("The two runs saw other frames") == (len(comparison.flips) if differ else 0)
     assert all(url.startswith("data:image/jpeg;base64,/9j/") for url in page.urls[1:])
 
 

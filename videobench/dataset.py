@@ -169,17 +169,19 @@ def _id_in_sample(key: str, dataset: str) -> str:
 def load_answers(path: Path) -> dict[QuestionName, str]:
     """(dataset, id) -> right letter, from ANSWER.json or a sample's answer file.
 
-    An entry is `{"answer": "A"}` or a bare `"A"`; ids may be written `<dataset>/<id>`, as in a sample. Raises
-    InputError, naming file, data set and question, at the first entry that is neither."""
+    An entry is `{"answer": "A"}` or a bare `"A"`; ids may be written `<dataset>/<id>`, as in a sample, and a set's name
+    with `_` for `-`. Raises InputError, naming file, data set and question, at the first entry that is neither."""
+    known = {folded(name): name for name in DATASET_NAMES}
     sets = read_json(path)
     if not isinstance(sets, dict) or not sets:
         raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get the file anew")
     answers: dict[QuestionName, str] = {}
-    for dataset, entries in sets.items():
+    for written, entries in sets.items():
+        dataset = known.get(folded(written)) or written
         if not isinstance(entries, dict):
-            raise InputError(f"{path}: data set {dataset!r} holds {_kind(entries)}, not answers; get the file anew")
+            raise InputError(f"{path}: data set {written!r} holds {_kind(entries)}, not answers; get the file anew")
         for key, entry in entries.items():
-            id = key.removeprefix(f"{dataset}/")
+            id = key.removeprefix(f"{written}/")
             if (dataset, id) in answers:
                 raise InputError(f"{path}: {dataset}/{id} is answered twice; remove one of the entries")
             letter = entry.get("answer") if isinstance(entry, dict) else entry

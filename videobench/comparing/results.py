@@ -33,13 +33,11 @@ class Reply:
     question: str
     options: dict[str, str]  # letter -> text, in the order of the file, empty options dropped
     logprobs: dict[str, float]  # letter -> natural log of its probability at the first generated position
-    option_mass: float | None  # sum of the letters' probabilities, 0 to 1
     prompt_tokens: int | None
     prompt_sha256: str
     pixels_sha256: str
     frames_decoded: int | None
     resolution: str  # "320x240"
-    num_output_tokens: int | None
     nonfinite: bool  # the logits held NaN or an infinity
     rank: int | None
     run: Mapping[str, Any]  # the run's settings and environment
@@ -163,13 +161,11 @@ def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
         question=_text(row, "question"),
         options=_options(row.get("choices")),
         logprobs=_logprobs(row.get("letter_logprobs")),
-        option_mass=_number(row, "option_mass"),
         prompt_tokens=_whole_number(row, "prompt_tokens"),
         prompt_sha256=_text(row, "prompt_sha256"),
         pixels_sha256=_text(row, "pixels_sha256"),
         frames_decoded=_whole_number(row, "frames_decoded"),
         resolution=_resolution(row),
-        num_output_tokens=_whole_number(row, "num_output_tokens"),
         nonfinite=_flag(row, "nonfinite"),
         rank=_whole_number(row, "rank"),
         run=_run(row.get("run")),

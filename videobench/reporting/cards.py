@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from videobench.comparing.flips import CLASSES, Flip
-from videobench.comparing.results import Reply
+from videobench.comparing.inputs import pixels_differ
+from videobench.comparing.pairing import Pair
 from videobench.options import DEFAULT_NUM_FRAMES
 from videobench.reporting.report import count_classes
 from videobench.reporting.thumbnails import FrameStrips
@@ -55,7 +56,7 @@ def _card(flip: Flip, strips: FrameStrips | None) -> str:
     parts = [
         f'<article class="card panel" data-class="{flip.kind}" data-set="{escape(pair.dataset)}">',
         f'<header><b>{escape(pair.key)}</b><span class="badge is-{flip.kind}">{flip.kind}</span></header>',
-        _frames(pair.reply, strips),
+        _frames(pair, strips),
         f'<p class="question">{escape(pair.reply.own_question) or "(the files do not give the question)"}</p>',
         "".join(_options(flip)),
         _replies(flip),
@@ -64,13 +65,16 @@ def _card(flip: Flip, strips: FrameStrips | None) -> str:
     return "".join(parts)
 
 
-def _frames(reply: Reply, strips: FrameStrips | None) -> str:
+def _frames(pair: Pair, strips: FrameStrips | None) -> str:
+    reply = pair.reply
     if strips is None or not reply.vid_path:
         return ""
     count = reply.run.get("num_frames")
     uri = strips.data_uri(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES)
     if uri:
-        return f'<img src="{uri}" alt="The frames that the model saw, in their order" loading="lazy">'
+        differ = '<p class="soft small">The two runs saw other frames: these are the GPU\'s.</p>'
+        image = f'<img src="{uri}" alt="The frames that the model saw, in their order" loading="lazy">'
+        return image + (differ if pixels_differ(pair) else "")
     failure = strips.failures.get(reply.vid_path, "left out: the report has enough pictures")
     return f'<p class="soft small">No frames: {escape(failure)}</p>'
 
