@@ -1,5 +1,6 @@
 """Deaths are counted for what was in hand, and for nothing else."""
 
+import resource
 from io import FileIO
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def test_an_orderly_end_blames_nothing(start, ending):
     assert start(0)[0]["deaths"] == {}
 
 
+def test_an_orderly_end_needs_no_room(start, tmp_path):
+    _, notes = start(0)
+    notes.take([ONE])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, hard))
+    try:
+        notes.end()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert start(0)[0]["deaths"] == {}
+
+
 def test_three_deaths_set_a_video_aside(start):
     for deaths in range(3):
         begun, notes = start(0)
@@ -101,10 +114,9 @@ def test_notes_that_cannot_be_read_are_named(start, tmp_path):
         start(0)
 
 
-@pytest.mark.parametrize("note", [lambda notes: notes.take([ONE]), Attempts.drop], ids=["take", "drop"])
-def test_a_full_disk_is_told(start, note):
+def test_a_full_disk_is_told(start):
     _, notes = start(0)
     notes._file = FileIO("/dev/full", "w")
     with pytest.raises(InputError, match=r"attempts0.jsonl: cannot be written \(No space left on device\); free"):
-        note(notes)
+        notes.take([ONE])
     notes.end()  # a signal comes all the same

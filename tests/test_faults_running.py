@@ -13,6 +13,7 @@ import pytest
 
 from tests.fault_tools import SET, Bench, assert_refused
 from videobench.engine import Engine
+from videobench.errors import InputError
 from videobench.files import write_json
 from videobench.row_by_row import MOST_FAILURES_IN_A_ROW
 from videobench.runner import Run
@@ -95,6 +96,29 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
     assert bench.answer().status == 0
     assert len(asked) > 2
     assert stored == [sum(asked[:number]) for number in range(len(asked))]
+
+
+def test_a_disk_that_is_full_again_and_again_blames_no_video(bench, monkeypatch):
+    append = Run._append
+
+    def fail(self, rows):
+        if rows:
+            raise InputError("the disk is full; free space")
+
+    monkeypatch.setattr(Run, "_append", fail)
+    for _ in range(4):
+        assert bench.answer().status == 2
+    monkeypatch.setattr(Run, "_append", append)
+    assert bench.answer().status == 0
+
+
+def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
+    assert bench.answer().status == 0
+    result = bench.result.read_bytes()
+    shutil.rmtree(bench.journal.parent)
+    assert_refused(bench.answer("--limit", 1), bench.result, "its journal is gone")
+    assert bench.result.read_bytes() == result
+    assert bench.answer("--limit", 1, "--overwrite").status == 0
 
 
 def test_a_journal_that_vanishes_after_the_last_reply(bench, monkeypatch):

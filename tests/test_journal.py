@@ -149,6 +149,30 @@ def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_p
     assert not list(tmp_path.rglob("*.old"))
 
 
+def test_overwrite_keeps_the_old_result_where_it_has_more_answers(tmp_path, capsys):
+    write(tmp_path, {"1": answered("old"), "2": answered("old")})
+    journals(tmp_path).write_results()
+    old = (tmp_path / "MSVD_eval.json").read_bytes()
+    journals(tmp_path).set_aside()
+    write(tmp_path, {"1": answered("new"), "2": failed("no such video")})
+    journals(tmp_path).write_results()
+    assert (tmp_path / "MSVD_eval.json.old").read_bytes() == old
+    assert "MSVD_eval.json.old: kept, it has more answers than the new one" in capsys.readouterr().err
+    write(tmp_path, {"2": answered("new")})
+    journals(tmp_path).write_results()
+    assert not list(tmp_path.rglob("*.old"))
+
+
+def test_a_result_without_its_journal_is_not_written_over(tmp_path):
+    journals(tmp_path).check_result()
+    write(tmp_path, {"1": answered("A")})
+    journals(tmp_path).write_results()
+    journals(tmp_path).check_result()
+    (tmp_path / "journal/MSVD.rank0.jsonl").unlink()
+    with pytest.raises(InputError, match=r"MSVD_eval\.json: its journal is gone, .*or --overwrite"):
+        journals(tmp_path).check_result()
+
+
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "results").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
@@ -243,6 +267,45 @@ def test_a_disk_that_fails_leaves_whole_lines_of_what_was_added_meanwhile(tmp_pa
     journal.append({"4": answered("D")})
     journal.close()
     assert list(journals(tmp_path).read()) == ["1"]
+
+
+def test_a_disk_that_fails_at_once_leaves_a_journal_to_go_on_from(tmp_path, monkeypatch):
+    journal = journals(tmp_path)
+    journal.open()
+    journal.append({"1": answered("A")})
+
+    def fail(descriptor):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(InputError, match="Disk quota exceeded"):
+            journal.force()
+    journal.append({"2": answered("B")})  # before anybody has looked at what became of the first
+    journal.close()
+    assert list(journals(tmp_path).read()) == ["2"]
+
+
+def test_a_disk_that_tells_of_its_fault_at_closing(tmp_path, monkeypatch):
+    journal, close = journals(tmp_path), os.close
+    journal.open()
+    journal.append({"1": answered("A")})
+
+    def fail(descriptor):
+        close(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.close", fail)
+        with pytest.raises(InputError, match="No space left"):
+            journal.force()
+
+
+def test_of_two_failures_the_later_one_is_told(tmp_path, monkeypatch):
+    for rank, time in ((1, 10.0), (0, 20.0)):
+        monkeypatch.setattr("time.time", lambda time=time: time)
+        write(tmp_path, {"1": failed(f"at {time}")}, rank)
+    assert journals(tmp_path).read()["1"] == failed("at 20.0")
 
 
 def test_what_a_run_that_ends_early_has_added_is_forced(tmp_path, monkeypatch):

@@ -3,11 +3,12 @@
 Before videos are worked on, their names are written down, in `<folder>/journal/<data set>.attempts<k>.jsonl` of
 process k. What a process had in hand at its end is counted as a death of those videos by the next start, whoever makes
 it. Such a video is worked on alone from then on, so that the next death tells it from those that were in hand with it,
-and is set aside at the third. A process that is asked to end writes that it has nothing in hand. When a job has come to
+and is set aside at the third. A process that ends in order takes back what it has in hand. When a job has come to
 its end, with whatever failed, the notes are removed: the next start counts from zero.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ class Attempts:
         self._name = name
         self._path = self._folder / f"{name}.attempts{process}.jsonl"
         self._file: FileIO | None = None
+        self._begun_bytes = 0  # of the file, before anything was in hand
         self._is_ending = False
         self.in_hand: list[str] = []
         self._deaths: dict[str, int] = {}
@@ -56,6 +58,7 @@ class Attempts:
         except OSError as error:
             raise self._unwritable(error) from None
         self._write({"start": begun["start"]})
+        self._begun_bytes = os.fstat(self._file.fileno()).st_size
 
     def is_set_aside(self, video: Path) -> bool:
         return self._deaths.get(str(video), 0) >= MOST_DEATHS
@@ -69,22 +72,21 @@ class Attempts:
     def take(self, videos: Iterable[Path]) -> None:
         """These, and no others, are in hand from now on. Written, but not forced to the disk, which the device would
         wait for: a note must outlive this process, not the machine. Raises InputError where the disk is full."""
-        assert self._file, "open() comes first"
         if self._is_ending:
             return
         self.in_hand = [str(video) for video in videos]
         self._write({"in_hand": self.in_hand})
 
     def drop(self) -> None:
-        """Nothing is in hand. Raises InputError where the disk is full."""
-        if self._file:
-            self._write({"in_hand": []})
+        """Nothing is in hand: what was written is taken back, which needs no room on a full disk. From any thread."""
+        with suppress(OSError, ValueError):  # the second where the main thread has closed the file meanwhile
+            if file := self._file:
+                file.truncate(self._begun_bytes)
 
     def end(self) -> None:
-        """The process was asked to end: what it has in hand is not to blame. From any thread."""
+        """The process ends in order, asked to or for a fault of something else: what it has in hand is not to blame."""
         self._is_ending = True
-        with suppress(InputError, ValueError):  # the second where the file has been closed meanwhile
-            self.drop()
+        self.drop()
 
     def close(self) -> None:
         if self._file:
@@ -101,11 +103,9 @@ class Attempts:
         return sorted(self._folder.glob(f"{self._name}.attempts*.jsonl"))
 
     def _write(self, entry: dict[str, object]) -> None:
-        file = self._file  # which the main thread may close meanwhile
-        if not file:
-            return
+        assert self._file, "open() comes first"
         try:
-            file.write(json.dumps(entry).encode() + b"\n")
+            self._file.write(json.dumps(entry).encode() + b"\n")
         except OSError as error:
             raise self._unwritable(error) from None
 

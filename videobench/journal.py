@@ -10,6 +10,7 @@ import fcntl
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from io import FileIO
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from videobench.errors import InputError, one_line
-from videobench.files import parse_json, write_json
+from videobench.files import parse_json, read_json, write_json
 from videobench.journal_file import JournalFile, open_to_append
 
 Row = dict[str, Any]  # a reply, as replies.py makes it
@@ -54,19 +55,20 @@ class Journals:
         return self._folder / f"{self._name}_eval.json"
 
     def read(self) -> dict[str, Row]:
-        """Question key -> row of all replies so far; of two for one question, an answer stands before a failure.
+        """Question key -> row of all replies so far; of two for one question an answer stands before a failure, and the
+        later one of two failures.
 
         A reply to a question that has changed since is a failure, for the reason CHANGED."""
         rows: dict[str, Row] = {}
-        for path in self._paths():
-            for key, row in self._read_one(path):
-                fields = self._asked.get(key)
-                if fields is None:
-                    continue
-                if any(row.get(name) != value for name, value in fields.items()):
-                    row = fields | {"output_sequence": [""], "error": CHANGED}
-                if key not in rows or "error" in rows[key]:
-                    rows[key] = row
+        stored = [each for path in self._paths() for each in self._read_one(path)]
+        for _, key, row in sorted(stored, key=lambda each: each[0]):
+            fields = self._asked.get(key)
+            if fields is None:
+                continue
+            if any(row.get(name) != value for name, value in fields.items()):
+                row = fields | {"output_sequence": [""], "error": CHANGED}
+            if key not in rows or "error" in rows[key]:
+                rows[key] = row
         return rows
 
     def read_and_tell(self) -> dict[str, Row]:
@@ -97,14 +99,13 @@ class Journals:
 
     def open(self) -> None:
         """Take this rank's file for writing."""
-        self._file = JournalFile(self._path(self._rank))
-        if self._file.is_new:
-            self._file.append([{"settings": self._settings}])
+        self._file = JournalFile(self._path(self._rank), {"settings": self._settings})
 
     def append(self, rows: Mapping[str, Row]) -> None:
         """One line per reply, kept as JournalFile.append tells."""
         assert self._file, "open() comes first"
-        self._file.append([{"key": key, "row": row} for key, row in rows.items()])
+        now = round(time.time(), 3)
+        self._file.append([{"key": key, "at": now, "row": row} for key, row in rows.items()])
 
     def force(self) -> None:
         """As JournalFile.force."""
@@ -116,6 +117,14 @@ class Journals:
         if self._file:
             self._file.bring_back()
 
+    def check_result(self) -> None:
+        """Raises InputError where there is a result without a journal: this run would write over what it holds."""
+        if self.result_path.is_file() and not self._paths():
+            raise InputError(
+                f"{self.result_path}: its journal is gone, so that this run would write over it; choose another output "
+                "folder, or --overwrite"
+            )
+
     def write_results(self) -> dict[str, Row]:
         """Join the journals into the result file, in the order of the questions; the rows written.
 
@@ -124,9 +133,12 @@ class Journals:
         rows = self.read()
         results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
         write_json(self.result_path, results)
-        for path in self._set_aside():
-            with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
-                path.unlink()
+        if (old := _with_old(self.result_path)).exists() and _answered(results) < _answered(_read_old(old)):
+            print(f"{old}: kept, it has more answers than the new one", file=sys.stderr)
+        else:
+            for path in self._set_aside():
+                with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
+                    path.unlink()
         return results
 
     def set_aside(self) -> None:
@@ -134,7 +146,7 @@ class Journals:
         for path in [self.result_path, *self._paths()]:
             if not path.exists():
                 continue
-            old = path.with_name(path.name + ".old")
+            old = _with_old(path)
             try:
                 if old.exists():
                     path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
@@ -154,7 +166,8 @@ class Journals:
     def _of_this_source(self, row: Row) -> Row:
         return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
 
-    def _read_one(self, path: Path) -> list[tuple[str, Row]]:
+    def _read_one(self, path: Path) -> list[tuple[float, str, Row]]:
+        """When each reply was stored, in seconds since 1970 (0 in a journal that does not tell), its key and row."""
         try:
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
         except OSError as error:
@@ -169,7 +182,7 @@ class Journals:
                     f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
                     f"{self._settings.get(setting)!r}; use the former, another output folder, or --overwrite"
                 )
-        return [(entry["key"], entry["row"]) for entry in rest]
+        return [(entry.get("at", 0.0), entry["key"], entry["row"]) for entry in rest]
 
     def _parse(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
         try:
@@ -190,9 +203,23 @@ class Journals:
 
     def _set_aside(self) -> list[Path]:
         journals = (self._folder / "journal").glob(f"{self._name}.rank*.jsonl.old")
-        return [
-            path for path in [self.result_path.with_name(self.result_path.name + ".old"), *journals] if path.exists()
-        ]
+        return [path for path in [_with_old(self.result_path), *journals] if path.exists()]
+
+
+def _with_old(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
+
+
+def _read_old(path: Path) -> Mapping[str, Any]:
+    """Of an earlier run, or, where somebody has put something else there, nothing."""
+    with suppress(InputError):
+        rows = read_json(path)
+        return rows if isinstance(rows, dict) else {}
+    return {}
+
+
+def _answered(rows: Mapping[str, Any]) -> int:
+    return sum(isinstance(row, dict) and "error" not in row for row in rows.values())
 
 
 def _check(entry: Any, number: int) -> None:
@@ -204,5 +231,7 @@ def _check(entry: Any, number: int) -> None:
     row = entry.get("row") if isinstance(entry, dict) else None
     if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
         raise ValueError("it holds no reply")
+    if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
+        raise ValueError("it does not tell when")
     if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
         raise ValueError("its reply is none of a run")

@@ -14,16 +14,21 @@ from videobench.files import encode_json, write_whole
 
 
 class JournalFile:
-    """Taken for writing, its whole lines kept. Raises InputError where the folder refuses."""
+    """Taken for writing, its whole lines kept; `first` is the line that a new one begins with.
 
-    def __init__(self, path: Path) -> None:
+    Raises InputError where the folder refuses or the disk is full."""
+
+    def __init__(self, path: Path, first: Mapping[str, Any]) -> None:
         self._path = path
         self._file = open_to_append(path)
         self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
         self._file.seek(0)
         self._forced = self._file.readall().rfind(b"\n") + 1  # bytes that the disk has
         self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
-        self.is_new = self._forced == 0
+        if self._forced == 0:
+            self.append([first])
+            # Never taken out again: by then there may be replies behind it.
+            self._forced = os.fstat(self._file.fileno()).st_size
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """When it returns they outlive this process, but only `force` makes them outlive the machine.
@@ -48,11 +53,12 @@ class JournalFile:
                 return
             descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
         try:
-            os.fsync(descriptor)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # on NFS it may fail, too, for what was appended since
         except OSError as error:
             raise self._cut_off(self._forced, error) from None
-        finally:
-            os.close(descriptor)
         self._forced = end
 
     def bring_back(self) -> None:
@@ -76,7 +82,8 @@ class JournalFile:
         """What a run that ends early has appended is forced, too; where that fails, its own error tells enough."""
         with suppress(InputError):
             self.force()
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()
 
     def _cut_off(self, end: int, error: OSError) -> InputError:
         with self._in_use, suppress(OSError):

@@ -17,7 +17,7 @@ from videobench.devices import (
     cuda_is_available,
     open_device,
 )
-from videobench.errors import one_line, tell_once, traceback_to
+from videobench.errors import DeviceLost, InputError, OtherRankFailed, one_line, tell_once, traceback_to
 from videobench.estimate import DTYPE_BYTES
 from videobench.journal import Journals, Row
 from videobench.options import RunSettings
@@ -82,11 +82,15 @@ def _run(settings: RunSettings, ranks: Ranks) -> int:
         with traceback_to(settings.output_folder / "journal" / f"process{ranks.process}.err"):
             usage = run.answer_all(answers)
             run.bring_back_journals()
-        ranks.wait_for_all(run.show_progress)
-        status = ranks.share_status(run.write_results(started) if ranks.is_first else None)
+            ranks.wait_for_all(run.show_progress)
+            status = ranks.share_status(run.write_results(started) if ranks.is_first else None)
         for line in usage.lines(device) if usage else ():
             print(f"{device.torch_device}: {line}", file=sys.stderr)
         return status
+    except (InputError, OtherRankFailed) as error:
+        if not isinstance(error, DeviceLost):  # a full disk, say: no video is to blame
+            run.end_attempts()
+        raise
     finally:
         run.close()
 
@@ -128,6 +132,8 @@ class Run:
                     journals.set_aside()
                 self._attempts.remove_all()
                 ranks.note(SET_ASIDE_NOTE)
+            for journals in self._journals.values():
+                journals.check_result()
             begun = self._attempts.begin()
             failing = [index for index, question in enumerate(plan.prompts) if question in plan.failures]
             shared = {"left": self._unanswered(), "failing": failing, "attempts": begun}
@@ -154,6 +160,7 @@ class Run:
             self._append({each: failed_row(each, reasons[each], self._facts[each.source]) for each in known})
         left = [each for each in self._left if each not in reasons]
         if not left:
+            self._force()
             return None
         check_free_memory(self._device, _weights_bytes(self._settings, self._checkpoint), self._settings.dtype)
         self._progress = Progress(len(left), answers, self._ranks)
@@ -197,6 +204,9 @@ class Run:
         """What the other ranks have done meanwhile."""
         if self._progress is not None:
             self._progress.refresh()
+
+    def end_attempts(self) -> None:
+        self._attempts.end()
 
     def close(self) -> None:
         self._attempts.close()
