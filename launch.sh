@@ -58,10 +58,14 @@ take_max_restarts() {
 launch() {
     local processes=$1 folder status=0 own="" where
     shift
+    command -v torchrun >/dev/null || { echo "error: torchrun is not found; activate the environment with torch" >&2; return 2; }
     if [ "${NNODES:-1}" != 1 ]; then
         # On many machines they find each other on the first one; only this kind of meeting brings all of them together
         # again when one machine has to restart its processes.
-        : "${MASTER_ADDR:?NNODES is $NNODES: set MASTER_ADDR to the name of the first machine, on all of them}"
+        if [ -z "${MASTER_ADDR:-}" ]; then
+            echo "error: NNODES is $NNODES: set MASTER_ADDR to the name of the first machine, on all of them" >&2
+            return 2
+        fi
         where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_endpoint "$MASTER_ADDR:${MASTER_PORT:-$default_port}"
             --rdzv_id "${SLURM_JOB_ID:-videobench}")
         # The first machine is known by its name or address, unless it has several of them.
@@ -72,7 +76,7 @@ launch() {
     else
         where=(--standalone)  # on a port that is free: another job may be running
     fi
-    folder=$(mktemp -d)
+    folder=$(mktemp -d) || { echo "error: no folder for temporary files; free space or set TMPDIR" >&2; return 2; }
     # Written over in place: on a disk that is full by then, too.
     echo "-1 none" >"$folder/status" || { echo "error: $folder: cannot be written; free space or set TMPDIR" >&2; return 2; }
     # Shared out among the processes, as torchrun would not do by itself: it gives each of them one thread, with a warning.
@@ -104,8 +108,9 @@ launch() {
         status=$own
     elif [ "$status" = 1 ]; then
         status=70
-        echo "error: processes died and were not started again (--max_restarts $max_restarts): why stands above, and in" \
-            "journal/process*.err of the output folder; what was answered is kept; to go on: ${command% }" >&2
+        echo "error: processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin:" \
+            "why stands above, and of processes in journal/process*.err of the output folder; what was answered is kept;" \
+            "to go on: ${command% }" >&2
     fi
     return "$status"
 }

@@ -113,8 +113,19 @@ def test_many_machines_meet_on_the_first_one(launch):
         "videobench",
     )
     called, done = launch(NPU, "w", "v", "q", "o", NNODES="2", MASTER_ADDR="")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "set MASTER_ADDR to the name of the first machine" in done.stderr
+
+
+def test_what_keeps_them_from_starting_is_wrong_input(launch):
+    _, done = launch(NPU, "w", "v", "q", "o", TMPDIR="/none")
+    assert done.returncode == 2
+    assert "error: no folder for temporary files; free space or set TMPDIR" in done.stderr
+    without = os.environ | {"PATH": "/usr/bin:/bin"}
+    command = ["bash", ROOT / NPU, "w", "v", "q", "o"]
+    done = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "error: torchrun is not found; activate the environment with torch\n"
 
 
 def test_gpu_arguments(launch):
@@ -159,14 +170,13 @@ def test_called_wrongly_they_say_how_to_call_them(launch, command):
         pytest.param("2", "0", 2, id="wrong-input"),
         pytest.param("2", "1", 2, id="wrong-input-on-one-rank"),
         pytest.param(None, "1", 70, id="crash"),
-        pytest.param(None, "127", 127, id="no-torchrun"),
     ],
 )
 def test_the_scripts_exit_status_is_passed_on(launch, script_status, torchrun_status, expected):
     status = {} if script_status is None else {"SCRIPT_STATUS": script_status}
     _, done = launch(NPU, "w", "v", "q", "o", TORCHRUN_STATUS=torchrun_status, **status)
     assert done.returncode == expected
-    tells = "error: processes died and were not started again (--max_restarts 3): why stands above, and in journal/"
+    tells = "error: processes died and were not started again (--max_restarts 3), or torchrun could not begin: why"
     assert (tells in done.stderr) == (expected == 70)
 
 

@@ -115,6 +115,13 @@ def test_without_torchrun_there_is_one_rank(monkeypatch):
     ranks.wait_for_all()
 
 
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK"])
+def test_an_environment_that_is_no_number_is_refused(monkeypatch, name):
+    monkeypatch.setenv(name, "two")
+    with pytest.raises(InputError, match=f"{name}.* is no number .*'two'"):
+        Ranks.from_environment()
+
+
 def test_half_an_environment_is_refused(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)

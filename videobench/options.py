@@ -12,6 +12,7 @@ from videobench.errors import FlagParser, InputError
 from videobench.video_root import VideoRoot
 from videobench.weight_files import check_folder
 
+MOST_FRAMES = 10_000  # more than any checkpoint has positions for
 DEFAULT_NUM_FRAMES = 8  # of each video
 DTYPES = ("float16", "bfloat16", "float32")
 
@@ -66,6 +67,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit", "tensor_parallel"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} is at least 1")
+    if args.num_frames > MOST_FRAMES:
+        parser.error(f"--num_frames is at most {MOST_FRAMES}: each takes a token and more of the prompt")
     if args.num_workers < 0:
         parser.error("--num_workers is at least 0")
     check_folder(args.model_path)

@@ -47,15 +47,19 @@ class Ranks:
     @classmethod
     def from_environment(cls, tensor_parallel: int = 1) -> "Ranks":
         """From torchrun's variables; one rank where there are none. Raises InputError where they make no sense."""
-        num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK")
+        try:
+            num_processes, local_world_size, local_rank = (
+                int(os.environ.get(name, default)) for name, default in zip(names, ("1", "1", "0"), strict=True)
+            )
+        except ValueError as error:
+            raise InputError(f"one of {', '.join(names)} is no number ({error}); use torchrun, or unset them") from None
         # Of one machine: the processes of a group meet after each layer, which links between machines are too slow for.
         if local_world_size % tensor_parallel or num_processes % tensor_parallel:
             raise InputError(
                 f"--tensor_parallel {tensor_parallel}: {num_processes} processes, {local_world_size} of them on this "
                 "machine, cannot be grouped so; start a multiple of it on each machine, one for each card"
             )
-        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         if num_processes == 1:
             return cls(local_rank=local_rank)
         store, process = _connect()
