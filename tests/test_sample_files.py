@@ -56,6 +56,18 @@ def test_another_copy_mode_replaces_what_is_there(benchmark, before, after):
     assert original(benchmark, "NBA/3.mp4").read_bytes() == b"NBA 3"
 
 
+@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
+def test_the_originals_own_place_is_refused(benchmark, mode):
+    """A link there to itself would be all that is left of a video."""
+    folder = benchmark / "sample/Eval_video"
+    folder.mkdir(parents=True)
+    (folder / "sampling_data").symlink_to(benchmark / "VideoBench/Eval_video")
+    with pytest.raises(InputError, match="is the source's own place"):
+        extract(benchmark, "--nums", "20", "--copy_mode", mode)
+    for name in ("NBA/3.mp4", "Driving-decision-making/3.mp4"):
+        assert original(benchmark, name).read_bytes() == f"{name[:-6]} 3".encode()
+
+
 def test_a_second_start_keeps_what_is_right_and_mends_the_rest(benchmark):
     extract(benchmark, "--nums", "20")
     paths = videos(benchmark)

@@ -59,6 +59,8 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
         target = settings.output_folder / SAMPLE_NAME / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.join(os.path.realpath(target.parent), target.name) == os.path.realpath(sources[name]):
+                raise InputError(f"{target}: is the source's own place; choose another --sampling_output_folder")
             return place(sources[name], target)
         except OSError as error:
             raise InputError(
