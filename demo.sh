@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The whole chain on the small model and data of this repository, on the CPU: a sample of 120 questions, the same answered
 # in bfloat16 by the NPU's script and in float32 by the GPU's script, and the comparison. Results go to demo_results/.
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Answers Video-Bench on Ascend NPUs: sets the environment, then starts one process per visible card.
 # Every variable is set only where the caller has not set it.
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
 usage() {
@@ -18,7 +19,7 @@ EOF
     exit 2
 }
 
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 source "$here/launch.sh"
 [ $# -ge 4 ] || usage
 command=$(command_to_go_on bash "$0" "$@")

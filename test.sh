@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Every test: bash test.sh [--slow | --oldest] [pytest arguments]
 # --slow adds the longer proofs. --oldest runs with the oldest versions that are supported (Python 3.10 to 3.12).
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source ./setup.sh

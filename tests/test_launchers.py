@@ -128,6 +128,15 @@ def test_what_keeps_them_from_starting_is_wrong_input(launch):
     assert done.stderr == "error: torchrun is not found; activate the environment with torch\n"
 
 
+@pytest.mark.parametrize("shell", ["bash", "sh"])
+def test_they_may_be_called_by_a_link_and_by_sh(launch, tmp_path, shell):
+    link = tmp_path / "link to launcher.sh"
+    link.symlink_to(ROOT / NPU)
+    called, done = launch("-c", f"{shell} '{link}' w v q o")
+    assert done.returncode == 0, done.stderr
+    assert called["argv"][5:7] == [str(ROOT / "run_npu.py"), "--model_path"]
+
+
 def test_gpu_arguments(launch):
     called, done = launch(
         *(GPU, "sampling_data", "qa root", "video root", "w", "o", "--limit", "3"),
