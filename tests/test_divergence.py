@@ -60,6 +60,16 @@ def test_what_cannot_be_measured_is_left_out(npu, gpu):
     assert measure([pair(npu, gpu)]).pairs == []
 
 
+def test_an_option_that_one_side_lacks_plays_no_part():
+    options = {"A": -0.5, "B": -1.5, "C": -2.5}
+    without = reply(options, choices={"B": "y", "C": "z"})
+    measured = measure([pair(without, reply(options | {"B": -1.0}))])
+    for field in ("largest", "spread", "common", "shift", "kl"):
+        assert np.isfinite(getattr(measured, field)).all(), field
+    assert measured.largest == pytest.approx([0.5])
+    assert measure([pair(reply(options, choices={"A": "x"}), reply(options))]).pairs == []
+
+
 def test_an_option_of_no_probability_plays_no_part():
     measured = measure([pair(reply({"A": -0.1, "B": -2.0, "C": -40.0}), reply({"A": -0.1, "B": -2.0, "C": -60.0}))])
     assert measured.largest == pytest.approx([0.0])

@@ -59,8 +59,9 @@ def measure(pairs: Sequence[Pair]) -> Differences:
     replies = [(pair, pair.npu.reply, pair.gpu.reply) for pair in pairs if pair.npu.reply and pair.gpu.reply]
     npu = np.array([_row(npu, gpu) for _, npu, gpu in replies]).reshape(-1, len(LETTERS))
     gpu = np.array([_row(gpu, npu) for _, npu, gpu in replies]).reshape(-1, len(LETTERS))
-    usable = (~np.isnan(npu)).sum(axis=1) >= 2
-    npu, gpu = npu[usable], gpu[usable]
+    shared = ~(np.isnan(npu) | np.isnan(gpu))  # one side's row may lack an option of the other's
+    usable = shared.sum(axis=1) >= 2
+    npu, gpu = (np.where(shared, side, np.nan)[usable] for side in (npu, gpu))
     kept = [pair for (pair, _, _), has in zip(replies, usable, strict=True) if has]
     difference = npu - gpu
     right = np.array([LETTERS.find(pair.right) if pair.right else -1 for pair in kept], dtype=np.intp)
