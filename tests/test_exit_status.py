@@ -76,3 +76,10 @@ def test_a_flag_that_is_cut_short_is_none():
     parser.add_argument("--overwrite", action="store_true")
     with pytest.raises(InputError, match=r"unrecognized arguments: --over; run_gpu\.py --help lists the flags"):
         parser.parse_args(["--over"])
+
+
+def test_a_place_that_nobody_may_enter_is_named(capsys):
+    assert run_script(raising(PermissionError(13, "Permission denied", "data/Eval_video"))) == 2
+    assert capsys.readouterr().err == (
+        "error: data/Eval_video: cannot be read (Permission denied); check the permissions\n"
+    )

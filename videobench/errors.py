@@ -44,9 +44,17 @@ class FlagParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the flags")
+
+
+def _path(text: str) -> Path:
+    """An empty one, of a variable that is not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def one_line(text: str) -> str:
@@ -84,7 +92,7 @@ def run_script(main: Callable[[], int]) -> int:
 def _run(main: Callable[[], int]) -> int:
     status_file = os.environ.get("VIDEOBENCH_STATUS_FILE")
     try:
-        status = main()
+        status = _main_allowed(main)
         print(end="", flush=True)  # here a full disk behind stdout still gets its line
     except InputError as error:
         if isinstance(error, DeviceLost) and _will_restart():
@@ -105,6 +113,17 @@ def _run(main: Callable[[], int]) -> int:
         _write_first(Path(status_file), status)
     may_restart = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
     return 0 if status_file is not None or may_restart else status
+
+
+def _main_allowed(main: Callable[[], int]) -> int:
+    """Any place can be one that this user may not enter."""
+    try:
+        return main()
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        name = os.fsdecode(error.filename)
+        raise InputError(f"{name}: cannot be read ({error.strerror}); check the permissions") from None
 
 
 def _fill_standard_descriptors() -> None:
