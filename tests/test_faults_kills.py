@@ -204,6 +204,10 @@ def test_the_terminal_goes_or_somebody_stops_it(bench, host, number, record_prop
     record_property("gave", f"{status}; the result after the next start equal to the undisturbed one")
 
 
+def untimed(journal):
+    return [{name: value for name, value in json.loads(line).items() if name != "at"} for line in journal.splitlines()]
+
+
 def test_a_journal_that_lost_its_end_in_the_middle_of_a_video(bench):
     """As after a power failure: some questions of a video are answered, and the others are answered as they would have
     been with them."""
@@ -216,7 +220,7 @@ def test_a_journal_that_lost_its_end_in_the_middle_of_a_video(bench):
         bench.result.unlink()
         assert bench.answer(*flags).status == 0
         assert bench.result.read_bytes() == expected
-        assert bench.journal.read_bytes() == journal
+        assert untimed(bench.journal.read_bytes()) == untimed(journal)
 
 
 def test_a_question_that_failed_is_answered_as_it_would_have_been(bench):

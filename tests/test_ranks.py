@@ -39,11 +39,13 @@ try:
         drawn.append(number)
         if mode == "while-drawing" and own.rank == 1:
             stop_others()
+            own.close()
             sys.exit(0)
         time.sleep(0.1 if own.rank else 0.02)  # rank 1 is a slow card
     if mode == "while-waiting" and own.rank == 1:
         time.sleep(0.5)
         stop_others()
+        own.close()
         sys.exit(0)
     own.wait_for_all()
     print(json.dumps([own.rank, shared, drawn]))
