@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.comparing.scoring import SCORINGS
-from videobench.errors import FlagParser, run_script
+from videobench.errors import FlagParser, one_line, run_script
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answe
         npu_path, gpu_path, answer_path, settings.repeat_path, settings.scoring, settings.margin, settings.seed
     )
     print(build_text(comparison))
+    for row in comparison.inputs.rows:
+        if row.name == "device" and (row.npu == "cuda" or row.gpu == "npu"):
+            told = f"{npu_path} was answered on {row.npu}, {gpu_path} on {row.gpu}: are they given the wrong way round?"
+            print(one_line(f"warning: {told}"), file=sys.stderr)
     if settings.output_json:
         write_json(settings.output_json, build_report(comparison))
         print(f"wrote {settings.output_json}")
@@ -94,6 +98,8 @@ def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
             "--gate, --output_json, --report_html and --repeat_path are of a comparison, which needs --eval_npu_path, "
             "--eval_gpu_path and --sampling_answer_path"
         )
+    if args.Eval_Video_root and not args.report_html:
+        parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
     if args.seed < 0:
         parser.error("--seed is 0 or more")
     _check_paths(parser, args)

@@ -78,15 +78,21 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
 
 def canonical_name(name: str) -> str:
     """The name as Video-Bench spells it, from any case and with `_` for `-`; InputError for an unknown one."""
-    known = {folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
-    if folded(name) not in known:
-        raise InputError(f"unknown data set {name!r}; known: {', '.join(known.values())}, or all")
-    return known[folded(name)]
+    if not is_known(name):
+        raise InputError(f"unknown data set {name!r}; known: {', '.join(KNOWN_NAMES.values())}, or all")
+    return KNOWN_NAMES[folded(name)]
+
+
+def is_known(name: str) -> bool:
+    return folded(name) in KNOWN_NAMES
 
 
 def folded(name: str) -> str:
     """One spelling for all that are meant alike: `Driving_Exam` is `driving-exam`."""
     return name.strip().lower().replace("_", "-")
+
+
+KNOWN_NAMES = {folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
 
 
 def qa_file(qa_root: Path, name: str) -> Path:
@@ -171,13 +177,12 @@ def load_answers(path: Path) -> dict[QuestionName, str]:
 
     An entry is `{"answer": "A"}` or a bare `"A"`; ids may be written `<dataset>/<id>`, as in a sample, and a set's name
     with `_` for `-`. Raises InputError, naming file, data set and question, at the first entry that is neither."""
-    known = {folded(name): name for name in DATASET_NAMES}
     sets = read_json(path)
     if not isinstance(sets, dict) or not sets:
         raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get the file anew")
     answers: dict[QuestionName, str] = {}
     for written, entries in sets.items():
-        dataset = known.get(folded(written)) or written
+        dataset = KNOWN_NAMES.get(folded(written)) or written
         if not isinstance(entries, dict):
             raise InputError(f"{path}: data set {written!r} holds {_kind(entries)}, not answers; get the file anew")
         for key, entry in entries.items():

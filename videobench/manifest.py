@@ -73,8 +73,9 @@ def load_manifest(path: Path) -> Manifest:
             videos={_place(name): FileFacts(_size(sizes[name]), _text(digest)) for name, digest in hashes.items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise InputError(
-            f"{path}: not the {SAMPLE_MANIFEST_FILE} of a sample ({error!r}); get it from where the sample was made"
+            f"{path}: not the {SAMPLE_MANIFEST_FILE} of a sample ({found}); get it from where the sample was made"
         ) from None
     if not manifest.videos or not manifest.json_sha256 or sizes.keys() != hashes.keys():
         raise InputError(f"{path}: names no whole sample; get it from where the sample was made")

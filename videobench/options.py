@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videobench.dataset import SAMPLE_NAME, canonical_name, qa_file, resolve_names
+from videobench.dataset import SAMPLE_NAME, canonical_name, is_known, qa_file, resolve_names
 from videobench.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import FlagParser, InputError
 from videobench.video_root import VideoRoot
@@ -151,6 +151,11 @@ def _default_workers() -> int:
 
 def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
     path: Path | None = args.image_or_video_path
+    if path and not args.dataset_name and not is_known(path.resolve().name):
+        raise InputError(
+            f"--image_or_video_path {path}: its name is no set's; name the folder of one set, as .../Eval_video/MSVD, "
+            "or give --dataset_name"
+        )
     names = resolve_names(args.dataset_name or (path.resolve().name if path else SAMPLE_NAME), args.Eval_QA_root)
     return tuple(QaSource(name, qa_file(args.Eval_QA_root, name), _video_root(name, args)) for name in names)
 

@@ -188,7 +188,7 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
         lost += ", and of those on one video one is drawn"
     return (
         f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
-        f"({lost}); check --Eval_Video_root or ask for fewer with --nums"
+        f"({lost}); check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
     )
 
 
