@@ -72,11 +72,13 @@ def test_a_file_that_vanishes_is_not_missed(bench, after_batch, action, tmp_path
 
 
 def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_not_waited_for(bench, monkeypatch):
-    """So a kill costs one batch, and a slow disk no time: the first batch is forced to it until the last is asked."""
-    fsync, answer, append = os.fsync, Engine.answer, Run._append
-    asked, stored, last = [], [], threading.Event()
+    """So a kill costs one batch, and a slow disk no time: the first batch is forced to it until the last is asked. What
+    came since is forced before the result is written."""
+    fsync, answer, append, write_results = os.fsync, Engine.answer, Run._append, Run.write_results
+    asked, stored, forced, last = [], [], [], threading.Event()
 
     def wait(descriptor):
+        forced.append(descriptor)
         assert last.wait(60)
         fsync(descriptor)
 
@@ -90,7 +92,12 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
         if sum(asked) == 24:
             last.set()
 
+    def at_the_end(self, started):
+        assert len(forced) == 2
+        return write_results(self, started)
+
     monkeypatch.setattr("os.fsync", wait)
+    monkeypatch.setattr(Run, "write_results", at_the_end)
     monkeypatch.setattr(Engine, "answer", noted)
     monkeypatch.setattr(Run, "_append", then)
     assert bench.answer().status == 0
@@ -148,6 +155,26 @@ def test_a_journal_of_another_rank_that_vanishes_costs_its_questions(bench, monk
 def test_a_journal_that_is_replaced_ends_the_run(bench, after_batch):
     after_batch(lambda: write_json(bench.journal, {}))
     assert_refused(bench.answer(), bench.journal, "was replaced while this run wrote to it")
+
+
+def test_failures_that_are_known_beforehand_are_on_the_disk_before_the_result_is_written(bench, monkeypatch):
+    """Where there is nothing else to store, too."""
+    rows = bench.shorten(1).rows()
+    assert bench.answer().status == 0
+    bench.qa.write_text(json.dumps(rows | {"x": next(iter(rows.values())) | {"vid_path": f"Eval_video/{SET}/x.mp4"}}))
+    fsync, write_results, forced = os.fsync, Run.write_results, []
+
+    def noted(descriptor):
+        fsync(descriptor)
+        forced.append(os.fstat(descriptor).st_size)
+
+    def then(self, started):
+        assert forced[-1] == bench.journal.stat().st_size
+        return write_results(self, started)
+
+    monkeypatch.setattr("os.fsync", noted)
+    monkeypatch.setattr(Run, "write_results", then)
+    assert bench.answer().status == 1
 
 
 @pytest.mark.parametrize("damage", ["deleted", "replaced by a text", "cut short"])

@@ -150,17 +150,18 @@ def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_p
 
 
 def test_overwrite_keeps_the_old_result_where_it_has_more_answers(tmp_path, capsys):
+    """Under a name of its own, so that the next --overwrite sets the new one aside as ever."""
     write(tmp_path, {"1": answered("old"), "2": answered("old")})
     journals(tmp_path).write_results()
     old = (tmp_path / "MSVD_eval.json").read_bytes()
-    journals(tmp_path).set_aside()
-    write(tmp_path, {"1": answered("new"), "2": failed("no such video")})
-    journals(tmp_path).write_results()
-    assert (tmp_path / "MSVD_eval.json.old").read_bytes() == old
-    assert "MSVD_eval.json.old: kept, it has more answers than the new one" in capsys.readouterr().err
-    write(tmp_path, {"2": answered("new")})
-    journals(tmp_path).write_results()
-    assert not list(tmp_path.rglob("*.old"))
+    for attempt in ("new", "newer"):
+        journals(tmp_path).set_aside()
+        write(tmp_path, {"1": answered(attempt), "2": failed("no such video")})
+        journals(tmp_path).write_results()
+        assert (tmp_path / "MSVD_eval.json.kept").read_bytes() == old
+        assert ("it has more answers than the new one" in capsys.readouterr().err) == (attempt == "new")
+        assert json.loads((tmp_path / "MSVD_eval.json").read_text())["1"] == answered(attempt)
+        assert not list(tmp_path.rglob("*.old"))
 
 
 def test_a_result_without_its_journal_is_not_written_over(tmp_path):

@@ -133,12 +133,10 @@ class Journals:
         rows = self.read()
         results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
         write_json(self.result_path, results)
-        if (old := _with_old(self.result_path)).exists() and _answered(results) < _answered(_read_old(old)):
-            print(f"{old}: kept, it has more answers than the new one", file=sys.stderr)
-        else:
-            for path in self._set_aside():
-                with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
-                    path.unlink()
+        self._keep_if_better(len(results) - sum("error" in row for row in results.values()))
+        for path in self._set_aside():
+            with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
+                path.unlink()
         return results
 
     def set_aside(self) -> None:
@@ -165,6 +163,14 @@ class Journals:
 
     def _of_this_source(self, row: Row) -> Row:
         return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
+
+    def _keep_if_better(self, answered: int) -> None:
+        """A result that was set aside gets a name to stay by where it has more answers than the new one."""
+        old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
+        if _answered(old) > max(answered, _answered(kept)):
+            with suppress(OSError):
+                old.replace(kept)
+                print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
 
     def _read_one(self, path: Path) -> list[tuple[float, str, Row]]:
         """When each reply was stored, in seconds since 1970 (0 in a journal that does not tell), its key and row."""
@@ -210,16 +216,12 @@ def _with_old(path: Path) -> Path:
     return path.with_name(path.name + ".old")
 
 
-def _read_old(path: Path) -> Mapping[str, Any]:
-    """Of an earlier run, or, where somebody has put something else there, nothing."""
+def _answered(path: Path) -> int:
+    """In a result file; 0 where there is none."""
+    rows = None
     with suppress(InputError):
         rows = read_json(path)
-        return rows if isinstance(rows, dict) else {}
-    return {}
-
-
-def _answered(rows: Mapping[str, Any]) -> int:
-    return sum(isinstance(row, dict) and "error" not in row for row in rows.values())
+    return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
 
 
 def _check(entry: Any, number: int) -> None:

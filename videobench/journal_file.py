@@ -75,8 +75,8 @@ class JournalFile:
             self._file.seek(0)
             content = self._file.readall()
             write_whole(self._path, content)
-            self._file.close()
-            self._file = open_to_append(self._path)
+            deleted, self._file = self._file, open_to_append(self._path)
+            deleted.close()
 
     def close(self) -> None:
         """What a run that ends early has appended is forced, too; where that fails, its own error tells enough."""
