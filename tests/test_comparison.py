@@ -180,6 +180,13 @@ def test_other_prompts_allow_no_pass(tmp_path, compare_files):
     assert (report["inputs"]["differing_prompts"], report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
 
 
+def test_other_prompts_excuse_no_fail(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:200], "B"), prompt_sha256="b")
+    assert compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")[0] == 1
+
+
 def test_more_questions_do_not_decide_between_other_prompts(tmp_path, compare_files):
     keys = [str(each) for each in range(50)]
     npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A"), prompt_sha256=side) for side in ("npu", "gpu"))

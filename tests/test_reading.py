@@ -79,6 +79,7 @@ def case(reply, letter, id):
         case("A - B", None, "range"),
         case("The answer is (A) or (B).", None, "undecided-in-brackets"),
         case("B - and so on", "B", "dash-and-a-word"),
+        case("B - A, C and D are wrong", "B", "dash-and-a-reason"),
         case("Both A and B", None, "both"),
         case("The answer is A or B", None, "undecided"),
         case("Answer: A\nAnswer: B", None, "two-answers"),

@@ -38,12 +38,14 @@ class Association:
     cause: str
     label: str
     questions: int
-    inside: float  # the group's median spread in nats, or its share of flips, 0 to 1; for a letter its mean shift
+    # The group's median of what was looked at, in nats (divergence.Differences), or its share of flips, 0 to 1; for a
+    # letter its mean shift.
+    inside: float
     outside: float  # that of the rest
     above_inside: float  # share of the group whose difference is above the limit
     above_outside: float
     z: float
-    p_corrected: float  # Bonferroni, over every group and letter that was looked at
+    p_corrected: float  # Bonferroni, over all that were looked at with it
     unit: str = "nats"  # of inside and outside: "nats" or "share"
 
 

@@ -63,7 +63,7 @@ def diagnose(compared: Sequence[Pair], differences: Differences) -> Diagnosis:
         above = differences.largest > limit
         found += associate(differences.spread, above, differences.pairs, clusters)
         associations = _significant(found)
-        # A shift of all options alike leaves no spread.
+        # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
         found += associate(differences.common, above, differences.pairs, clusters)
         findings += _systematic(_significant(found), differences, limit, dtype)
     else:

@@ -137,5 +137,7 @@ def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> 
         pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, npu_side, gpu_side))
     if not pairs:
         raise InputError(f"{npu_path} and {gpu_path} have no question that both answer and {answer_path} knows")
-    only_npu, only_gpu = ({name: own[name] for name in own.keys() - other} for own, other in (sets, sets[::-1]))
+    only_npu, only_gpu = (
+        {name: count for name, count in own.items() if name not in other} for own, other in (sets, sets[::-1])
+    )
     return Pairing(pairs, only_npu, only_gpu, [], 0, dropped)

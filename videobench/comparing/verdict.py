@@ -36,7 +36,7 @@ def decide(pairing: Pairing, groups: Groups, inputs: Inputs, diagnosis: Diagnosi
     assert paired, "pair_runs makes sure of a common question"
     name, reason = _by_interval(paired, margin)
     reasons = [reason]
-    doubts = [] if name == FAIL else _of_inputs(pairing, inputs)
+    doubts = [] if name == FAIL else _of_inputs(pairing, inputs)  # whatever they are, a FAIL stays one
     if name == PASS:
         doubts += _of_silence(pairing, paired, margin, seed)
     if doubts:

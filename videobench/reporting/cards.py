@@ -72,7 +72,7 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> str:
     count = reply.run.get("num_frames")
     uri = strips.data_uri(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES)
     if uri:
-        differ = '<p class="soft small">The two runs saw other frames: these are the GPU\'s.</p>'
+        differ = '<p class="soft small">The two runs saw other frames; these are read anew, as for the GPU.</p>'
         image = f'<img src="{uri}" alt="The frames that the model saw, in their order" loading="lazy">'
         return image + (differ if pixels_differ(pair) else "")
     failure = strips.failures.get(reply.vid_path, "left out: the report has enough pictures")
