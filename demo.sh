@@ -3,7 +3,7 @@
 # in bfloat16 by the NPU's script and in float32 by the GPU's script, and the comparison. Results go to demo_results/.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source ./setup.sh
 install requirements.txt
 

@@ -83,9 +83,9 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
 def _json_folder(args: argparse.Namespace) -> Path:
     """Refuses to write over a file that is read: a second start would draw another sample."""
     folder: Path = args.json_output_path or args.Eval_QA_root / "Eval_QA"
-    outputs = {(folder / name).resolve() for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
+    outputs = {os.path.realpath(folder / name) for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
     for flag, path in (("--exclude", args.exclude), ("--correct_answer_file", args.correct_answer_file)):
-        if path is not None and path.resolve() in outputs:
+        if path is not None and os.path.realpath(path) in outputs:
             raise InputError(f"{path}: {flag} names a file that would be overwritten; choose --json_output_path")
     return folder
 

@@ -6,6 +6,7 @@ python precision_test.py --eval_npu_path Chat_results_npu/sampling_data_eval.jso
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answe
     )
     print(build_text(comparison))
     for row in comparison.inputs.rows:
-        if row.name == "device" and (row.npu == "cuda" or row.gpu == "npu"):
+        if row.name == "device" and row.npu != row.gpu and (row.npu == "cuda" or row.gpu == "npu"):
             told = f"{npu_path} was answered on {row.npu}, {gpu_path} on {row.gpu}: are they given the wrong way round?"
             print(one_line(f"warning: {told}"), file=sys.stderr)
     if settings.output_json:
@@ -121,16 +122,21 @@ def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
 
 def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
     """No run is compared with itself, and nothing is written over what was read or written before."""
-    runs = [path.resolve() for path in (args.eval_npu_path, args.eval_gpu_path, args.repeat_path) if path]
-    taken = {*runs, *([args.sampling_answer_path.resolve()] if args.sampling_answer_path else [])}
+    runs = [path for path in (args.eval_npu_path, args.eval_gpu_path, args.repeat_path) if path]
+    taken: set[str] = set()
     for path in runs:
-        if runs.count(path) > 1:
-            parser.error(f"{path} is given as two runs; name the result file of each")
+        files = {os.path.realpath(each) for each in (path.glob("*_eval.json") if path.is_dir() else [path])}
+        if files & taken:
+            parser.error(f"{path}: is given for two runs; name the result file of each")
+        taken |= files
+    folders = {os.path.realpath(path) for path in runs}  # a new result file there would be read the next time
+    if args.sampling_answer_path:
+        taken.add(os.path.realpath(args.sampling_answer_path))
     for output in (args.output_json, args.report_html, args.export_leaderboard):
         if output is None:
             continue
-        path = output.resolve()
-        if path in taken or (path.parent in taken and path.name.endswith("_eval.json")):
+        path = os.path.realpath(output)
+        if path in taken | folders or (os.path.dirname(path) in folders and path.endswith("_eval.json")):
             parser.error(f"{output}: is an input, or another output; choose another name for what is written")
         taken.add(path)
 

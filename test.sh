@@ -3,7 +3,7 @@
 # --slow adds the longer proofs. --oldest runs with the oldest versions that are supported (Python 3.10 to 3.12).
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source ./setup.sh
 
 selection="not slow"

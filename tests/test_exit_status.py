@@ -81,5 +81,5 @@ def test_a_flag_that_is_cut_short_is_none():
 def test_a_place_that_nobody_may_enter_is_named(capsys):
     assert run_script(raising(PermissionError(13, "Permission denied", "data/Eval_video"))) == 2
     assert capsys.readouterr().err == (
-        "error: data/Eval_video: cannot be read (Permission denied); check the permissions\n"
+        "error: data/Eval_video: cannot be used (Permission denied); check the permissions\n"
     )

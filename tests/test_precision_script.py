@@ -28,8 +28,8 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
         pytest.param([*RUNS, "--report_html", ""], "--report_html: the path is empty", id="empty-path"),
         pytest.param([*RUNS, "--Eval_Video_root", "v"], "which needs --report_html", id="frames-for-no-report"),
         pytest.param([*RUNS, "--seed", "-1"], "--seed is 0 or more", id="seed-below-0"),
-        pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "n.json is given as two runs", id="one-run-twice"),
-        pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json is given as two runs", id="repeat-of-itself"),
+        pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is given for two runs", id="one-run-twice"),
+        pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is given for two runs", id="repeat-of-itself"),
         *(
             pytest.param([*RUNS, *more], "is an input, or another output", id=f"would-overwrite-{more[-1]}")
             for more in (

@@ -123,7 +123,7 @@ def _main_allowed(main: Callable[[], int]) -> int:
         if error.filename is None:
             raise
         name = os.fsdecode(error.filename)
-        raise InputError(f"{name}: cannot be read ({error.strerror}); check the permissions") from None
+        raise InputError(f"{name}: cannot be used ({error.strerror}); check the permissions") from None
 
 
 def _fill_standard_descriptors() -> None:

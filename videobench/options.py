@@ -146,15 +146,16 @@ def _build_parser(device: str) -> FlagParser:
 
 
 def _default_workers() -> int:
-    return max(1, len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # ranks.py says so where it is no number
+    return max(1, len(os.sched_getaffinity(0)) // max(1, int(processes) if processes.isdecimal() else 1))
 
 
 def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
     path: Path | None = args.image_or_video_path
     if path and not args.dataset_name and not is_known(path.resolve().name):
         raise InputError(
-            f"--image_or_video_path {path}: its name is no set's; name the folder of one set, as .../Eval_video/MSVD, "
-            "or give --dataset_name"
+            f"--image_or_video_path {path}: its name, {path.resolve().name!r}, is no set's; name the folder of one "
+            "set, as .../Eval_video/MSVD, or give --dataset_name"
         )
     names = resolve_names(args.dataset_name or (path.resolve().name if path else SAMPLE_NAME), args.Eval_QA_root)
     return tuple(QaSource(name, qa_file(args.Eval_QA_root, name), _video_root(name, args)) for name in names)

@@ -87,7 +87,7 @@ def _run(settings: RunSettings, ranks: Ranks) -> int:
         for line in usage.lines(device) if usage else ():
             print(f"{device.torch_device}: {line}", file=sys.stderr)
         return status
-    except (InputError, OtherRankFailed) as error:
+    except (InputError, OtherRankFailed, PermissionError) as error:
         if not isinstance(error, DeviceLost):  # a full disk, say: no video is to blame
             run.end_attempts()
         raise
