@@ -37,8 +37,8 @@ LETTER_AND_TEXT = re.compile(r"\s*[(\[]?([A-Fa-f])[)\]]?[.:,\s-]*(.+)", re.S)
 TEXT_AND_LETTER = re.compile(r"(.+?)\s*[(\[]([A-F])[)\]][\s.]*$", re.S)
 PREAMBLE = re.compile(rf"^.*?{NOUN}(?:[^.\n:]{{0,60}}?{VERB}\s*:?|\s*:)\s*(.+)$", re.S)
 LISTED = re.compile(r"\b([a-f])[.):]\s*")
-LINK = re.compile(r"[\s.:;,!)\]\-\u2013\u2014/&]*(?:\b(?i:or|and)\b)?\s*")  # between two letters of a list
-DASH = re.compile(r"[-\u2013\u2014]")
+LINK = re.compile(r"((?i:or|and)\b|[-\u2013\u2014/&])?\s*")  # between two letters of a list
+DASHES = ("-", "\u2013", "\u2014")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
@@ -93,9 +93,10 @@ def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Itera
     if named and letter not in named:
         yield from named
     link = LINK.match(rest)
-    following = None if named or not link else LABEL.match(rest, link.end())
+    assert link, "it may be empty, but it is there"
+    following = None if named else LABEL.match(rest, link.end())
     # Behind a dash a reason may begin with a letter: "B - A is wrong".
-    if following and not (link and DASH.search(link[0]) and rest[following.end() :].strip()):
+    if following and not (link[1] in DASHES and rest[following.end() :].strip()):
         yield (following[1] or following[2]).upper()
     yield from (each for each in _listed_pairs(rest, options) if each != letter)
 
