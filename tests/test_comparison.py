@@ -204,14 +204,25 @@ def test_another_release_of_torch_is_another_input(tmp_path, compare_files):
     assert compare_files(npu, gpu, {"1": "A"})[2]["inputs"]["differing"] == ["torch"]
 
 
-@pytest.mark.parametrize("exchanged", [False, True])
-def test_sides_that_are_exchanged_are_told(tmp_path, capsys, exchanged):
-    devices = ("cuda", "npu") if exchanged else ("npu", "cuda")
-    npu, gpu = (write_run(tmp_path / each, {"1": "A"}, run={"device": each}) for each in devices)
+@pytest.mark.parametrize(
+    ("devices", "exchanged"),
+    [
+        (("npu", "cuda"), False),
+        (("cuda", "npu"), True),
+        (("cuda", "cpu"), True),
+        (("cuda", "cuda"), False),
+        (("cpu", "cpu"), False),
+    ],
+)
+def test_sides_that_are_exchanged_are_told(tmp_path, capsys, devices, exchanged):
+    npu, gpu = (
+        write_run(tmp_path / side, {"1": "A"}, run={"device": device})
+        for side, device in zip(("n", "g"), devices, strict=True)
+    )
     (tmp_path / "ANSWER.json").write_text('{"MSVD": {"1": "A"}}')
     answers = f"--sampling_answer_path={tmp_path / 'ANSWER.json'}"
     precision_test.main([f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", answers])
-    assert ("are they given the wrong way round?" in capsys.readouterr().err) == exchanged
+    assert ("are given the wrong way round" in capsys.readouterr().err) == exchanged
 
 
 def test_table_of_inputs(tmp_path, compare_files):

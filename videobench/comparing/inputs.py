@@ -47,6 +47,13 @@ class Inputs:
     differing_pixels: int
 
     @property
+    def look_exchanged(self) -> bool:
+        """Whether the replies say that they are of the other side's device."""
+        return any(
+            row.name == "device" and row.npu != row.gpu and (row.npu == "cuda" or row.gpu == "npu") for row in self.rows
+        )
+
+    @property
     def differing(self) -> list[str]:
         return [row.name for row in self.rows if row.state == DIFFERS]
 
