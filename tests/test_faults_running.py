@@ -105,18 +105,31 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
     assert stored == [sum(asked[:number]) for number in range(len(asked))]
 
 
-def test_a_disk_that_is_full_again_and_again_blames_no_video(bench, monkeypatch):
+@pytest.mark.parametrize(
+    "error", [InputError("the disk is full; free space"), PermissionError(13, "Permission denied", "journal")]
+)
+def test_a_disk_that_fails_again_and_again_blames_no_video(bench, monkeypatch, error):
     append = Run._append
 
     def fail(self, rows):
         if rows:
-            raise InputError("the disk is full; free space")
+            raise error
 
     monkeypatch.setattr(Run, "_append", fail)
     for _ in range(4):
         assert bench.answer().status == 2
     monkeypatch.setattr(Run, "_append", append)
     assert bench.answer().status == 0
+
+
+@pytest.mark.parametrize("step", ["answer_all", "write_results"])
+def test_a_fault_that_nobody_foresaw_leaves_its_traceback_in_a_file(bench, monkeypatch, step):
+    def fail(self, _):
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(Run, step, fail)
+    assert bench.answer("--limit", 1).status == 70
+    assert "nobody foresaw this" in (bench.journal.parent / "process0.err").read_text()
 
 
 def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):

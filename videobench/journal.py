@@ -133,7 +133,7 @@ class Journals:
         rows = self.read()
         results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
         write_json(self.result_path, results)
-        self._keep_if_better(len(results) - sum("error" in row for row in results.values()))
+        self._keep_if_better()
         for path in self._set_aside():
             with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
                 path.unlink()
@@ -164,10 +164,10 @@ class Journals:
     def _of_this_source(self, row: Row) -> Row:
         return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
 
-    def _keep_if_better(self, answered: int) -> None:
+    def _keep_if_better(self) -> None:
         """A result that was set aside gets a name to stay by where it has more answers than the new one."""
         old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
-        if _answered(old) > max(answered, _answered(kept)):
+        if old.exists() and _answered(old) > max(_answered(self.result_path), _answered(kept)):
             with suppress(OSError):
                 old.replace(kept)
                 print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)

@@ -47,13 +47,14 @@ class Ranks:
     @classmethod
     def from_environment(cls, tensor_parallel: int = 1) -> "Ranks":
         """From torchrun's variables; one rank where there are none. Raises InputError where they make no sense."""
-        names = ("WORLD_SIZE", "LOCAL_WORLD_SIZE", "LOCAL_RANK")
         try:
-            num_processes, local_world_size, local_rank = (
-                int(os.environ.get(name, default)) for name, default in zip(names, ("1", "1", "0"), strict=True)
-            )
+            num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+            local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+            local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         except ValueError as error:
-            raise InputError(f"one of {', '.join(names)} is no number ({error}); use torchrun, or unset them") from None
+            raise InputError(
+                f"WORLD_SIZE, LOCAL_WORLD_SIZE or LOCAL_RANK is no number ({error}); use torchrun, or unset them"
+            ) from None
         # Of one machine: the processes of a group meet after each layer, which links between machines are too slow for.
         if local_world_size % tensor_parallel or num_processes % tensor_parallel:
             raise InputError(
