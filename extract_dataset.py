@@ -12,14 +12,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from videobench.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, resolve_names
-from videobench.draw import STRATEGIES
-from videobench.errors import FlagParser, InputError, run_script
-from videobench.manifest import SAMPLE_ANSWER_FILE
-from videobench.sample_check import VerifySettings, verify_sample
-from videobench.sample_files import check_room, write_sample
-from videobench.sampling import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
-from videobench.video_root import VideoRoot
+from videobench.cli import FlagParser, run_script
+from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, resolve_names
+from videobench.data.manifest import SAMPLE_ANSWER_FILE
+from videobench.data.video_root import VideoRoot
+from videobench.errors import InputError
+from videobench.sampling.order import STRATEGIES
+from videobench.sampling.placing import check_room, write_sample
+from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
+from videobench.sampling.verify import VerifySettings, verify_sample
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sample = choose(candidates, settings)
     check_room(sample, candidates, settings)
     if settings.check_videos:
-        from videobench.video_check import fault_finder  # imports torch
+        from videobench.sampling.decodable import fault_finder  # imports torch
 
         with fault_finder(settings.num_workers) as find_faults:
             sample = choose_decodable(candidates, settings, find_faults)

@@ -53,7 +53,7 @@ take_max_restarts() {
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
 # a run with failed questions for a crash, so the first process of a machine writes its status to a file
-# (videobench/errors.py). `command` is how to go on, `max_restarts` how often dead processes are started again,
+# (videobench/cli.py). `command` is how to go on, `max_restarts` how often dead processes are started again,
 # `default_port` where many machines meet.
 launch() {
     local processes=$1 folder status=0 own="" where

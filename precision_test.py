@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videobench.comparing.scoring import SCORINGS
-from videobench.errors import FlagParser, one_line, run_script
+from videobench.cli import FlagParser, run_script
+from videobench.compare.scoring import SCORINGS
+from videobench.console import one_line
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answer_path: Path) -> int:
-    from videobench.comparing.analysis import compare_runs  # numpy with it: not for --help
-    from videobench.comparing.verdict import exit_status
+    from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
+    from videobench.compare.verdict import exit_status
     from videobench.files import write_json
-    from videobench.reporting.report import build_report
-    from videobench.reporting.text import build_text
+    from videobench.report.as_json import build_report
+    from videobench.report.terminal import build_text
 
     comparison = compare_runs(
         npu_path, gpu_path, answer_path, settings.repeat_path, settings.scoring, settings.margin, settings.seed
@@ -59,7 +60,7 @@ def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answe
         write_json(settings.output_json, build_report(comparison))
         print(f"wrote {settings.output_json}")
     if settings.report_html:
-        from videobench.reporting.html import write_html
+        from videobench.report.page import write_html
 
         write_html(settings.report_html, comparison, settings.video_root)
         print(f"wrote {settings.report_html}")
@@ -68,7 +69,7 @@ def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answe
 
 def _export_leaderboard(settings: ComparisonSettings) -> None:
     """Of the NPU run where both are given."""
-    from videobench.comparing.leaderboard import write_leaderboard
+    from videobench.compare.leaderboard import write_leaderboard
 
     run_path = settings.npu_path or settings.gpu_path
     assert run_path, "parse_args asks for a run"

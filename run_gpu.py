@@ -7,10 +7,10 @@ python run_gpu.py --model_path LLaVA-NeXT-Video-7B-hf --dataset_name sampling_da
 import sys
 from collections.abc import Sequence
 
-from videobench.device_check import check_device
-from videobench.errors import run_script
-from videobench.options import CheckSettings, parse_args
-from videobench.runner import run
+from videobench.cli import run_script
+from videobench.run.device_check import check_device
+from videobench.run.options import CheckSettings, parse_args
+from videobench.run.runner import run
 
 
 def main(argv: Sequence[str] | None = None) -> int:

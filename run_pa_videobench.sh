@@ -38,7 +38,7 @@ default_port=20030
 export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"
 # 0: an overflow becomes the largest number, 1: infinity or NaN, as on a GPU. MindIE's launchers export 0; torch_npu refuses
 # it on Atlas A2 and A3, and older cards know 0 only, so the suite starts the card with 1 whatever stands here, unless
-# INF_NAN_MODE_FORCE_DISABLE=1 asks for 0 (videobench/devices.py).
+# INF_NAN_MODE_FORCE_DISABLE=1 asks for 0 (videobench/device/devices.py).
 export INF_NAN_MODE_ENABLE="${INF_NAN_MODE_ENABLE:-0}"
 
 # Read by the ATB runtime of MindIE only, and its LCCL: the libraries of torch_npu 2.13.0 do not know these names. They are

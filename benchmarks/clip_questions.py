@@ -5,8 +5,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.clip_writer import write_clip
-from videobench.dataset import Question, load_questions, qa_file
+from tests.support.clip_writer import write_clip
+from videobench.data.dataset import Question, load_questions, qa_file
 
 SET = "MSVD"  # any of the 13 names
 CLIP_SECONDS = (60, 10, 40, 20, 50, 30)  # so that the first two are as long as all in the mean

@@ -7,7 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from videobench.frames import sample_frames, spread
+from videobench.video.frames import sample_frames, spread
 
 NUM_FRAMES = 8
 # The mean distance of a frame by another library, of values up to 255, below which it is the same frame: they turn YUV

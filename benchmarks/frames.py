@@ -28,9 +28,9 @@ from benchmarks.frame_readers import (
     other_readers,
     this_suite,
 )
-from tests.clip_writer import QUIET_X265, write_clip
-from videobench.decoding.pool import DecodePool
-from videobench.pixels import PixelSpec
+from tests.support.clip_writer import QUIET_X265, write_clip
+from videobench.video.pool import DecodePool
+from videobench.video.spec import PixelSpec
 
 LOWEST_RATIO = 0.95  # of any file
 LOWEST_MEAN = 2.0  # geometric, over the table

@@ -48,11 +48,13 @@ from benchmarks.random_checkpoint import (  # noqa: E402
     write_checkpoint,
 )
 from benchmarks.vllm_answers import answer_by_vllm  # noqa: E402
-from videobench.checkpoint import load_checkpoint  # noqa: E402
-from videobench.device_memory import release_memory  # noqa: E402
-from videobench.devices import DEFAULT_BATCH_SIZES, KINDS, SUFFIX_MULTIPLES, open_device  # noqa: E402
-from videobench.engine import VideoQuestions, drop_unread_layers  # noqa: E402
-from videobench.prompts import Prompt, build_question_text  # noqa: E402
+from videobench.data.question_text import build_question_text  # noqa: E402
+from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, SUFFIX_MULTIPLES, open_device  # noqa: E402
+from videobench.device.memory import release_memory  # noqa: E402
+from videobench.model.checkpoint import load_checkpoint  # noqa: E402
+from videobench.model.engine import drop_unread_layers  # noqa: E402
+from videobench.model.prompts import Prompt  # noqa: E402
+from videobench.model.questions import VideoQuestions  # noqa: E402
 
 NUM_FRAMES = 8
 REPLY_TOKENS = 2
@@ -136,7 +138,8 @@ class Bench:
 
     def measure_rate(self) -> float:
         """The best so far: another process may have been at work at the time of one measurement."""
-        self.rate = max(self.rate, matrix_rate(self.device.torch_device, self.dtype))
+        size = 512 if self.shape_name == "small" else 2048 if self.device.kind == "cpu" else 8192
+        self.rate = max(self.rate, matrix_rate(self.device.torch_device, self.dtype, size))
         return self.rate
 
     def run(self, case: Case, plain_dtypes: list[torch.dtype], repeats: int) -> bool:
@@ -195,7 +198,7 @@ class Bench:
 
     def answer_as_a_run(self, engine: NotingEngine) -> float:
         """Seconds."""
-        load = mock.patch("videobench.engine.load_engine", new=lambda *_: engine)  # noqa: PT008  # a mock keeps models
+        load = mock.patch("videobench.model.engine.load_engine", new=lambda *_: engine)  # noqa: PT008  # a mock keeps models
         with tempfile.TemporaryDirectory() as out, load:
             flags = [
                 f"--model_path={self.checkpoint.path}", f"--Eval_QA_root={self.folder}", f"--device={self.device.kind}",

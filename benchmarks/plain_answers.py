@@ -9,10 +9,12 @@ import torch
 from transformers import LlavaNextVideoForConditionalGeneration
 
 from benchmarks.frame_readers import count_frames, decode_everything
-from videobench.dataset import Question
-from videobench.engine import Answer, Engine, VideoQuestions
-from videobench.pixels import PixelSpec, normalise, resize_and_crop
-from videobench.prompts import Prompt
+from videobench.data.dataset import Question
+from videobench.model.engine import Engine
+from videobench.model.prompts import Prompt
+from videobench.model.questions import Answer, VideoQuestions
+from videobench.video.pixels import normalise, resize_and_crop
+from videobench.video.spec import PixelSpec
 
 Asked = Sequence[tuple[Question, Prompt]]
 ReadPixels = Callable[[Path], torch.Tensor]  # uint8 (num_frames, 3, height, width)

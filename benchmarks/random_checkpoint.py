@@ -133,9 +133,8 @@ def floor_operations(shape: Shape, num_frames: int, num_videos: int, prefix: int
     return videos + questions
 
 
-def matrix_rate(device: torch.device, dtype: torch.dtype, seconds: float = 2.0) -> float:
-    """Floating-point operations a second of a large matrix product, the best of those that fit in so much time."""
-    size = 2048 if device.type == "cpu" else 8192
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, seconds: float = 2.0) -> float:
+    """Operations a second of a product of square matrices, the best of those that fit in so much time."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best, end = math.inf, time.monotonic() + seconds
     while time.monotonic() < end or best is math.inf:

@@ -21,7 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from videobench.dataset import DATASET_NAMES, load_questions, qa_file  # noqa: E402
+from videobench.data.dataset import DATASET_NAMES, load_questions, qa_file  # noqa: E402
 
 # Questions and videos of each set. Counted in the real QA files.
 SETS = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from videobench.comparing.pairing import Pair, Side
-from videobench.comparing.results import Reply, build_reply
-from videobench.comparing.scoring import choose_letter, judge
+from videobench.compare.pairing import Pair, Side
+from videobench.compare.scoring import choose_letter, judge
+from videobench.results.replies import Reply, build_reply
 
 Row = dict[str, Any]
 
@@ -53,7 +53,7 @@ VIDEO_BENCH: dict[str, tuple[dict[int, int], dict[int, int]]] = {
     ),
 }  # fmt: skip
 
-# Standard deviation of a logit's rounding noise, nats; measurements are cited in videobench/comparing/divergence.py.
+# Standard deviation of a logit's rounding noise, nats; measurements are cited in videobench/compare/divergence.py.
 NOISE = {"float32": 0.001, "float16": 0.01, "bfloat16": 0.05}
 LONG_PROMPT = 1330  # tokens; about one simulated prompt in eight is longer
 FAULTS = ("layer noise", "letter", "truncated", "frame order", "card", "mass", "overflow")

@@ -1,6 +1,6 @@
 """The sharing of the whole Video-Bench among many cards, simulated: python benchmarks/simulated_sharing.py
 
-Every video with its real number of questions. Costs of one card, computed as in videobench/estimate.py for 7B in 16
+Every video with its real number of questions. Costs of one card, computed as in videobench/model/cost.py for 7B in 16
 bits with 8 frames at 100 TFLOP/s (assumed), and spread at random by 20 % for what lengths and decoding do; one card in
 eight is 1.5 times as slow. Efficiency is the work over what all cards could have done in the time, each at its own
 speed.
@@ -17,11 +17,11 @@ from types import SimpleNamespace
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.simulated_runs import VIDEO_BENCH
-from videobench.batches import make_batches
-from videobench.decoding.pool import MAX_AHEAD_PER_WORKER
-from videobench.devices import DEFAULT_BATCH_SIZES
-from videobench.ranks import Ranks
-from videobench.sharing import Share
+from videobench.device.devices import DEFAULT_BATCH_SIZES
+from videobench.jobs.job import Ranks
+from videobench.jobs.work import Share
+from videobench.run.batches import make_batches
+from videobench.video.pool import MAX_AHEAD_PER_WORKER
 
 VIDEO_S = 0.19  # the frames through the vision tower, 1180 tokens through the text model
 QUESTION_S = 0.020  # 130 tokens, and two that are generated

@@ -25,13 +25,13 @@ from benchmarks.simulated_runs import (
     sample_questions,
     simulate_rows,
 )
-from videobench.comparing.comparison import Groups, compare
-from videobench.comparing.diagnosis import diagnose
-from videobench.comparing.divergence import measure
-from videobench.comparing.inputs import compare_inputs
-from videobench.comparing.pairing import Pairing
-from videobench.comparing.statistics import paired_intervals
-from videobench.comparing.verdict import FAIL, INCONCLUSIVE, PASS, decide
+from videobench.compare.accuracy import Groups, compare
+from videobench.compare.diagnosis import diagnose
+from videobench.compare.divergence import measure
+from videobench.compare.pairing import Pairing
+from videobench.compare.same_inputs import compare_inputs
+from videobench.compare.statistics import paired_intervals
+from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, decide
 
 MARGIN = 1.0  # points
 SHARED = (

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from videobench.dataset import qa_file
-
-ROOT = Path(__file__).parents[1]
-ASSETS = ROOT / "tests" / "assets"
+from tests.support.paths import ASSETS, ROOT
+from videobench.data.dataset import qa_file
 
 
 @pytest.fixture(scope="session")

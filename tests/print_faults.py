@@ -23,7 +23,7 @@ class Table:
 
 
 def main() -> int:
-    table, folder = Table(), Path(__file__).parent
+    table, folder = Table(), Path(__file__).parent / "faults"
     files = sorted(str(path) for path in folder.glob("test_faults_*.py"))
     status = pytest.main(["-q", "--no-summary", *files, *sys.argv[1:]], plugins=[table])
     print("\n".join(table.lines))

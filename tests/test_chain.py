@@ -12,15 +12,15 @@ import torch
 
 import run_gpu
 from tests.assets.clip_questions import ORDER_KINDS
-from videobench.checkpoint import load_checkpoint
-from videobench.comparing.reading import read_letter
-from videobench.dataset import load_answers, resolve_names
-from videobench.decoding.prepared_video import prepare_video
-from videobench.devices import open_device
-from videobench.engine import load_engine
-from videobench.frames import Frames, sample_frames
-from videobench.pixels import normalise
-from videobench.prompts import build_question_text
+from videobench.data.dataset import load_answers, resolve_names
+from videobench.data.letters import read_letter
+from videobench.data.question_text import build_question_text
+from videobench.device.devices import open_device
+from videobench.model.checkpoint import load_checkpoint
+from videobench.model.engine import load_engine
+from videobench.video.frames import Frames, sample_frames
+from videobench.video.pixels import normalise
+from videobench.video.prepared import prepare_video
 
 
 def run_all(qa_root, video_root, model_path, out, *flags):
@@ -100,7 +100,7 @@ def test_with_the_frames_reversed_questions_on_order_are_answered_wrongly(
         frames = sample_frames(video, num_frames)
         return Frames(frames.pixels[::-1].copy(), frames.decoded, frames.stated)
 
-    monkeypatch.setattr("videobench.decoding.prepared_video.sample_frames", sample_reversed)
+    monkeypatch.setattr("videobench.video.prepared.sample_frames", sample_reversed)
     mirrored = run_all(qa_root, video_root, tiny_model_path, tmp_path, "--num_workers", "0")
     on_order = [
         name for name, row in qa_rows.items() if row["kind"] in ORDER_KINDS and len(replies[name]["choices"]) > 1

@@ -3,5 +3,5 @@
 import os
 
 # `import torch` imports an installed torch_npu by itself, and fails where CANN is missing. No script may depend on
-# that: npu_install.py imports torch_npu where an NPU is asked for, and says what is wrong.
+# that: device/npu.py imports torch_npu where an NPU is asked for, and says what is wrong.
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"

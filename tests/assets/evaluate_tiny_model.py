@@ -11,7 +11,7 @@ from tests.assets.clip_questions import LETTERS, ORDER_KINDS, ClipQuestion, make
 from tests.assets.clips import make_clip
 from tests.assets.tiny_model import CHAT_TEMPLATE, NUM_VIDEO_TOKENS
 from tests.assets.training_batches import preprocess_noisily, render_samples
-from videobench.prompts import build_question_text
+from videobench.data.question_text import build_question_text
 
 HELD_OUT_SEED = 20240  # no seed of a training run
 NUM_CLIPS, QUESTIONS_PER_CLIP = 120, 4

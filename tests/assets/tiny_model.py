@@ -24,7 +24,7 @@ from transformers import (
 
 from tests.assets.clip_questions import LETTERS, WORDINGS, possible_answers
 from tests.assets.clips import FRAMES_SHOWN
-from videobench.prompts import NUMBER_WORDS, build_question_text
+from videobench.data.question_text import NUMBER_WORDS, build_question_text
 
 IMAGE_SIZE, PATCH_SIZE = 36, 6  # pixels; PATCH_SIZE**2 <= IMAGE_SIZE, or the pooling of transformers 4.45 fails
 TOKENS_PER_FRAME = (IMAGE_SIZE // PATCH_SIZE // 2) ** 2  # after the average pooling of 2 x 2 patches

@@ -15,7 +15,7 @@ from tests.assets.clip_questions import LETTERS, ClipQuestion, make_question
 from tests.assets.clips import COLOR_NAMES, DIRECTIONS, FRAMES_SHOWN, SHAPE_KINDS, Clip, make_clip, render, sample_times
 from tests.assets.hard_clips import HARD_KINDS, render_hard
 from tests.assets.tiny_model import AFTER_QUESTION, FACT_TOLD, PAD_ID, preprocess
-from videobench.prompts import build_question_text
+from videobench.data.question_text import build_question_text
 
 CLIPS_PER_BATCH, ROWS_PER_CLIP = 24, 6
 # How often a kind of question is trained, against 1 for the others: what is harder to learn more often.

@@ -1,0 +1,337 @@
+"""Two runs and their answers through the script: figures worked by hand, verdicts, exit status."""
+
+import json
+
+import numpy as np
+import pytest
+
+import precision_test
+from videobench.compare.accuracy import compare_groups, compare_paired
+from videobench.compare.pairing import Pair, Side
+from videobench.data.dataset import DATASET_NAMES
+from videobench.errors import InputError
+from videobench.results.replies import build_reply
+
+
+def write_run(folder, replies, **more):
+    """One result file MSVD_eval.json of {id: text}; an exception's text becomes a failed row."""
+    folder.mkdir(exist_ok=True)
+    rows = {}
+    for id, text in replies.items():
+        failed = (
+            {"output_sequence": [""], "error": str(text)}
+            if isinstance(text, Exception)
+            else {"output_sequence": [text]}
+        )
+        rows[id] = {"video_id": f"v{id}", **failed, **more}
+    (folder / "MSVD_eval.json").write_text(json.dumps(rows), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def compare_files(tmp_path, capsys):
+    def run(npu, gpu, answers, *flags, **other_sets):
+        """Exit status, printed lines and JSON of a comparison."""
+        (tmp_path / "ANSWER.json").write_text(json.dumps({"MSVD": answers, **other_sets}), encoding="utf-8")
+        report = tmp_path / "report.json"
+        paths = [
+            f"--eval_npu_path={npu}",
+            f"--eval_gpu_path={gpu}",
+            f"--sampling_answer_path={tmp_path / 'ANSWER.json'}",
+            f"--output_json={report}",
+        ]
+        status = precision_test.main([*paths, *flags])
+        return status, capsys.readouterr().out.splitlines(), json.loads(report.read_text())
+
+    return run
+
+
+def test_figures_by_hand(tmp_path, compare_files):
+    answers = dict.fromkeys("12345678", "A")
+    npu = write_run(
+        tmp_path / "npu",
+        {"1": "A", "2": "B", "3": "A", "4": "C", "5": "no idea", "6": RuntimeError("broken"), "8": "A"},
+    )
+    gpu = write_run(tmp_path / "gpu", {"1": "A", "2": "A", "3": "B", "4": "B", "5": "A", "6": "A", "7": "A", "8": "A"})
+    _, lines, report = compare_files(npu, gpu, answers)
+    assert "gpu 0.7500 (6/8), 0 unreadable, 0 failed, 0 missing" in lines
+    assert "npu 0.3750 (3/8), 1 unreadable, 1 failed, 1 missing" in lines
+    assert report["npu"] == {"correct": 3, "total": 8, "unreadable": 1, "failed": 1, "missing": 1, "accuracy": 0.375}
+    assert report["compared"] == {"questions": 7, "videos": 7, "both_right": 2, "both_wrong": 1}
+    assert report["mcnemar"] == {"npu_only": 1, "gpu_only": 3, "p_value": pytest.approx(10 / 16)}
+    assert report["difference_points"] == pytest.approx(-200 / 7)
+    assert report["agreement"] == pytest.approx(2 / 7)
+    assert report["listed"]["npu"] == {"unreadable": ["MSVD/5"], "failed": ["MSVD/6"], "missing": ["MSVD/7"]}
+    assert {flip["key"]: flip["class"] for flip in report["flips"]} == {
+        "MSVD/2": "unknown",
+        "MSVD/3": "unknown",
+        "MSVD/4": "unknown",
+        "MSVD/5": "format",
+        "MSVD/6": "failed",
+    }
+    assert report["per_dataset"]["MSVD"]["difference_points"] == report["difference_points"]
+    assert report["per_level"]["1"]["name"] == "video-exclusive"
+    assert report["weighted_average"]["gpu"] == {"1": 75.0, "all": 75.0}
+    assert any(line.startswith("npu missing 1: MSVD/7") for line in lines)
+
+
+def test_the_inputs_come_before_the_numbers_and_the_verdict_first(tmp_path, compare_files):
+    replies = {str(each): "A" for each in range(20)}
+    npu, gpu = (write_run(tmp_path / side, replies) for side in ("npu", "gpu"))
+    _, lines, _ = compare_files(npu, gpu, dict.fromkeys(replies, "A"))
+    order = ("INCONCLUSIVE", "Were the", "gpu 1.", "npu 1.")
+    starts = [next(index for index, line in enumerate(lines) if line.startswith(start)) for start in order]
+    assert starts == sorted(starts)
+    assert starts[0] == 0
+    assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize(
+    ("right_on_npu", "margin", "verdict", "status"),
+    [
+        pytest.param(400, "1", "PASS", 0, id="equal-within-one-point"),
+        pytest.param(400, "0.5", "INCONCLUSIVE", 3, id="equal-but-too-few-for-half-a-point"),
+        pytest.param(300, "1", "FAIL", 1, id="a-quarter-lost"),
+        pytest.param(396, "1", "INCONCLUSIVE", 3, id="one-point-lost"),
+        pytest.param(389, "1.1", "INCONCLUSIVE", 3, id="95-percent-interval-outside-but-not-99"),
+        pytest.param(385, "1.1", "FAIL", 1, id="both-intervals-outside"),
+        pytest.param(300, "50", "PASS", 0, id="a-wide-margin"),
+    ],
+)
+def test_verdict_and_gate(tmp_path, compare_files, right_on_npu, margin, verdict, status):
+    keys = [str(each) for each in range(400)]
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"))
+    npu = write_run(tmp_path / "npu", {key: "A" if index < right_on_npu else "B" for index, key in enumerate(keys)})
+    got, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate", "--margin", margin)
+    assert (report["verdict"], got) == (verdict, status)
+    assert lines[0].startswith(verdict)
+    assert (report["questions_needed"]["if_no_difference"] is None) == (verdict != "INCONCLUSIVE")
+
+
+def test_without_gate_the_status_says_only_that_it_worked(tmp_path, compare_files):
+    npu, gpu = (
+        write_run(tmp_path / "npu", dict.fromkeys("1234", "B")),
+        write_run(tmp_path / "gpu", dict.fromkeys("1234", "A")),
+    )
+    assert compare_files(npu, gpu, dict.fromkeys("1234", "A"))[0] == 0
+
+
+def test_missing_answers_cannot_hide_behind_a_pass(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"))
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys[:950], "A"))
+    _, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert report["reasons"][0].startswith("50 questions are in one file only")
+    assert len(report["inputs"]["only_gpu"]) == 50
+
+
+def test_nothing_measured_is_no_pass(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    npu, gpu = (write_run(tmp_path / side, {key: OSError("no such file") for key in keys}) for side in ("npu", "gpu"))
+    status, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    assert (status, report["reasons"][0]) == (
+        3,
+        "1000 questions have no letter on either side; without them this would be no PASS: answer them",
+    )
+
+
+@pytest.mark.parametrize(("answered", "status"), [(400, 3), (3400, 0)])
+def test_what_both_sides_left_unanswered_does_not_make_a_pass(tmp_path, compare_files, answered, status):
+    """Five questions lost of 400, or of 3400, and 3000 videos missing on both sides."""
+    keys = [str(each) for each in range(answered + 3000)]
+    missing = {key: OSError("no such file") for key in keys[answered:]}
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A") | missing)
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:5], "B") | missing)
+    got, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    assert got == status
+    assert report["reasons"][0].startswith("3000 questions have no letter") == (status == 3)
+
+
+def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A")) for side in ("npu", "gpu"))
+    (gpu / "MOT_eval.json").write_text(json.dumps({"1": {"output_sequence": ["F"]}}))
+    answers = dict.fromkeys(keys, "A")
+    status, lines, report = compare_files(npu, gpu, answers, "--gate", MOT={"1": "F"})
+    assert (status, report["verdict"], report["inputs"]["datasets_only_gpu"]) == (3, "INCONCLUSIVE", {"MOT": 1})
+    assert report["reasons"][0].startswith(
+        "1 questions are left out, of sets that only one file has (MOT): answer them"
+    )
+    assert set(report["questions_needed"].values()) == {None}  # more questions would not decide it
+    assert not any("would probably decide it" in line for line in lines)
+    assert compare_files(npu, gpu, answers, "--gate")[0] == 0  # of a set that the answers do not ask for
+
+
+def test_answers_that_neither_side_replied_to_are_told(tmp_path, compare_files):
+    npu, gpu = (write_run(tmp_path / side, {"1": "A"}) for side in ("npu", "gpu"))
+    _, lines, report = compare_files(npu, gpu, {"1": "A", "2": "B"}, MOT={"1": "F"})
+    assert "  right answers of questions that neither side has: 2" in lines
+    assert report["inputs"]["answers_without_reply"] == 2
+
+
+def test_other_prompts_allow_no_pass(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A"), prompt_sha256="b")
+    _, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert report["reasons"][0].startswith("the prompts of 1000 questions differ")
+    assert (report["inputs"]["differing_prompts"], report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
+
+
+def test_other_prompts_excuse_no_fail(tmp_path, compare_files):
+    keys = [str(each) for each in range(1000)]
+    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:200], "B"), prompt_sha256="b")
+    assert compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")[0] == 1
+
+
+def test_more_questions_do_not_decide_between_other_prompts(tmp_path, compare_files):
+    keys = [str(each) for each in range(50)]
+    npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A"), prompt_sha256=side) for side in ("npu", "gpu"))
+    _, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
+    assert report["reasons"][0].startswith("the prompts of 50 questions differ")
+    assert set(report["questions_needed"].values()) == {None}
+    assert not any("would probably decide it" in line for line in lines)
+
+
+def test_another_release_of_torch_is_another_input(tmp_path, compare_files):
+    npu, gpu = (
+        write_run(tmp_path / side, {"1": "A"}, run={"torch": version})
+        for side, version in (("npu", "2.13.0+cpu"), ("gpu", "2.12.0+cpu"))
+    )
+    assert compare_files(npu, gpu, {"1": "A"})[2]["inputs"]["differing"] == ["torch"]
+
+
+@pytest.mark.parametrize(
+    ("devices", "exchanged"),
+    [
+        (("npu", "cuda"), False),
+        (("cuda", "npu"), True),
+        (("cuda", "cpu"), True),
+        (("cuda", "cuda"), False),
+        (("cpu", "cpu"), False),
+    ],
+)
+def test_sides_that_are_exchanged_are_told(tmp_path, capsys, devices, exchanged):
+    npu, gpu = (
+        write_run(tmp_path / side, {"1": "A"}, run={"device": device})
+        for side, device in zip(("n", "g"), devices, strict=True)
+    )
+    (tmp_path / "ANSWER.json").write_text('{"MSVD": {"1": "A"}}')
+    answers = f"--sampling_answer_path={tmp_path / 'ANSWER.json'}"
+    precision_test.main([f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", answers])
+    assert ("are given the wrong way round" in capsys.readouterr().err) == exchanged
+
+
+def test_table_of_inputs(tmp_path, compare_files):
+    def run(**settings):
+        return {"pixels_sha256": "p", "run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}
+
+    npu = write_run(
+        tmp_path / "npu",
+        {"1": "A"},
+        **run(device="npu", dtype="float16", batch_size=16, tensor_parallel=2, torch="2.13.0+cpu"),
+    )
+    gpu = write_run(
+        tmp_path / "gpu",
+        {"1": "A"},
+        **run(device="cuda", dtype="float32", batch_size=8, cuda="13", tensor_parallel=1, torch="2.13.0+cu130"),
+    )
+    _, lines, report = compare_files(npu, gpu, {"1": "A"})
+    states = {row["name"]: (row["npu"], row["gpu"], row["state"]) for row in report["inputs"]["table"]}
+    assert states["questions"] == ("1 (1 in both)", "1 (1 in both)", "same")
+    assert states["prompts (token ids)"] == ("not stored", "not stored", "not stored")
+    assert states["pixels"][2] == "same"
+    assert states["device"] == ("npu", "cuda", "differs, as it may")
+    assert states["batch_size"] == ("16", "8", "differs, as it may")
+    assert states["tensor_parallel"] == ("2", "1", "differs, as it may")
+    assert states["torch"] == ("2.13.0+cpu", "2.13.0+cu130", "differs, as it may")
+    assert states["checkpoint_sha256"] == ("c" * 12, "c" * 12, "same")
+    assert states["dtype"] == ("float16", "float32", "DIFFERS")
+    assert states["cuda"] == ("not stored", "13", "not stored")
+    assert report["inputs"]["differing"] == ["dtype"]
+    assert "Were the inputs the same? no: dtype" in lines
+
+
+def test_mindie_file_against_our_own(tmp_path, compare_files):
+    """MindIE writes a bare text and no log-probabilities."""
+    gpu = write_run(tmp_path / "gpu", {"1": "B", "2": "A"}, letter_logprobs={"A": -1.0, "B": -0.5})
+    npu = tmp_path / "MSVD_eval.json"
+    npu.write_text(json.dumps({"1": {"output_sequence": "The answer is B"}, "2": {"output_sequence": "B. Trees"}}))
+    _, lines, report = compare_files(npu, gpu, {"1": "B", "2": "B"})
+    assert "npu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines
+    assert "Numeric divergence: not known, a side stores no log-probabilities" in lines
+    assert (report["divergence"]["questions"], report["divergence"]["largest_difference"]) == (0, None)
+
+
+def test_mindie_scoring_prints_the_original_s_figures(tmp_path, compare_files):
+    gpu = write_run(tmp_path / "gpu", {"1": "Cat", "2": "The answer is Black", "3": "no"})
+    npu = write_run(tmp_path / "npu", {"1": "C", "2": "A", "3": "A"})
+    _, lines, _ = compare_files(npu, gpu, {"1": "C", "2": "B", "3": "A"}, "--scoring", "mindie")
+    assert any(line.startswith("gpu 1.0000 (2/2)") for line in lines)
+    assert any(line.startswith("npu 0.5000 (1/2)") for line in lines)
+
+
+def test_logprob_scoring_reads_no_text(tmp_path, compare_files):
+    replies = {"1": "who knows", "2": "A"}
+    npu, gpu = (write_run(tmp_path / side, replies, letter_logprobs={"A": -3.0, "B": -0.1}) for side in ("npu", "gpu"))
+    _, lines, _ = compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
+    assert "npu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines
+
+
+def test_logprob_scoring_of_a_run_without_log_probabilities_is_refused(tmp_path, compare_files):
+    npu = write_run(tmp_path / "npu", {"1": "A", "2": "B"})
+    gpu = write_run(tmp_path / "gpu", {"1": "A", "2": "B"}, letter_logprobs={"A": -3.0, "B": -0.1})
+    with pytest.raises(InputError, match=f"{npu}: no reply has log-probabilities.*; use --scoring strict"):
+        compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
+    npu = write_run(tmp_path / "npu", {"1": RuntimeError("NaN"), "2": RuntimeError("NaN")})  # a fault, to be judged
+    _, lines, _ = compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
+    assert "npu 0.0000 (0/2), 0 unreadable, 2 failed, 0 missing" in lines
+
+
+def test_repeated_run_gives_the_noise_floor(tmp_path, compare_files):
+    rng = np.random.default_rng(0)
+    folders = []
+    for side, noise in (("npu", 0.03), ("gpu", 0.0), ("again", 0.05)):
+        rows = {}
+        for id in range(200):
+            value = -1.0 - id / 100 + noise * rng.normal()
+            rows[str(id)] = {
+                "output_sequence": ["A"],
+                "letter_logprobs": {"A": -0.5, "B": value},
+                "run": {"dtype": "float16"},
+            }
+        folders.append(tmp_path / f"{side}_MSVD.json")
+        folders[-1].write_text(json.dumps({f"MSVD/{key}": row for key, row in rows.items()}))
+    answers = dict.fromkeys(map(str, range(200)), "A")
+    plain = compare_files(*folders[:2], answers)[2]["divergence"]["noise_floor"]
+    repeated = compare_files(*folders[:2], answers, "--repeat_path", str(folders[2]))[2]["divergence"]["noise_floor"]
+    assert "no repeated run" in plain["source"]
+    assert plain["repeat"] is None
+    assert repeated["margin"] == pytest.approx(0.05 * 2.58, rel=0.25)  # 99 % of a normal shift; nearer to the GPU run
+    assert repeated["repeat"]["margin_shift"]["median"] == pytest.approx(0.05 * 0.67, rel=0.25)
+
+
+def pairs_of_a_set(name, lost, videos):
+    """Fifty questions that the GPU has right and the NPU all but `lost`."""
+    pairs = []
+    for id in range(50):
+        reply = build_reply((name, str(id)), str(id), {"output_sequence": ["A"], "video_id": id % videos})
+        npu = Side(reply, "B", "wrong") if id < lost else Side(reply, "A", "right")
+        pairs.append(Pair(name, str(id), "A", npu, Side(reply, "A", "right")))
+    return pairs
+
+
+def test_a_set_that_differs_is_found_among_many():
+    sets = {name: 20 if name == "TVQA" else 0 for name in DATASET_NAMES}
+    groups = compare_groups([pair for name, lost in sets.items() for pair in pairs_of_a_set(name, lost, 50)], seed=0)
+    corrected = {name: group.p_corrected for name, group in groups.per_dataset.items()}
+    assert corrected == {name: pytest.approx(13 * 2**-19) if name == "TVQA" else 1.0 for name in DATASET_NAMES}
+    assert groups.per_level[2].paired.difference == pytest.approx(-100 * 20 / 150)
+
+
+def test_twenty_answers_lost_on_one_video_prove_little():
+    paired = compare_paired(pairs_of_a_set("TVQA", 20, videos=1), seed=0)
+    assert (paired.p_value, paired.p_clustered) == (pytest.approx(2**-19), 1.0)

@@ -1,0 +1,244 @@
+"""Log-probabilities of two runs: measures by hand, flips, and planted faults found where accuracy says nothing."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from benchmarks.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
+from videobench.compare.accuracy import compare_paired
+from videobench.compare.diagnosis import diagnose
+from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
+from videobench.compare.flips import find_flips
+from videobench.compare.pairing import Pair, Side
+from videobench.report.terminal import tell_association
+from videobench.results.replies import build_reply
+
+HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")
+
+
+def reply(logprobs=None, **more):
+    letters = {letter: letter * 3 for letter in logprobs} if logprobs else {"A": "x", "B": "y"}
+    return build_reply(
+        ("MSVD", "1"), "1", {"output_sequence": ["A"], "choices": letters, "letter_logprobs": logprobs, **more}
+    )
+
+
+def pair(npu, gpu, right="A"):
+    def side(each):
+        letter = max(each.logprobs, key=each.logprobs.__getitem__) if each.logprobs else each.text
+        return Side(each, letter or None, "unreadable" if not letter else "right" if letter == right else "wrong")
+
+    return Pair("MSVD", "1", right, side(npu), side(gpu))
+
+
+def test_measures_by_hand():
+    npu, gpu = {"A": -0.5, "B": -1.25, "C": -3.0}, {"A": -0.75, "B": -1.0, "C": -2.0}
+    measured = measure([pair(reply(npu), reply(gpu), right="B")])
+    assert measured.largest == pytest.approx([1.0])  # C
+    assert measured.common == pytest.approx([1 / 3])  # of differences 0.25, -0.25, -1
+    assert measured.shift == pytest.approx([0.5])  # A over B: 0.25 becomes 0.75
+    assert measured.right_margins == pytest.approx(np.array([[-0.75, -0.25]]))
+    assert np.isnan(measure([pair(reply(npu), reply(gpu), right="")]).right_margins).all()  # as MindIE's rule has F
+    # differences 0.25, -0.25, -1, each less the mean of the two others
+    assert measured.by_letter[0, :3] == pytest.approx([0.875, 0.125, -1.0])
+    assert np.isnan(measured.by_letter[0, 3:]).all()
+    shares = [np.exp(list(side.values())) / np.exp(list(side.values())).sum() for side in (gpu, npu)]
+    assert measured.kl == pytest.approx([float((shares[0] * np.log(shares[0] / shares[1])).sum())])
+
+
+@pytest.mark.parametrize(
+    ("npu", "gpu"),
+    [
+        pytest.param(reply(), reply({"A": -1.0, "B": -2.0}), id="one-side-without"),
+        pytest.param(reply({"A": -1.0}), reply({"A": -1.0}), id="one-option"),
+        pytest.param(reply({"A": -1.0, "B": -2.0}, nonfinite=True), reply({"A": -1.0, "B": -2.0}), id="nonfinite"),
+    ],
+)
+def test_what_cannot_be_measured_is_left_out(npu, gpu):
+    assert measure([pair(npu, gpu)]).pairs == []
+
+
+def test_an_option_that_one_side_lacks_plays_no_part():
+    options = {"A": -0.5, "B": -1.5, "C": -2.5}
+    without = reply(options, choices={"B": "y", "C": "z"})
+    measured = measure([pair(without, reply(options | {"B": -1.0}))])
+    for field in ("largest", "spread", "common", "shift", "kl"):
+        assert np.isfinite(getattr(measured, field)).all(), field
+    assert measured.largest == pytest.approx([0.5])
+    assert measure([pair(reply(options, choices={"A": "x"}), reply(options))]).pairs == []
+
+
+def test_an_option_of_no_probability_plays_no_part():
+    measured = measure([pair(reply({"A": -0.1, "B": -2.0, "C": -40.0}), reply({"A": -0.1, "B": -2.0, "C": -60.0}))])
+    assert measured.largest == pytest.approx([0.0])
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "coarser"),
+    [
+        (("float32", "float16"), "float16"),
+        (("torch.float32", "float32"), "float32"),
+        (("float16", "bfloat16"), "bfloat16"),
+        (("float16", None), "bfloat16"),
+        (("int8", "float16"), "bfloat16"),
+    ],
+)
+def test_the_coarser_dtype_counts(dtypes, coarser):
+    sides = [reply({"A": -1.0, "B": -2.0}, run={"dtype": dtype} if dtype else {}) for dtype in dtypes]
+    assert coarser_dtype([pair(*sides)]) == coarser
+
+
+def test_a_resolution_that_is_no_number_is_passed_over():
+    odd = [reply({"A": -0.1 * each, "B": -2.0}, resolution="320x24²") for each in range(1, 30)]
+    pairs = [pair(each, odd[0]) for each in odd]
+    assert all("pixels" not in each.label for each in diagnose(pairs, measure(pairs)).associations)
+
+
+CLEAR_B = {"A": -3.0, "B": -0.1}
+NEAR = {"A": -0.69, "B": -0.70}
+
+
+@pytest.mark.parametrize(
+    ("npu", "gpu", "kind"),
+    [
+        pytest.param(reply({"A": -0.70, "B": -0.69}), reply(NEAR), "tie", id="within-the-noise"),
+        pytest.param(reply(CLEAR_B), reply({"A": -0.1, "B": -3.0}), "drift", id="clear-on-both"),
+        pytest.param(reply(CLEAR_B), reply(NEAR), "drift", id="clear-on-one"),
+        pytest.param(reply(CLEAR_B, pixels_sha256="1"), reply(NEAR, pixels_sha256="2"), "input", id="pixels"),
+        pytest.param(reply(CLEAR_B, prompt_sha256="1"), reply(NEAR, prompt_sha256="2"), "input", id="prompts"),
+        pytest.param(reply(CLEAR_B, pixels_sha256="1"), reply(NEAR), "drift", id="one-hash-only"),
+        pytest.param(reply(CLEAR_B, nonfinite=True), reply(NEAR), "failed", id="nonfinite"),
+        pytest.param(reply(output_sequence=["B"]), reply(output_sequence=["A"]), "unknown", id="no-log-probabilities"),
+        pytest.param(reply(output_sequence=[""]), reply(output_sequence=["A"]), "format", id="unreadable"),
+    ],
+)  # fmt: skip
+def test_each_flip_has_one_class(npu, gpu, kind):
+    assert [flip.kind for flip in find_flips([pair(npu, gpu)], noise_margin=0.05)] == [kind]
+
+
+def test_no_flip_where_the_letters_agree():
+    assert find_flips([pair(reply(NEAR), reply({"A": -0.1, "B": -9.0}))], 0.05) == []
+
+
+def test_flips_that_deserve_a_look_come_first():
+    tie, drift = (
+        pair(reply({"A": -0.70, "B": -0.69}), reply(NEAR)),
+        pair(reply(CLEAR_B), reply(NEAR)),
+    )
+    assert [flip.kind for flip in find_flips([tie, drift], 0.05)] == ["drift", "tie"]
+
+
+def test_noise_floor_from_the_bulk_is_bounded_on_both_sides():
+    questions = sample_questions(all_questions(), 300, np.random.default_rng(0))
+    floors = {}
+    for dtypes, fault in ((SINGLE, None), (HALF16, None), (HALF16, Fault("layer noise", 1.0))):
+        pairs = build_pairs(simulate_rows(questions, np.random.default_rng(1), dtypes, fault))
+        floors[dtypes, fault] = find_noise_floor(measure(pairs), dtypes[0], None).margin
+    quiet, sound, broken = floors.values()
+    assert quiet >= 0.002  # a rounding step, not zero
+    assert 2**-6 < sound < 0.1
+    assert broken == 0.1  # what float16 explains, however large the differences are
+
+
+def spoilt_pairs(fault, dtypes=HALF16, seed=0, count=300):
+    rng = np.random.default_rng(seed)
+    return build_pairs(simulate_rows(sample_questions(all_questions(), count, rng), rng, dtypes, fault))
+
+
+# Fault, its cause as named, and words of the finding. float16 here, three to four times as large in bfloat16.
+PLANTED = [
+    pytest.param(Fault("layer noise", 0.15), "everywhere", "half of all 300 questions differ", id="noise-in-a-layer"),
+    pytest.param(Fault("letter", 0.12), "letter", "option B favoured", id="bias-on-a-letter"),
+    pytest.param(Fault("truncated", 0.3), "prompt length", "prompts of more than 13", id="prompts-cut"),
+    pytest.param(
+        Fault("truncated", 0.3, hashed=True), "prompts", "questions with other prompts", id="prompts-cut-hashed"
+    ),
+    pytest.param(Fault("frame order", 0.3), "order in time", "questions about order in time", id="frames-out-of-order"),
+    pytest.param(
+        Fault("frame order", 0.3, hashed=True), "pixels", "the frames differ", id="frames-out-of-order-hashed"
+    ),
+    pytest.param(Fault("card", 0.2), "npu card", "NPU card 2", id="one-card-of-four"),
+    pytest.param(Fault("mass", 0.2), "npu card", "NPU card 2", id="one-card-answers-less-with-a-letter"),
+    pytest.param(Fault("overflow", 120), "nonfinite", "NPU logits hold NaN or infinity", id="overflow-on-long-prompts"),
+]
+
+
+@pytest.mark.parametrize(("fault", "cause", "words"), PLANTED)
+def test_planted_fault_is_found_and_named_where_accuracy_says_nothing(fault, cause, words):
+    pairs = spoilt_pairs(fault)
+    assert compare_paired(pairs, seed=0).p_value > 0.1
+    findings = diagnose(pairs, measure(pairs)).findings
+    assert findings[0].cause == cause
+    assert words in findings[0].text
+
+
+@pytest.mark.parametrize(("fault", "cause", "words"), PLANTED)
+def test_planted_fault_is_found_in_bfloat16(fault, cause, words):
+    larger = replace(fault, size=0 if fault.name == "overflow" else 4 * fault.size)
+    pairs = spoilt_pairs(larger, ("bfloat16", "float32"), seed=3)
+    assert diagnose(pairs, measure(pairs)).findings[0].cause == cause
+
+
+def test_every_fault_of_the_simulation_is_planted_above():
+    assert {param.values[0].name for param in PLANTED} == set(FAULTS)
+
+
+def test_overflow_is_tied_to_the_long_prompts():
+    pairs = spoilt_pairs(Fault("overflow", 0))
+    assert "most of all in prompts of more than" in diagnose(pairs, measure(pairs)).findings[0].text
+
+
+@pytest.mark.parametrize(
+    "dtypes", [HALF16, SINGLE, ("float16", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")]
+)
+@pytest.mark.parametrize("seed", range(4))
+def test_sound_runs_are_not_called_broken(dtypes, seed):
+    pairs = spoilt_pairs(None, dtypes, seed)
+    assert diagnose(pairs, measure(pairs)).findings == []
+
+
+def test_the_same_run_twice_has_no_difference_at_all():
+    pairs = [replace(each, npu=each.gpu) for each in spoilt_pairs(None)]
+    measured = measure(pairs)
+    assert measured.largest.max() == 0
+    diagnosis = diagnose(pairs, measured)
+    assert (diagnosis.findings, diagnosis.associations) == ([], [])
+
+
+def test_a_few_garbled_replies_among_sound_ones_are_found():
+    pairs = spoilt_pairs(None)
+    for index in (10, 90, 200):
+        logprobs = {letter: value - 3.0 * (letter == "A") for letter, value in pairs[index].npu.reply.logprobs.items()}
+        garbled = replace(pairs[index].npu.reply, logprobs=logprobs)
+        pairs[index] = replace(pairs[index], npu=replace(pairs[index].npu, reply=garbled))
+    finding = diagnose(pairs, measure(pairs)).findings[0]
+    assert (finding.cause, finding.questions) == ("scattered", 3)
+
+
+def test_a_set_that_is_worse_is_named():
+    pairs = spoilt_pairs(None)
+    rng = np.random.default_rng(1)
+    for index, each in enumerate(pairs):
+        if each.dataset == "SQA3D":
+            logprobs = {letter: value + 0.3 * rng.normal() for letter, value in each.npu.reply.logprobs.items()}
+            pairs[index] = replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs)))
+    finding = diagnose(pairs, measure(pairs)).findings[0]
+    assert finding.cause == "data set"
+    assert finding.text.startswith("SQA3D: ")
+
+
+def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
+    pairs = []
+    for id in range(300):
+        npu = build_reply(
+            ("MSVD", str(id)), str(id), {"output_sequence": ["B" if id % 4 == 2 else "A"], "rank": id % 4}
+        )
+        gpu = build_reply(("MSVD", str(id)), str(id), {"output_sequence": ["A"], "rank": 0})
+        pairs.append(Pair("MSVD", str(id), "A", Side(npu, npu.text, "right"), Side(gpu, "A", "right")))
+    diagnosis = diagnose(pairs, measure(pairs))
+    assert diagnosis.findings == []
+    assert diagnosis.associations[0].label == "NPU card 2"
+    assert math.isclose(diagnosis.associations[0].inside, 1.0)
+    assert tell_association(diagnosis.associations[0]).startswith("NPU card 2, flips in 100 % against 0 % elsewhere")

@@ -1,0 +1,101 @@
+"""precision_test.py called wrongly, and for the submission form alone."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import precision_test
+from tests.support.paths import ROOT
+from videobench.cli import run_script
+from videobench.errors import InputError
+
+RUNS = ["--eval_npu_path", "n.json", "--sampling_answer_path", "a.json", "--eval_gpu_path", "g.json"]
+EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--export_leaderboard", "form.json"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param([], "are needed", id="nothing-given"),
+        pytest.param(["--export_leaderboard", "form.json"], "needs one run", id="nothing-to-export"),
+        pytest.param(["--margin", "0"], "--margin is above 0", id="no-margin"),
+        pytest.param(["--margin", "nan"], "--margin is above 0", id="margin-no-number"),
+        pytest.param([*RUNS, "--report_html", ""], "--report_html: the path is empty", id="empty-path"),
+        pytest.param([*RUNS, "--Eval_Video_root", "v"], "which needs --report_html", id="frames-for-no-report"),
+        pytest.param([*RUNS, "--seed", "-1"], "--seed is 0 or more", id="seed-below-0"),
+        pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is given for two runs", id="one-run-twice"),
+        pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is given for two runs", id="repeat-of-itself"),
+        *(
+            pytest.param([*RUNS, *more], "is an input, or another output", id=f"would-overwrite-{more[-1]}")
+            for more in (
+                ["--output_json", "n.json"],
+                ["--report_html", "a.json"],
+                ["--export_leaderboard", "./g.json"],
+                ["--output_json", "x", "--report_html", "x"],
+                ["--eval_npu_path", "folder", "--output_json", "folder/MSVD_eval.json"],
+            )
+        ),
+        *(
+            pytest.param(
+                [
+                    "--eval_npu_path",
+                    "x.json",
+                    "--sampling_answer_path",
+                    "a.json",
+                    "--export_leaderboard",
+                    "f.json",
+                    *more,
+                ],
+                "are of a comparison, which needs --eval_npu_path",
+                id=f"no-comparison-{more[0]}",
+            )
+            for more in (["--gate"], ["--output_json", "r"], ["--report_html", "r"], ["--repeat_path", "r"])
+        ),
+    ],
+)
+def test_wrong_flags(flags, message):
+    with pytest.raises(InputError, match=message):
+        precision_test.main(flags)
+
+
+def test_a_missing_file_is_one_line_and_status_2(tmp_path, capsys):
+    paths = [f"--eval_{side}_path={tmp_path / side}.json" for side in ("npu", "gpu")]
+    answers = tmp_path / "ANSWER.json"
+    answers.write_text('{"MSVD": {"1": "A"}}')
+    status = run_script(lambda: precision_test.main([*paths, f"--sampling_answer_path={answers}"]))
+    captured = capsys.readouterr()
+    assert (status, captured.out) == (2, "")
+    assert captured.err.count("\n") == 1
+    assert "npu.json: cannot be read" in captured.err
+
+
+def test_export_alone_needs_no_other_side(tmp_path, capsys):
+    npu = tmp_path / "MSVD_eval.json"
+    npu.write_text('{"1": {"output_sequence": ["A"]}}')
+    assert precision_test.main([f"--eval_npu_path={npu}", f"--export_leaderboard={tmp_path / 'form.json'}"]) == 0
+    assert "1 replies" in capsys.readouterr().out
+    assert json.loads((tmp_path / "form.json").read_text())["MSVD"]["1"]["output_chatgpt_choice"] == "A"
+
+
+def test_help_and_wrong_flags_load_nothing_heavy():
+    program = "import sys, precision_test; print(sorted({'av', 'numpy', 'torch', 'transformers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
+def test_a_comparison_without_pictures_loads_neither_torch_nor_av(tmp_path):
+    for name, content in (("npu", '{"MSVD/1": {"output_sequence": ["A"]}}'), ("answers", '{"MSVD": {"1": "A"}}')):
+        (tmp_path / f"{name}.json").write_text(content)
+    program = (
+        "import sys, precision_test; precision_test.main(sys.argv[1:]); "
+        "print(sorted({'av', 'torch', 'transformers'} & set(sys.modules)))"
+    )
+    npu, answers = tmp_path / "npu.json", tmp_path / "answers.json"
+    gpu = shutil.copy(npu, tmp_path / "gpu.json")
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
+    command = [sys.executable, "-c", program, *flags, f"--report_html={tmp_path / 'report.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"

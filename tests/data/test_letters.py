@@ -1,0 +1,129 @@
+"""Strict reading of replies: what models of this family write, and what it must be read as."""
+
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from videobench.data.letters import read_letter
+
+GARDEN = {"A": "Grass", "B": "Trees", "C": "Flowers", "D": "Shrubs"}
+
+
+def case(reply, letter, id):
+    return pytest.param(reply, letter, id=id)
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        case("B", "B", "bare-letter"),
+        case("B.", "B", "with-stop"),
+        case("B. Trees", "B", "with-text"),
+        case(" B. Trees", "B", "leading-space"),
+        case("B.Trees", "B", "as-the-prompt-writes-it"),
+        case("(B) Trees", "B", "brackets"),
+        case("[B]", "B", "square-brackets"),
+        case("B) Trees", "B", "one-bracket"),
+        case("B: Trees", "B", "colon"),
+        case("B - Trees", "B", "dash"),
+        case("B Trees", "B", "own-text-without-punctuation"),
+        case("Trees (B)", "B", "letter-behind-its-text"),
+        case("Option B", "B", "option"),
+        case("Answer: B", "B", "answer-colon"),
+        case("The answer is B", "B", "the-answer-is"),
+        case("The correct answer is: (B) Trees.", "B", "correct-answer-in-brackets"),
+        case("Based on the video, the answer is D.", "D", "at-the-end"),
+        case("The option closest to the correct answer is: B", "B", "echo-of-the-prompt"),
+        case("Option A is incorrect, the answer is B", "B", "other-option-refused"),
+        case("B because it is green", "B", "reason"),
+        case("B is the correct answer", "B", "letter-first"),
+        case("I think it's B.", "B", "it-is"),
+        case("B. Trees\n\nThe video shows trees behind the yard.", "B", "explanation"),
+        case("D. The A. is", "D", "later-letter-is-text"),
+        case("**B**", "B", "bold"),
+        case("\\boxed{B}", "B", "boxed"),
+        case('"B"', "B", "quoted"),
+        case("（B）", "B", "full-width-brackets"),
+        case("答案是B", "B", "chinese"),
+        case("正确答案是B。", "B", "chinese-stop"),
+        case("B、Trees", "B", "chinese-comma"),
+        case("B</s>", "B", "end-token"),
+        case("<|im_start|>assistant\nB<|im_end|>", "B", "chat-tokens"),
+        case("ASSISTANT: B", "B", "role-name"),
+        case("b", "B", "lower-case-alone"),
+        case("(b)", "B", "lower-case-brackets"),
+        case("b. trees", "B", "lower-case-label"),
+        case("Trees", "B", "option-text"),
+        case("trees.", "B", "option-text-other-case"),
+        case("The answer is Trees", "B", "option-text-behind-preamble"),
+        case("Trees. They stand behind the yard.", "B", "option-text-as-a-sentence"),
+        case("", None, "empty"),
+        case("Cat", None, "word-with-a-letter"),
+        case("A man is cooking", None, "article-is-no-letter"),
+        case("a cat", None, "lower-case-article"),
+        case("The answer is Black", None, "prefix-of-a-word"),
+        case("The answer is a cat", None, "article-behind-preamble"),
+        case("The answer is C major", None, "name-of-a-key"),
+        case("Vitamin C", None, "letter-inside-a-name"),
+        case("A.M.", None, "abbreviation"),
+        case("F", None, "letter-that-is-no-option"),
+        case("E. None of the above", None, "label-that-is-no-option"),
+        case("The answer is not B", None, "negation"),
+        case("A or B", None, "two-letters"),
+        case("A, B", None, "list"),
+        case("A/B", None, "slash"),
+        case("(A) or (B)", None, "two-letters-in-brackets"),
+        case("A. and B.", None, "two-letters-with-stops"),
+        case("A - B", None, "range"),
+        case("The answer is (A) or (B).", None, "undecided-in-brackets"),
+        case("B - and so on", "B", "dash-and-a-word"),
+        case("B - A, C and D are wrong", "B", "dash-and-a-reason"),
+        case("Both A and B", None, "both"),
+        case("The answer is A or B", None, "undecided"),
+        case("Answer: A\nAnswer: B", None, "two-answers"),
+        case("B. The answer is C", None, "label-against-statement"),
+        case("B. Flowers", None, "letter-against-text"),
+        case("A. Grass\nB. Trees\nC. Flowers\nD. Shrubs", None, "options-repeated"),
+        case("Trees. Grass.", None, "two-option-texts"),
+    ],
+)
+def test_strict_reading(reply, letter):
+    assert read_letter(reply, GARDEN) == letter
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "letter"),
+    [
+        pytest.param("F", {each: f"{each}{each}" for each in "ABCDEF"}, "F", id="six-options"),
+        pytest.param("F", {}, "F", id="options-not-known"),
+        pytest.param("The answer is Black", {"A": "White", "B": "Black"}, "B", id="text-of-an-option"),
+        pytest.param("A man is cooking", {"A": "a dog", "B": "a man is cooking"}, "B", id="text-that-begins-with-A"),
+        pytest.param("E", {"A": "W", "B": "E", "C": "D", "D": "R"}, "B", id="text-is-a-letter-that-is-no-option"),
+        pytest.param("D", {"A": "W", "B": "E", "C": "D", "D": "R"}, "D", id="letter-before-text"),
+        pytest.param("B.o.B", {"A": "B.o.B", "B": "DJ Frank E"}, "A", id="name-that-looks-like-a-label"),
+        pytest.param("A dog", {"A": "dog", "B": "a dog"}, None, id="letter-and-text-disagree"),
+        pytest.param("Yes", {"B": "Yes", "C": "No"}, "B", id="letters-with-gaps"),
+        pytest.param("A", {"B": "Yes", "C": "No"}, None, id="letter-of-a-null-option"),
+        pytest.param("red", {"A": "red", "B": "Red"}, None, id="two-options-of-equal-text"),
+        pytest.param("A. red", {"A": "red", "B": "Red"}, "A", id="equal-texts-told-apart-by-the-letter"),
+        pytest.param("3", {"A": "2", "B": "3"}, "B", id="number"),
+        pytest.param("The answer is Dr . Cooper.", {"A": "Cooper", "B": "Dr . Cooper"}, "B", id="stop-within-a-text"),
+        pytest.param("White. The answer is Dr . No.", {"A": "White", "B": "Dr . No"}, None, id="text-before-another"),
+    ],
+)
+def test_strict_reading_of_special_options(reply, options, letter):
+    assert read_letter(reply, options) == letter
+
+
+@given(st.text(max_size=60), st.sampled_from([GARDEN, {}, {"B": "Yes", "C": "No"}]))
+def test_reading_gives_an_option_or_nothing(reply, options):
+    assert read_letter(reply, options) in [None, *(options or "ABCDEF")]
+
+
+@given(st.text(string.ascii_lowercase + " ", max_size=40))
+def test_lower_case_prose_is_never_a_letter(reply):
+    words = reply.split()
+    if len(words) > 1 and words[0] not in ("answer", "option", "choice", "response", "letter"):
+        assert read_letter(f"zz {reply} zz", {"A": "x1", "B": "x2"}) is None

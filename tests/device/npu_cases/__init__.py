@@ -1,0 +1,22 @@
+"""Tests that run in a process of their own, on the simulated NPU: test_npu.py starts pytest on cases_*.py here.
+
+transformers decides once in a process whether it runs on an NPU, so these cannot share one with the other tests.
+"""
+
+import pytest
+import torch
+
+SET = "MSVD"
+DTYPES = ["float32", "float16", "bfloat16"]
+LIMIT = 8
+ATTENTION = "aten::scaled_dot_product_attention"
+SIMULATOR = torch.ops.sim_npu
+MEMORY_BYTES = 64 << 30
+
+
+def same_answers(rows, others, tolerance):
+    assert list(rows) == list(others)
+    for key, row in rows.items():
+        for field in ("output_sequence", "num_output_tokens", "pixels_sha256", "prompt_sha256"):
+            assert row[field] == others[key][field], (key, field)
+        assert row["letter_logprobs"] == pytest.approx(others[key]["letter_logprobs"], rel=0, abs=tolerance), key

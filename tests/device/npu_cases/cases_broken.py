@@ -1,0 +1,116 @@
+"""Broken states and old cards: what the environment of tests/sim_npu says of a process, said while it runs."""
+
+import gc
+import importlib
+
+import pytest
+import torch
+
+from tests.device.npu_cases import MEMORY_BYTES
+from videobench.device.devices import device_facts, open_device
+from videobench.errors import InputError
+from videobench.run import device_check
+
+
+@pytest.fixture
+def faults():
+    return importlib.import_module("torch_npu._faults")
+
+
+def test_a_card_that_does_not_exist(monkeypatch):
+    monkeypatch.setattr(torch.npu, "_IN_MACHINE", 2)
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "0,1")
+    with pytest.raises(
+        InputError, match=r"npu:2 does not exist: 2 visible \(ASCEND_RT_VISIBLE_DEVICES='0,1'\); start one"
+    ):
+        open_device("npu", 2)
+
+
+@pytest.mark.parametrize(("listed", "in_machine"), [("", 1), ("0,1", 0), ("1,0", 2)])
+def test_no_card_is_visible(monkeypatch, listed, in_machine):
+    monkeypatch.setattr(torch.npu, "_IN_MACHINE", in_machine)
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", listed)
+    with pytest.raises(InputError, match=rf"no card is visible .*='{listed}'.*; check npu-smi info"):
+        open_device("npu")
+
+
+def test_a_card_that_another_process_fills(monkeypatch, run):
+    monkeypatch.setattr(torch.npu, "_USED", MEMORY_BYTES)
+    with pytest.raises(
+        InputError, match="npu:0: no memory is free; another process holds it: find it with npu-smi info"
+    ):
+        open_device("npu")
+    gc.collect()  # engines of the tests above
+    monkeypatch.setattr(torch.npu, "_USED", MEMORY_BYTES - torch.npu.memory_allocated() - (1 << 20))
+    with pytest.raises(
+        InputError, match=r"1\.05 MB of 68\.72 GB of its memory are free, the weights .*; another process"
+    ):
+        run("--dtype", "float32")
+
+
+def test_a_card_that_is_too_small_for_the_weights(monkeypatch, run):
+    monkeypatch.setattr(torch.npu, "mem_get_info", lambda index: (1 << 20, 1 << 21))
+    with pytest.raises(InputError, match=r"the weights in float32 take .*; use a 16-bit --dtype or a larger card"):
+        run("--dtype", "float32", "--dry_run")
+
+
+def test_a_card_that_fails_to_start(monkeypatch):
+    def fail(index):
+        raise RuntimeError("NPU function error: aclrtSetDevice, error code is 507033\n[ERROR] more lines")
+
+    monkeypatch.setattr(torch.npu, "set_device", fail)
+    with pytest.raises(InputError, match=r"npu:0 does not start: NPU function error.*507033; check npu-smi info"):
+        open_device("npu")
+
+
+def test_the_launchers_inf_nan_mode_does_not_keep_a_card_from_starting(monkeypatch, capsys):
+    with pytest.raises(RuntimeError, match="INF_NAN_MODE_ENABLE shouldn't be set to 0"):
+        torch.npu.set_device(0)
+    assert device_facts(open_device("npu"))["inf_nan_mode"] is True
+    assert "warning" not in capsys.readouterr().err
+    monkeypatch.setenv("INF_NAN_MODE_ENABLE", "0")
+    monkeypatch.setenv("INF_NAN_MODE_FORCE_DISABLE", "1")  # whoever wants saturation has to say so
+    assert device_facts(open_device("npu"))["inf_nan_mode"] is False
+    assert "overflows of float16 cannot be found" in capsys.readouterr().err
+
+
+def test_a_first_generation_card(monkeypatch, capsys):
+    monkeypatch.setattr(torch.npu, "_FIRST_GENERATION", True)
+    device = open_device("npu")
+    assert "overflows of float16 cannot be found" in capsys.readouterr().err
+    assert device_facts(device)["inf_nan_mode"] is False
+    assert device_check._check_product(device, "bfloat16") is None
+    assert device_check._check_product(device, "float16") < 1e-3
+
+
+# --- --check_device, one of its processes ---
+
+
+def test_a_matrix_product_without_canns_operators(faults):
+    with faults.WithoutKernels(), pytest.raises(InputError) as raised:
+        device_check._check_product(open_device("npu"), "float16")
+    assert "npu:0: no matrix product in float16: " in str(raised.value)
+    assert "install CANN's package of operators" in str(raised.value)
+
+
+def test_a_matrix_product_with_shortened_numbers(monkeypatch):
+    """As a card that takes HF32 for float32: ten bits of the mantissa are left."""
+    matmul = torch.Tensor.__matmul__
+
+    def shortened(left, right):
+        if left.is_npu and left.dtype == torch.float32:
+            left, right = left.half().float(), right.half().float()
+        return matmul(left, right)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", shortened)
+    with pytest.raises(InputError, match=r"npu:0: the matrix product in float32 is off by .*; install releases"):
+        device_check._check_product(open_device("npu"), "float32")
+    assert device_check._check_product(open_device("npu"), "float16") < 1e-3
+
+
+def test_cards_that_do_not_reach_each_other(monkeypatch, tmp_path, faults):
+    monkeypatch.setattr(faults, "FAULT", "link")
+    with pytest.raises(InputError) as raised:
+        device_check.main(["npu", "0", "0", "1", str(tmp_path / "store")])
+    assert "npu:0: a collective of 1 (hccl) failed: HCCL function error: HcclAllReduce" in str(raised.value)
+    assert "the links between the cards, or run on one: export ASCEND_RT_VISIBLE_DEVICES=0" in str(raised.value)

@@ -1,0 +1,117 @@
+"""Out of memory, NaN."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.device.npu_cases import ATTENTION, LIMIT, SET, SIMULATOR, same_answers
+from videobench.data.dataset import load_questions, qa_file
+from videobench.errors import InputError
+from videobench.model.checkpoint import load_checkpoint
+
+
+def test_peak_memory_is_told(run, capsys):
+    SIMULATOR.reset_peak(0)
+    run("--dtype", "float32")
+    peak = torch.npu.max_memory_allocated(0)
+    weights = 4 * load_checkpoint(Path(os.environ["TINY_MODEL"])).weights.total
+    assert peak > weights
+    assert f"npu:0: at the most {peak / 1e6:.2f} MB of the device's memory" in capsys.readouterr().err
+
+
+def peak_of(run, *flags, name, **options):
+    SIMULATOR.reset_peak(0)
+    status, rows = run("--dtype", "float32", *flags, name=name, **options)
+    assert status == 0
+    return torch.npu.max_memory_allocated(0), rows
+
+
+@pytest.mark.parametrize("plain_error", [False, True], ids=["OutOfMemoryError", "RuntimeError"])
+def test_out_of_memory_halves_videos_then_questions(run, capsys, plain_error):
+    small, rows = peak_of(run, "--batch_size", 1, name="small")
+    large, _ = peak_of(run, name="large")
+    assert small < large
+    capsys.readouterr()
+    SIMULATOR.init(1, small + (large - small) // 8, plain_error)
+    status, fitted = run("--dtype", "float32", name="fitted")
+    assert status == 0
+    same_answers(fitted, rows, tolerance=1e-4)
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
+    assert warnings[0].startswith("warning: npu:0 is out of memory; from here on at most ")
+    assert re.search(r" videos? at once$", warnings[0])
+    assert max(row["run"]["batch_size"] for row in fitted.values()) < LIMIT
+
+
+def test_a_question_that_does_not_fit_alone_fails_alone(run, capsys, tmp_path, qa_root):
+    """The second question is many times as long as the others."""
+    shutil.copytree(qa_root / "Eval_QA", tmp_path / "qa/Eval_QA")
+    path = qa_file(tmp_path / "qa", SET)
+    content = json.loads(path.read_text())
+    long_key = list(content)[1]
+    content[long_key]["question"] += " what color is it" * 200
+    path.write_text(json.dumps(content))
+    options = {"qa": tmp_path / "qa"}
+    small, rows = peak_of(run, "--batch_size", 1, name="short")
+    large, _ = peak_of(run, "--batch_size", 1, name="long", **options)
+    assert small < large
+
+    capsys.readouterr()
+    SIMULATOR.init(1, (small + large) // 2, False)
+    status, fitted = run("--dtype", "float32", name="fitted", **options)
+    assert status == 1
+    assert [key for key, row in fitted.items() if "error" in row] == [long_key]
+    assert "has not the memory for this question alone; use fewer --num_frames" in fitted[long_key]["error"]
+    others = {key: row for key, row in fitted.items() if key != long_key}
+    same_answers(others, {key: rows[key] for key in others}, tolerance=1e-4)
+    captured = capsys.readouterr()
+    assert f"answered {LIMIT - 1}, failed 1, in " in captured.out
+    assert f"failed: {SET}/{long_key}: npu:0 (Simulated910B) has not the memory" in captured.err
+
+
+def test_weights_that_only_just_fit_leave_no_traceback(run, tiny_model_path):
+    weights = 4 * load_checkpoint(tiny_model_path).weights.total
+    held = torch.npu.memory_allocated(0)  # by the engine of the tests above
+    SIMULATOR.init(1, held + weights // 2, False)
+    with pytest.raises(InputError, match="out of memory while the weights were read; free some"):
+        run("--dtype", "float32")
+
+
+def calls_of_attention():
+    return torch.npu.report()["calls"].get(ATTENTION, 0)
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_nan_in_one_layer_is_found_and_named(run, capsys, qa_root, video_root, where):
+    """One value of one attention's result: of the first video's first frame, of the last token of the last answer."""
+    before = calls_of_attention()
+    _, clean = run("--dtype", "float16", "--batch_size", 1, name="clean")
+    calls = calls_of_attention() - before
+    capsys.readouterr()
+    SIMULATOR.poison(ATTENTION, calls_of_attention() + (1 if where == "first" else calls))
+    status, rows = run("--dtype", "float16", "--batch_size", 1, name="poisoned")
+    assert status == 1
+    questions = load_questions(qa_file(qa_root, SET), SET, video_root.joinpath)[:LIMIT]
+    order = sorted(questions, key=lambda each: [every.video for every in questions].index(each.video))
+    hit = [each for each in questions if rows[each.key].get("nonfinite")]
+    if where == "first":
+        assert hit == [each for each in questions if each.video == order[0].video]
+    else:  # the longest of its video's questions
+        assert [each.video for each in hit] == [order[-1].video]
+    for key, row in rows.items():
+        if "nonfinite" in row:
+            assert "--dtype bfloat16" in row["error"]
+            assert "letter_logprobs" not in row
+        else:
+            assert row["letter_logprobs"] == clean[key]["letter_logprobs"]
+    captured = capsys.readouterr()
+    first = min(hit, key=questions.index)
+    assert f"answered {LIMIT - len(hit)}, failed {len(hit)} ({len(hit)} with NaN or infinite logits), " in captured.out
+    [named] = [line for line in captured.err.splitlines() if line.startswith("nonfinite: ")]
+    assert f"{len(hit)} replies, first {SET}/{first.id}: " in named
+    assert "--dtype bfloat16" in named
+    assert "INF_NAN_MODE_ENABLE" in named

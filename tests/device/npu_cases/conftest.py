@@ -1,0 +1,30 @@
+"""What the cases share. A pytest that has no simulated NPU reads this file, too, but collects no case."""
+
+import json
+
+import pytest
+
+import run_npu
+from tests.device.npu_cases import LIMIT, MEMORY_BYTES, SET, SIMULATOR
+
+
+@pytest.fixture(autouse=True)
+def as_started(monkeypatch):
+    """The card's memory, and no NaN, whatever the test before has set."""
+    monkeypatch.setenv("INF_NAN_MODE_ENABLE", "0")  # as the launcher exports it
+    yield
+    SIMULATOR.init(1, MEMORY_BYTES, False)
+    SIMULATOR.poison("", 0)
+
+
+@pytest.fixture
+def run(tmp_path, tiny_model_path, qa_root, video_root):
+    """(exit status, rows) of run_npu.py on the first questions of a set."""
+
+    def start(*flags, qa=qa_root, name="out"):
+        argv = ["--model_path", tiny_model_path, "--Eval_QA_root", qa, "--Eval_Video_root", video_root]
+        argv += ["--dataset_name", SET, "--chat_conversation_output_folder", tmp_path / name, "--num_workers", 0]
+        status = run_npu.main([str(each) for each in [*argv, "--limit", LIMIT, *flags]])
+        return status, json.loads((tmp_path / name / f"{SET}_eval.json").read_text())
+
+    return start

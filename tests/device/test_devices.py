@@ -1,0 +1,255 @@
+"""Each state in which a device cannot be used has a line of its own."""
+
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+
+import pytest
+import torch
+
+from videobench.device import npu as npu_install
+from videobench.device.devices import DETERMINISTIC_VARIABLES, Device, open_device
+from videobench.device.memory import check_free_memory
+from videobench.errors import InputError
+
+
+def test_cpu_opens_and_hides_torch_npu(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
+    assert open_device("cpu") == Device("cpu", torch.device("cpu"), "cpu")
+    with pytest.raises(ImportError):
+        import torch_npu  # noqa: F401
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_cuda_without_a_card(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match=r"device cuda: no card is visible \(CUDA_VISIBLE_DEVICES=''\).*--device cpu"):
+        open_device("cuda")
+
+
+def test_an_index_beyond_the_cards(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\).*=4,5$"):
+        open_device("cuda", 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with pytest.raises(InputError, match=r"2 visible \(CUDA_VISIBLE_DEVICES is not set\); start one .*=0,1$"):
+        open_device("cuda", 2)
+
+
+@pytest.fixture
+def one_gpu(monkeypatch):
+    """Stands in for a CUDA card; (free, in all) bytes of it can be set."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a card")
+    memory = [8, 8]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: tuple(memory))
+    return memory
+
+
+@pytest.fixture
+def settings_restored():
+    kept = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()
+    yield
+    torch.backends.cuda.enable_cudnn_sdp(cudnn)
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+    torch.use_deterministic_algorithms(False)
+
+
+def test_float32_is_float32_on_cuda(one_gpu, settings_restored):
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    assert open_device("cuda") == Device("cuda", torch.device("cuda", 0), "a card")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_attention_on_cuda_is_not_cudnns(one_gpu, settings_restored):
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    open_device("cuda")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_a_full_cuda_card(one_gpu, settings_restored):
+    one_gpu[0] = 0
+    with pytest.raises(
+        InputError, match=r"cuda:0: no memory is free; another process holds it: find it with nvidia-smi"
+    ):
+        open_device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("found", "kept"),
+    [
+        pytest.param(None, ":4096:8", id="unset"),
+        pytest.param(":16:8", ":16:8", id="another-that-serves"),
+        pytest.param(":8:1", None, id="one-that-does-not"),
+    ],
+)
+def test_deterministic_on_cuda(monkeypatch, one_gpu, settings_restored, found, kept):
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", found or "")
+    if found is None:
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    if kept is None:
+        with pytest.raises(InputError, match=r"--deterministic needs CUBLAS_WORKSPACE_CONFIG=:4096:8, .* has ':8:1'"):
+            open_device("cuda", deterministic=True)
+        return
+    open_device("cuda", deterministic=True)
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == kept
+    assert torch.are_deterministic_algorithms_enabled()
+    open_device("cuda")
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_deterministic_refuses_an_npus_environment_that_says_otherwise(monkeypatch):
+    for name in DETERMINISTIC_VARIABLES["npu"]:
+        monkeypatch.setenv(name, DETERMINISTIC_VARIABLES["npu"][name][0])
+    monkeypatch.setenv("HCCL_DETERMINISTIC", "false")
+    with pytest.raises(InputError, match="--deterministic needs HCCL_DETERMINISTIC=true, the environment has 'false'"):
+        open_device("npu", deterministic=True)
+
+
+@pytest.fixture
+def npu_package(monkeypatch):
+    """Makes `import torch_npu` do what `load` says, at a version that the test names."""
+    monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
+    real_version, real_find = importlib.metadata.version, importlib.util.find_spec
+
+    def install(version, load):
+        class Finder:
+            def find_spec(self, name, path=None, target=None):
+                return importlib.util.spec_from_loader(name, self) if name == "torch_npu" else None
+
+            def create_module(self, spec):
+                return None
+
+            def exec_module(self, module):
+                load()
+
+        monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+        monkeypatch.setattr(
+            importlib.metadata, "version", lambda name: version if name == "torch_npu" else real_version(name)
+        )
+        monkeypatch.setattr(importlib.util, "find_spec", real_find)
+
+    return install
+
+
+def raising(error):
+    def load():
+        raise error
+
+    return load
+
+
+TORCH = torch.__version__.split("+")[0]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch_npu") is not None, reason="torch_npu is installed")
+def test_torch_npu_missing(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
+    with pytest.raises(InputError, match=r"torch_npu is not installed; pip install -r requirements-npu\.txt"):
+        open_device("npu")
+
+
+@pytest.mark.parametrize(
+    ("version", "error", "found"),
+    [
+        pytest.param("1.0.0", None, r"torch_npu 1\.0\.0 needs torch 1\.0\.0, but torch", id="of-another-torch"),
+        pytest.param(
+            TORCH + ".post2",
+            ImportError("libhccl.so: cannot open shared object file: No such file or directory"),
+            r"CANN is not set up \(libhccl\.so not found\); source /usr/local/Ascend/cann/set_env\.sh",
+            id="no-cann",
+        ),
+        pytest.param(
+            TORCH,
+            ImportError("libascend_hal.so: cannot open shared object file"),
+            r"no Ascend driver \(libascend_hal\.so not found\)",
+            id="no-driver",
+        ),
+        pytest.param(TORCH, ImportError("x.so: undefined symbol: _ZN2at"), "fits neither torch", id="undefined-symbol"),
+        pytest.param(
+            TORCH,
+            RuntimeError("Two accelerators cannot be used at the same time in PyTorch: npu and cuda. You can\nmore"),
+            "is built for CUDA, which torch_npu refuses; install the CPU build",
+            id="torch-for-cuda",
+        ),
+        pytest.param(TORCH + "rc1", ImportError(""), r"cannot be imported: ImportError\(", id="release-candidate"),
+        pytest.param(TORCH, ImportError("no module named x"), "cannot be imported: no module", id="other-import-error"),
+        pytest.param(TORCH, RuntimeError("Initialize:aclInit failed"), "cannot be used: Initialize", id="cann-refuses"),
+    ],
+)
+def test_torch_npu_broken(npu_package, version, error, found):
+    npu_package(version, raising(error))
+    with pytest.raises(InputError, match=found):
+        open_device("npu")
+
+
+INSTALL_INFO = f"{platform.machine()}-linux/ascend_toolkit_install.info"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        pytest.param({INSTALL_INFO: "package_name=toolkit\nversion=9.2.0\n"}, "9.2.0", id="install-info"),
+        pytest.param(
+            {"version.cfg": "runtime_running_version=[7.1:x]\ntoolkit_running_version=[7.3.0.1:8.0.RC2]\n"},
+            "8.0.RC2",
+            id="version-cfg",
+        ),
+        pytest.param({"version.cfg": "toolkit_installed_version=[8.3.RC1]\n"}, "8.3.RC1", id="version-cfg-short"),
+        pytest.param({INSTALL_INFO: "nothing\n"}, "unknown", id="nothing-in-it"),
+        pytest.param({}, "unknown", id="no-file"),
+    ],
+)
+def test_version_of_cann(monkeypatch, tmp_path, files, expected):
+    monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    monkeypatch.setattr(npu_install, "CANN_FOLDERS", ())
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+    assert npu_install.cann_version() == expected
+
+
+def test_version_of_the_driver(monkeypatch, tmp_path):
+    monkeypatch.setattr(npu_install, "DRIVER_FOLDER", tmp_path / "Ascend")
+    monkeypatch.setattr(npu_install, "DRIVER_INSTALL_INFO", tmp_path / "ascend_install.info")
+    assert npu_install.driver_version() == "unknown"
+    (tmp_path / "Ascend/driver").mkdir(parents=True)
+    (tmp_path / "Ascend/driver/version.info").write_text("Version=25.2.0\nascendhal_version=7.35.23\n")
+    assert npu_install.driver_version() == "25.2.0"
+    (tmp_path / "elsewhere/driver").mkdir(parents=True)
+    (tmp_path / "elsewhere/driver/version.info").write_text("Version=24.1.rc2\n")
+    (tmp_path / "ascend_install.info").write_text(
+        f"UserName=HwHiAiUser\nDriver_Install_Path_Param={tmp_path}/elsewhere\n"
+    )
+    assert npu_install.driver_version() == "24.1.rc2"
+
+
+@pytest.mark.parametrize(
+    ("memory", "found"),
+    [
+        pytest.param((14_200_000_000, 64_000_000_000), None, id="fits"),
+        pytest.param(
+            (3_000_000_000, 64_000_000_000),
+            "3.00 GB of 64.00 GB of its memory are free, the weights in float16 take 14.12 GB; another process holds",
+            id="another-process",
+        ),
+        pytest.param((11_000_000_000, 12_000_000_000), "use a 16-bit --dtype or a larger card", id="too-small"),
+    ],
+)
+def test_memory_for_the_weights(one_gpu, memory, found):
+    one_gpu[:] = memory
+    device = Device("cuda", torch.device("cuda", 0), "a card")
+    if found is None:
+        check_free_memory(device, 14_120_000_000, "float16")
+        return
+    with pytest.raises(InputError) as raised:
+        check_free_memory(device, 14_120_000_000, "float16")
+    assert str(raised.value).startswith("device cuda:0 (a card): ")
+    assert found in str(raised.value)

@@ -1,0 +1,272 @@
+"""The chain on a simulated NPU (tests/sim_npu): what the suite does with the device. Not what an NPU computes.
+
+npu_cases/ holds the tests that run inside one process on it; here are that process, the launcher, and the error
+lines.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import run_gpu
+from tests.device.npu_cases import DTYPES, LIMIT, SET
+from tests.support.paths import ROOT
+from videobench.device.devices import SUFFIX_MULTIPLES
+from videobench.model import engine
+from videobench.model.engine import load_engine
+
+DOUBLE = ROOT / "tests" / "sim_npu"
+BUILT_FOR = "2.13.0"  # the double uses internal headers of this release
+
+pytestmark = [
+    pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed; it builds the simulated NPU"),
+    pytest.mark.skipif(
+        torch.__version__.split("+")[0] != BUILT_FOR, reason=f"the simulated NPU is built for torch {BUILT_FOR}"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def on_npu():
+    """Runs a command on a machine with simulated NPUs."""
+
+    def run(*command, **environment):
+        without = {name: value for name, value in os.environ.items() if not name.startswith(("ASCEND_", "INF_NAN_"))}
+        paths = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
+        own = {"PATH": paths, "PYTHONPATH": str(DOUBLE), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
+        own["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "1"  # as in a user's shell; this process has set it to 0
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env=without | own | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def load_aligned(*arguments):
+    """Weights at multiples of 64 bytes, as on a card. Read in place from a file they lie anywhere, and the CPU's matrix
+    products in float32 depend on that in their last bits."""
+    loaded = load_engine(*arguments)
+    for parameter in loaded._model.parameters():
+        parameter.data = parameter.data.clone()
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def cpu_results(tmp_path_factory, tiny_model_path, qa_root, video_root):
+    """Folder with one file for each dtype: rows of the first questions, as the CPU answers them on an NPU's shapes."""
+    folder = tmp_path_factory.mktemp("cpu")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SUFFIX_MULTIPLES, "cpu", 32)
+        patch.setattr(engine, "load_engine", load_aligned)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        for dtype in DTYPES:
+            argv = ["--model_path", tiny_model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
+            argv += ["--dataset_name", SET, "--chat_conversation_output_folder", folder / "out", "--num_workers", 0]
+            argv += ["--limit", LIMIT, "--device", "cpu", "--dtype", dtype, "--batch_size", 1, "--overwrite"]
+            assert run_gpu.main([str(each) for each in argv]) == 0
+            shutil.copy(folder / "out" / f"{SET}_eval.json", folder / dtype)
+        torch.set_num_threads(threads)
+    return folder
+
+
+def test_cases_in_one_process_on_a_simulated_npu(on_npu, cpu_results, tiny_model_path):
+    """Equal answers, settings, copies, memory, NaN: see tests/device/npu_cases/."""
+    command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "python_files=cases_*.py")
+    done = on_npu(*command, "tests/device/npu_cases", CPU_RESULTS=str(cpu_results), TINY_MODEL=str(tiny_model_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+# --- Through the launcher ---
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def same_answers(rows, expected):
+    assert list(rows) == list(expected)
+    for key, row in rows.items():
+        assert row["output_sequence"] == expected[key]["output_sequence"], key
+        assert row["letter_logprobs"] == expected[key]["letter_logprobs"], key
+
+
+@pytest.mark.parametrize(
+    ("cards", "dtype"),
+    [
+        pytest.param(2, "float16", id="two-cards-float16"),
+        *(pytest.param(1, each, id=f"one-card-{each}", marks=pytest.mark.slow) for each in DTYPES),
+        *(pytest.param(2, each, id=f"two-cards-{each}", marks=pytest.mark.slow) for each in ("float32", "bfloat16")),
+    ],
+)
+def test_the_launcher_on_cards_gives_the_cpus_answers(
+    tmp_path, on_npu, cpu_results, tiny_model_path, video_root, qa_root, cards, dtype
+):
+    reports, out = tmp_path / "reports", tmp_path / "out"
+    reports.mkdir()
+    done = on_npu(
+        *("bash", "run_pa_videobench.sh", tiny_model_path, video_root / f"Eval_video/{SET}", qa_root, out),
+        *("--limit", LIMIT, "--num_workers", "1", "--dtype", dtype, "--batch_size", "1"),
+        SIM_NPU_COUNT=str(cards),
+        SIM_NPU_REPORT=str(reports),
+        ASCEND_RT_VISIBLE_DEVICES=",".join(map(str, range(cards))),
+        MASTER_PORT=str(free_port()),
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"answered {LIMIT}, failed 0" in done.stdout
+    rows = json.loads((out / f"{SET}_eval.json").read_text())
+    same_answers(rows, json.loads((cpu_results / dtype).read_text()))
+
+    used = [json.loads(path.read_text()) for path in reports.iterdir()]
+    ranks = {each["environment"]["LOCAL_RANK"]: each for each in used if any(each["peak_bytes"])}
+    assert {str(row["rank"]) for row in rows.values()} <= set(ranks) <= {str(card) for card in range(cards)}
+    for rank, each in ranks.items():  # on its own card, and in the mode that shows overflows
+        assert [bool(peak) for peak in each["peak_bytes"]] == [str(card) == rank for card in range(cards)]
+        assert each["environment"]["INF_NAN_MODE_ENABLE"] == "1"
+        assert each["environment"]["TASK_QUEUE_ENABLE"] == "1"
+    assert done.stderr.count(" of the device's memory") == len(ranks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_two_cards_share_one_copy_of_the_weights(
+    tmp_path, on_npu, cpu_results, tiny_model_path, video_root, qa_root, dtype
+):
+    """Over hccl. Sums over two cards differ in their last bits from those of one."""
+    reports, out = tmp_path / "reports", tmp_path / "out"
+    reports.mkdir()
+    done = on_npu(
+        *("bash", "run_pa_videobench.sh", tiny_model_path, video_root / f"Eval_video/{SET}", qa_root, out),
+        *("--limit", LIMIT, "--num_workers", "1", "--dtype", dtype, "--batch_size", "1", "--tensor_parallel", "2"),
+        SIM_NPU_COUNT="2",
+        SIM_NPU_REPORT=str(reports),
+        ASCEND_RT_VISIBLE_DEVICES="0,1",
+        MASTER_PORT=str(free_port()),
+    )
+    assert done.returncode == 0, done.stderr
+    rows, expected = (json.loads(path.read_text()) for path in (out / f"{SET}_eval.json", cpu_results / dtype))
+    tolerance = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 2e-1}[dtype]
+    for key, row in rows.items():
+        assert row["output_sequence"] == expected[key]["output_sequence"], key
+        assert row["letter_logprobs"] == pytest.approx(expected[key]["letter_logprobs"], abs=tolerance), key
+    peaks = [json.loads(path.read_text())["peak_bytes"] for path in reports.iterdir()]
+    assert [any(peak[card] for peak in peaks) for card in (0, 1)] == [True, True]
+
+
+# --- A broken machine is one line and exit status 2 (more in npu_cases/ and test_devices.py) ---
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        pytest.param(
+            {"SIM_NPU_BREAK": "cann"},
+            "device npu: CANN is not set up (libhccl.so not found); source /usr/local/Ascend/cann/set_env.sh",
+            id="cann",
+        ),
+        pytest.param(
+            {"SIM_NPU_COUNT": "2", "ASCEND_RT_VISIBLE_DEVICES": "1,0"},
+            "device npu: no card is visible (ASCEND_RT_VISIBLE_DEVICES='1,0'); check npu-smi info and "
+            "ASCEND_RT_VISIBLE_DEVICES, with ascending numbers, or run with --device cpu",
+            id="cards-out-of-order",
+        ),
+        pytest.param(
+            {"SIM_NPU_BREAK": "driver"},
+            "device npu: no Ascend driver (libascend_hal.so not found)",
+            id="driver",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"SIM_NPU_BREAK": "symbol"},
+            "device npu: torch_npu fits neither torch 2.13.0",
+            id="symbol",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"SIM_NPU_BREAK": "acl"},
+            "device npu: torch_npu cannot be used: Initialize:build/CMakeFiles",
+            id="acl",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"SIM_NPU_COUNT": "0", "ASCEND_RT_VISIBLE_DEVICES": "0"},
+            "device npu: no card is visible (ASCEND_RT_VISIBLE_DEVICES='0'); check npu-smi info",
+            id="no-card",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_broken_machine_is_one_line(on_npu, environment, expected):
+    done = on_npu(sys.executable, "run_npu.py", "--check_device", **environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {expected}")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+@pytest.mark.slow
+def test_a_torch_npu_of_another_torch(tmp_path, on_npu):
+    shutil.copytree(DOUBLE / "torch_npu", tmp_path / "torch_npu")
+    metadata = tmp_path / "torch_npu-2.12.0rc1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: torch_npu\nVersion: 2.12.0rc1\n")
+    done = on_npu(sys.executable, "run_npu.py", "--check_device", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: device npu: torch_npu 2.12.0rc1 needs torch 2.12.0, but torch 2.13.0")
+    assert "pip install torch_npu==2.13.0" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# --- --check_device ---
+
+
+def test_check_device_on_two_cards(on_npu, tmp_path):
+    info = tmp_path / f"{os.uname().machine}-linux/ascend_toolkit_install.info"
+    info.parent.mkdir()
+    info.write_text("package_name=Ascend-cann-toolkit\nversion=9.2.0\n")
+    environment = {"SIM_NPU_COUNT": "2", "SIM_NPU_USED": "1000000000", "ASCEND_HOME_PATH": str(tmp_path)}
+    done = on_npu(sys.executable, "run_npu.py", "--check_device", "--deterministic", **environment)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == "device npu: 2 visible (ASCEND_RT_VISIBLE_DEVICES is not set)"
+    assert f"torch {torch.__version__}, torch_npu 2.13.0, CANN 9.2.0, driver unknown" in lines[1]
+    assert lines[2] == "npu:0 Simulated910B: 67.72 GB of 68.72 GB free"
+    assert lines[3].startswith("  matrix product, difference from the CPU's: float16 ")
+    assert lines[4] == "npu:1 Simulated910B: 67.72 GB of 68.72 GB free"
+    assert lines[6:] == ["all-reduce over 2 cards (hccl): right on each", "everything works"]
+
+
+def test_check_device_when_one_of_its_processes_fails(on_npu):
+    done = on_npu(sys.executable, "run_npu.py", "--check_device", SIM_NPU_USED=str(64 << 30))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: device npu:0: no memory is free; another process holds it: find it with ")
+    assert done.stderr.count("\n") == 1
+    assert "everything works" not in done.stdout
+
+
+def test_the_benchmark_on_an_accelerator(on_npu):
+    """As on a GPU: the original's way in float32 and in bfloat16, decoded and in memory."""
+    flags = ["--shape=small", "--clip_size", "96", "64", "--num_questions=6", "--questions_per_video=3", "--repeats=1"]
+    done = on_npu(sys.executable, "benchmarks/inference.py", "--device=npu", *flags, "--num_workers=0")
+    assert done.returncode == 0, done.stderr
+    first, rate, _, *table = done.stdout.splitlines()
+    assert first.startswith("Simulated910B, ")
+    assert rate.startswith("bfloat16, a large matrix product: ")
+    head, _, *rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert head[2:4] == ["original, float32, s", "original, bfloat16, s"]
+    assert [row[:2] for row in rows] == [["3", "decoded"], ["3", "in memory"]]
+    assert all(len(row) == len(head) and " of 6, log-probabilities to " in row[-1] for row in rows)

@@ -1,0 +1,132 @@
+"""The real torch_npu on a machine without CANN: it must not break what needs no NPU, and says what is missing.
+
+Installed by pip beside the running environment, which stays as it is.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.support.paths import ROOT
+
+pytestmark = pytest.mark.slow
+
+TORCH_NPU = "torch_npu==2.13.0"
+SET = "MSVD"
+# What libtorch_npu.so of this release is linked with; an empty stand-in for each makes a CANN that does not fit.
+CANN_LIBRARIES = ("hccl", "ascendcl", "acl_op_compiler", "ge_runner", "graph", "acl_tdt_channel")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Folder with the installed package."""
+    release = TORCH_NPU.split("==")[1]
+    if torch.__version__.split("+")[0] != release:
+        pytest.skip(f"{TORCH_NPU} goes with torch {release}, not {torch.__version__}")
+    folder = tmp_path_factory.mktemp("site")
+    command = ["-m", "pip", "install", "--quiet", "--no-deps", "--disable-pip-version-check", "--target", str(folder)]
+    done = subprocess.run([sys.executable, *command, TORCH_NPU], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{TORCH_NPU} cannot be installed: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(site):
+    """Runs a command where torch_npu is installed."""
+
+    def start(*command, **environment):
+        own = {"PYTHONPATH": str(site), "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+        own["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "1"  # as in a user's shell; this process has set it to 0
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=ROOT,
+            env=os.environ | own | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return start
+
+
+def is_one_line(done, expected):
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {expected}"), done.stderr
+    assert done.stderr.count("\n") == 1
+    return True
+
+
+def test_torch_itself_does_not_import_there(run):
+    done = run(sys.executable, "-c", "import torch")
+    assert done.returncode == 1
+    assert "Failed to load the backend extension: torch_npu" in done.stderr
+
+
+def test_run_npu_says_that_cann_is_missing(run):
+    done = run(sys.executable, "run_npu.py", "--check_device")
+    assert is_one_line(done, "device npu: CANN is not set up (lib")
+    assert "source /usr/local/Ascend/cann/set_env.sh" in done.stderr
+
+
+def test_the_launcher_says_it_once_for_all_processes(run, tmp_path, tiny_model_path, qa_root, video_root):
+    done = run(
+        *("bash", "run_pa_videobench.sh", tiny_model_path, video_root / f"Eval_video/{SET}", qa_root, tmp_path),
+        ASCEND_RT_VISIBLE_DEVICES="0,1",
+    )
+    assert is_one_line(done, "device npu: CANN is not set up (lib")
+
+
+def test_a_cann_that_does_not_fit(run, tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed; it makes the empty libraries")
+    for name in CANN_LIBRARIES:
+        subprocess.run(["gcc", "-shared", "-o", tmp_path / f"lib{name}.so", "-x", "c", "/dev/null"], check=True)
+    done = run(sys.executable, "run_npu.py", "--check_device", LD_LIBRARY_PATH=str(tmp_path))
+    assert is_one_line(done, f"device npu: torch_npu fits neither torch {torch.__version__} nor the installed CANN (")
+
+
+@pytest.mark.parametrize("through", ["script", "launcher"])
+def test_the_cpu_path_answers(run, tmp_path, tiny_model_path, qa_root, video_root, through):
+    flags = ["--device", "cpu", "--limit", "2", "--num_workers", "1"]
+    if through == "launcher":
+        command = ["bash", "run_pa_videobench_gpu.sh", SET, qa_root, video_root, tiny_model_path, tmp_path]
+    else:
+        command = [sys.executable, "run_gpu.py", "--dataset_name", SET, "--Eval_QA_root", qa_root]
+        command += ["--Eval_Video_root", video_root, "--model_path", tiny_model_path]
+        command += ["--chat_conversation_output_folder", tmp_path]
+    done = run(*command, *flags, CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / f"{SET}_eval.json").read_text())
+    assert [row["run"]["device"] for row in rows.values()] == ["cpu", "cpu"]
+
+
+def test_check_device_of_the_cpu(run):
+    done = run(sys.executable, "run_gpu.py", "--check_device", "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("all-reduce over 2 processes (gloo): right on each\neverything works\n")
+
+
+def test_sampling_and_comparing(run, tmp_path, qa_root, video_root):
+    done = run(
+        *(sys.executable, "extract_dataset.py", "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root),
+        *("--sampling_output_folder", tmp_path / "videos", "--json_output_path", tmp_path / "qa", "--nums", "6"),
+        *("--correct_answer_file", qa_root / "ANSWER.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    answers = json.loads((tmp_path / "qa/sampling_answer.json").read_text())
+    replies = {key: {"output_sequence": ["A"]} for rows in answers.values() for key in rows}
+    for side in ("npu", "gpu"):
+        (tmp_path / f"{side}_eval.json").write_text(json.dumps(replies))
+    done = run(
+        *(sys.executable, "precision_test.py", "--eval_npu_path", tmp_path / "npu_eval.json"),
+        *("--eval_gpu_path", tmp_path / "gpu_eval.json"),
+        *("--sampling_answer_path", tmp_path / "qa/sampling_answer.json"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr

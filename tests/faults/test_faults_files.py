@@ -1,0 +1,235 @@
+"""Files that are broken or hostile, through the real scripts: status 2, one line with file, fault and mend, nothing
+written and nothing lost. The table with what each case gave: python tests/print_faults.py
+"""
+
+import json
+
+import pytest
+
+from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused, manifest_to_run, manifest_to_verify
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, record_property):
+    return Bench(tmp_path / "数据 set+@", capsys, record_property)
+
+
+def as_text(damage):
+    return lambda content: damage(content.decode()).encode()
+
+
+# What can be wrong with any JSON file: what it becomes, what is found in it.
+DAMAGES = [
+    pytest.param(lambda content: b"", "not JSON", id="empty"),
+    pytest.param(lambda content: b"<html>404</html>", "not JSON", id="a-web-page"),
+    pytest.param(lambda content: content[: len(content) // 2], "not JSON", id="cut-short"),
+    pytest.param(lambda content: b"[]", "not (a|an|the) ", id="a-list"),
+    pytest.param(lambda content: b'"text"', "not (a|an|the) ", id="a-text"),
+    pytest.param(lambda content: b"null", "not (a|an|the) ", id="null"),
+    pytest.param(lambda content: b"{}", "not (a|an|the) |names no|holds no", id="no-entry"),
+    pytest.param(lambda content: b'{"a": NaN,' + content[1:], "NaN is not JSON", id="NaN"),
+    pytest.param(lambda content: b'{"a": -Infinity,' + content[1:], "-Infinity is not JSON", id="infinity"),
+    pytest.param(lambda content: b'{"a": 1e999,' + content[1:], "1e999 is too large", id="number-beyond-a-float"),
+    pytest.param(lambda content: b'{"a": ' + b"7" * 400 + b"," + content[1:], "400 digits", id="number-of-400-digits"),
+    pytest.param(lambda content: b'{"a": ' + b"7" * 9999 + b"," + content[1:], "9999 digits", id="9999-digits"),
+    pytest.param(lambda content: b'{"a": {}, "a": {},' + content[1:], "'a' stands twice", id="doubled-key"),
+    pytest.param(lambda content: b"\xef\xbb\xbf" + content, "byte-order mark", id="byte-order-mark"),
+    pytest.param(as_text(lambda text: "\ufeff" + text), "byte-order mark", id="byte-order-mark-as-a-character"),
+    pytest.param(lambda content: content.decode().encode("utf-16"), "not UTF-8 at byte 0", id="UTF-16"),
+    pytest.param(lambda content: content.decode().encode("utf-16-le"), "not JSON", id="UTF-16-without-a-mark"),
+    pytest.param(lambda content: b'{"\xe9": {},' + content[1:], "not UTF-8 at byte 2", id="Latin-1"),
+    pytest.param(lambda content: b'{"\\ud83d": {},' + content[1:], "half a character", id="half-a-character"),
+    pytest.param(lambda content: b'{"a":' * 99_999, "nested too deeply", id="nested"),
+    pytest.param(lambda content: content + b"\0" * 4096, "not JSON", id="zeros-behind-it"),
+]
+
+
+def qa_to_run(bench):
+    return bench.qa, bench.answer
+
+
+def qa_to_extract(bench):
+    return bench.qa, bench.sample
+
+
+def answers_to_extract(bench):
+    return bench.folder / "qa/ANSWER.json", bench.sample
+
+
+def answers_to_compare(bench):
+    bench.write_replies("npu.json")
+    bench.write_replies("gpu.json")
+    return bench.folder / "qa/ANSWER.json", bench.compare
+
+
+def result_to_compare(bench):
+    bench.write_replies("npu.json")
+    bench.write_replies("gpu.json")
+    return bench.folder / "npu.json", bench.compare
+
+
+def result_to_leaderboard(bench):
+    bench.write_replies("npu.json")
+    flags = ("--eval_npu_path", bench.folder / "npu.json", "--export_leaderboard", bench.folder / "form.json")
+    return bench.folder / "npu.json", lambda: bench.start("precision_test", *flags)
+
+
+def sample_to_run(bench):
+    assert bench.sample().status == 0
+    return (
+        bench.folder / "qa/Eval_QA/sampling_datasets_QA_new.json",
+        lambda: bench.answer("--dataset_name", SAMPLE),
+    )
+
+
+READERS = [
+    *(qa_to_run, qa_to_extract, answers_to_extract, answers_to_compare, result_to_compare, result_to_leaderboard),
+    *(sample_to_run, manifest_to_run, manifest_to_verify),
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(("damage", "found"), DAMAGES)
+def test_a_broken_file_is_refused(bench, reader, damage, found):
+    path, start = reader(bench)
+    path.write_bytes(damage(path.read_bytes()))
+    before = bench.contents()
+    assert_refused(start(), path, found)
+    assert bench.contents() == before
+
+
+@pytest.mark.parametrize("reader", READERS[:-2])
+def test_an_entry_that_is_a_number_is_refused(bench, reader):
+    path, start = reader(bench)
+    path.write_bytes(b'{"a": 1,' + path.read_bytes()[1:])
+    assert_refused(start(), path, "'a'.* (is not an object|holds a number|is no object)")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_file_that_is_missing_or_a_folder_is_refused(bench, reader):
+    path, start = reader(bench)
+    path.unlink()
+    if reader is not manifest_to_run:  # a sample without a manifest is answered: the original's have none
+        assert_refused(start(), path, "missing|cannot be read")
+    path.mkdir()
+    if reader is not manifest_to_run:
+        assert_refused(start(), path, "missing|cannot be read")
+
+
+def test_200_MB_of_nesting_are_refused(bench):
+    bench.qa.write_bytes(b"[" * 200_000_000)
+    assert_refused(bench.answer(), bench.qa, "nested too deeply")
+
+
+def test_a_file_over_the_limit_is_refused(bench, monkeypatch):
+    monkeypatch.setattr("videobench.files.MAX_JSON_BYTES", 1000)
+    assert_refused(bench.answer(), bench.qa, "larger than 1000 bytes")
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        pytest.param({"vid_path": None}, "vid_path is missing", id="no-path"),
+        pytest.param({"vid_path": 7}, "vid_path is a number", id="path-is-a-number"),
+        pytest.param({"vid_path": "clip.avi"}, "is not Eval_video/<data set>/<file>", id="path-without-folders"),
+        pytest.param({"vid_path": "Eval_video/MSVD/a\0.avi"}, "control character", id="path-with-a-zero"),
+        pytest.param(
+            {"vid_path": "Eval_video/MSVD/a\x1b[2J.avi"}, "control character", id="path-that-clears-the-screen"
+        ),
+        pytest.param({"vid_path": f"Eval_video/MSVD/{'a' * 256}"}, "longer than any", id="name-too-long"),
+        pytest.param({"vid_path": "Eval_video/MSVD/" + "a/" * 600}, "longer than any", id="path-too-long"),
+        pytest.param({"video_id": None}, "video_id is missing", id="no-video-id"),
+        pytest.param({"video_id": [1]}, "video_id is a list", id="video-id-is-a-list"),
+        pytest.param({"question": None}, "question is missing", id="no-question"),
+        pytest.param({"question": "  "}, "question is an empty text", id="empty-question"),
+        pytest.param({"question": {"en": "?"}}, "question is an object", id="question-is-an-object"),
+        pytest.param({"choices": None}, "choices is missing", id="no-choices"),
+        pytest.param({"choices": {}}, "no option has a text", id="empty-choices"),
+        pytest.param({"choices": ["a", "b"]}, "choices is a list", id="choices-are-a-list"),
+        pytest.param({"choices": {"A": "a", "a": "b"}}, "'a' is not a letter", id="small-letter"),
+        pytest.param({"choices": {"A": ["a"]}}, "option A is a list", id="option-is-a-list"),
+        pytest.param({"choices": {"A": True}}, "option A is true or false", id="option-is-true"),
+    ],
+)
+def test_a_broken_question_is_refused(bench, fields, found):
+    key = bench.change(**fields)
+    assert_refused(bench.answer(), bench.qa, f"question '{key}': .*{found}")
+    assert not (bench.folder / "out").exists()
+
+
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "a\x1b[2Jb", "\x00"])
+def test_an_id_that_would_break_lines_is_refused(bench, key):
+    rows = bench.rows()
+    bench.qa.write_text(json.dumps({**rows, key: next(iter(rows.values()))}))
+    assert_refused(bench.answer(), bench.qa, "the id is empty, or holds a line end")
+
+
+def test_strange_ids_are_ids(bench):
+    rows = list(bench.rows().values())[:6]
+    keys = ["../../etc/passwd", "/", "a/b", "🎬é中", "MSVD/1", "A" * 5000]
+    bench.qa.write_text(json.dumps(dict(zip(keys, rows, strict=True)), ensure_ascii=False), encoding="utf-8")
+    before = set(bench.contents())
+    outcome = bench.answer()
+    assert outcome.status == 0
+    assert "answered 6, failed 0" in outcome.out
+    assert list(json.loads(bench.result.read_bytes())) == keys
+    assert set(bench.contents()) - before == {f"out/{SET}_eval.json", f"out/journal/{SET}.rank0.jsonl"}
+
+
+@pytest.mark.parametrize(
+    ("key", "found"),
+    [
+        pytest.param("NBA/7", "the key names NBA, but the row's dataset is MSVD", id="key-of-another-set"),
+        pytest.param("MSVD/", "the key names MSVD", id="key-without-id"),
+        pytest.param("first", "for the second time", id="bare-id-and-id-with-set"),
+    ],
+)
+def test_a_sample_whose_keys_contradict_it_is_refused(bench, key, found):
+    path, start = sample_to_run(bench)
+    rows = json.loads(path.read_bytes())
+    first = next(iter(rows))
+    path.write_text(json.dumps({**rows, key.replace("first", first.split("/")[1]): rows[first]}))
+    assert_refused(start(), path, found)
+
+
+@pytest.mark.parametrize(
+    ("answers", "found"),
+    [
+        pytest.param([], "holds a list, not answers", id="set-is-a-list"),
+        pytest.param({"1": "G"}, "MSVD/1: answer 'G' is not a letter", id="no-letter"),
+        pytest.param({"1": None}, "answer None", id="null"),
+        pytest.param({"1": {"right": "A"}}, "answer None", id="entry-without-answer"),
+        pytest.param({"1": {"answer": ["A"]}}, r"answer \['A'\]", id="answer-is-a-list"),
+        pytest.param({"1": 10**200}, "answer 1000", id="huge-number"),
+        pytest.param({"1": "A", "MSVD/1": "B"}, "MSVD/1 is answered twice", id="two-spellings-of-one-id"),
+        pytest.param({}, "holds no answer", id="no-answer"),
+    ],
+)
+@pytest.mark.parametrize("reader", [answers_to_extract, answers_to_compare])
+def test_a_broken_answer_is_refused(bench, reader, answers, found):
+    path, start = reader(bench)
+    path.write_text(json.dumps({SET: answers}))
+    assert_refused(start(), path, found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        pytest.param({"output_sequence": None}, "output_sequence is None", id="no-reply"),
+        pytest.param({"output_sequence": []}, r"output_sequence is \[\]", id="empty-list"),
+        pytest.param({"output_sequence": [7]}, r"output_sequence is \[7\]", id="reply-is-a-number"),
+        pytest.param({"output_sequence": {"0": "A"}}, "output_sequence is {", id="reply-is-an-object"),
+        pytest.param({"choices": ["a"]}, r"choices is \['a'\]", id="choices-are-a-list"),
+        pytest.param({"choices": {"AB": "a"}}, "choices is {'AB'", id="letter-of-two"),
+        pytest.param({"letter_logprobs": [1]}, r"letter_logprobs is \[1\]", id="logprobs-are-a-list"),
+        pytest.param({"letter_logprobs": {"A": "x"}}, "letter_logprobs is {'A'", id="logprob-is-a-text"),
+        pytest.param({"frames_decoded": "many"}, "frames_decoded is 'many'", id="frames-are-a-text"),
+        pytest.param({"prompt_tokens": {}}, "prompt_tokens is {}", id="tokens-are-an-object"),
+        pytest.param({"rank": True}, "rank is True", id="rank-is-true"),
+        pytest.param({"run": "yesterday"}, "run is 'yesterday'", id="run-is-a-text"),
+    ],
+)
+def test_a_broken_reply_is_refused(bench, fields, found):
+    path, start = result_to_compare(bench)
+    rows = bench.write_replies("npu.json", **fields)
+    assert_refused(start(), path, f"row '{list(rows)[1]}': {found}")

@@ -1,0 +1,41 @@
+"""Manifests that name what is no part of a sample, through the real scripts: status 2 and one line."""
+
+import json
+
+import pytest
+
+from tests.support.fault_tools import Bench, assert_refused, manifest_to_run, manifest_to_verify
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, record_property):
+    return Bench(tmp_path / "数据 set+@", capsys, record_property)
+
+
+@pytest.mark.parametrize("reader", [manifest_to_run, manifest_to_verify])
+@pytest.mark.parametrize(
+    ("field", "content", "found"),
+    [
+        pytest.param("outputs_sha256", {"a/b.json": "0"}, "'a/b.json' is no file name", id="json-in-a-folder"),
+        pytest.param("outputs_sha256", {"..": "0"}, "'..' is no place", id="json-is-two-dots"),
+        pytest.param("outputs_sha256", {"": "0"}, "'' is no place", id="json-without-a-name"),
+        pytest.param("videos_folder", "/etc", "'/etc' is no place", id="absolute-folder"),
+        pytest.param("videos_folder", "../..", "'../..' is no place", id="folder-above"),
+        pytest.param("videos", {"/etc/passwd": 1}, "'/etc/passwd' is no place", id="absolute-video"),
+        pytest.param("videos", {"MSVD/../../../a": 1}, "is no place", id="video-above"),
+        pytest.param("videos", {"MSVD/a\0.avi": 1}, r"x00.avi' is no place", id="video-with-a-zero"),
+        pytest.param("videos", {"MSVD/\x1b[2J.avi": 1}, r"x1b\[2J.avi' is no place", id="video-that-clears"),
+        pytest.param("videos", {"MSVD/a.avi": -1}, "-1 is no size", id="negative-size"),
+        pytest.param("videos", {"MSVD/a.avi": True}, "True is no size", id="size-is-true"),
+        pytest.param("videos", {"MSVD/a.avi": 1.5}, "1.5 is no size", id="size-is-no-whole-number"),
+    ],
+)
+def test_a_manifest_that_names_other_files_is_refused(bench, reader, field, content, found):
+    path, start = reader(bench)
+    manifest = json.loads(path.read_bytes())
+    if field == "videos":
+        manifest |= {"videos_bytes": content, "videos_sha256": dict.fromkeys(content, "0")}
+    else:
+        manifest[field] = content
+    path.write_text(json.dumps(manifest))
+    assert_refused(start(), path, found)

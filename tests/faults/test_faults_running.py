@@ -1,0 +1,322 @@
+"""What happens while a run goes on: files that vanish, devices and workers that fail, a clock that goes back, readers
+that leave, a second run. What was answered stays answered, and the status tells what happened."""
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.fault_tools import SET, Bench, assert_refused
+from videobench.errors import InputError
+from videobench.files import write_json
+from videobench.model.engine import Engine
+from videobench.run.row_by_row import MOST_FAILURES_IN_A_ROW
+from videobench.run.runner import Run
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, record_property):
+    return Bench(tmp_path / "data", capsys, record_property).shorten(24)
+
+
+@pytest.fixture
+def after_batch(monkeypatch):
+    """Calls something once, when the first `number` batches are stored."""
+
+    def arrange(action, number=2):
+        append, calls = Run._append, []
+
+        def then(self, rows):
+            append(self, rows)
+            calls.append(rows)
+            if len(calls) == number + 1:  # the first call stores the sure failures
+                action()
+
+        monkeypatch.setattr(Run, "_append", then)
+
+    return arrange
+
+
+def last_video(bench):
+    """The video that is asked about last, and the keys of its questions."""
+    rows = bench.rows()
+    vid_path = list(dict.fromkeys(row["vid_path"] for row in rows.values()))[-1]
+    return bench.folder / "videos" / vid_path, [key for key, row in rows.items() if row["vid_path"] == vid_path]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        pytest.param(lambda bench: bench.journal.unlink(), id="journal-deleted"),
+        pytest.param(lambda bench: shutil.rmtree(bench.folder / "out"), id="output-folder-deleted"),
+        pytest.param(lambda bench: bench.qa.unlink(), id="questions-deleted"),
+        pytest.param(lambda bench: shutil.rmtree(bench.model), id="checkpoint-deleted"),
+        pytest.param(lambda bench: os.truncate(bench.qa, 100), id="questions-cut-short"),
+    ],
+)
+def test_a_file_that_vanishes_is_not_missed(bench, after_batch, action, tmp_path):
+    bench.model = shutil.copytree(bench.model, tmp_path / bench.model.name)
+    assert bench.answer().status == 0
+    expected = bench.result.read_bytes()
+    shutil.rmtree(bench.folder / "out")
+    after_batch(lambda: action(bench))
+    outcome = bench.answer()
+    assert outcome.status == 0
+    assert bench.result.read_bytes() == expected
+    assert bench.journal.read_bytes().count(b"\n") == 1 + len(json.loads(expected))
+
+
+def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_not_waited_for(bench, monkeypatch):
+    """So a kill costs one batch, and a slow disk no time: the first batch is forced to it until the last is asked. What
+    came since is forced before the result is written."""
+    fsync, answer, append, write_results = os.fsync, Engine.answer, Run._append, Run.write_results
+    asked, stored, forced, last = [], [], [], threading.Event()
+
+    def wait(descriptor):
+        forced.append(descriptor)
+        assert last.wait(60)
+        fsync(descriptor)
+
+    def noted(self, videos, batch_size):
+        stored.append(bench.journal.read_bytes().count(b"\n") - 1)
+        asked.append(sum(len(video.prompts) for video in videos))
+        return answer(self, videos, batch_size)
+
+    def then(self, rows):
+        append(self, rows)
+        if sum(asked) == 24:
+            last.set()
+
+    def at_the_end(self, started):
+        assert len(forced) == 2
+        return write_results(self, started)
+
+    monkeypatch.setattr("os.fsync", wait)
+    monkeypatch.setattr(Run, "write_results", at_the_end)
+    monkeypatch.setattr(Engine, "answer", noted)
+    monkeypatch.setattr(Run, "_append", then)
+    assert bench.answer().status == 0
+    assert len(asked) > 2
+    assert stored == [sum(asked[:number]) for number in range(len(asked))]
+
+
+@pytest.mark.parametrize(
+    "error", [InputError("the disk is full; free space"), PermissionError(13, "Permission denied", "journal")]
+)
+def test_a_disk_that_fails_again_and_again_blames_no_video(bench, monkeypatch, error):
+    append = Run._append
+
+    def fail(self, rows):
+        if rows:
+            raise error
+
+    monkeypatch.setattr(Run, "_append", fail)
+    for _ in range(4):
+        assert bench.answer().status == 2
+    monkeypatch.setattr(Run, "_append", append)
+    assert bench.answer().status == 0
+
+
+@pytest.mark.parametrize("step", ["answer_all", "write_results"])
+def test_a_fault_that_nobody_foresaw_leaves_its_traceback_in_a_file(bench, monkeypatch, step):
+    def fail(self, _):
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(Run, step, fail)
+    assert bench.answer("--limit", 1).status == 70
+    assert "nobody foresaw this" in (bench.journal.parent / "process0.err").read_text()
+
+
+def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
+    assert bench.answer().status == 0
+    result = bench.result.read_bytes()
+    shutil.rmtree(bench.journal.parent)
+    assert_refused(bench.answer("--limit", 1), bench.result, "its journal is gone")
+    assert bench.result.read_bytes() == result
+    assert bench.answer("--limit", 1, "--overwrite").status == 0
+
+
+def test_a_journal_that_vanishes_after_the_last_reply(bench, monkeypatch):
+    answer_all = Run.answer_all
+
+    def then(self, answers):
+        answer_all(self, answers)
+        bench.journal.unlink()
+
+    monkeypatch.setattr(Run, "answer_all", then)
+    assert bench.answer("--limit", 5).status == 0
+    assert len(json.loads(bench.result.read_bytes())) == 5
+
+
+def test_a_journal_of_another_rank_that_vanishes_costs_its_questions(bench, monkeypatch):
+    """Rank 0 joins the journals of all: what it does not find there is failed, not passed over."""
+    assert bench.answer("--limit", 5).status == 0
+    other = bench.journal.with_name(f"{SET}.rank1.jsonl")
+    bench.journal.rename(other)
+    monkeypatch.setattr(Run, "answer_all", lambda self, answers: other.unlink())
+    outcome = bench.answer("--limit", 5)
+    assert outcome.status == 1
+    assert "answered 0, failed 5" in outcome.out
+    assert outcome.err.count("its reply is in no journal; start again") == 5
+
+
+def test_a_journal_that_is_replaced_ends_the_run(bench, after_batch):
+    after_batch(lambda: write_json(bench.journal, {}))
+    assert_refused(bench.answer(), bench.journal, "was replaced while this run wrote to it")
+
+
+def test_failures_that_are_known_beforehand_are_on_the_disk_before_the_result_is_written(bench, monkeypatch):
+    """Where there is nothing else to store, too."""
+    rows = bench.shorten(1).rows()
+    assert bench.answer().status == 0
+    bench.qa.write_text(json.dumps(rows | {"x": next(iter(rows.values())) | {"vid_path": f"Eval_video/{SET}/x.mp4"}}))
+    fsync, write_results, forced = os.fsync, Run.write_results, []
+
+    def noted(descriptor):
+        fsync(descriptor)
+        forced.append(os.fstat(descriptor).st_size)
+
+    def then(self, started):
+        assert forced[-1] == bench.journal.stat().st_size
+        return write_results(self, started)
+
+    monkeypatch.setattr("os.fsync", noted)
+    monkeypatch.setattr(Run, "write_results", then)
+    assert bench.answer().status == 1
+
+
+@pytest.mark.parametrize("damage", ["deleted", "replaced by a text", "cut short"])
+def test_a_video_that_goes_costs_its_own_questions(bench, after_batch, damage):
+    video, own = last_video(bench)
+    after_batch(
+        {
+            "deleted": video.unlink,
+            "replaced by a text": lambda: video.write_text("no video"),
+            "cut short": lambda: os.truncate(video, 60),
+        }[damage]
+    )
+    outcome = bench.answer()
+    assert outcome.status == 1
+    rows = json.loads(bench.result.read_bytes())
+    assert [key for key, row in rows.items() if "error" in row] == own
+    assert outcome.err.count("failed: ") == len(own)
+
+
+MISALIGNED = RuntimeError("CUDA error: misaligned address\nCUDA kernel errors might be\x1b[2J")
+
+
+@pytest.fixture
+def failing_device(monkeypatch):
+    """The engine raises for batches that `is_bad` picks, given its number and its videos."""
+
+    def arrange(is_bad, error=MISALIGNED):
+        answer, calls = Engine.answer, []
+
+        def then(self, videos, batch_size):
+            calls.append(videos)
+            if is_bad(len(calls), videos):
+                raise error
+            return answer(self, videos, batch_size)
+
+        monkeypatch.setattr(Engine, "answer", then)
+
+    return arrange
+
+
+@pytest.mark.parametrize("error", [MISALIGNED, MemoryError()])
+def test_a_device_error_that_comes_once_costs_nothing(bench, failing_device, error):
+    failing_device(lambda number, videos: number == 2, error)
+    outcome = bench.answer()
+    assert outcome.status == 0
+    assert "a batch failed and is tried again question by question" in outcome.err
+    assert "Traceback" in outcome.err
+    assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
+
+
+def test_a_device_error_costs_the_questions_that_cause_it(bench, failing_device):
+    _, own = last_video(bench)
+    bad = []
+
+    def is_bad(number, videos):
+        prompts = [prompt.sha256 for video in videos for prompt in video.prompts]
+        bad[:] = bad or ([prompts[1]] if len(prompts) == len(own) else [])
+        return bool(set(bad) & set(prompts))
+
+    failing_device(is_bad)
+    outcome = bench.answer()
+    assert outcome.status == 1
+    failed = [row for row in json.loads(bench.result.read_bytes()).values() if "error" in row]
+    assert len(failed) == 1
+    assert failed[0]["error"].startswith("the device failed: RuntimeError: CUDA error: misaligned address CUDA")
+    assert outcome.err.count("failed: ") >= 1
+    assert "\x1b" not in outcome.err.split("failed: ")[-1]
+
+
+def test_a_device_that_answers_nothing_any_more_ends_the_run(bench, failing_device, monkeypatch):
+    failing_device(lambda number, videos: number > 1)
+    outcome = bench.answer()
+    assert outcome.status == 2
+    found = f"{MOST_FAILURES_IN_A_ROW} questions in a row failed, .*what was answered is kept"
+    assert_refused(type(outcome)(2, "", outcome.err.splitlines(keepends=True)[-1]), "", found)
+    kept = bench.journal.read_bytes()
+    monkeypatch.undo()
+    assert bench.answer().status == 0
+    assert bench.journal.read_bytes().startswith(kept)
+
+
+def test_a_worker_that_is_killed_costs_one_video_at_most(bench, after_batch):
+    """As the kernel does with a process for which there is no memory."""
+
+    def kill_worker():
+        for tasks in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+            for child in tasks.read_text().split():
+                if b"videobench.video.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGKILL)
+
+    after_batch(kill_worker, 1)
+    outcome = bench.answer("--num_workers", 1)
+    assert outcome.status in (0, 1)  # 0: it was between two videos
+    rows = json.loads(bench.result.read_bytes())
+    failed = {row["vid_path"] for row in rows.values() if "error" in row}
+    assert len(rows) == len(bench.rows())
+    assert len(failed) == outcome.status
+    assert bench.answer().status == 0
+
+
+def test_a_clock_that_goes_back(bench, monkeypatch):
+    ticks = iter(range(2_000_000_000, 0, -3600))
+    monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
+    outcome = bench.answer()
+    assert outcome.status == 0
+    assert f"answered {len(bench.rows())}, failed 0" in outcome.out
+
+
+def test_a_second_run_on_the_folder_is_refused(bench, after_batch):
+    second = []
+    after_batch(lambda: second.append(bench.answer("--overwrite")))
+    assert bench.answer().status == 0
+    assert_refused(second[0], f"{SET}.lock", f"held by another run .process {os.getpid()} on .*; wait for it")
+    assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
+
+
+def test_a_comparison_while_a_run_writes(bench, after_batch):
+    """It sees the result of the former start, whole, or none."""
+    bench.write_replies("gpu.json")
+    seen = []
+    after_batch(
+        lambda: seen.append(bench.compare("--output_json", bench.folder / "r.json", npu=f"out/{SET}_eval.json"))
+    )
+    assert bench.answer("--limit", 12).status == 0
+    assert_refused(seen[0], bench.result, "cannot be read .No such file")
+    after_batch(
+        lambda: seen.append(bench.compare("--output_json", bench.folder / "r.json", npu=f"out/{SET}_eval.json"))
+    )
+    assert bench.answer().status == 0
+    assert seen[-1].status == 0
+    report = json.loads((bench.folder / "r.json").read_bytes())
+    assert report["npu"]["total"] - report["npu"]["missing"] == 12

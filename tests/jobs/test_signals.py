@@ -1,0 +1,114 @@
+"""Signals end a process soon, whatever it is doing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.support.paths import ROOT
+
+WORKER = """
+import ctypes, signal, sys, time
+from videobench.jobs import signals as stopping
+from videobench.cli import run_script
+
+for number in stopping.SIGNALS:
+    signal.signal(number, signal.SIG_DFL)
+if "ignored" in sys.argv:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+stopping.GRACE_S = 0.5
+
+def main():
+    stopping.at_stop(lambda: print("told", flush=True))
+    try:
+        print("ready", flush=True)
+        if "library" in sys.argv:
+            mutex = ctypes.create_string_buffer(64)
+            for _ in range(2):  # the second never returns, and no signal interrupts it
+                ctypes.CDLL(None).pthread_mutex_lock(mutex)
+        time.sleep(60)
+    finally:
+        print("cleaned", flush=True)
+    return 0
+
+sys.exit(run_script(main))
+"""
+
+
+def stop(number, *arguments, **environment):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, *arguments],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1 if "library" in arguments else 0.1)  # until it is where it does not come back from
+    process.send_signal(number)
+    if "ignored" in arguments:
+        time.sleep(0.3)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_the_main_thread_cleans_up_and_the_command_to_go_on_is_told(number):
+    status, out, err = stop(number, "a b")
+    assert status == 128 + number
+    assert out.index("told") < out.index("cleaned")  # before anything that is told can be closed
+    assert err == f"stopped by {number.name}; what was answered is kept; to go on: python -c 'a b'\n"
+
+
+def test_the_command_to_go_on_keeps_what_was_answered():
+    assert stop(signal.SIGTERM, "--overwrite", "--limit", "2")[2].endswith("to go on: python -c --limit 2\n")
+
+
+def test_a_library_that_does_not_come_back_is_not_waited_for():
+    status, out, err = stop(signal.SIGTERM, "library")
+    assert (status, out) == (128 + signal.SIGTERM, "told\n")
+    assert err.startswith("stopped by SIGTERM; ")
+
+
+def test_what_nohup_ignores_stays_ignored():
+    assert stop(signal.SIGHUP, "ignored")[0] == 128 + signal.SIGTERM
+
+
+CALLER = """
+import os, signal, sys, time
+from videobench.jobs import signals as stopping
+from videobench.cli import run_script
+
+stopping.GRACE_S = 0.2
+
+def main():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+
+assert run_script(main) == 143
+time.sleep(1)  # GRACE_S has passed
+print("goes on")
+"""
+
+
+def test_a_caller_that_goes_on_is_left_alone():
+    done = subprocess.run([sys.executable, "-c", CALLER], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "goes on\n")
+    assert done.stderr.count("stopped by SIGTERM") == 1
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        pytest.param({"VIDEOBENCH_STATUS_FILE": "x"}, id="the-launcher-tells-it"),
+        pytest.param({"RANK": "1"}, id="the-first-process-tells-it"),
+    ],
+)
+def test_it_is_told_once(environment):
+    assert stop(signal.SIGTERM, **environment)[2] == ""

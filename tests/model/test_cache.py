@@ -1,0 +1,89 @@
+"""Rows of a cache with room hold and return what transformers' own cache would."""
+
+import pytest
+import torch
+import transformers
+from transformers import DynamicCache
+
+from videobench.model.cache import Prefixes, select_rows
+
+ROWS, HEADS, LENGTH, SIZE, LAYERS = 3, 2, 5, 4, 2
+
+
+def states(rows, length, seed):
+    return torch.randn(rows, HEADS, length, SIZE, generator=torch.Generator().manual_seed(seed))
+
+
+def make_cache():
+    cache = DynamicCache()
+    for layer in range(LAYERS):
+        cache.update(states(ROWS, LENGTH, layer), states(ROWS, LENGTH, layer + 10), layer)
+    return cache
+
+
+def both(cache, layer):
+    if hasattr(cache, "layers"):
+        return cache.layers[layer].keys, cache.layers[layer].values
+    return cache.key_cache[layer], cache.value_cache[layer]
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 2, 2, 2], [1], [2, 0, 0]])
+def test_selected_rows_grow_as_those_of_transformers(rows):
+    plain, own = make_cache(), make_cache()
+    plain.batch_select_indices(torch.tensor(rows))
+    select_rows(own, rows, room=4)
+    for added in (3, 1):
+        for layer in range(LAYERS):
+            new = states(len(rows), added, 20 + layer), states(len(rows), added, 30 + layer)
+            expected, found = plain.update(*new, layer), own.update(*new, layer)
+            assert all(torch.equal(left, right) for left, right in zip(expected, found, strict=True))
+    assert own.get_seq_length() == plain.get_seq_length() == LENGTH + 4
+    plain.batch_select_indices(torch.tensor([0]))
+    select_rows(own, [0], room=1)
+    for layer in range(LAYERS):
+        assert all(torch.equal(*pair) for pair in zip(both(plain, layer), both(own, layer), strict=True))
+
+
+# Videos of the batches of questions that follow each other, and how much room each needs.
+SEQUENCES = {
+    "one-video": [([1, 1, 1], 4), ([1, 1, 1], 3), ([1], 3)],
+    "another-video": [([0, 0], 4), ([2, 2], 4), ([0, 0], 2)],
+    "several-between": [([1, 1], 4), ([0, 2], 4), ([1, 1], 4)],
+    "more-room-or-rows": [([1, 1], 2), ([1, 1], 4), ([1, 1, 1], 4)],
+}
+
+
+@pytest.mark.parametrize("batches", SEQUENCES.values(), ids=SEQUENCES)
+@pytest.mark.parametrize("leaves", [False, True])
+def test_batches_that_follow_each_other_begin_with_their_prefixes(batches, leaves):
+    """Whatever an earlier one has written, and whether rows of it have left."""
+    prefixes = Prefixes(make_cache())
+    for number, (videos, room) in enumerate(batches):
+        plain, own = make_cache(), prefixes.rows(videos, room, is_last=number == len(batches) - 1)
+        plain.batch_select_indices(torch.tensor(videos))
+        assert own.get_seq_length() == LENGTH
+        new = states(len(videos), room, 60 + number), states(len(videos), room, 70 + number)
+        for layer in range(LAYERS):
+            expected, found = plain.update(*new, layer), own.update(*new, layer)
+            assert all(torch.equal(left, right) for left, right in zip(expected, found, strict=True))
+        if leaves:
+            select_rows(own, [0], room=1)
+
+
+@pytest.mark.skipif(transformers.__version__ < "4.54", reason="the cache of transformers before 4.54 has no layers")
+def test_questions_on_one_video_share_its_copies():
+    prefixes = Prefixes(make_cache())
+    first = both(prefixes.rows([1, 1, 1], 4, is_last=False), 0)[0].data_ptr()
+    assert both(prefixes.rows([1, 1], 2, is_last=False), 0)[0].data_ptr() == first
+    assert both(prefixes.rows([2, 2], 2, is_last=False), 0)[0].data_ptr() != first
+
+
+@pytest.mark.skipif(transformers.__version__ < "4.54", reason="the cache of transformers before 4.54 has no layers")
+def test_what_has_been_copied_stays_where_it_is():
+    cache = make_cache()
+    select_rows(cache, [0, 0], room=2)
+    before = both(cache, 0)[0].data_ptr()
+    cache.update(states(2, 2, 50), states(2, 2, 51), 0)
+    assert both(cache, 0)[0].data_ptr() == before
+    with pytest.raises(RuntimeError):
+        cache.update(states(2, 1, 52), states(2, 1, 53), 0)

@@ -1,0 +1,51 @@
+"""The estimates of --dry_run, against numbers worked by hand for the real checkpoints."""
+
+import pytest
+
+from tests.support.checkpoints import VICUNA_7B, YI_34B, checkpoint_of
+from videobench.console import in_bytes, in_time
+from videobench.model.cost import Tokens, device_seconds, row_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "dtype", "per_token"),
+    [
+        pytest.param(VICUNA_7B, "float16", 2 * 32 * 4096 * 2, id="7B"),  # 0.5 MiB
+        pytest.param(VICUNA_7B, "float32", 2 * 32 * 4096 * 4, id="7B-float32"),
+        pytest.param(YI_34B, "bfloat16", 2 * 60 * 8 * 128 * 2, id="34B-grouped-heads"),
+        pytest.param({**YI_34B, "head_dim": 64}, "bfloat16", 2 * 60 * 8 * 64 * 2, id="width-of-a-head-stated"),
+        pytest.param({**VICUNA_7B, "num_key_value_heads": None}, "float16", 2 * 32 * 4096 * 2, id="heads-not-stated"),
+    ],
+)
+def test_memory_of_a_row(text, dtype, per_token):
+    assert row_bytes(checkpoint_of(**text), dtype, 1) == per_token
+    assert row_bytes(checkpoint_of(**text), dtype, 1400) == 1400 * per_token
+
+
+def test_time_is_two_operations_for_each_weight_and_token():
+    tokens = Tokens(videos=10, questions=30, prefix=10 * 1160, prefix_alone=30 * 1160, suffix=3000, longest_prompt=1300)
+    # 10 videos of 8 frames of 24 x 24 patches and a class token; 11600 + 3000 + 2 for each answer in the text model
+    operations = 2 * (205 * 10 * 8 * 577 + 3014 * (11600 + 3000 + 60))
+    assert device_seconds(checkpoint_of(205, 3014), 8, tokens, rate=1e6) == pytest.approx(operations / 1e6)
+
+
+def test_the_whole_benchmark_on_7b_takes_a_part_of_an_hour_at_the_stated_rate():
+    tokens = Tokens(5917, 17036, 5917 * 1157, 17036 * 1157, 17036 * 130, 1400)
+    # 2 * (0.304e9 * 27.3e6 + 6.76e9 * 9.09e6) = 1.40e17 operations
+    assert device_seconds(checkpoint_of(304_000_000, 6_760_000_000), 8, tokens, 100e12) == pytest.approx(1395, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(734003200, "0.73 GB"), (11.744e9, "11.74 GB"), (3.28e6, "3.28 MB"), (99e6, "99.00 MB"), (1e8, "0.10 GB")],
+)
+def test_in_bytes(count, shown):
+    assert in_bytes(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(12.4, "12 s"), (89, "89 s"), (90, "2 min"), (1395, "23 min"), (5400, "1.5 h"), (9e4, "25.0 h")],
+)
+def test_in_time(seconds, shown):
+    assert in_time(seconds) == shown

@@ -1,0 +1,83 @@
+"""What the end of a run tells about time, sharing and memory."""
+
+import re
+
+import pytest
+import torch
+
+from videobench.device.devices import Device
+from videobench.jobs.job import Ranks
+from videobench.model import timing as usage
+from videobench.model.prompts import Prompt
+from videobench.model.timing import Usage
+from videobench.run.progress import Progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(usage.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_lines(clock, monkeypatch):
+    monkeypatch.setattr(usage, "peak_memory_bytes", lambda device: 54_300_000_000)
+    told = Usage()
+    with told.measure("prefix"):
+        clock[0] += 7  # reading the weights, before the start
+    told.start()
+    for part, seconds in (("frames", 1), ("prefix", 20), ("suffix", 5), ("prefix", 2), ("write", 0.5)):
+        with told.measure(part):
+            clock[0] += seconds
+    clock[0] += 1.5
+    told.count([[Prompt((1,) * 1157, (2,))] * 3, [Prompt((1,) * 1157, (2,))]])
+    told.prefix_tokens = 2 * 1157
+    told.stop()
+    clock[0] += 60
+    lines = list(told.lines(Device("cuda", torch.device("cuda:0"), "a card")))
+    assert lines[:3] == [
+        "4 questions in 30.0 s (0.13/s)",
+        "1.0 s waiting for frames, 22.0 s prefixes with the video, 5.0 s suffixes with the question, "
+        "0.0 s decoding replies, 0.5 s waiting for the disk, 1.5 s other",
+        "2,314 prefix tokens computed, 2,314 saved by sharing them among questions",
+    ]
+    assert re.fullmatch(r"at the most 54.30 GB of the device's memory, [\d.]+ GB of the host's", lines[3])
+
+
+def test_time_counts_when_it_ends_in_an_error_too(clock):
+    told = Usage()
+    with pytest.raises(ZeroDivisionError), told.measure("prefix"):
+        clock[0] += 3 + 1 // 0
+    assert set(told.seconds) == {"prefix"}
+
+
+def test_progress_counts_failures_and_what_is_right(make_question):
+    right, wrong, unreadable, failed, unknown = (make_question(id) for id in "12345")
+    answers = {("MSVD", id): "A" for id in "1234"}
+    progress = Progress(5, answers, Ranks())
+    assert progress.summary() == "failed 0"
+    progress.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
+    assert progress.summary() == "failed 0, right 50.0 % (1/2)"
+    progress.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
+    progress.add({unknown: {"output_sequence": ["A"]}})
+    assert progress.summary() == "failed 1, right 25.0 % (1/4)"
+    progress.close()
+
+
+@pytest.fixture
+def make_question(tmp_path):
+    from videobench.data.dataset import load_questions
+    from videobench.files import write_json
+
+    def make(id):
+        row = {
+            "video_id": id,
+            "question": "What?",
+            "choices": {"A": "red", "B": "blue"},
+            "vid_path": "Eval_video/MSVD/a.mp4",
+        }
+        write_json(tmp_path / "qa.json", {id: row})
+        [question] = load_questions(tmp_path / "qa.json", "MSVD", tmp_path.joinpath)
+        return question
+
+    return make

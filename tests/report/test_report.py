@@ -1,0 +1,258 @@
+"""The reports: terminal, JSON, and the page without a browser; test_report_browser.py opens it in one."""
+
+import json
+import re
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import precision_test
+from benchmarks.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
+from videobench.compare.comparison import compare_runs
+from videobench.report.as_json import build_report
+from videobench.report.page import build_page
+from videobench.report.terminal import build_text
+from videobench.report.thumbnails import FrameStrips, encode_jpeg, tile
+
+ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
+
+
+def write_runs(folder, rows):
+    """Result files npu_eval.json and gpu_eval.json, and ANSWER.json."""
+    paths = [folder / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
+    answers = {}
+    for (dataset, id), (_, _, right) in rows.items():
+        answers.setdefault(dataset, {})[id] = {"answer": right}
+    contents = [{"/".join(name): sides[side] for name, sides in rows.items()} for side in (0, 1)] + [answers]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    return simulate_rows(sample_questions(all_questions(), 300, rng), rng, fault=Fault("card", 0.4))
+
+
+@pytest.fixture
+def comparison(tmp_path, rows):
+    return compare_runs(*write_runs(tmp_path, rows), None, "strict", 1.0, 0)
+
+
+class Page(HTMLParser):
+    """Elements of a page; fails where one is closed that is not open."""
+
+    VOID = frozenset({"meta", "link", "img"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.urls = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.urls += [value for name, value in attributes if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(comparison):
+    text = "\n".join(build_page(comparison, None))
+    page = Page(text)
+    assert page.tags.count("article") == len(comparison.flips) > 5
+    assert page.tags.count("svg") == 4
+    assert page.urls == ["data:,"]
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert "Numerically broken: NPU card 2" in text
+
+
+def test_every_text_from_data_is_escaped(tmp_path, rows):
+    spoilt = {}
+    for index, (name, (npu, gpu, right)) in enumerate(rows.items()):
+        more = {"question": ATTACK, "vid_path": ATTACK, "choices": dict.fromkeys(npu["choices"], ATTACK)}
+        run = {"run": {"device_name": ATTACK, ATTACK: ATTACK, "dtype": ATTACK}}
+        reply = {"output_sequence": [ATTACK]} if index % 3 else {"error": ATTACK}
+        spoilt[name[0], f"{ATTACK}{name[1]}"] = (npu | more | run | reply, gpu | more | run, right)
+    comparison = compare_runs(*write_runs(tmp_path, spoilt), None, "strict", 1.0, 0)
+    page = Page("\n".join(build_page(comparison, FrameStrips(tmp_path, 1000))))
+    assert page.tags.count("script") == 1
+    assert page.tags.count("img") == 0
+
+
+def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
+    evil = "\x1b[2J\x9b\u202eA\nPASS"
+    row = {"output_sequence": ["A"], "vid_path": evil, "run": {evil: evil, "device_name": evil, "dtype": evil}}
+    other = row | {"output_sequence": ["B"], "run": {"device_name": "x"}}
+    npu, gpu, answers = write_runs(
+        tmp_path, {("MSVD", evil): (row, other, "A"), ("MSVD", f"2{evil}"): (row | {"error": evil}, other, "B")}
+    )
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
+    precision_test.main([*flags, f"--report_html={tmp_path / 'r.html'}", f"--Eval_Video_root={tmp_path}"])
+    told = capsys.readouterr()
+    assert r"\x1b[2J\x9b\u202eA\nPASS" in told.out
+    assert "no frames in the report for" in told.err
+    assert all(each.isprintable() for text in (told.out, told.err) for each in text.replace("\n", ""))
+    assert "PASS" not in {line[:4] for line in told.out.splitlines()}
+
+
+def test_flips_that_go_with_a_card_are_told_as_shares(tmp_path):
+    def row(letter, rank):
+        return {"output_sequence": [letter], "rank": rank}
+
+    rows = {("MSVD", str(id)): (row("B" if id % 4 == 2 else "A", id % 4), row("A", 0), "A") for id in range(300)}
+    comparison = compare_runs(*write_runs(tmp_path, rows), None, "strict", 1.0, 0)
+    lines = build_text(comparison).splitlines()
+    told = "  strongest association: NPU card 2, flips in 100 % against 0 % elsewhere"
+    assert any(line.startswith(told) for line in lines)
+    strongest = build_report(comparison)["divergence"]["strongest_association"]
+    assert (strongest["inside"], strongest["elsewhere"], strongest["unit"]) == (1.0, 0.0, "share")
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ):
+    video = sorted(video_root.glob("Eval_video/*/*.mp4"))[0].relative_to(video_root)
+    shown = {name: (npu | {"vid_path": str(video)}, gpu, right) for name, (npu, gpu, right) in rows.items()}
+    for npu, gpu, _ in shown.values():
+        gpu["vid_path"] = npu["vid_path"]
+        npu["pixels_sha256"] = "of others" if differ else gpu["pixels_sha256"]
+    comparison = compare_runs(*write_runs(tmp_path, shown), None, "strict", 1.0, 0)
+    text = "\n".join(build_page(comparison, FrameStrips(video_root, 10**6)))
+    page = Page(text)
+    assert page.tags.count("img") == len(comparison.flips)
+    assert text.count("The two runs saw other frames") == (len(comparison.flips) if differ else 0)
+    assert all(url.startswith("data:image/jpeg;base64,/9j/") for url in page.urls[1:])
+
+
+def test_frames_stop_at_the_budget_and_say_why_they_lack(video_root):
+    names = [str(path.relative_to(video_root)) for path in sorted(video_root.glob("Eval_video/*/*.mp4"))[:3]]
+    size = len(FrameStrips(video_root, 10**6).data_uri(names[0], 8))
+    strips = FrameStrips(video_root, 2 * size)
+    pictures = [strips.data_uri(name, 8) for name in [names[0]] * 3]
+    assert [picture is not None for picture in pictures] == [True, True, False]
+    assert strips.data_uri("Eval_video/MSVD/none.mp4", 8) is None
+    assert strips.data_uri("../secret.mp4", 8) is None
+    assert sorted(strips.failures) == ["../secret.mp4", "Eval_video/MSVD/none.mp4"]
+
+
+def test_frames_too_high_for_a_picture_are_left_out(video_root, monkeypatch):
+    narrow = SimpleNamespace(pixels=np.zeros((36, 512, 8, 3), np.uint8))  # 9 rows of 8192 pixels, a JPEG has 65535
+    monkeypatch.setattr("videobench.video.frames.sample_frames", lambda video, num_frames: narrow)
+    name = str(next(video_root.glob("Eval_video/*/*.mp4")).relative_to(video_root))
+    strips = FrameStrips(video_root, 10**6)
+    assert strips.data_uri(name, 36) is None
+    assert strips.failures[name].endswith("its 36 frames make no picture")
+
+
+def test_strip_holds_the_frames_in_order(tmp_path):
+    import av
+
+    shades = np.linspace(20, 230, 8).astype(np.uint8)
+    frames = np.broadcast_to(shades[:, None, None, None], (8, 72, 128, 3))
+    picture = tile(frames)
+    assert picture.shape == (72 * 2 + 4, 128 * 4 + 4 * 3, 3)
+    centres = [picture[36 + 76 * (k // 4), 64 + 132 * (k % 4), 0] for k in range(8)]
+    assert np.abs(np.array(centres, int) - shades).max() <= 2
+    path = tmp_path / "strip.jpg"
+    path.write_bytes(encode_jpeg(picture))
+    with av.open(str(path)) as file:
+        decoded = next(file.decode(video=0)).to_ndarray(format="rgb24")
+    assert np.abs(decoded.astype(int) - picture).mean() < 3
+
+
+def test_the_json_has_every_promised_key(comparison):
+    report = json.loads(json.dumps(build_report(comparison), allow_nan=False))
+    promised = (
+        "verdict margin_points npu gpu difference_points difference_ci95 agreement kappa mcnemar per_dataset per_level "
+        "weighted_average divergence flips inputs"
+    )
+    assert set(promised.split()) <= set(report)
+    assert set(report["npu"]) == {"correct", "total", "unreadable", "failed", "missing", "accuracy"}
+    assert set(report["mcnemar"]) == {"npu_only", "gpu_only", "p_value"}
+    flip = report["flips"][0]
+    assert {"key", "class", "npu_letter", "gpu_letter", "right_letter", "npu_margin", "gpu_margin"} <= set(flip)
+    assert report["verdict"] == "FAIL"
+    assert report["divergence"]["findings"][0]["cause"] == "npu card"
+    assert report["divergence"]["strongest_association"]["group"] == "NPU card 2"
+    assert sum(report["flip_classes"].values()) == len(report["flips"])
+
+
+def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
+    lines = build_text(comparison).splitlines()
+    report = build_report(comparison)
+    assert max(map(len, lines)) <= 100
+    assert lines[0] == "FAIL  (margin 1 point, scoring strict)"
+    assert (
+        f"npu {report['npu']['accuracy']:.4f} ({report['npu']['correct']}/300), 0 unreadable, 0 failed, 0 missing"
+        in lines
+    )
+    assert any(line.startswith("  BROKEN, npu card: NPU card 2") for line in lines)
+    assert any(line.startswith(f"Flips: {len(report['flips'])} (") for line in lines)
+
+
+def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
+    """One question, no log-probabilities, no video, no run entry; equal on both sides."""
+    row = {"output_sequence": "A"}
+    comparison = compare_runs(*write_runs(tmp_path, {("MSVD", "1"): (row, row, "A")}), None, "strict", 1.0, 0)
+    page = Page("\n".join(build_page(comparison, None)))
+    assert page.tags.count("svg") == 2
+    assert build_text(comparison).startswith("INCONCLUSIVE")
+    json.dumps(build_report(comparison), allow_nan=False)
+
+
+def test_equal_runs_have_plots_too(tmp_path, rows):
+    equal = {name: (gpu, gpu, right) for name, (_, gpu, right) in rows.items()}
+    comparison = compare_runs(*write_runs(tmp_path, equal), None, "strict", 1.0, 0)
+    assert comparison.flips == []
+    assert "None: both devices gave the same letter" in "\n".join(build_page(comparison, None))
+
+
+def test_repeated_run_is_drawn_beside_the_devices(tmp_path, rows):
+    paths = write_runs(tmp_path, rows)
+    comparison = compare_runs(*paths, paths[1], "strict", 1.0, 0)
+    assert comparison.noise.repeat.largest.max() == 0
+    text = "\n".join(build_page(comparison, None))
+    assert 'class="repeat"' in text
+    assert "between repeated runs" in text
+
+
+def test_script_writes_both_reports(tmp_path, rows, capsys):
+    npu, gpu, answers = write_runs(tmp_path, rows)
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
+    outputs = [f"--output_json={tmp_path / 'a' / 'r.json'}", f"--report_html={tmp_path / 'a' / 'r.html'}"]
+    status = precision_test.main([*flags, *outputs, f"--Eval_Video_root={tmp_path}", "--gate"])
+    captured = capsys.readouterr()
+    assert status == 1
+    assert captured.out.splitlines()[-2:] == [
+        f"wrote {tmp_path / 'a' / 'r.json'}",
+        f"wrote {tmp_path / 'a' / 'r.html'}",
+    ]
+    assert captured.err.startswith("warning: no frames in the report for Eval_video/")
+    assert json.loads((tmp_path / "a" / "r.json").read_text())["verdict"] == "FAIL"
+    assert (tmp_path / "a" / "r.html").read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "found"),
+    [
+        pytest.param(8, "leads to", id="link-out-of-the-root"),
+        pytest.param(10**9, "the report shows 1 to", id="frames-without-end"),
+    ],
+)
+def test_a_result_file_cannot_name_any_file_or_any_number_of_frames(tmp_path, video_root, num_frames, found):
+    video = next(path for path in sorted(video_root.rglob("*.mp4")))
+    folder = tmp_path / "videos/Eval_video/NBA"
+    folder.mkdir(parents=True)
+    (folder / "x.mp4").symlink_to(video.resolve())
+    strips = FrameStrips(tmp_path / "videos", 10**6)
+    assert strips.data_uri("Eval_video/NBA/x.mp4", num_frames) is None
+    assert found in strips.failures["Eval_video/NBA/x.mp4"]

@@ -1,0 +1,142 @@
+"""The HTML report in a real browser: headless Chromium with its driver, both as Debian packages them."""
+
+import base64
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
+from videobench.compare.comparison import compare_runs
+from videobench.report.page import build_page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+DRIVER = shutil.which("chromedriver")
+ATTACK = "<script>document.title = 'attacked'</script><img src='https://example.invalid/x.png' onerror=\"alert(1)\">"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver"),
+]
+
+
+@pytest.fixture(scope="module")
+def page_path(tmp_path_factory):
+    """A report with flips of four classes in several sets; one question carries a script."""
+    rng = np.random.default_rng(0)
+    rows = simulate_rows(sample_questions(all_questions(), 400, rng), rng, ("bfloat16", "bfloat16"))
+    names = list(rows)
+    for index, name in enumerate(names[:12]):
+        npu, gpu, right = rows[name]
+        npu = npu | {"output_sequence": ["no idea"]} if index % 2 else npu | {"error": ATTACK, "output_sequence": [""]}
+        rows[name] = (npu | {"question": ATTACK}, gpu | {"question": ATTACK}, right)
+    folder = tmp_path_factory.mktemp("report")
+    answers = {}
+    for (dataset, id), (_, _, right) in rows.items():
+        answers.setdefault(dataset, {})[id] = right
+    contents = {side: {"/".join(name): pair[k] for name, pair in rows.items()} for k, side in enumerate(("npu", "gpu"))}
+    for name, content in {**contents, "answers": answers}.items():
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    comparison = compare_runs(*(folder / f"{name}.json" for name in ("npu", "gpu", "answers")), None, "strict", 1.0, 0)
+    path = folder / "report.html"
+    path.write_text("\n".join(build_page(comparison, None)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    profile = tmp_path_factory.mktemp("profile")
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-background-networking", "no-first-run"):
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={profile}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def show(browser, page_path):
+    def open_page(width=1280, scheme="light"):
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
+        )
+        feature = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
+        browser.get(page_path.as_uri())
+        return browser
+
+    return open_page
+
+
+def test_no_console_message_and_no_request(show, page_path):
+    browser = show()
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)  # of earlier pages
+    browser = show()
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    urls = {each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"}
+    assert urls <= {page_path.as_uri(), "data:,"}
+    assert page_path.as_uri() in urls
+
+
+def test_a_script_in_a_question_stays_text(show):
+    browser = show()
+    assert "attacked" not in browser.title
+    assert browser.execute_script("return document.scripts.length") == 1
+    assert browser.execute_script("return document.images.length") == 0
+    questions = browser.execute_script("return [...document.querySelectorAll('.question')].map(e => e.textContent)")
+    assert ATTACK in questions
+
+
+def shown_cards(browser):
+    shown = "[...document.querySelectorAll('.card')].filter(card => card.offsetParent)"
+    script = f"return {shown}.map(card => [card.dataset.class, card.dataset.set])"
+    return [tuple(card) for card in browser.execute_script(script)]
+
+
+def test_filters_by_class_and_set(show):
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import Select
+
+    browser = show()
+    every = shown_cards(browser)
+    assert {kind for kind, _ in every} == {"failed", "format", "drift", "tie"}
+    by_class, by_set = (Select(browser.find_element(By.ID, name)) for name in ("by-class", "by-set"))
+    by_class.select_by_value("format")
+    formats = shown_cards(browser)
+    assert formats == [card for card in every if card[0] == "format"]
+    assert browser.find_element(By.ID, "shown").text == f"{len(formats)} of {len(every)} shown"
+    by_set.select_by_value(formats[0][1])
+    assert shown_cards(browser) == [card for card in formats if card[1] == formats[0][1]]
+    by_class.select_by_value("")
+    by_set.select_by_value("")
+    assert shown_cards(browser) == every
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_layout_fits_the_window(show, width, scheme):
+    browser = show(width, scheme)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert background == {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 20, 27)"}[scheme]
+    columns = browser.execute_script("return getComputedStyle(document.querySelector('.cards')).gridTemplateColumns")
+    assert len(columns.split()) == {390: 1, 1280: 2}[width]
+
+
+def test_it_prints_without_its_filters(show):
+    browser = show()
+    pdf = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
+    assert base64.b64decode(pdf).startswith(b"%PDF")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert browser.execute_script("return getComputedStyle(document.querySelector('.filters')).display") == "none"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

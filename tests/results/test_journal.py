@@ -1,0 +1,348 @@
+"""What was answered stays answered, whatever stopped the run; other settings are refused by name."""
+
+import errno
+import json
+import os
+import resource
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from videobench.errors import InputError
+from videobench.files import read_json, write_json
+from videobench.results.journal import CHANGED, Journals
+
+SETTINGS = {"dtype": "float32", "num_frames": 8}
+
+
+def journals(folder, rank=0, asked=None, **changes):
+    asked = asked or {key: {} for key in "12345"}
+    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, {"qa_sha256": "of this one"})
+
+
+def write(folder, rows, rank=0):
+    journal = journals(folder, rank)
+    journal.open()
+    journal.append(rows)
+    journal.close()
+
+
+def answered(text):
+    return {"output_sequence": [text]}
+
+
+def failed(reason):
+    return {"output_sequence": [""], "error": reason}
+
+
+def test_replies_of_several_starts_and_ranks_are_joined_in_the_order_of_the_questions(tmp_path):
+    write(tmp_path, {"3": answered("C"), "1": answered("A")})
+    write(tmp_path, {"2": answered("B")}, rank=1)
+    write(tmp_path, {"4": answered("D")})
+    rows = journals(tmp_path).write_results()
+    assert list(rows) == ["1", "2", "3", "4"]
+    assert json.loads((tmp_path / "MSVD_eval.json").read_text()) == rows
+
+
+@pytest.mark.parametrize("first", ["answer", "failure"])
+def test_an_answer_stands_before_a_failure(tmp_path, first):
+    replies = [{"1": answered("A")}, {"1": failed("no video")}]
+    for row in replies if first == "answer" else reversed(replies):
+        write(tmp_path, row)
+    assert journals(tmp_path).read() == {"1": answered("A")}
+
+
+def test_a_later_failure_replaces_an_earlier_one(tmp_path):
+    write(tmp_path, {"1": failed("first")})
+    write(tmp_path, {"1": failed("second")})
+    assert journals(tmp_path).read() == {"1": failed("second")}
+
+
+def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
+    write(tmp_path, {"1": {"question": "Who?"} | answered("A"), "2": {"question": "Where?"} | answered("B")})
+    now = {"1": {"question": "Who?"}, "2": {"question": "When?"}}
+    assert journals(tmp_path, asked=now).read_and_tell() == {
+        "1": {"question": "Who?"} | answered("A"),
+        "2": {"question": "When?"} | failed(CHANGED),
+    }
+    assert capsys.readouterr().err == (
+        "MSVD: questions that have changed since they were answered: 1, first 2; they are asked anew\n"
+    )
+    write(tmp_path, {"2": {"question": "When?"} | answered("C")})
+    assert journals(tmp_path, asked=now).read_and_tell()["2"]["output_sequence"] == ["C"]
+    assert capsys.readouterr().err == ""
+    assert list(journals(tmp_path, asked={"1": now["1"]}).read()) == ["1"]
+
+
+def test_results_tell_of_the_qa_file_that_they_are_written_for(tmp_path):
+    write(tmp_path, {"1": answered("A") | {"run": {"dtype": "float32", "qa_sha256": "of the smaller sample"}}})
+    rows = journals(tmp_path).write_results()
+    assert rows["1"]["run"] == {"dtype": "float32", "qa_sha256": "of this one"}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 20])
+def test_a_half_written_last_line_is_dropped_and_does_not_swallow_the_next(tmp_path, cut):
+    write(tmp_path, {"1": answered("A"), "2": answered("B")})
+    path = tmp_path / "journal" / "MSVD.rank0.jsonl"
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert journals(tmp_path).read() == {"1": answered("A")}
+    write(tmp_path, {"3": answered("C")})
+    assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
+
+
+def test_a_kill_before_the_first_line_was_whole_leaves_nothing_to_mind(tmp_path):
+    write(tmp_path, {})
+    path = tmp_path / "journal" / "MSVD.rank0.jsonl"
+    path.write_bytes(path.read_bytes()[:7])
+    assert journals(tmp_path).read() == {}
+    write(tmp_path, {"1": answered("A")})
+    assert journals(tmp_path).read() == {"1": answered("A")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        pytest.param({"dtype": "float16"}, r"dtype 'float32', now it is 'float16'", id="changed"),
+        pytest.param({"deterministic": True}, "deterministic None, now it is True", id="new-setting"),
+    ],
+)
+def test_other_settings_are_refused_by_name(tmp_path, changes, found):
+    write(tmp_path, {"1": answered("A")})
+    with pytest.raises(InputError, match=found):
+        journals(tmp_path, **changes).read()
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"key": "1"}', "5"])
+def test_a_damaged_journal_is_named(tmp_path, line):
+    write(tmp_path, {"1": answered("A")})
+    with (tmp_path / "journal" / "MSVD.rank0.jsonl").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(InputError, match=r"MSVD\.rank0\.jsonl: damaged"):
+        journals(tmp_path).read()
+
+
+def test_a_second_run_on_the_same_folder_is_told_who_holds_it(tmp_path):
+    first = journals(tmp_path)
+    first.lock()
+    with pytest.raises(InputError, match=f"held by another run .process {os.getpid()} on "):
+        journals(tmp_path).lock()
+    first.close()
+    second = journals(tmp_path)
+    second.lock()
+    second.close()
+
+
+def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_path):
+    write(tmp_path, {"1": answered("old")})
+    journals(tmp_path).write_results()
+    old = (tmp_path / "MSVD_eval.json").read_bytes()
+
+    for attempt in ("killed", "killed again", "complete"):
+        journals(tmp_path).set_aside()
+        assert not (tmp_path / "MSVD_eval.json").exists()
+        assert (tmp_path / "MSVD_eval.json.old").read_bytes() == old
+        assert journals(tmp_path).read() == {}
+        write(tmp_path, {"1": answered(attempt)})
+    journals(tmp_path).write_results()
+    assert json.loads((tmp_path / "MSVD_eval.json").read_text()) == {"1": answered("complete")}
+    assert not list(tmp_path.rglob("*.old"))
+
+
+def test_overwrite_keeps_the_old_result_where_it_has_more_answers(tmp_path, capsys):
+    """Under a name of its own, so that the next --overwrite sets the new one aside as ever."""
+    write(tmp_path, {"1": answered("old"), "2": answered("old")})
+    journals(tmp_path).write_results()
+    old = (tmp_path / "MSVD_eval.json").read_bytes()
+    for attempt in ("new", "newer"):
+        journals(tmp_path).set_aside()
+        write(tmp_path, {"1": answered(attempt), "2": failed("no such video")})
+        journals(tmp_path).write_results()
+        assert (tmp_path / "MSVD_eval.json.kept").read_bytes() == old
+        assert ("it has more answers than the new one" in capsys.readouterr().err) == (attempt == "new")
+        assert json.loads((tmp_path / "MSVD_eval.json").read_text())["1"] == answered(attempt)
+        assert not list(tmp_path.rglob("*.old"))
+
+
+def test_a_result_without_its_journal_is_not_written_over(tmp_path):
+    journals(tmp_path).check_result()
+    write(tmp_path, {"1": answered("A")})
+    journals(tmp_path).write_results()
+    journals(tmp_path).check_result()
+    (tmp_path / "journal/MSVD.rank0.jsonl").unlink()
+    with pytest.raises(InputError, match=r"MSVD_eval\.json: its journal is gone, .*or --overwrite"):
+        journals(tmp_path).check_result()
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        journals(tmp_path / "results").open()
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
+    journal = journals(tmp_path)
+    journal.open()
+    journal.append({"1": answered("A")})
+    size = (tmp_path / "journal/MSVD.rank0.jsonl").stat().st_size
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))  # the disk takes ten bytes more
+    try:
+        with pytest.raises(InputError, match=r"rank0\.jsonl: cannot be written .*what was answered is kept"):
+            journal.append({"2": answered("B")})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "journal/MSVD.rank0.jsonl").stat().st_size == size
+    journal.append({"3": answered("C")})
+    journal.close()
+    assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
+
+
+def test_a_disk_that_fails_later_loses_only_what_it_may_not_have(tmp_path, monkeypatch):
+    journal, forced = journals(tmp_path), []
+    journal.open()
+    monkeypatch.setattr("os.fsync", forced.append)
+    for key in "12":
+        journal.append({key: answered("A")})
+        journal.force()
+        journal.force()  # nothing new
+    assert len(forced) == 2
+    journal.append({"3": answered("B")})
+
+    def fail(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(InputError, match=r"rank0\.jsonl: cannot be written \(Input/output error\)"):
+        journal.force()
+    journal.close()
+    assert list(journals(tmp_path).read()) == ["1", "2"]
+
+
+def test_replies_are_added_while_the_disk_is_waited_for(tmp_path, monkeypatch):
+    """Even to a journal that was deleted: the file that is forced is another one then."""
+    journal, fsync, begun, may_end = journals(tmp_path), os.fsync, threading.Event(), threading.Event()
+    journal.open()
+    journal.append({"1": answered("A")})
+
+    def wait(descriptor):
+        if threading.current_thread() is not threading.main_thread():
+            begun.set()
+            assert may_end.wait(60)
+        fsync(descriptor)
+
+    monkeypatch.setattr("os.fsync", wait)
+    with ThreadPoolExecutor() as disk:
+        forced = disk.submit(journal.force)
+        assert begun.wait(60)
+        journal.append({"2": answered("B")})
+        (tmp_path / "journal/MSVD.rank0.jsonl").unlink()
+        journal.append({"3": answered("C")})
+        may_end.set()
+        forced.result()
+    journal.append({"4": answered("D")})
+    journal.close()
+    assert list(journals(tmp_path).read()) == list("1234")
+
+
+def test_a_disk_that_fails_leaves_whole_lines_of_what_was_added_meanwhile(tmp_path, monkeypatch):
+    journal, begun, may_fail = journals(tmp_path), threading.Event(), threading.Event()
+    journal.open()
+    journal.append({"1": answered("A")})
+    journal.force()
+    journal.append({"2": answered("B")})
+
+    def fail(descriptor):
+        begun.set()
+        assert may_fail.wait(60)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("os.fsync", fail)
+    with ThreadPoolExecutor() as disk:
+        forced = disk.submit(journal.force)
+        assert begun.wait(60)
+        journal.append({"3": answered("C")})
+        may_fail.set()
+        with pytest.raises(InputError, match="cannot be written"):
+            forced.result()
+    journal.append({"4": answered("D")})
+    journal.close()
+    assert list(journals(tmp_path).read()) == ["1"]
+
+
+def test_a_disk_that_fails_at_once_leaves_a_journal_to_go_on_from(tmp_path, monkeypatch):
+    journal = journals(tmp_path)
+    journal.open()
+    journal.append({"1": answered("A")})
+
+    def fail(descriptor):
+        raise OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(InputError, match="Disk quota exceeded"):
+            journal.force()
+    journal.append({"2": answered("B")})  # before anybody has looked at what became of the first
+    journal.close()
+    assert list(journals(tmp_path).read()) == ["2"]
+
+
+def test_a_disk_that_tells_of_its_fault_at_closing(tmp_path, monkeypatch):
+    journal, close = journals(tmp_path), os.close
+    journal.open()
+    journal.append({"1": answered("A")})
+
+    def fail(descriptor):
+        close(descriptor)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.close", fail)
+        with pytest.raises(InputError, match="No space left"):
+            journal.force()
+
+
+def test_of_two_failures_the_later_one_is_told(tmp_path, monkeypatch):
+    for rank, time in ((1, 10.0), (0, 20.0)):
+        monkeypatch.setattr("time.time", lambda time=time: time)
+        write(tmp_path, {"1": failed(f"at {time}")}, rank)
+    assert journals(tmp_path).read()["1"] == failed("at 20.0")
+
+
+def test_what_a_run_that_ends_early_has_added_is_forced(tmp_path, monkeypatch):
+    journal, forced = journals(tmp_path), []
+    journal.open()
+    journal.append({"1": answered("A")})
+    monkeypatch.setattr("os.fsync", forced.append)
+    journal.close()
+    assert len(forced) == 1
+
+
+def test_another_ranks_journal_that_was_deleted_is_brought_back(tmp_path):
+    first, second = journals(tmp_path, 0), journals(tmp_path, 1)
+    for number, each in enumerate((first, second)):
+        each.open()
+        each.append({str(number): answered("A")})
+    (tmp_path / "journal/MSVD.rank1.jsonl").unlink()
+    second.bring_back()  # as each rank does before it says that it has finished
+    assert list(journals(tmp_path, asked={"0": {}, "1": {}}).read()) == ["0", "1"]
+
+
+def test_a_result_is_never_seen_half_written(tmp_path):
+    path, contents = tmp_path / "r.json", [{str(n): text * 50 for n in range(2000)} for text in "ab"]
+    write_json(path, contents[0])
+    done = threading.Event()
+
+    def write():
+        for number in range(60):
+            write_json(path, contents[number % 2])
+        done.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    reads = 0
+    while not done.is_set():
+        assert read_json(path) in contents
+        reads += 1
+    writer.join()
+    assert reads

@@ -1,0 +1,197 @@
+"""Result files of every origin: how a row finds its question, and which rows are refused."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from videobench.compare.leaderboard import write_leaderboard
+from videobench.compare.pairing import pair_runs
+from videobench.errors import InputError
+from videobench.results.replies import load_results
+
+ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
+
+
+def write(path: Path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def row(text="A", **more):
+    return {"output_sequence": [text], **more}
+
+
+@pytest.mark.parametrize(
+    ("file_name", "key", "content", "name"),
+    [
+        pytest.param("x.json", "MSVD/1", {}, ("MSVD", "1"), id="key-of-a-sample"),
+        pytest.param("x.json", "MOT/1", {"dataset": "MSVD"}, ("MOT", "1"), id="key-before-dataset"),
+        pytest.param("x.json", "1", {"dataset": "MOT"}, ("MOT", "1"), id="dataset-of-the-row"),
+        pytest.param("MOT_eval.json", "1", {}, ("MOT", "1"), id="name-of-the-file"),
+        pytest.param("MOT_eval.json", "1", {"dataset": "MSVD"}, ("MSVD", "1"), id="dataset-before-file"),
+        pytest.param(
+            "sampling_data_eval.json", "2", {"dataset": "sampling_data"}, ("MSVD", "2"), id="sample-is-no-set"
+        ),
+        pytest.param("x.json", "7", {}, ("Driving-exam", "7"), id="bare-id-of-one-set"),
+        pytest.param("Driving_exam_eval.json", "7", {}, ("Driving-exam", "7"), id="file-spelt-with-underscore"),
+        pytest.param("x.json", "driving_exam/7", {}, ("Driving-exam", "7"), id="key-spelt-with-underscore"),
+        pytest.param("x.json", "99", {}, ("", "99"), id="unknown-everywhere"),
+        pytest.param("MSVD_eval.json", "a/b", {}, ("MSVD", "a/b"), id="slash-in-an-id"),
+    ],
+)
+def test_a_row_finds_its_question(tmp_path, file_name, key, content, name):
+    path = write(tmp_path / file_name, {key: row(**content)})
+    assert list(load_results(path, ANSWERS).replies) == [name]
+
+
+def test_an_ambiguous_bare_id_is_refused(tmp_path):
+    path = write(tmp_path / "results.json", {"1": row()})
+    with pytest.raises(
+        InputError, match=r"results.json: row '1': the id stands in 2 data sets \(MSVD, MOT\).*call the file"
+    ):
+        load_results(path, ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        pytest.param({"output_sequence": ["B"]}, "B", id="list-of-one"),
+        pytest.param({"output_sequence": "The answer is B"}, "The answer is B", id="bare-text-whole"),
+        pytest.param({"error": "video missing"}, "", id="failed-without-output"),
+        pytest.param({"output_sequence": [""], "error": "video missing"}, "", id="failed"),
+    ],
+)
+def test_replies_of_every_form(tmp_path, content, text):
+    reply = load_results(write(tmp_path / "MSVD_eval.json", {"1": content}), ANSWERS).replies["MSVD", "1"]
+    assert (reply.text, reply.error) == (text, content.get("error", ""))
+
+
+def test_every_field_is_read(tmp_path):
+    content = row(
+        "B",
+        video_id=7011,
+        vid_path="Eval_video/MSVD/x.avi",
+        question="what? A.cat B.dog \n Among",
+        choices={"A": "cat", "B": "dog", "C": None, "D": ""},
+        letter_logprobs={"A": -1.5, "B": -0.25, "C": None},
+        option_mass=1.0,
+        prompt_tokens=1290,
+        frames_decoded=120,
+        resolution=[320, 240],
+        nonfinite=True,
+        rank=3,
+        run={"dtype": "float16"},
+    )
+    reply = load_results(write(tmp_path / "MSVD_eval.json", {"1": content}), ANSWERS).replies["MSVD", "1"]
+    assert (reply.video_id, reply.options, reply.own_question) == (7011, {"A": "cat", "B": "dog"}, "what?")
+    assert (reply.logprobs, reply.resolution, reply.rank) == ({"A": -1.5, "B": -0.25}, "320x240", 3)
+    assert (reply.nonfinite, reply.prompt_tokens, reply.run["dtype"]) == (True, 1290, "float16")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param({"1": {"question": "what?"}}, "output_sequence is None", id="no-reply"),
+        pytest.param({"1": {"output_sequence": []}}, "output_sequence is []", id="empty-list"),
+        pytest.param({"1": {"output_sequence": [7]}}, "output_sequence is [7]", id="number"),
+        pytest.param({"1": "B"}, "row '1' is no object", id="no-row"),
+        pytest.param({}, "not a result file", id="empty-file"),
+        pytest.param([], "not a result file", id="list"),
+        pytest.param({"1": row(letter_logprobs={"A": "high"})}, "letter_logprobs is", id="logprob-no-number"),
+        pytest.param({"1": row(choices=["cat"])}, "choices is", id="choices-no-letters"),
+        pytest.param({"1": row(rank="first")}, "rank is 'first'", id="rank-no-number"),
+        pytest.param({"1": row(run="fast")}, "run is 'fast'", id="run-no-object"),
+        pytest.param({"1": row(nonfinite="false")}, "nonfinite is 'false', not true", id="flag-is-a-text"),
+        pytest.param({"1": row(error=7)}, "error is 7, not a text", id="error-is-a-number"),
+        pytest.param({"1": row(vid_path=["a"])}, "vid_path is ['a'], not a text", id="path-is-a-list"),
+        pytest.param({"1": row(question={"en": "?"})}, "question is {'en': '?'}, not a text", id="question-no-text"),
+        pytest.param({"1": row(prompt_sha256=5)}, "prompt_sha256 is 5, not a text", id="hash-is-a-number"),
+        pytest.param({"1": row(pixels_sha256=True)}, "pixels_sha256 is True, not a text", id="hash-is-true"),
+        pytest.param({"1": row(resolution=[[1], "x"])}, "resolution is [[1], 'x'], not a text", id="sides-no-numbers"),
+        pytest.param({"1": row(video_id=[1])}, "video_id is [1], not a text", id="video-id-is-a-list"),
+        pytest.param({"1": row(choices={"A": ["a"]})}, "choices is {'A': ['a']}", id="option-is-a-list"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_name(tmp_path, content, found):
+    path = write(tmp_path / "MSVD_eval.json", content)
+    with pytest.raises(InputError) as error:
+        load_results(path, ANSWERS)
+    assert str(path) in str(error.value)
+    assert found in str(error.value)
+
+
+def test_a_folder_of_result_files(tmp_path):
+    write(tmp_path / "MSVD_eval.json", {"1": row(), "2": row()})
+    write(tmp_path / "MOT_eval.json", {"1": row()})
+    write(tmp_path / "journal" / "MOT.rank0.jsonl", {})
+    write(tmp_path / "notes.json", {})
+    assert sorted(load_results(tmp_path, ANSWERS).replies) == [("MOT", "1"), ("MSVD", "1"), ("MSVD", "2")]
+
+
+def test_a_folder_without_result_files_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no result file"):
+        load_results(tmp_path, ANSWERS)
+
+
+def test_two_rows_for_one_question_are_refused(tmp_path):
+    write(tmp_path / "MSVD_eval.json", {"1": row()})
+    write(tmp_path / "sampling_data_eval.json", {"MSVD/1": row()})
+    with pytest.raises(InputError, match="answers the same question as"):
+        load_results(tmp_path, ANSWERS)
+
+
+@pytest.fixture
+def sides(tmp_path):
+    """Folders npu and gpu and ANSWER.json; MOT is the GPU's alone, as is one question of MSVD."""
+    write(tmp_path / "npu" / "MSVD_eval.json", {"1": row("A"), "9": row("A")})
+    write(tmp_path / "gpu" / "MSVD_eval.json", {"1": {"output_sequence": "Answer: A"}, "2": row("A"), "9": row("A")})
+    write(tmp_path / "gpu" / "MOT_eval.json", {"1": row("F")})
+    answers = {"MSVD": {"1": {"answer": "A"}, "2": "B", "3": "C"}, "MOT": {"1": {"answer": "F"}}}
+    return tmp_path / "npu", tmp_path / "gpu", write(tmp_path / "ANSWER.json", answers)
+
+
+def test_both_sides_are_compared_on_what_both_have(sides):
+    pairing = pair_runs(*sides, "strict")
+    assert [(pair.key, pair.npu.outcome, pair.gpu.outcome) for pair in pairing.pairs] == [
+        ("MSVD/1", "right", "right"),
+        ("MSVD/2", "missing", "wrong"),
+    ]
+    assert [pair.key for pair in pairing.compared] == ["MSVD/1"]
+    assert (pairing.sets_only_npu, pairing.sets_only_gpu) == ({}, {"MOT": 1})
+    assert (pairing.without_answer, pairing.answers_unused) == (["MSVD/9"], 1)
+
+
+def test_no_question_in_common_is_refused(sides, tmp_path):
+    npu = write(tmp_path / "other" / "MSVD_eval.json", {"3": row()})
+    with pytest.raises(InputError, match="have no question in common"):
+        pair_runs(npu, sides[1], sides[2], "strict")
+
+
+def test_leaderboard_form(sides, tmp_path):
+    write(sides[0] / "MOT_eval.json", {"1": row("no idea", video_id=5, question="how many?")})
+    counts = write_leaderboard(tmp_path / "form.json", sides[0], None, "strict")
+    form = json.loads((tmp_path / "form.json").read_text())
+    assert form["MSVD"]["1"] == {"video_id": "", "question": "", "output_sequence": ["A"], "output_chatgpt_choice": "A"}
+    assert form["MOT"]["1"] == {
+        "video_id": 5,
+        "question": "how many?",
+        "output_sequence": ["no idea"],
+        "output_chatgpt_choice": "",
+    }
+    assert (counts.replies, counts.without_letter) == (3, 1)
+
+
+def test_leaderboard_form_needs_the_data_set(tmp_path):
+    path = write(tmp_path / "x.json", {"99": row()})
+    with pytest.raises(InputError, match="names no data set"):
+        write_leaderboard(tmp_path / "form.json", path, None, "strict")
+
+
+def test_one_video_with_two_ids_is_one_cluster(sides):
+    """As in Driving-decision-making, where 34 videos go by 116 ids."""
+    for side in sides[:2]:
+        rows = {key: row("A", video_id=f"id{key}", vid_path="Eval_video/MSVD/10.mp4") for key in ("1", "2")}
+        write(side / "MSVD_eval.json", rows)
+    assert len({pair.video for pair in pair_runs(*sides, "strict").pairs}) == 1

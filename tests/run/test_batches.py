@@ -1,0 +1,127 @@
+"""How many questions go to the device at once, against memory worked by hand, and which."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from tests.support.checkpoints import VICUNA_7B, YI_34B, checkpoint_of
+from videobench.device.devices import Device
+from videobench.model.cost import activation_bytes
+from videobench.model.prompts import Prompt
+from videobench.run import batches
+from videobench.run.batches import batch_size_for, make_batches
+from videobench.run.plan import Plan, VideoWork
+
+GB = 10**9
+
+
+def settings_of(**changed):
+    return SimpleNamespace(
+        **{"batch_size": None, "dtype": "float16", "num_frames": 8, "max_new_tokens": 60, "tensor_parallel": 1}
+        | changed
+    )
+
+
+def plan_of(*suffix_lengths, failing=()):
+    prompts = {number: Prompt((1,) * 1157, (2,) * length) for number, length in enumerate(suffix_lengths)}
+    return Plan(prompts, dict.fromkeys(failing, "why"))
+
+
+@pytest.fixture
+def choose(monkeypatch):
+    def choose(free_bytes, plan, kind="cuda", text=VICUNA_7B, weights_bytes=0, **changed):
+        monkeypatch.setattr(batches, "memory_bytes", lambda device: (free_bytes, free_bytes))
+        checkpoint = checkpoint_of(**text | {"intermediate_size": 11008})
+        device = Device(kind, None, "a card")
+        return batch_size_for(settings_of(**changed), device, checkpoint, plan, weights_bytes)
+
+    return choose
+
+
+def test_memory_of_computing_one_video():
+    checkpoint = checkpoint_of(**VICUNA_7B, intermediate_size=11008)
+    text = 1157 * (8 * 4096 + 3 * 11008)
+    vision = 8 * 577 * (8 * 1024 + 2 * 4096)
+    assert activation_bytes(checkpoint, "float16", 8, 1157) == 2 * (text + vision) + 4 * 8 * 3 * 336 * 336
+
+
+# A question of 1157 + 123 tokens and 60 of the reply takes 1340 * 0.5 MiB = 0.703 GB, twice, and 0.315 GB while it is
+# computed: 1.72 GB of nine tenths of what is free.
+@pytest.mark.parametrize(
+    ("free_gb", "expected"),
+    [(127, 32), (65, 32), (50, 26), (20, 10), (2, 1), (0.5, 1)],
+)
+def test_as_many_as_the_memory_takes(choose, free_gb, expected):
+    assert choose(int(free_gb * GB), plan_of(40, 123)) == expected
+
+
+@pytest.mark.parametrize(("free_gb", "expected"), [(50, 18), (65, 26), (14, 1), (10, 1)])
+def test_weights_that_are_still_to_be_loaded_count(choose, free_gb, expected):
+    """As many questions as when 14 GB of weights have been loaded: --dry_run tells the size that the run takes."""
+    assert choose(free_gb * GB, plan_of(123), weights_bytes=14 * GB) == expected
+    assert choose(max(0, free_gb - 14) * GB, plan_of(123)) == expected
+
+
+def test_grouped_heads_take_less(choose):
+    # 1340 tokens * 60 layers * 8 heads * 128 * 2 * 2 bytes = 0.33 GB, twice, and 0.36 GB
+    assert choose(11 * GB, plan_of(123), text=YI_34B) == 9
+
+
+def test_a_longer_prompt_leaves_room_for_fewer_unless_it_is_not_asked(choose):
+    assert choose(50 * GB, plan_of(123, 1500)) < 26
+    assert choose(50 * GB, plan_of(123, 1500, failing=[1])) == 26
+
+
+def test_what_the_user_says_and_what_a_cpu_takes(choose):
+    assert choose(2 * GB, plan_of(123), batch_size=64) == 64
+    assert choose(2 * GB, plan_of(123), kind="cpu") == 8
+    assert choose(50 * GB, plan_of(123, failing=[0])) == 32
+
+
+def works_of(*numbers_of_questions, prefix_length=4):
+    return [
+        VideoWork(
+            Path(f"{video}.mp4"),
+            tuple(f"{video}.{number}" for number in range(count)),
+            tuple(Prompt((1,) * prefix_length, (2,)) for _ in range(count)),
+        )
+        for video, count in enumerate(numbers_of_questions)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("counts", "batch_size", "expected"),
+    [
+        pytest.param([1, 1, 1, 1, 1], 4, [[1, 1, 1, 1], [1]], id="one-each"),
+        pytest.param([3, 2, 1, 4], 6, [[3, 2, 1], [4]], id="whole-videos"),
+        pytest.param([29, 1], 8, [[29], [1]], id="more-than-a-batch-on-one-video"),
+        pytest.param([1, 29, 1], 8, [[1], [29], [1]], id="in-order"),
+        pytest.param([], 8, [], id="nothing"),
+    ],
+)
+def test_whole_videos_up_to_the_batch_size(counts, batch_size, expected):
+    prepared = [(work, None) for work in works_of(*counts)]
+    made = list(make_batches(prepared, batch_size, most_videos=lambda: 99))
+    assert [[len(work.questions) for work, _ in batch] for batch in made] == expected
+    assert [each for batch in made for each in batch] == prepared
+
+
+def test_fewer_where_others_would_wait():
+    """The limit falls while the work goes: the last batches of a job are small, so that all ranks end together."""
+    limits = iter([3, 3, 3, 2, 2, 1, 1])
+    prepared = [(work, None) for work in works_of(1, 1, 1, 1, 1, 1)]
+    assert [len(batch) for batch in make_batches(prepared, 8, lambda: next(limits))] == [3, 2, 1]
+
+
+def test_a_cpu_gets_one_video_at_a_time_without_waiting_for_the_next():
+    taken = []
+    prepared = ((taken.append(work) or work, None) for work in works_of(1, 1, 1))
+    batches = make_batches(prepared, 8, most_videos=lambda: 1)
+    assert len(next(batches)) == 1
+    assert len(taken) == 1
+
+
+def test_prefixes_of_different_length_do_not_mix():
+    prepared = [(work, None) for work in [*works_of(1, 1), *works_of(1, prefix_length=8), *works_of(1)]]
+    assert [len(batch) for batch in make_batches(prepared, 8, most_videos=lambda: 99)] == [2, 1, 1]

@@ -1,0 +1,137 @@
+"""benchmarks/inference.py runs in every mode, and finds both ways equal. What it measures is not tested."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks import clip_questions, inference
+from benchmarks.onednn import use_onednn
+from benchmarks.plain_answers import NotingEngine, PlainAnswer
+from benchmarks.random_checkpoint import SHAPES, floor_operations, make_model, write_checkpoint
+from benchmarks.vllm_answers import answer_by_vllm
+from videobench.model.checkpoint import load_checkpoint
+from videobench.model.questions import VideoQuestions
+
+
+def test_table(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(inference, "matrix_rate", lambda *_: 1e9)
+    flags = ["--shape=small", "--clip_size", "96", "64", "--num_questions=6", "--repeats=1", "--num_workers=0"]
+    monkeypatch.setattr("sys.argv", ["inference.py", *flags, f"--folder={tmp_path / '片段 clips'}"])
+    monkeypatch.setattr(clip_questions, "CLIP_SECONDS", (1, 2))
+    assert inference.main() == 0
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [[cell.strip() for cell in row[:2]] for row in rows[1:]] == [
+        ["3", "decoded"], ["3", "in memory"], ["1", "decoded"], ["29", "decoded"],
+    ]  # fmt: skip
+    assert all(re.fullmatch(r"6 of 6, log-probabilities to \de-0[5-9]", row[-1].strip()) for row in rows[1:])
+    assert all(len(row) == len(rows[0]) for row in rows)
+    assert re.fullmatch(r" \d+\.\d ", rows[1][2])
+
+
+@pytest.fixture(scope="module")
+def noted(tmp_path_factory):
+    """An engine of random weights that has answered one question on two videos, and what was asked."""
+    checkpoint = load_checkpoint(write_checkpoint(SHAPES["small"], tmp_path_factory.mktemp("model")))
+    prompts = checkpoint.prompt_builder(2).build(["Which ball moves first?", "Which ball moves second?"])
+    engine = NotingEngine(make_model(checkpoint.path, torch.device("cpu"), torch.float32), checkpoint, 2)
+    size = (2, 3, SHAPES["small"].image_size, SHAPES["small"].image_size)
+    noise = torch.randint(256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for pixels, prompt in zip((noise, torch.zeros_like(noise)), prompts, strict=True):
+        engine.answer([VideoQuestions(pixels, [prompt], ["AB"])], 1)
+    return engine, [(None, prompt) for prompt in prompts]
+
+
+def as_plain(engine, answer, **changes):
+    """An answer as the plain way would have given it."""
+    logprobs = torch.full((SHAPES["small"].vocabulary,), -torch.inf)
+    for letter, logprob in answer.letter_logprobs.items():
+        logprobs[engine._letter_ids[letter][0]] = logprob + changes.get("more", 0.0)
+    return PlainAnswer(changes.get("token_ids", answer.token_ids), logprobs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "equal", "words"),
+    [
+        pytest.param({}, True, "2 of 2, log-probabilities to 0e+00", id="equal"),
+        pytest.param({"token_ids": (1, 2)}, False, "1 of 2, log-probabilities to 0e+00", id="other-tokens"),
+        pytest.param({"more": 0.25}, False, "2 of 2, log-probabilities to 2e-01", id="other-probabilities"),
+    ],
+)
+def test_answers_that_differ_are_told(noted, changes, equal, words):
+    engine, asked = noted
+    first, second = (engine.noted[prompt.suffix_ids] for _, prompt in asked)
+    assert engine.compare(asked, [as_plain(engine, first, **changes), as_plain(engine, second)]) == (equal, words)
+
+
+def test_a_random_model_says_what_it_sees(noted):
+    first, second = noted[0].noted.values()
+    assert first.token_ids != second.token_ids
+
+
+VLLM = """
+import json, os
+class SamplingParams:
+    def __init__(self, **params): self.params = params
+class Text:
+    def __init__(self, token_ids): self.token_ids = token_ids
+class Output:
+    def __init__(self, *token_ids): self.outputs = [Text(token_ids)]
+class LLM:
+    def __init__(self, model, **options):
+        self.calls = {"model": model, "options": options, "asked": []}
+    def generate(self, requests, params):
+        videos = [each["multi_modal_data"]["video"] for each in requests]
+        self.calls["asked"].append([
+            [each["prompt_token_ids"], list(video.shape), int(video.max())]
+            for each, video in zip(requests, videos)
+        ])
+        json.dump(self.calls, open(os.environ["CALLS"], "w"))
+        return [Output(3, int(video.max())) for video in videos]
+"""
+
+
+def test_vllm_gets_each_video_once_a_question_and_no_wanted_one_before_the_clock_runs(tmp_path, monkeypatch):
+    (tmp_path / "vllm.py").write_text(VLLM)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    frames = {"a": np.full((2, 3, 4, 3), 7, np.uint8), "b": np.full((2, 3, 4, 3), 9, np.uint8)}
+    prompts = [("a", [1, 5, 5, 5, 2]), ("a", [1, 5, 5, 5, 3]), ("b", [1, 5, 5, 5, 4])]
+    settings = {"dtype": "float32", "max_model_len": 64, "max_tokens": 2, "options": {"max_num_seqs": 2}}
+    _, replies = answer_by_vllm(sys.executable, tmp_path, prompts, frames, 5, checkpoint="weights", **settings)
+    assert replies == [[3, 7], [3, 7], [3, 9]]
+    calls = json.loads((tmp_path / "calls").read_text())
+    assert calls["model"] == "weights"
+    assert calls["options"]["max_num_seqs"] == 2
+    warming, asked = calls["asked"]
+    assert warming == [[[1, 5, 2], [2, 3, 4, 3], 0], [[1, 5, 3], [2, 3, 4, 3], 0]]
+    assert asked == [[[1, 5, 2], [2, 3, 4, 3], 7], [[1, 5, 3], [2, 3, 4, 3], 7], [[1, 5, 4], [2, 3, 4, 3], 9]]
+
+
+def test_linear_layers_on_onednn_compute_the_same():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Sequential(torch.nn.Linear(5, 3, bias=False)))
+    states = torch.randn(2, 4, 7)
+    with torch.no_grad():
+        expected = model(states)
+        use_onednn(model)
+        assert not any(type(module) is torch.nn.Linear for module in model.modules())
+        torch.testing.assert_close(model(states), expected)
+
+
+def test_shapes_of_the_7b_checkpoint(tmp_path):
+    """6.76e9 weights in the text model and 0.30e9 in the vision tower; the file's content is a hole."""
+    checkpoint = load_checkpoint(write_checkpoint(SHAPES["7b"], tmp_path / "7b"))
+    assert checkpoint.weights.in_vision == pytest.approx(0.304e9, rel=0.01)
+    assert checkpoint.weights.in_rest == pytest.approx(6.76e9, rel=0.01)
+    assert checkpoint.tokens_per_frame == 144
+    assert (tmp_path / "7b" / "model.safetensors").stat().st_blocks * 512 < 1e6
+
+
+def test_floor_is_about_two_operations_for_each_weight_and_token():
+    tokens = 10 * 1157 + 30 * 131
+    plain = 2 * (6.48e9 * tokens + 0.29e9 * 10 * 8 * 577)  # without embeddings and the last vision layer
+    assert floor_operations(SHAPES["7b"], 8, 10, 1157, [130] * 30) == pytest.approx(plain, rel=0.05)

@@ -1,0 +1,86 @@
+"""How much memory of the host reading weights and decoding ahead take at the most, each in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from benchmarks.random_checkpoint import Shape, make_model, write_checkpoint
+from tests.support.clip_writer import write_clip
+from tests.support.paths import ROOT
+
+MB = 2**20
+SLACK_BYTES = 64 * MB  # for what Python and the allocator keep
+
+PREAMBLE = """
+import sys, time
+from pathlib import Path
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+"""
+LOAD = """
+from videobench.device.devices import open_device
+device = open_device("cpu")
+from videobench.model.checkpoint import load_checkpoint
+from videobench.model.engine import load_engine
+from transformers import LlavaNextVideoForConditionalGeneration
+checkpoint = load_checkpoint(Path(sys.argv[1]))
+before = peak()
+engine = load_engine(checkpoint, device, sys.argv[2], 4)
+print(peak() - before)
+"""
+DECODE = """
+from videobench.video.pool import DecodePool
+from videobench.video.pixels import PixelSpec
+spec = PixelSpec(336, 336, "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, shortest_edge=336)
+videos = sorted(Path(sys.argv[1]).iterdir())
+with DecodePool(spec, 8, 2, max_ahead_bytes=int(sys.argv[2])) as pool:
+    pool.look_ahead(1000)
+    results = pool.prepare(videos)
+    next(results)
+    before = peak()
+    found = 1
+    for video in results:
+        assert video.error is None, video.error
+        found += 1
+        time.sleep(0.05 * (found % 10 == 0))
+    print(found, peak() - before)
+"""
+
+
+def run(script, *arguments):
+    done = subprocess.run(
+        [sys.executable, "-c", PREAMBLE + script, *map(str, arguments)],
+        cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [int(word) for word in done.stdout.split()]
+
+
+@pytest.mark.slow
+def test_weights_are_in_memory_once(tmp_path):
+    """In the files' dtype they are mapped, which ranks on one machine share; in another one they are there once beside
+    the mapped files, never a second time and not in float32 on their way to 16 bits."""
+    folder = write_checkpoint(Shape((1024, 2816, 8, 8), (64, 128, 2, 2), 2048, 336), tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    model = make_model(folder, torch.device("cpu"), torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="50MB")
+    in_files = 2 * sum(parameter.numel() for parameter in model.parameters())
+    assert in_files > 200 * MB
+    for dtype, own_copy in (("bfloat16", 0), ("float16", in_files), ("float32", 2 * in_files)):
+        [grown] = run(LOAD, folder, dtype)
+        assert grown < own_copy + in_files + SLACK_BYTES, dtype
+
+
+@pytest.mark.slow
+def test_a_long_queue_of_videos_takes_no_more_than_its_bound(tmp_path):
+    """300 clips are 776 MB of pixels; 32 MB of them may be there at once."""
+    clip = write_clip(tmp_path / "clip.mp4", "mpeg4", 8)
+    (tmp_path / "clips").mkdir()
+    for number in range(300):
+        os.link(clip, tmp_path / "clips" / f"{number:03}.mp4")
+    found, grown = run(DECODE, tmp_path / "clips", 32 * MB)
+    assert found == 300
+    assert grown < 32 * MB + 2 * SLACK_BYTES  # the C library keeps for each thread what that one has freed

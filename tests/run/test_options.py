@@ -1,0 +1,96 @@
+"""The flags of run_gpu.py and run_npu.py: which videos, sets and device they ask for, and how a wrong one is told."""
+
+import shutil
+import sys
+
+import pytest
+
+import run_gpu
+import run_npu
+from tests.support.runs import SET, results
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("videos/Eval_video/MSVD", id="the-set's-own-folder"),
+        pytest.param("videos/Eval_video/msvd", id="spelt-otherwise"),
+        pytest.param("videos/Eval_video", id="the-folder-of-the-sets"),
+    ],
+)
+def test_image_or_video_path(small, tiny_model_path, path):
+    """As the NPU launcher calls it: the set is named by the folder, or by --dataset_name."""
+    argv = [
+        "--model_path",
+        str(tiny_model_path),
+        "--Eval_QA_root",
+        f"{small}/qa",
+        "--image_or_video_path",
+        f"{small}/{path}",
+    ]
+    argv += [
+        "--chat_conversation_output_folder",
+        f"{small}/out",
+        "--device",
+        "cpu",
+        "--num_workers",
+        "0",
+        "--limit",
+        "2",
+    ]
+    if path.endswith("Eval_video"):
+        argv += ["--dataset_name", SET]
+    assert run_npu.main(argv) == 0
+    assert len(results(small)) == 2
+
+
+def test_both_scripts_ask_the_same(small, flags):
+    run_gpu.main([*flags, "--limit", "4"])
+    gpu = results(small)
+    shutil.rmtree(small / "out")
+    run_npu.main([*flags, "--limit", "4"])
+    assert results(small) == gpu
+
+
+def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root, video_root, monkeypatch):
+    argv = ["--model_path", str(tiny_model_path), "--Eval_QA_root", str(qa_root), "--Eval_Video_root", str(video_root)]
+    argv += ["--chat_conversation_output_folder", f"{tmp_path}/out", "--device", "cpu", "--num_workers", "0"]
+    assert run_gpu.main([*argv, "--dataset_name", "NBA,Driving_decision_making", "--limit", "2"]) == 0
+    nba, driving = results(tmp_path, "NBA"), results(tmp_path, "Driving-decision-making")
+    assert {row["dataset"] for row in nba.values()} == {"NBA"}
+    assert {row["dataset"] for row in driving.values()} == {"Driving-decision-making"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "found"),
+    [
+        pytest.param(["--nope"], "unrecognized arguments: --nope; ", id="unknown-flag"),
+        pytest.param(["--num_frames", "0"], "--num_frames is at least 1", id="no-frames"),
+        pytest.param(["--num_frames", "1000000000000"], "--num_frames is at most 10000", id="far-too-many-frames"),
+        pytest.param(["--num_frames", "x"], "invalid int value: 'x'", id="no-number"),
+        pytest.param(["--dataset_name", "Kinetics"], "unknown data set 'Kinetics'", id="unknown-set"),
+        pytest.param(["--dataset_name", "SQA3D"], "SQA3D_QA_new.json: missing", id="set-without-qa-file"),
+        pytest.param(["--model_path", "nowhere"], "nowhere: not a folder", id="no-checkpoint"),
+        pytest.param(["--Eval_Video_root", "nowhere"], "nowhere: no such folder of videos", id="no-videos"),
+        pytest.param(["--image_or_video_path", "x"], "not allowed with", id="two-places-of-videos"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_status_2(flags, argv, found, run_command):
+    done = run_command(sys.executable, "run_gpu.py", *flags, *argv)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert found in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_npu_without_an_npu_ends_with_2_and_gpu_without_cuda_says_that_it_runs_on_the_cpu(small, flags, run_command):
+    at = flags.index("--device")
+    without_device = flags[:at] + flags[at + 2 :]
+    done = run_command(sys.executable, "run_npu.py", *without_device)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: device npu: ")
+    assert done.stderr.count("\n") == 1
+    done = run_command(sys.executable, "run_gpu.py", *without_device, "--limit", "1", CUDA_VISIBLE_DEVICES="")
+    assert done.returncode == 0
+    assert done.stderr.startswith("WARNING: no CUDA device is visible: running on the CPU")

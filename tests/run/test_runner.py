@@ -1,0 +1,249 @@
+"""run_gpu.py and run_npu.py as their users start them: what is answered, fails alone, is refused, resumes."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import run_gpu
+import run_npu
+from tests.support.paths import ROOT
+from tests.support.runs import SET, results
+from videobench.data.dataset import load_questions, qa_file, resolve_names
+from videobench.errors import InputError
+from videobench.jobs.job import Ranks
+
+
+def all_questions(small):
+    return load_questions(qa_file(small / "qa", SET), SET, (small / "videos").joinpath)
+
+
+def answers_equal(rows, others):
+    assert list(rows) == list(others)
+    for key, row in rows.items():
+        assert row["output_sequence"] == others[key]["output_sequence"], key
+        assert row["letter_logprobs"] == pytest.approx(others[key]["letter_logprobs"], abs=1e-4), key
+
+
+def test_a_row_says_what_was_asked_and_of_what(small, flags, capsys):
+    assert run_gpu.main([*flags, "--limit", "3"]) == 0
+    questions = all_questions(small)[:3]
+    rows = results(small)
+    assert list(rows) == [each.key for each in questions]
+    for question, row in zip(questions, rows.values(), strict=True):
+        assert row["video_id"] == question.video_id
+        assert row["dataset"] == SET
+        assert row["choices"] == question.options
+        assert row["question"].startswith(question.text)
+        assert row["output_sequence"][0] in question.options
+        assert list(row["letter_logprobs"]) == list(question.options)
+        assert 0.5 < row["option_mass"] <= 1.0001
+        assert row["frames_decoded"] == row["frames_stated"] > 0
+        assert row["resolution"] == "96x96"
+        assert len(row["pixels_sha256"]) == len(row["prompt_sha256"]) == 64
+        assert row["run"]["device"] == "cpu"
+        assert row["run"]["dtype"] == "float32"
+        assert row["run"]["num_frames"] == 8
+    assert "answered 3, failed 0" in capsys.readouterr().out
+
+
+def test_a_finished_run_is_not_repeated_and_a_larger_limit_goes_on(small, flags, monkeypatch):
+    assert run_gpu.main([*flags, "--limit", "3"]) == 0
+    before = results(small)
+    assert run_gpu.main([*flags, "--limit", "8"]) == 0
+    after = results(small)
+    assert {key: after[key] for key in before} == before
+    assert len(after) == 8
+    monkeypatch.setattr("videobench.model.engine.load_engine", None)  # the weights are not needed
+    assert run_gpu.main([*flags, "--limit", "8"]) == 0
+    assert results(small) == after
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "no video"])
+def test_a_faulty_video_costs_its_own_questions_and_is_tried_again(small, flags, damage, capsys):
+    questions = all_questions(small)
+    video = questions[0].video
+    content = video.read_bytes()
+    video.unlink() if damage == "missing" else video.write_bytes(b"" if damage == "empty" else b"no video" * 100)
+    assert run_gpu.main(flags) == 1
+    rows = results(small)
+    own = {each.key for each in questions if each.video == video}
+    assert {key for key, row in rows.items() if "error" in row} == own
+    assert all(rows[key]["output_sequence"] == [""] and video.name in rows[key]["error"] for key in own)
+    assert len(rows) == len(questions)
+    captured = capsys.readouterr()
+    assert captured.err.count("failed: ") == len(own)
+    assert f"answered {len(questions) - len(own)}, failed {len(own)}" in captured.out
+
+    video.write_bytes(content)
+    assert run_gpu.main(flags) == 0
+    assert not any("error" in row for row in results(small).values())
+    assert {key: row for key, row in results(small).items() if key not in own} == {
+        key: row for key, row in rows.items() if key not in own
+    }
+
+
+def test_without_any_video_nothing_is_started(small, flags):
+    shutil.rmtree(small / "videos/Eval_video" / SET)
+    with pytest.raises(InputError, match="no such video, nor any other"):
+        run_gpu.main(flags)
+    assert not (small / "out").exists()
+
+
+@pytest.mark.parametrize("seeing", [0, 1])
+def test_all_processes_draw_from_one_list_whatever_each_of_them_sees(small, flags, monkeypatch, seeing):
+    """As where a folder is mounted, or known to be there, on one machine only."""
+    questions, shared, drawn = all_questions(small), {}, []
+
+    class OneOfTwo(Ranks):
+        def _share(self, key, content):
+            return shared.setdefault(key, content)
+
+    class Recorder:
+        def __init__(self, settings, device, ranks, checkpoint, plan, facts, attempts):
+            self.plan = plan
+
+        def run(self, questions, progress, append, force):
+            drawn.append([work.video for work in self.plan.works(questions)])
+
+    monkeypatch.setattr("videobench.run.runner.Answering", Recorder)
+    video = questions[0].video
+    for process in range(2):
+        if process != seeing:
+            video.rename(small / "elsewhere")
+        monkeypatch.setattr(Ranks, "from_environment", lambda _, process=process: OneOfTwo(process, 2))
+        assert run_gpu.main(flags) == 1  # nothing is answered
+        if process != seeing:
+            (small / "elsewhere").rename(video)
+    assert drawn[0] == drawn[1]
+    assert (video in drawn[0]) == (seeing == 0)
+
+
+def test_kill_9_in_the_middle_then_the_same_command(small, flags):
+    run_gpu.main(flags)
+    undisturbed = results(small)
+    shutil.rmtree(small / "out")
+    journal = small / f"out/journal/{SET}.rank0.jsonl"
+    process = subprocess.Popen([sys.executable, ROOT / "run_gpu.py", *flags], stderr=subprocess.DEVNULL)
+    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    answered = journal.read_bytes().count(b"\n") - 1
+    assert 3 <= answered < len(undisturbed)
+    assert not (small / f"out/{SET}_eval.json").exists()
+    assert run_gpu.main(flags) == 0
+    answers_equal(results(small), undisturbed)
+    lines = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
+    assert len(lines) == len(undisturbed)  # none was answered twice
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        (["--dtype", "bfloat16"], r"dtype 'float32', now it is 'bfloat16'"),
+        (["--num_frames", "4"], "num_frames 8, now it is 4"),
+        (["--max_new_tokens", "2"], "max_new_tokens 60, now it is 2"),
+    ],
+)
+def test_other_settings_are_refused_and_overwrite_starts_anew(small, flags, extra, found):
+    run_gpu.main([*flags, "--limit", "2"])
+    before = results(small)
+    with pytest.raises(InputError, match=found):
+        run_gpu.main([*flags, "--limit", "2", *extra])
+    assert results(small) == before
+    assert run_gpu.main([*flags, "--limit", "2", *extra, "--overwrite"]) == 0
+    assert {row["run"][extra[0][2:]] for row in results(small).values()} != {
+        before[next(iter(before))]["run"][extra[0][2:]]
+    }
+
+
+def test_another_batch_size_may_go_on(small, flags):
+    run_gpu.main(flags)
+    undisturbed = results(small)
+    shutil.rmtree(small / "out")
+    run_gpu.main([*flags, "--limit", "5", "--batch_size", "1"])
+    run_gpu.main([*flags, "--batch_size", "3"])
+    answers_equal(results(small), undisturbed)
+
+
+def test_a_prompt_that_is_too_long_fails_alone_and_before_the_weights(small, flags, capsys, monkeypatch):
+    run_gpu.main(flags)
+    lengths = {key: row["prompt_tokens"] for key, row in results(small).items()}
+    limit = max(lengths.values()) - 1
+    too_long = {key for key, length in lengths.items() if length > limit}
+    assert too_long
+    assert run_gpu.main([*flags, "--max_input_length", str(limit), "--overwrite"]) == 1
+    assert {key for key, row in results(small).items() if "error" in row} == too_long
+    monkeypatch.setattr("videobench.model.engine.load_engine", None)
+    capsys.readouterr()
+    assert run_gpu.main([*flags, "--max_input_length", str(limit), "--dry_run"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count(f"more than --max_input_length {limit}") == len(too_long)
+    assert f"{len(too_long)} would fail" in captured.out
+
+
+@pytest.mark.parametrize("stated", [(), ("--max_input_length", "2048")])
+def test_a_reply_that_would_leave_the_positions_fails_before_the_weights(small, flags, stated, capsys, monkeypatch):
+    run_gpu.main(flags)
+    longest = max(row["prompt_tokens"] for row in results(small).values())
+    monkeypatch.setattr("videobench.model.engine.load_engine", None)
+    capsys.readouterr()
+    assert run_gpu.main([*flags, *stated, "--max_new_tokens", str(2048 - longest), "--dry_run"]) == 0
+    assert run_gpu.main([*flags, *stated, "--max_new_tokens", str(2049 - longest), "--dry_run"]) == 1
+    found = f"{2049 - longest} are for the reply and the checkpoint has 2048 positions"
+    reason = f"the prompt has {longest} tokens, more than {longest - 1}: "
+    assert f"{reason}{'--max_input_length is 2048, ' if stated else ''}{found}\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "found"),
+    [
+        (["--num_frames", "500"], "500 frames take 4"),
+        (["--max_new_tokens", "2048"], "2048 are for the reply and the checkpoint has 2048 positions: use fewer"),
+        (["--max_input_length", "9999"], "the checkpoint has 2048 positions"),
+        (["--max_input_length", "20"], "--max_input_length is 20"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused_before_the_weights(flags, extra, found, monkeypatch):
+    monkeypatch.setattr("videobench.model.engine.load_engine", None)
+    with pytest.raises(InputError, match=found):
+        run_gpu.main([*flags, *extra])
+
+
+def test_dry_run_checks_and_writes_nothing(small, flags, capsys, monkeypatch):
+    monkeypatch.setattr("videobench.model.engine.load_engine", None)
+    assert run_gpu.main([*flags, "--dry_run"]) == 0
+    questions = all_questions(small)
+    videos = {each.video for each in questions}
+    out = capsys.readouterr().out
+    assert f"{SET}: {len(questions)} questions on {len(videos)} videos, 0 would fail" in out
+    assert not (small / "out").exists()
+
+
+def test_print_prompt(small, flags, capsys):
+    assert run_npu.main([*flags, "--print_prompt"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("USER: <video>\n" + all_questions(small)[0].text)
+    assert "explanations or additional information. ASSISTANT:\n" in out
+    assert " tokens: MSVD, question " in out
+    assert not (small / "out").exists()
+
+
+@pytest.mark.parametrize("extra", ["--dry_run", "--print_prompt"])
+def test_only_the_first_of_many_processes_prints(flags, extra, capsys, monkeypatch):
+    monkeypatch.setattr(Ranks, "from_environment", lambda _: Ranks(1, 2))
+    assert run_gpu.main([*flags, extra]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("process", "lines"), [("0", 1), ("1", 0)])
+def test_a_warning_of_all_processes_is_printed_once(qa_root, capsys, monkeypatch, process, lines):
+    monkeypatch.setenv("RANK", process)
+    assert resolve_names("all", qa_root)
+    assert capsys.readouterr().err.count("; left out\n") == lines

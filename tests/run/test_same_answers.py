@@ -1,0 +1,74 @@
+"""However a run is cut up, its answers stay the same: batches, workers, order of the questions, padding."""
+
+import json
+
+import pytest
+
+import run_gpu
+from videobench.data.dataset import qa_file
+from videobench.files import write_json
+from videobench.run import loop as answering
+
+SETS = "MSVD,NBA"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_model_path, qa_root, video_root):
+    """Rows by (set, question) of a run with further flags."""
+
+    def run(*flags, qa=qa_root):
+        out = tmp_path_factory.mktemp("out")
+        argv = [f"--model_path={tiny_model_path}", f"--Eval_QA_root={qa}", f"--Eval_Video_root={video_root}"]
+        argv += [f"--dataset_name={SETS}", f"--chat_conversation_output_folder={out}", "--device=cpu", "--limit=12"]
+        assert run_gpu.main([*argv, *flags]) == 0
+        return {
+            (name, key): row
+            for name in SETS.split(",")
+            for key, row in json.loads((out / f"{name}_eval.json").read_text()).items()
+        }
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain(run):
+    return run("--batch_size=1", "--num_workers=0")
+
+
+def assert_same(found, expected):
+    assert found.keys() == expected.keys()
+    for name, row in found.items():
+        other = expected[name]
+        for field in ("output_sequence", "num_output_tokens", "pixels_sha256", "prompt_sha256"):
+            assert row[field] == other[field], (name, field)
+        assert row["letter_logprobs"] == pytest.approx(other["letter_logprobs"], abs=1e-4), name
+
+
+@pytest.mark.parametrize("flags", [["--batch_size=3"], ["--num_workers=2"], ["--batch_size=100", "--num_workers=1"]])
+def test_batch_size_and_workers(run, plain, flags):
+    assert_same(run("--num_workers=0", *flags), plain)
+
+
+def test_batches_of_several_videos_as_on_a_card(run, plain, monkeypatch):
+    """A CPU takes one video at a time; a card takes what fits, padded to a multiple."""
+    sizes = []
+
+    def whole(prepared, batch_size, most_videos):
+        for batch in make_batches(prepared, batch_size, lambda: 99):
+            sizes.append(len(batch))
+            yield batch
+
+    make_batches = answering.make_batches
+    monkeypatch.setattr(answering, "make_batches", whole)
+    monkeypatch.setitem(answering.SUFFIX_MULTIPLES, "cpu", 32)
+    assert_same(run("--num_workers=1", "--batch_size=16"), plain)
+    assert max(sizes) > 1
+
+
+def test_order_of_the_questions(run, plain, qa_root, tmp_path):
+    (tmp_path / "Eval_QA").mkdir()
+    for name in SETS.split(","):
+        content = json.loads(qa_file(qa_root, name).read_text())
+        first = dict(list(content.items())[:12])
+        write_json(qa_file(tmp_path, name), dict(reversed(first.items())))
+    assert_same(run("--num_workers=0", qa=tmp_path), plain)

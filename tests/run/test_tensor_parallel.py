@@ -1,0 +1,156 @@
+"""What is refused before the weights are read, how they are counted, and what a group does when one of it has failed.
+The groups themselves: test_distributed.py."""
+
+import os
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import pytest
+from torch.distributed import HashStore
+
+from videobench.device.devices import open_device
+from videobench.errors import InputError, OtherRankFailed
+from videobench.jobs.job import Ranks
+from videobench.model.checkpoint import load_checkpoint
+from videobench.model.cost import row_bytes
+from videobench.model.sharding import check_tensor_parallel, weights_per_card
+from videobench.run.loop import Answering
+from videobench.run.tensor_parallel import Group, GroupEngine
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tiny_model_path):
+    return load_checkpoint(tiny_model_path)
+
+
+@pytest.fixture
+def new_transformers(monkeypatch):
+    monkeypatch.setattr("transformers.__version__", "5.0.0")
+
+
+@pytest.mark.usefixtures("new_transformers")
+def test_numbers_that_do_not_divide_the_heads_are_refused_with_those_that_do(checkpoint):
+    check_tensor_parallel(checkpoint, 4)
+    with pytest.raises(InputError, match=r"has 4 attention heads, which 3 cards cannot share; use one of 1, 2, 4$"):
+        check_tensor_parallel(checkpoint, 3)
+
+
+@pytest.mark.usefixtures("new_transformers")
+@pytest.mark.parametrize(
+    ("heads", "key_value_heads", "intermediate", "cards", "found"),
+    [
+        pytest.param(56, 8, 20480, 8, None, id="34B-on-8"),
+        pytest.param(32, 32, 11008, 8, None, id="7B-on-8"),
+        pytest.param(
+            32, 8, 14336, 16, "8 key-value heads, which 16 cards cannot share; use one of 1, 2, 4, 8$", id="32K"
+        ),
+    ],
+)
+def test_the_real_checkpoints(heads, key_value_heads, intermediate, cards, found):
+    text = SimpleNamespace(
+        num_attention_heads=heads, num_key_value_heads=key_value_heads, intermediate_size=intermediate
+    )
+    checkpoint = SimpleNamespace(path="w", config=SimpleNamespace(text_config=text))
+    if found is None:
+        check_tensor_parallel(checkpoint, cards)
+    else:
+        with pytest.raises(InputError, match=found):
+            check_tensor_parallel(checkpoint, cards)
+
+
+@pytest.mark.parametrize("version", ["4.45.2", "4.56.1"])
+def test_an_older_transformers_is_refused(checkpoint, monkeypatch, version):
+    monkeypatch.setattr("transformers.__version__", version)
+    check_tensor_parallel(checkpoint, 1)
+    with pytest.raises(InputError, match=f"needs transformers 4.56.2 or later, found {version}; pip install"):
+        check_tensor_parallel(checkpoint, 2)
+
+
+def test_weights_that_each_card_holds(checkpoint):
+    """The tiny model by hand: four layers of q, k, v, o (128 x 128) and gate, up, down (128 x 256), a head of
+    281 x 128; the rest, 3 vision layers among it, is on every card."""
+    cut_up = 4 * (4 * 128 * 128 + 3 * 128 * 256) + 281 * 128
+    whole = weights_per_card(checkpoint.weights, 1)
+    assert weights_per_card(checkpoint.weights, 2) == whole - cut_up // 2
+    assert row_bytes(checkpoint, "float32", 100, 2) == row_bytes(checkpoint, "float32", 100) // 2
+
+
+@pytest.mark.parametrize(("processes", "on_this_machine", "cards"), [(1, 1, 2), (3, 3, 2), (4, 1, 2), (8, 4, 8)])
+def test_processes_that_make_no_groups_are_refused(monkeypatch, processes, on_this_machine, cards):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(on_this_machine))
+    with pytest.raises(
+        InputError, match=f"--tensor_parallel {cards}: {processes} processes, {on_this_machine} of them"
+    ):
+        Ranks.from_environment(cards)
+
+
+@pytest.fixture
+def first_of_two(monkeypatch):
+    """The first process of a group, whose other one has ended the job."""
+
+    def stopped(self):
+        raise OtherRankFailed
+
+    monkeypatch.setattr(Ranks, "check_others", stopped)
+    return Ranks(0, 2, store=HashStore(), tensor_parallel=2)
+
+
+def test_a_group_meets_when_all_of_it_are_there(first_of_two):
+    second = Ranks(1, 2, store=first_of_two.store, tensor_parallel=2)
+    other_group = Ranks(2, 4, store=first_of_two.store, tensor_parallel=2)
+    for each in (second, other_group):
+        with pytest.raises(OtherRankFailed):
+            each.meet_group("start")  # alone
+    first_of_two.meet_group("start")
+
+
+def test_a_process_that_failed_before_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
+    begun = []
+    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: begun.append("world"))
+    with pytest.raises(OtherRankFailed):
+        Group(first_of_two, open_device("cpu"))
+    assert not begun
+
+
+def test_a_process_that_failed_to_load_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
+    begun = []
+    monkeypatch.setattr("videobench.run.loop.Group", lambda *_: SimpleNamespace(as_world=nullcontext))
+    monkeypatch.setattr("videobench.model.engine.load_engine", lambda *_: None)
+    monkeypatch.setattr("videobench.run.loop.check_group", lambda *_: begun.append("check"))
+    settings = SimpleNamespace(tensor_parallel=2, dtype="float32", max_new_tokens=8)
+    with pytest.raises(OtherRankFailed):
+        Answering(settings, open_device("cpu"), first_of_two, None, None, {}, None)._load_engine()
+    assert not begun
+
+
+@pytest.mark.parametrize("has_said_why", [True, False])
+def test_a_first_process_that_is_gone_takes_the_store_with_it(has_said_why):
+    def check(keys):
+        raise RuntimeError("Connection reset by peer")
+
+    def check_others():
+        if has_said_why:
+            raise OtherRankFailed
+
+    ranks = SimpleNamespace(check_others=check_others)
+    group = SimpleNamespace(store=SimpleNamespace(check=check), ranks=ranks)
+    with pytest.raises(OtherRankFailed if has_said_why else RuntimeError):
+        GroupEngine(SimpleNamespace(usage=None), group, None).follow()
+
+
+def test_the_environment_of_a_group_ends_with_it_and_no_other_variable_does(monkeypatch):
+    variables = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    monkeypatch.setenv("OF_A_LIBRARY", "before")
+    monkeypatch.setattr(os.environ, "clear", None)  # a thread would see an empty environment
+    group = SimpleNamespace(ranks=Ranks(3, 4, tensor_parallel=2), size=2, port=7)
+    with Group.as_world(group):
+        inside = {name: os.environ.get(name) for name in [*variables, "MASTER_ADDR"]}
+        os.environ["OF_A_LIBRARY"] = "meanwhile"
+    assert list(inside.values()) == ["1", "2", "7", None, "127.0.0.1"]
+    assert {name: os.environ.get(name) for name in variables} == variables
+    assert "MASTER_ADDR" not in os.environ
+    assert os.environ["OF_A_LIBRARY"] == "meanwhile"

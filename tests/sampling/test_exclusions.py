@@ -1,0 +1,84 @@
+"""--exclude: what an earlier sample holds is not drawn again, and a list that is not one is refused."""
+
+import json
+
+import pytest
+
+from tests.support.stand_in import extract, make_benchmark, read, sampled
+from videobench.errors import InputError
+
+SETS = ("NBA", "Driving-decision-making")
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    return make_benchmark(tmp_path, dict.fromkeys(SETS, (5, 2)))
+
+
+@pytest.mark.parametrize(
+    "file", ["sampling_datasets_QA_new.json", "sampling_answer.json", "result.json", "names.txt", "ANSWER.json"]
+)
+def test_exclude_an_earlier_sample_by_any_of_its_files(benchmark, file):
+    extract(benchmark, "--nums", "12", out="first")
+    first = sampled(benchmark, "first")
+    folder = benchmark / "first/json"
+    (folder / "result.json").write_text(json.dumps({key: {"output_sequence": ["A"]} for key in first}))
+    (folder / "names.txt").write_text("\ufeff" + "\n\n".join(["# of May", *first]).replace("Driving-", "driving_"))
+    ids = {name: {key.split("/")[1]: "A" for key in first if key.startswith(name)} for name in SETS}
+    (folder / "ANSWER.json").write_text(json.dumps(ids))
+    extract(benchmark, "--nums", "8", "--exclude", folder / file)
+    assert sorted(first + sampled(benchmark)) == sorted(f"{name}/{number}" for name in SETS for number in range(10))
+    assert read(benchmark, "sampling_manifest.json")["inputs_sha256"].keys() >= {file}
+    with pytest.raises(InputError, match=r"only 8 .*12 are excluded"):
+        extract(benchmark, "--nums", "9", "--exclude", folder / file)
+
+
+def test_a_sample_and_what_it_excludes_are_the_larger_sample(benchmark):
+    extract(benchmark, "--nums", "14", out="whole")
+    extract(benchmark, "--nums", "6", out="first")
+    extract(benchmark, "--nums", "8", "--exclude", benchmark / "first/json/sampling_answer.json", out="second")
+    assert sampled(benchmark, "first") + sampled(benchmark, "second") == sampled(benchmark, "whole")
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param("NBA/77", "NBA/77 is in no QA file", id="unknown-id"),
+        pytest.param("77", "'77' is not <dataset>/<id>", id="bare-id"),
+        pytest.param("Kinetics/7", "unknown data set 'Kinetics'", id="unknown-set"),
+        pytest.param("# none\n\n", "names no question", id="empty"),
+        pytest.param('["NBA/7"]', "names no question", id="json-list"),
+        pytest.param('{"NBA/7": ', "not JSON", id="cut-short"),
+        pytest.param('{"7": {}}', "'7' is not <dataset>/<id>", id="qa-file-of-one-set"),
+        pytest.param("NBA/\xff", "not UTF-8", id="latin-1"),
+    ],
+)
+def test_a_wrong_list_of_exclusions_is_refused(benchmark, content, found):
+    path = benchmark / "exclude"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(InputError, match=f"exclude: .*{found}"):
+        extract(benchmark, "--nums", "2", "--exclude", path)
+    assert not (benchmark / "sample").exists()
+
+
+def test_exclusions_are_not_overwritten(benchmark):
+    extract(benchmark, "--nums", "4")
+    before = sampled(benchmark)
+    with pytest.raises(InputError, match=r"sampling_answer\.json: --exclude names a file that would be overwritten"):
+        extract(benchmark, "--nums", "4", "--exclude", benchmark / "sample/json/sampling_answer.json")
+    assert sampled(benchmark) == before
+
+
+def test_answers_are_not_overwritten(benchmark):
+    extract(benchmark, "--nums", "4")
+    path = benchmark / "sample/json/sampling_answer.json"
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"sampling_answer\.json: --correct_answer_file names a file that would be"):
+        extract(benchmark, "--nums", "2", "--correct_answer_file", path)
+    assert path.read_bytes() == before
+
+
+def test_exclusions_may_name_sets_that_are_not_drawn_from(benchmark):
+    (benchmark / "exclude").write_text("NBA/3\nDriving-decision-making/3\n")
+    extract(benchmark, "--nums", "9", "--datasets", "NBA", "--exclude", benchmark / "exclude")
+    assert set(sampled(benchmark)) == {f"NBA/{number}" for number in range(10)} - {"NBA/3"}

@@ -1,0 +1,243 @@
+"""A sample's files: byte-equal to the originals, or refused; what is right is kept, so an interrupted start goes on."""
+
+import errno
+import os
+import shutil
+from collections import namedtuple
+from contextlib import contextmanager
+from itertools import pairwise
+
+import pytest
+
+from tests.support.stand_in import extract, make_benchmark, read, sampled
+from videobench.errors import InputError
+from videobench.files import sha256_of_file
+from videobench.sampling import placing
+from videobench.sampling.order import STRATEGIES
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Both sets have files of the same names, as NBA and Driving-decision-making really do."""
+    return make_benchmark(tmp_path, {"NBA": (5, 2), "Driving-decision-making": (5, 2)})
+
+
+def videos(benchmark, out="sample"):
+    """`<dataset>/<file>` -> path in the sample."""
+    folder = benchmark / out / "Eval_video" / "sampling_data"
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+
+
+def original(benchmark, name):
+    return benchmark / "VideoBench" / "Eval_video" / name
+
+
+@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
+def test_every_video_is_byte_equal_to_its_own_original(benchmark, mode):
+    for _ in range(2):
+        extract(benchmark, "--nums", "20", "--copy_mode", mode)
+        assert len(videos(benchmark)) == 10
+        for name, path in videos(benchmark).items():
+            assert path.read_bytes() == original(benchmark, name).read_bytes() == f"{name[:-6]} {name[-5]}".encode()
+            assert path.is_symlink() == (mode == "symlink")
+            assert path.samefile(original(benchmark, name)) == (mode != "copy")
+
+
+@pytest.mark.parametrize("before", ["copy", "hardlink", "symlink"])
+@pytest.mark.parametrize("after", ["copy", "hardlink", "symlink"])
+def test_another_copy_mode_replaces_what_is_there(benchmark, before, after):
+    for mode in (before, after):
+        extract(benchmark, "--nums", "20", "--copy_mode", mode)
+    path = videos(benchmark)["NBA/3.mp4"]
+    assert path.is_symlink() == (after == "symlink")
+    assert path.samefile(original(benchmark, "NBA/3.mp4")) == (after != "copy")
+    if after == "copy":
+        path.write_bytes(b"changed")
+    assert original(benchmark, "NBA/3.mp4").read_bytes() == b"NBA 3"
+
+
+@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
+def test_the_originals_own_place_is_refused(benchmark, mode):
+    """A link there to itself would be all that is left of a video."""
+    folder = benchmark / "sample/Eval_video"
+    folder.mkdir(parents=True)
+    (folder / "sampling_data").symlink_to(benchmark / "VideoBench/Eval_video")
+    with pytest.raises(InputError, match="is the source's own place"):
+        extract(benchmark, "--nums", "20", "--copy_mode", mode)
+    for name in ("NBA/3.mp4", "Driving-decision-making/3.mp4"):
+        assert original(benchmark, name).read_bytes() == f"{name[:-6]} 3".encode()
+
+
+def test_a_second_start_keeps_what_is_right_and_mends_the_rest(benchmark):
+    extract(benchmark, "--nums", "20")
+    paths = videos(benchmark)
+    paths["NBA/0.mp4"].write_bytes(b"NBA 9")  # of the right size
+    paths["NBA/1.mp4"].write_bytes(b"NB")
+    paths["NBA/2.mp4"].unlink()
+    paths["NBA/3.mp4"].with_name("3.mp4.part").write_bytes(b"N")  # of a start that was killed
+    touched = {f"NBA/{number}.mp4" for number in range(3)}
+    kept = {name: path.stat() for name, path in paths.items() if name not in touched}
+    extract(benchmark, "--nums", "20")
+    for name, status in kept.items():
+        assert (status.st_ino, status.st_mtime_ns) == (paths[name].stat().st_ino, paths[name].stat().st_mtime_ns)
+    for name, path in paths.items():
+        assert path.read_bytes() == original(benchmark, name).read_bytes()
+
+
+def test_a_larger_sample_keeps_the_videos_of_the_smaller(benchmark):
+    extract(benchmark, "--nums", "6")
+    inodes = {name: path.stat().st_ino for name, path in videos(benchmark).items()}
+    extract(benchmark, "--nums", "20")
+    assert {name: videos(benchmark)[name].stat().st_ino for name in inodes} == inodes
+
+
+def test_an_interrupted_copy_leaves_whole_videos_only_and_goes_on(benchmark, monkeypatch):
+    copy = placing._copy_bytes
+    done = []
+
+    def interrupted(source, target):
+        if len(done) == 4:
+            target.write_bytes(source.read_bytes()[:2])
+            raise KeyboardInterrupt
+        done.append(target)
+        return copy(source, target)
+
+    monkeypatch.setattr(placing, "_copy_bytes", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(benchmark, "--nums", "20", "--num_workers", "1")
+    whole = {name: path for name, path in videos(benchmark).items() if path.suffix == ".mp4"}
+    assert len(whole) == 4
+    assert all(path.read_bytes() == original(benchmark, name).read_bytes() for name, path in whole.items())
+    assert not (benchmark / "sample/json").exists()
+    copied = []
+    monkeypatch.setattr(placing, "_copy_bytes", lambda *paths: copied.append(paths) or copy(*paths))
+    extract(benchmark, "--nums", "20", "--num_workers", "3")
+    assert len(copied) == 6
+    assert len(videos(benchmark)) == 10  # nor is a .part left
+
+
+def test_what_does_not_read_as_it_was_written_is_refused(benchmark, monkeypatch):
+    copy = placing._copy_bytes
+
+    def corrupting(source, target):
+        facts = copy(source, target)
+        if source == original(benchmark, "NBA/3.mp4"):
+            target.write_bytes(b"NBA 8")
+        return facts
+
+    monkeypatch.setattr(placing, "_copy_bytes", corrupting)
+    with pytest.raises(InputError, match=r"NBA/3\.mp4: does not read as it was written"):
+        extract(benchmark, "--nums", "20")
+    assert not [name for name in videos(benchmark) if name.startswith("NBA/3")]
+    assert not (benchmark / "sample/json").exists()
+
+
+def test_too_little_room_is_found_before_anything_is_written(benchmark, monkeypatch):
+    sizes = {name: len(f"{name} 0") for name in ("NBA", "Driving-decision-making")}
+    needed = 5 * sum(sizes.values())
+    free = needed - 1
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - free, free))
+    with pytest.raises(InputError, match=rf"sample/Eval_video: .* take {needed} bytes, but only {free} are free"):
+        extract(benchmark, "--nums", "20")
+    assert not (benchmark / "sample").exists()
+    free += 1
+    extract(benchmark, "--nums", "20")
+    videos(benchmark)["NBA/3.mp4"].unlink()
+    free = sizes["NBA"]  # what is there already needs none
+    extract(benchmark, "--nums", "20")
+    free = 0
+    extract(benchmark, "--nums", "20")
+    extract(benchmark, "--nums", "20", "--copy_mode", "hardlink")
+    with pytest.raises(InputError, match=f"take {needed} bytes, but only 0 are free"):
+        extract(benchmark, "--nums", "20")  # a link is not a copy
+
+
+@pytest.mark.parametrize(
+    ("error", "flags"),
+    [
+        pytest.param(errno.EXDEV, ["--copy_mode", "hardlink"], id="another-file-system"),
+        pytest.param(errno.ENOSPC, [], id="disk-full"),
+    ],
+)
+def test_a_disk_that_refuses_is_named(benchmark, monkeypatch, error, flags):
+    def refuse(*paths):
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(placing, "_copy_bytes", refuse)
+    found = rf"sampling_data/Driving-decision-making/\d\.mp4: cannot be made from .*\({os.strerror(error)}\)"
+    with pytest.raises(InputError, match=found):
+        extract(benchmark, "--nums", "20", *flags)
+
+
+def test_an_output_folder_that_is_a_file_is_named(benchmark):
+    (benchmark / "sample").write_text("")
+    with pytest.raises(InputError, match=r"sample/Eval_video/sampling_data/.* cannot be made"):
+        extract(benchmark, "--nums", "20")
+
+
+def test_the_manifest_tells_what_the_sample_was_made_of(benchmark):
+    extract(benchmark, "--nums", "20", "--seed", "4", "--strategy", "proportional")
+    manifest = read(benchmark, "sampling_manifest.json")
+    assert (manifest["seed"], manifest["nums"], manifest["strategy"]) == (4, 20, "proportional")
+    assert manifest["datasets"] == {name: {"questions": 10, "videos": 5} for name in ("NBA", "Driving-decision-making")}
+    assert manifest["inputs_sha256"]["ANSWER.json"] == sha256_of_file(benchmark / "Video-Bench/ANSWER.json")
+    assert list(manifest["videos_sha256"]) == list(manifest["videos_bytes"]) == sorted(videos(benchmark))
+    for name, path in videos(benchmark).items():
+        assert manifest["videos_sha256"][name] == sha256_of_file(path)
+        assert manifest["videos_bytes"][name] == path.stat().st_size
+    for name, digest in manifest["outputs_sha256"].items():
+        assert sha256_of_file(benchmark / "sample/json" / name) == digest
+
+
+def test_a_video_that_does_not_decode_is_replaced_and_named(benchmark, video_root, capsys):
+    clip = sorted((video_root / "Eval_video").rglob("*.mp4"))[0]
+    for path in (benchmark / "VideoBench").rglob("*.mp4"):
+        if path.name not in ("1.mp4", "2.mp4") or "NBA" not in path.parts:
+            shutil.copy(clip, path)
+    extract(benchmark, "--nums", "12", "--check_videos", "--strategy", "stratified", "--num_workers", "1")
+    assert not {f"NBA/{number}" for number in (2, 3, 4, 5)} & set(sampled(benchmark))
+    captured = capsys.readouterr()
+    replaced = sorted(line for line in captured.err.splitlines() if line.startswith("replaced: "))
+    assert len(replaced) == 2
+    assert "NBA/1.mp4: " in replaced[0]
+    assert "NBA/2.mp4: " in replaced[1]
+    assert "2 videos replaced that do not decode" in captured.out
+    manifest = read(benchmark, "sampling_manifest.json")
+    assert manifest["check_videos"] is True
+    assert manifest["undecodable"] == ["NBA/1.mp4", "NBA/2.mp4"]
+    assert {name: each["questions"] for name, each in manifest["datasets"].items()} == {
+        "NBA": 6,
+        "Driving-decision-making": 6,
+    }
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("one_per_video", [(), ("--one_per_video",)])
+def test_samples_of_videos_that_decode_hold_one_another(benchmark, monkeypatch, strategy, one_per_video):
+    """With a stand-in for the decoder: of NBA, three of five videos do not decode."""
+    tried = []
+
+    @contextmanager
+    def fault_finder(num_workers):
+        yield lambda videos: (tried.extend(videos), {each: f"{each}: no" for each in videos if each in broken})[1]
+
+    broken = {original(benchmark, f"NBA/{number}.mp4") for number in (0, 2, 3)}
+    monkeypatch.setattr("videobench.sampling.decodable.fault_finder", fault_finder)
+    flags = ("--check_videos", "--strategy", strategy, *one_per_video)
+    samples = []
+    for num in (2, 5, 7, *([] if one_per_video else [10, 14])):
+        tried.clear()
+        extract(benchmark, "--nums", num, *flags)
+        assert len(tried) == len(set(tried))  # no video twice
+        samples.append(sampled(benchmark))
+        assert len(samples[-1]) == num
+        assert all(original(benchmark, name) not in broken for name in read_videos(benchmark))
+    assert all(larger[: len(smaller)] == smaller for smaller, larger in pairwise(samples))
+    with pytest.raises(InputError, match="6 have a video that does not decode"):
+        extract(benchmark, "--nums", 8 if one_per_video else 15, *flags)
+
+
+def read_videos(benchmark):
+    return list(read(benchmark, "sampling_manifest.json")["videos_sha256"])

@@ -1,0 +1,150 @@
+"""--verify: a sample that was carried to another machine is the one that was made, or each wrong file is named."""
+
+import os
+import shutil
+import sys
+
+import pytest
+
+import extract_dataset
+from tests.support.stand_in import extract, make_benchmark
+from videobench.errors import InputError
+
+
+@pytest.fixture
+def sample(tmp_path):
+    make_benchmark(tmp_path, {"NBA": (5, 2), "Driving-decision-making": (5, 2)})
+    extract(tmp_path, "--nums", "20")
+    return tmp_path / "sample"
+
+
+def verify(manifest, *flags):
+    return extract_dataset.main(["--verify", str(manifest), "--num_workers", "2", *map(str, flags)])
+
+
+@pytest.mark.parametrize(
+    ("json_folder", "video_folder", "named"),
+    [
+        pytest.param("json", "Eval_video/sampling_data", None, id="as-it-was-made"),
+        pytest.param("all", "all/sampling_data", None, id="in-one-folder"),
+        pytest.param("all", "all/Eval_video/sampling_data", None, id="in-one-folder-with-the-video-root"),
+        pytest.param("Video-Bench/Eval_QA", "VideoBench/Eval_video/sampling_data", None, id="as-in-the-readme"),
+        pytest.param("here", "there/and far away/sampling_data", "there/and far away", id="named-by-its-flag"),
+    ],
+)
+def test_a_sample_verifies_wherever_it_was_carried(sample, tmp_path, json_folder, video_folder, named, capsys):
+    carried = tmp_path / "数据 +@"
+    shutil.copytree(sample / "json", carried / json_folder)
+    shutil.copytree(sample / "Eval_video/sampling_data", carried / video_folder)
+    shutil.rmtree(sample)
+    flags = ["--sampling_output_folder", carried / named] if named else []
+    assert verify(carried / json_folder / "sampling_manifest.json", *flags) == 0
+    assert f"the sample is whole: 10 videos (150 bytes) in {carried / video_folder}" in capsys.readouterr().out
+
+
+def change_one_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def replace(path, make):
+    path.unlink()
+    make(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "found"),
+    [
+        pytest.param("Eval_video/sampling_data/NBA/3.mp4", change_one_byte, "has other content", id="byte-of-a-video"),
+        pytest.param(
+            "json/sampling_datasets_QA_new.json", change_one_byte, "has other content", id="byte-of-questions"
+        ),
+        pytest.param("json/sampling_answer.json", change_one_byte, "has other content", id="byte-of-the-answers"),
+        pytest.param(
+            "Eval_video/sampling_data/NBA/3.mp4", lambda path: path.write_bytes(b"NB"), "has 2 bytes, not 5", id="cut"
+        ),
+        pytest.param("Eval_video/sampling_data/NBA/3.mp4", lambda path: path.unlink(), "missing", id="no-video"),
+        pytest.param("json/sampling_answer.json", lambda path: path.unlink(), "missing", id="no-answers"),
+        pytest.param(
+            "Eval_video/sampling_data/NBA/3.mp4", lambda path: replace(path, os.mkfifo), "is no file", id="a-pipe"
+        ),
+        pytest.param(
+            "json/sampling_answer.json",
+            lambda path: replace(path, lambda path: path.symlink_to("/dev/zero")),
+            "is no file",
+            id="a-device",
+        ),
+    ],
+)
+def test_one_wrong_file_is_named(sample, name, damage, found, capsys):
+    damage(sample / name)
+    with pytest.raises(InputError, match=r"sampling_manifest\.json: 1 of 12 files of the sample are wrong"):
+        verify(sample / "json/sampling_manifest.json")
+    assert [line.split(": ", 2)[0] for line in capsys.readouterr().err.splitlines()] == ["wrong"]
+    with pytest.raises(InputError):
+        verify(sample / "json/sampling_manifest.json")
+    assert f"{sample / name}: {found}" in capsys.readouterr().err
+
+
+def test_a_file_of_the_other_set_with_the_same_name_and_size_is_wrong(sample, capsys):
+    videos = sample / "Eval_video/sampling_data/NBA"
+    shutil.copy(videos / "1.mp4", videos / "2.mp4")
+    (videos / "3.mp4").unlink()
+    with pytest.raises(InputError, match="2 of 12 files"):
+        verify(sample / "json/sampling_manifest.json")
+    assert capsys.readouterr().err.count("wrong: ") == 2
+
+
+def test_a_wrong_file_cannot_steer_the_terminal(sample, capsys):
+    manifest = sample / "json/sampling_manifest.json"
+    manifest.write_text(manifest.read_text().replace("NBA/3.mp4", "NBA/\u202e4pm.3"))
+    with pytest.raises(InputError, match="1 of 12 files"):
+        verify(manifest)
+    assert r"NBA/\u202e4pm.3: missing" in capsys.readouterr().err
+
+
+def test_the_exit_status_is_2(sample, run_command):
+    change_one_byte(sample / "Eval_video/sampling_data/NBA/3.mp4")
+    done = run_command(sys.executable, "extract_dataset.py", "--verify", sample / "json/sampling_manifest.json")
+    assert done.returncode == 2
+    wrong, error = done.stderr.splitlines()
+    assert wrong.startswith("wrong: ")
+    assert "NBA/3.mp4: has other content" in wrong
+    assert error.startswith("error: ")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        pytest.param(None, "cannot be read", id="missing"),
+        pytest.param("{", "not JSON", id="cut-short"),
+        pytest.param("[]", "not the sampling_manifest.json of a sample", id="list"),
+        pytest.param('{"seed": 1}', "not the sampling_manifest.json of a sample", id="other-keys"),
+        pytest.param(
+            '{"videos_folder": "x", "outputs_sha256": {}, "videos_bytes": {}, "videos_sha256": {}}',
+            "names no whole sample",
+            id="empty",
+        ),
+        pytest.param(
+            '{"videos_folder": "", "outputs_sha256": {"a": ""},"videos_bytes": {"a": "x"}, "videos_sha256": {"a": ""}}',
+            "not the sampling_manifest.json of a sample",
+            id="size-is-no-number",
+        ),
+    ],
+)
+def test_what_is_no_manifest_is_refused(tmp_path, content, found):
+    path = tmp_path / "sampling_manifest.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
+        verify(path)
+
+
+def test_videos_that_are_nowhere_are_asked_for(sample):
+    (sample / "Eval_video").rename(sample / "videos")
+    with pytest.raises(InputError, match=r"no folder .*Eval_video/sampling_data.* with --sampling_output_folder"):
+        verify(sample / "json/sampling_manifest.json")
+    with pytest.raises(InputError, match="elsewhere/sampling_data"):
+        verify(sample / "json/sampling_manifest.json", "--sampling_output_folder", "elsewhere")

@@ -1,0 +1,246 @@
+"""All sets of Video-Bench at once, and a sample of them: each question once, and Video-Bench's own tools can go on.
+
+On the small data set always; where VIDEO_BENCH_QA names the folder of the real QA files, on a stand-in for the whole
+benchmark too."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import extract_dataset
+import run_gpu
+from tests.support.video_bench_steps import judge_all, merge
+from videobench.data.dataset import DATASET_NAMES, LETTERS, load_questions, qa_file
+from videobench.errors import InputError
+from videobench.files import sha256_of_file
+from videobench.sampling.order import STRATEGIES
+
+TWINS = ("NBA", "Driving-decision-making")  # ids and file names of one are in the other too
+REAL_QA = os.environ.get("VIDEO_BENCH_QA", "")
+needs_real_qa = pytest.mark.skipif(not REAL_QA, reason="VIDEO_BENCH_QA does not name the folder of the real QA files")
+
+
+def run(model_path, qa_root, video_root, out, names, *flags):
+    argv = ["--model_path", model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
+    argv += ["--chat_conversation_output_folder", out, "--dataset_name", names, "--device", "cpu"]
+    return run_gpu.main([str(each) for each in (*argv, "--num_frames", 2, "--num_workers", 0, *flags)])
+
+
+def questions_of(qa_root, names):
+    return {name: {each.id: each for each in load_questions(qa_file(qa_root, name), name, Path)} for name in names}
+
+
+def assert_complete(submission, questions):
+    assert submission.keys() == questions.keys()
+    for name, rows in submission.items():
+        assert rows.keys() == questions[name].keys()
+        for id, row in rows.items():
+            assert (row["dataset"], row["video_id"]) == (name, questions[name][id].video_id)
+            assert row["question"].startswith(questions[name][id].text)
+            assert row["output_chatgpt_choice"] in LETTERS  # of a question with B and C alone the small model may say A
+
+
+def test_video_benchs_own_steps_join_the_result_folder(tmp_path, tiny_model_path, qa_root, video_root):
+    assert run(tiny_model_path, qa_root, video_root, tmp_path / "out", ",".join(TWINS)) == 0
+    judge_all(tmp_path / "out", tmp_path / "judged")
+    submission = merge(tmp_path / "judged")
+    assert_complete(submission, questions_of(qa_root, TWINS))
+    shared = submission["NBA"].keys() & submission["Driving-decision-making"].keys()
+    assert len(shared) > 30
+    assert all(submission["NBA"][id]["question"] != submission[TWINS[1]][id]["question"] for id in shared)
+
+
+@pytest.mark.parametrize("flag", ["--Eval_Video_root", "--image_or_video_path"])
+def test_a_set_that_is_not_there_costs_its_questions_only(tmp_path, tiny_model_path, qa_root, video_root, capsys, flag):
+    shutil.copytree(video_root / "Eval_video/Ucfcrime", tmp_path / "VideoBench/Eval_video/Ucfcrime")
+    missing = sorted((tmp_path / "VideoBench/Eval_video/Ucfcrime").iterdir())[0]
+    missing.unlink()
+    place = tmp_path / "VideoBench" / ("Eval_video" if flag == "--image_or_video_path" else "")
+    argv = [
+        "--model_path",
+        tiny_model_path,
+        "--Eval_QA_root",
+        qa_root,
+        flag,
+        place,
+        "--device",
+        "cpu",
+        "--num_workers",
+        0,
+    ]
+    argv += ["--chat_conversation_output_folder", tmp_path / "out", "--dataset_name", "Ucfcrime,NBA"]
+    argv = [str(each) for each in argv]
+    assert run_gpu.main([*argv, "--dry_run"]) == 1
+    nba = json.loads(qa_file(qa_root, "NBA").read_text())
+    num_videos = len({row["vid_path"] for row in nba.values()})
+    out = capsys.readouterr().out
+    assert "Ucfcrime: 8 questions on 8 videos, 1 would fail (1 videos missing)\n" in out
+    assert (
+        f"NBA: {len(nba)} questions on {num_videos} videos, {len(nba)} would fail ({num_videos} videos missing)" in out
+    )
+    assert run_gpu.main(argv) == 1
+    assert f"answered 7, failed {len(nba) + 1}" in capsys.readouterr().out
+    crime = json.loads((tmp_path / "out/Ucfcrime_eval.json").read_text())
+    [failed] = [row for row in crime.values() if "error" in row]
+    assert failed["error"] == f"{missing}: no such video"
+    lost = json.loads((tmp_path / "out/NBA_eval.json").read_text())
+    assert lost.keys() == nba.keys()
+    assert all("no such video" in row["error"] and row["output_sequence"] == [""] for row in lost.values())
+
+
+def draw(qa_root, video_root, folder, *flags):
+    argv = ["--Eval_QA_root", qa_root, "--Eval_Video_root", video_root, "--json_output_path", folder / "qa/Eval_QA"]
+    argv += ["--sampling_output_folder", folder / "videos/Eval_video", *flags]
+    assert extract_dataset.main([str(each) for each in argv]) == 0
+    return folder / "qa/Eval_QA"
+
+
+def test_a_run_stores_the_identity_of_its_sample(tmp_path, tiny_model_path, qa_root, video_root, capsys):
+    json_folder = draw(qa_root, video_root, tmp_path, "--nums", "5")
+    manifest = json_folder / "sampling_manifest.json"
+    arguments = (tiny_model_path, tmp_path / "qa", tmp_path / "videos", tmp_path / "out", "sampling_data")
+    assert run(*arguments, "--dry_run") == 0
+    assert sha256_of_file(manifest) in capsys.readouterr().out
+    assert run(*arguments) == 0
+    rows = json.loads((tmp_path / "out/sampling_data_eval.json").read_text())
+    assert {row["run"]["manifest_sha256"] for row in rows.values()} == {sha256_of_file(manifest)}
+    assert (
+        extract_dataset.main(["--verify", str(manifest), "--sampling_output_folder", f"{tmp_path}/videos/Eval_video"])
+        == 0
+    )
+
+    qa_path = json_folder / "sampling_datasets_QA_new.json"
+    qa_path.write_text(qa_path.read_text() + " ")
+    for flags in (["--dry_run"], ["--overwrite"]):
+        with pytest.raises(InputError, match=r"QA_new\.json: not the file that sampling_manifest\.json .* was written"):
+            run(*arguments, *flags)
+    manifest.unlink()
+    assert run(*arguments, "--overwrite") == 0
+    rows = json.loads((tmp_path / "out/sampling_data_eval.json").read_text())
+    assert not any("manifest_sha256" in row["run"] for row in rows.values())
+
+
+def test_another_set_has_no_manifest_though_one_lies_beside_it(tmp_path, tiny_model_path, qa_root, video_root):
+    json_folder = draw(qa_root, video_root, tmp_path, "--nums", "5")
+    shutil.copy(qa_file(qa_root, "MOT"), json_folder)
+    assert run(tiny_model_path, tmp_path / "qa", video_root, tmp_path / "out", "MOT", "--limit", "1") == 0
+    rows = json.loads((tmp_path / "out/MOT_eval.json").read_text())
+    assert not any("manifest_sha256" in row["run"] for row in rows.values())
+
+
+def test_the_plan_of_a_run(tmp_path, tiny_model_path, qa_root, video_root, capsys):
+    config = json.loads((tiny_model_path / "config.json").read_text())
+    text, vision = config["text_config"], config["vision_config"]
+    frame_tokens = (vision["image_size"] // vision["patch_size"] // config["spatial_pool_stride"]) ** 2
+    values = text["num_hidden_layers"] * text["num_key_value_heads"] * text["head_dim"]
+    bytes_per_token = 2 * values * 4  # keys and values, in float32
+    assert run(tiny_model_path, qa_root, video_root, tmp_path, ",".join(TWINS), "--dry_run", "--batch_size", "4") == 0
+    out = capsys.readouterr().out
+    questions = [each for rows in questions_of(qa_root, TWINS).values() for each in rows.values()]
+    videos = {each.video for each in questions}
+    assert f"all 2 sets: {len(questions)} questions on {len(videos)} videos, 0 would fail" in out
+    computed, saved = (int(part.split(": ")[-1].split(" ")[-1]) for part in tokens_line(out))
+    before_video = computed // len(videos) - 2 * frame_tokens  # the template's tokens before the first frame
+    assert 0 <= before_video < 10
+    assert computed == len(videos) * (before_video + 2 * frame_tokens)
+    assert saved == (len(questions) - len(videos)) * (before_video + 2 * frame_tokens)
+    [line] = [line for line in out.splitlines() if line.startswith("memory")]
+    longest = int(line.split("(at most ")[1].split(" + 60")[0])
+    in_text = (computed // len(videos)) * (8 * text["hidden_size"] + 3 * text["intermediate_size"])
+    patches = 2 * ((vision["image_size"] // vision["patch_size"]) ** 2 + 1)
+    in_vision = patches * (8 * vision["hidden_size"] + 2 * vision["intermediate_size"])
+    pixels = 2 * 3 * vision["image_size"] ** 2
+    each = 2 * (longest + 60) * bytes_per_token + 4 * (in_text + in_vision + pixels)
+    assert f"up to {each / 1e6:.2f} MB for each question" in line
+    assert f"{4 * each / 1e6:.2f} MB in all" in line
+    assert "on one core, if it does 0.09 TFLOP/s (assumed)" in out
+
+
+def tokens_line(out):
+    [line] = [line for line in out.splitlines() if line.startswith("video tokens")]
+    return line.split(", ")
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory, video_root):
+    """The real QA files, an answer made up for each question, and for each video a clip with its own name in it."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "Video-Bench").mkdir()
+    (folder / "Video-Bench/Eval_QA").symlink_to(Path(REAL_QA).resolve())
+    clip = min((video_root / "Eval_video").rglob("*.mp4"), key=lambda path: path.stat().st_size).read_bytes()
+    answers = {}
+    for name in DATASET_NAMES:
+        for each in load_questions(Path(REAL_QA) / f"{name}_QA_new.json", name, (folder / "VideoBench").joinpath):
+            answers.setdefault(name, {})[each.id] = next(iter(each.options))
+            each.video.parent.mkdir(parents=True, exist_ok=True)
+            note = each.vid_path.encode()
+            each.video.write_bytes(clip + (8 + len(note)).to_bytes(4, "big") + b"free" + note)
+    (folder / "Video-Bench/ANSWER.json").write_text(json.dumps(answers))
+    return folder
+
+
+@pytest.mark.slow
+@needs_real_qa
+def test_every_sampled_video_is_byte_equal_to_its_original(stand_in, tmp_path):
+    draw(stand_in / "Video-Bench", stand_in / "VideoBench", tmp_path, "--nums", "17036")
+    rows = json.loads((tmp_path / "qa/Eval_QA/sampling_datasets_QA_new.json").read_text())
+    assert len(rows) == 17036
+    assert Counter(key.split("/")[0] for key in rows)["Ucfcrime"] == 290
+    names = Counter()
+    for vid_path in {row["vid_path"] for row in rows.values()}:
+        original = stand_in / "VideoBench" / vid_path.replace("Eval_video/sampling_data", "Eval_video")
+        assert (tmp_path / "videos" / vid_path).read_bytes() == original.read_bytes(), vid_path
+        names.update([Path(vid_path).name] if vid_path.split("/")[2] in TWINS else [])
+    assert sum(count == 2 for count in names.values()) == 34
+
+
+@pytest.mark.slow
+@needs_real_qa
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_samples_of_the_real_files_hold_one_another(stand_in, tmp_path, strategy):
+    samples = []
+    for num in (250, 1000, 4000):
+        flags = ("--nums", num, "--strategy", strategy, "--copy_mode", "symlink")
+        folder = draw(stand_in / "Video-Bench", stand_in / "VideoBench", tmp_path, *flags)
+        samples.append(list(json.loads((folder / "sampling_datasets_QA_new.json").read_text())))
+        assert len(samples[-1]) == num
+    assert samples[1][:250] == samples[0]
+    assert samples[2][:1000] == samples[1]
+
+
+@pytest.mark.slow
+@needs_real_qa
+def test_every_question_of_the_13_sets_is_answered_once(stand_in, tmp_path, tiny_model_path):
+    qa_root = stand_in / "Video-Bench"
+    assert run(tiny_model_path, qa_root, stand_in / "VideoBench", tmp_path / "out", "all", "--num_workers", 2) == 0
+    assert len(list((tmp_path / "out").glob("*_eval.json"))) == 13
+    judge_all(tmp_path / "out", tmp_path / "judged")
+    submission = merge(tmp_path / "judged")
+    assert sum(map(len, submission.values())) == 17036
+    assert_complete(submission, questions_of(qa_root, DATASET_NAMES))
+
+
+@pytest.mark.slow
+@needs_real_qa
+def test_the_plan_of_the_whole_benchmark_names_what_is_missing(stand_in, tmp_path, tiny_model_path, capsys):
+    """One set not downloaded, 200 videos of another missing."""
+    videos = tmp_path / "VideoBench/Eval_video"
+    for name in DATASET_NAMES:
+        if name != "TVQA":
+            shutil.copytree(stand_in / "VideoBench/Eval_video" / name, videos / name, copy_function=os.link)
+    missing = sorted((videos / "MSRVTT").iterdir())[:200]
+    for path in missing:
+        path.unlink()
+    qa_root = stand_in / "Video-Bench"
+    lost = Counter(each.video.name for each in questions_of(qa_root, ["MSRVTT"])["MSRVTT"].values())
+    num_lost = sum(lost[path.name] for path in missing)
+    assert run(tiny_model_path, qa_root, tmp_path / "VideoBench", tmp_path / "out", "all", "--dry_run") == 1
+    out = capsys.readouterr().out
+    assert "TVQA: 2000 questions on 431 videos, 2000 would fail (431 videos missing)" in out
+    assert f"MSRVTT: 2000 questions on 1335 videos, {num_lost} would fail (200 videos missing)" in out
+    total = f"all 13 sets: 17036 questions on 5917 videos, {2000 + num_lost} would fail (631 videos missing)"
+    assert total in out

@@ -1,0 +1,107 @@
+"""The kinds of video files with which test_frames.py proves that frames are exact."""
+
+from tests.support.clip_writer import QUIET_X265
+
+FAST = {"preset": "veryfast"}
+OPEN_GOP = {"preset": "veryfast", "x264-params": "open-gop=1:keyint=12:bframes=3"}
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
+HIDDEN_FRAMES = {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"}
+REAL_TIME = {"deadline": "realtime", "cpu-used": "8"}
+
+# Name, suffix, encoder, arguments of write_clip, whether it is decoded sparsely.
+CLIPS = [
+    ("h264-b-frames", ".mp4", "libx264", {"options": FAST, "gop": 12}, True),
+    ("h264-no-b-frames", ".mp4", "libx264", {"options": FAST, "gop": 12, "b_frames": 0}, True),
+    ("h264-open-gop", ".mp4", "libx264", {"options": OPEN_GOP}, True),
+    ("h264-gop-250", ".mkv", "libx264", {"options": FAST, "gop": 250, "num_frames": 300}, True),
+    ("h264-gop-7", ".mkv", "libx264", {"options": FAST, "gop": 7}, True),
+    ("h264-all-intra", ".mp4", "libx264", {"options": FAST, "gop": 1}, True),
+    ("h264-intra-refresh", ".mp4", "libx264", {"options": {**FAST, "intra-refresh": "1"}, "gop": 20}, True),
+    ("h264-slices", ".mp4", "libx264", {"options": {**FAST, "slices": "3"}, "gop": 12}, True),
+    ("h264-interlaced", ".mp4", "libx264", {"options": {**FAST, "x264-params": "tff=1"}, "gop": 12}, True),
+    ("h264-scaling-lists", ".mp4", "libx264", {"options": {**FAST, "x264-params": "cqm=jvt"}, "gop": 12}, True),
+    ("h264-10-bit", ".mkv", "libx264", {"options": FAST, "gop": 12, "pix_fmt": "yuv444p10le"}, True),
+    ("h264-fragmented", ".mp4", "libx264", {"options": FAST, "gop": 12, "container_options": FRAGMENTED}, True),
+    ("h264-avi", ".avi", "libx264", {"options": FAST, "gop": 12, "b_frames": 0}, True),
+    ("h264-avi-b-frames", ".avi", "libx264", {"options": FAST, "gop": 12}, False),
+    ("h264-ts", ".ts", "libx264", {"options": FAST, "gop": 12}, False),
+    ("h264-flv", ".flv", "libx264", {"options": FAST, "gop": 12}, False),
+    ("h264-raw", ".h264", "libx264", {"options": FAST, "gop": 12}, False),
+    (
+        "hevc-open-gop",
+        ".mp4",
+        "libx265",
+        {"options": {"preset": "ultrafast", "x265-params": QUIET_X265}, "gop": 12},
+        False,
+    ),
+    ("hevc-mkv", ".mkv", "libx265", {"options": {"preset": "ultrafast", "x265-params": QUIET_X265}, "gop": 250}, False),
+    ("vp9", ".webm", "libvpx-vp9", {"options": REAL_TIME, "gop": 12}, True),
+    ("vp9-hidden-frames", ".webm", "libvpx-vp9", {"options": HIDDEN_FRAMES, "gop": 30}, True),
+    ("vp8", ".webm", "libvpx", {"options": REAL_TIME, "gop": 12}, False),
+    ("vp8-hidden-frames", ".webm", "libvpx", {"options": HIDDEN_FRAMES, "gop": 30}, False),
+    ("av1", ".mp4", "libsvtav1", {"options": {"preset": "12", "svtav1-params": "lp=1"}, "gop": 16}, False),
+    ("av1-mkv", ".mkv", "libsvtav1", {"options": {"preset": "12", "svtav1-params": "lp=1"}, "gop": 32}, False),
+    ("mpeg4", ".mp4", "mpeg4", {"gop": 12}, True),
+    ("mpeg4-b-frames", ".mp4", "mpeg4", {"gop": 12, "b_frames": 2}, True),
+    ("mpeg4-avi", ".avi", "mpeg4", {"gop": 12}, True),
+    ("mpeg4-avi-b-frames", ".avi", "mpeg4", {"gop": 12, "b_frames": 2}, False),
+    ("mpeg2-ts", ".ts", "mpeg2video", {"gop": 12, "b_frames": 2}, False),
+    ("mpeg1", ".mpg", "mpeg1video", {"gop": 12}, False),
+    ("wmv", ".wmv", "wmv2", {"gop": 12}, False),
+    ("flv", ".flv", "flv", {"gop": 12}, False),
+    ("gif", ".gif", "gif", {"pix_fmt": "rgb8"}, False),
+    ("mjpeg", ".avi", "mjpeg", {"pix_fmt": "yuvj420p"}, False),
+    ("odd-numbers-of-frames", ".mp4", "libx264", {"options": FAST, "gop": 12, "num_frames": 61}, True),
+    ("one-frame", ".mp4", "libx264", {"options": FAST, "num_frames": 1}, True),
+    ("three-frames", ".mp4", "libx264", {"options": FAST, "num_frames": 3, "b_frames": 0}, True),
+    ("nine-frames", ".webm", "libvpx-vp9", {"options": REAL_TIME, "num_frames": 9}, True),
+    ("one-frame-gif", ".gif", "gif", {"pix_fmt": "rgb8", "num_frames": 1}, False),
+    (
+        "variable-rate",
+        ".mkv",
+        "libx264",
+        {"options": FAST, "gop": 12, "pts": [i * i // 7 + 3 * i for i in range(60)]},
+        True,
+    ),
+    (
+        "variable-rate-mp4",
+        ".mp4",
+        "libx264",
+        {"options": FAST, "gop": 12, "pts": [5 * i + i % 3 for i in range(60)]},
+        True,
+    ),
+    ("negative-times", ".nut", "libx264", {"options": FAST, "gop": 12, "pts": list(range(-20, 40))}, False),
+    ("edit-list", ".mp4", "libx264", {"options": FAST, "gop": 12, "pts": list(range(-20, 40))}, True),
+    ("edit-list-no-b-frames", ".mov", "mpeg4", {"gop": 8, "pts": list(range(-13, 47))}, True),
+]
+
+# Every encoder of the wheel that fits into a file of video: suffix, pixel format. Left out are those of pictures only.
+ENCODERS = {
+    ".mkv": "ffv1 yuv420p, libsvtav1 yuv420p, libvpx yuv420p, libvpx-vp9 yuv420p, libx264 yuv420p, libx264rgb bgr0, "
+    "libx265 yuv420p, mjpeg yuvj420p, mpeg1video yuv420p, mpeg2video yuv420p, mpeg4 yuv420p, msmpeg4 yuv420p, "
+    "prores yuv422p10le, prores_aw yuv422p10le, prores_ks yuv422p10le, rawvideo yuv420p",
+    ".mov": "cinepak rgb24, dvvideo yuv420p, gif rgb8, h263 yuv420p, png rgb24, svq1 yuv410p, "
+    "v308 yuv444p, v408 yuva444p, v410 yuv444p10le",
+    ".avi": "ffvhuff yuv420p, flv yuv420p, h263p yuv420p, huffyuv yuv422p, ljpeg yuv420p, msmpeg4v2 yuv420p, "
+    "utvideo yuv420p, wmv1 yuv420p, wmv2 yuv420p",
+    ".apng": "apng rgb24",
+    ".rm": "rv10 yuv420p, rv20 yuv420p",
+}
+REFUSED_ENCODERS = {
+    ".mkv": "jpeg2000 yuv420p, snow yuv420p",
+    ".mov": "avrp gbrp10le, cfhd yuv422p10le, dpx gray, dxv rgba, exr grayf32le, magicyuv yuv420p, qtrle rgb24, "
+    "r10k gbrp10le, r210 gbrp10le, rpza rgb555le, sgi rgb24, targa bgr24, tiff yuv420p, v210 yuv422p10le, "
+    "y41p yuv411p, yuv4 yuv420p",
+    ".avi": "amv yuvj420p, asv1 yuv420p, asv2 yuv420p, cljr yuv411p, flashsv bgr24, h261 yuv420p, jpegls bgr24, "
+    "msvideo1 rgb555le, speedhq yuv420p, zlib bgr24",
+    ".flv": "flashsv2 bgr24",
+    ".roq": "roqvideo yuvj444p",
+}
+
+
+def _cases(encoders):
+    return [(suffix, *each.split()) for suffix, listed in encoders.items() for each in listed.split(", ")]
+
+
+ENCODER_CASES, REFUSED_CASES = _cases(ENCODERS), _cases(REFUSED_ENCODERS)
+ENCODER_SIZES = {"dvvideo": (720, 576), "h261": (176, 144), "h263": (176, 144)}

@@ -1,0 +1,37 @@
+"""A decode worker whose decoder does what the name of the video says; everything else is the real worker."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from videobench.video.prepared import PreparedVideo, prepare_video
+from videobench.video.spec import PixelSpec
+from videobench.video.worker import serve
+
+STUBBORN = (sys.executable, __file__)  # the command that starts this worker
+SPEC = PixelSpec(
+    crop_height=32, crop_width=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), shortest_edge=32
+)
+
+
+def prepare(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:
+    if video.stem == "hangs":
+        while True:
+            time.sleep(1)
+    if video.stem == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if video.stem == "exits":
+        os._exit(3)
+    if video.stem == "prints":
+        print("a library that prints", flush=True)
+    if video.stem == "slow":
+        time.sleep(0.3)
+    return prepare_video(video, spec, num_frames)
+
+
+if __name__ == "__main__":
+    if "--broken" in sys.argv:
+        sys.exit(7)
+    serve(prepare)

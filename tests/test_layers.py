@@ -1,0 +1,90 @@
+"""Which folder of the package may import which, and what must not import torch: docs/architecture.md."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.paths import ROOT
+
+PACKAGE = ROOT / "videobench"
+BASE = {"errors", "files", "console"}
+MAY_IMPORT = {
+    "errors": set(),
+    "console": {"errors"},
+    "files": {"errors"},
+    "cli": BASE | {"jobs"},
+    "jobs": {"errors"},
+    "data": BASE,
+    "device": BASE,
+    "video": BASE,
+    "results": BASE | {"data"},
+    "model": BASE | {"data", "device", "video"},
+    "sampling": BASE | {"data", "device", "video"},
+    "run": BASE | {"cli", "jobs", "data", "device", "video", "model", "results"},
+    "compare": BASE | {"data", "results"},
+    "report": BASE | {"data", "video", "compare"},
+}
+# torch must come after open_device (device/devices.py): these are imported before it, or without any device.
+WITHOUT_TORCH = ("videobench.model.questions", "videobench.video.spec", "videobench.compare.comparison")
+
+
+def imports_of(path):
+    """(line, imported module of the package), those under TYPE_CHECKING and within functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: a relative import"
+            modules = [node.module]
+            if (PACKAGE.parent / node.module.replace(".", "/")).is_dir():
+                modules = [f"{node.module}.{each.name}" for each in node.names]
+        else:
+            continue
+        yield from ((node.lineno, each) for each in modules if each.split(".")[0] == "videobench")
+
+
+def modules():
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def layer_of(module):
+    return module.split(".")[1]
+
+
+@pytest.mark.parametrize("layer", MAY_IMPORT)
+def test_a_layer_imports_only_those_below_it(layer):
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: imports {imported}"
+        for module, path in modules().items()
+        if module != "videobench.__init__" and layer_of(module) == layer
+        for line, imported in imports_of(path)
+        if layer_of(imported) not in MAY_IMPORT[layer] | {layer}
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_module_has_a_layer():
+    assert {layer_of(module) for module in modules()} - {"__init__"} == set(MAY_IMPORT)
+
+
+def test_no_imports_go_in_a_circle():
+    left = {module: {imported for _, imported in imports_of(path)} for module, path in modules().items()}
+    while free := [module for module, imported in left.items() if not imported & left.keys()]:
+        for module in free:
+            del left[module]
+    assert not left
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_is_imported_without_torch(module):
+    found = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print('torch' in sys.modules)"],
+        cwd=Path(ROOT),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout == "False\n"

@@ -1,0 +1,252 @@
+"""Frames are those of decoding everything, bit by bit, from whatever file."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.error import FFmpegError
+
+from tests.support.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST, REFUSED_CASES
+from tests.support.clip_writer import QUIET_X265, write_clip
+from tests.support.odd_files import damaged, replaced_once, with_rotation
+from videobench.errors import VideoError
+from videobench.video import frames as frames_module
+from videobench.video import timeline as timelines
+from videobench.video.container import CONTAINER_OPTIONS, DECODERS, FORMATS, METADATA, open_video
+from videobench.video.frames import Frames, sample_frames, sample_frames_plain, spread
+from videobench.video.sparse import NotSparseError
+from videobench.video.timeline import NoTimelineError
+
+NUM_FRAMES = 8
+
+
+def decode_everything(video: Path) -> list[np.ndarray]:
+    """The plainest reader: every packet to the decoder, every frame kept; what does not decode is passed over."""
+    frames = []
+    with av.open(str(video), **METADATA) as container:
+        for packet in container.demux(video=0):
+            try:
+                frames += [frame.to_ndarray(format="rgb24") for frame in packet.decode()]
+            except FFmpegError:
+                continue
+    return frames
+
+
+def assert_exact(video: Path, num_frames: int = NUM_FRAMES) -> Frames:
+    everything = decode_everything(video)
+    expected = np.stack([everything[k * len(everything) // num_frames] for k in range(num_frames)])
+    for sample in (sample_frames_plain, sample_frames):
+        found = sample(video, num_frames)
+        assert found.decoded == len(everything)
+        np.testing.assert_array_equal(found.pixels, expected)
+    return found
+
+
+def is_sparse(video: Path) -> bool:
+    with open_video(video) as opened:
+        try:
+            frames_module._pick_sparsely(opened, NUM_FRAMES)
+        except (NoTimelineError, NotSparseError):
+            return False
+    return True
+
+
+@pytest.mark.parametrize(("suffix", "codec", "arguments", "sparse"), [pytest.param(*c[1:], id=c[0]) for c in CLIPS])
+def test_clip_is_exact(tmp_path: Path, suffix: str, codec: str, arguments: dict, sparse: bool) -> None:
+    clip = write_clip(tmp_path / f"clip{suffix}", codec, **arguments)
+    assert_exact(clip)
+    assert_exact(clip, 32)
+    assert is_sparse(clip) == sparse
+
+
+def write_with(folder: Path, suffix: str, codec: str, pix_fmt: str) -> Path:
+    if codec not in av.codecs_available:
+        pytest.skip("this build of PyAV lacks the encoder")
+    options = {"strict": "-2"} | ({"x265-params": QUIET_X265} if codec == "libx265" else {})
+    size = ENCODER_SIZES.get(codec, (128, 96))
+    return write_clip(folder / f"clip{suffix}", codec, 20, size, pix_fmt=pix_fmt, options=options, gop=6)
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pix_fmt"), [pytest.param(*c, id=c[1]) for c in ENCODER_CASES])
+def test_encoder_is_exact(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+    assert_exact(write_with(tmp_path, suffix, codec, pix_fmt))
+
+
+@pytest.mark.parametrize(("suffix", "codec", "pix_fmt"), [pytest.param(*c, id=c[1]) for c in REFUSED_CASES])
+def test_what_nobody_uses_is_refused(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+    clip = write_with(tmp_path, suffix, codec, pix_fmt)
+    with pytest.raises(VideoError, match=r"its codec, \w+, is none of those that are decoded; |cannot be opened as a"):
+        sample_frames(clip, NUM_FRAMES)
+
+
+@pytest.mark.parametrize("codec", ["cfhd", "mjpeg"])
+def test_opening_looks_into_a_file_with_no_other_decoder(tmp_path: Path, codec: str) -> None:
+    """What the decoder alone can tell, the format of its pixels, is known of what may be decoded only."""
+    pix_fmt = {"cfhd": "yuv422p10le", "mjpeg": "yuvj420p"}[codec]
+    clip = write_with(tmp_path, ".avi" if codec == "mjpeg" else ".mov", codec, pix_fmt)
+    with av.open(str(clip), options=CONTAINER_OPTIONS) as container:
+        found = container.streams.video[0].codec_context.format  # pix_fmt itself crashes PyAV 17 where it is not known
+        assert (found and found.name) == (pix_fmt if codec in DECODERS else None)
+
+
+def test_names_of_formats_and_decoders_are_those_of_ffmpeg() -> None:
+    assert set(DECODERS) <= av.codecs_available
+    assert set(FORMATS) <= {name for each in av.formats_available for name in each.split(",")}
+
+
+def test_indices_are_those_of_the_original() -> None:
+    for total in range(1, 3000):
+        assert spread(total, 8) == np.arange(0, total, total / 8).astype(int)[:8].tolist()
+    assert spread(3, 8) == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_container_without_a_count(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mkv", "libx264", options=FAST)
+    assert (assert_exact(clip).stated, assert_exact(clip).decoded) == (0, 60)
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])  # decoded sparsely, and whole
+@pytest.mark.parametrize("stated", [4, 59, 61, 100_000])
+def test_container_with_a_lying_count(tmp_path: Path, codec: str, stated: int) -> None:
+    clip = write_clip(tmp_path / "clip.avi", codec, pix_fmt="yuv420p" if codec == "mpeg4" else "yuvj420p")
+    header = clip.read_bytes()
+    at = header.index(b"strh") + 8 + 32  # the length of the stream in frames
+    clip.write_bytes(header[:at] + stated.to_bytes(4, "little") + header[at + 4 :])
+    found = assert_exact(clip)
+    assert (found.decoded, found.stated) == (60, stated)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "options"),
+    [
+        pytest.param(".mp4", "libx264", {"movflags": "faststart"}, id="mp4"),
+        pytest.param(".mkv", "libx264", {}, id="mkv"),
+        pytest.param(".avi", "mpeg4", {}, id="avi"),
+        pytest.param(".ts", "mpeg2video", {}, id="ts"),
+        pytest.param(".gif", "gif", {}, id="gif"),
+        pytest.param(".webm", "libvpx-vp9", {}, id="webm"),
+    ],
+)
+def test_cut_short(tmp_path: Path, suffix: str, codec: str, options: dict) -> None:
+    pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+    size = (192, 128)  # larger than the header that AVI reserves
+    clip = write_clip(tmp_path / f"whole{suffix}", codec, 60, size, pix_fmt=pix_fmt, gop=12, container_options=options)
+    whole = clip.read_bytes()
+    for share in (0.5, 0.75, 0.9):
+        cut = tmp_path / f"cut{suffix}"
+        cut.write_bytes(whole[: int(len(whole) * share)])
+        assert 3 < assert_exact(cut).decoded < 60
+
+
+def test_tail_of_zeros_counts_what_decodes(tmp_path: Path) -> None:
+    """As an interrupted download leaves it: the index in front names packets that were never written."""
+    clip = write_clip(
+        tmp_path / "clip.mp4", "libx264", options=FAST, gop=12, container_options={"movflags": "faststart"}
+    )
+    whole = clip.read_bytes()
+    clip.write_bytes(whole[: len(whole) // 2] + bytes(len(whole) - len(whole) // 2))
+    found = assert_exact(clip)
+    assert 10 < found.decoded < 50
+    assert found.stated == 60
+
+
+DAMAGED_CLIPS = [
+    ("h264.mp4", "libx264", {"options": FAST, "gop": 8}),
+    ("h264-no-b.mkv", "libx264", {"options": FAST, "gop": 12, "b_frames": 0}),
+    ("h264.avi", "libx264", {"options": FAST, "gop": 12, "b_frames": 0}),
+    ("h264.ts", "libx264", {"options": FAST, "gop": 12}),
+    ("hevc.mp4", "libx265", {"options": {"preset": "ultrafast", "x265-params": QUIET_X265}, "gop": 8}),
+    ("vp9.webm", "libvpx-vp9", {"options": {"deadline": "realtime", "cpu-used": "8"}, "gop": 8}),
+    ("vp8.webm", "libvpx", {"options": {"deadline": "realtime", "cpu-used": "8"}, "gop": 8}),
+    ("av1.mp4", "libsvtav1", {"options": {"preset": "12", "svtav1-params": "lp=1"}, "gop": 8}),
+    ("mpeg4.mp4", "mpeg4", {"gop": 8, "b_frames": 2}),
+    ("clip.gif", "gif", {"pix_fmt": "rgb8"}),
+]
+
+
+def outcome(sample: Callable[[Path, int], Frames], video: Path) -> Frames | None:
+    try:
+        return sample(video, NUM_FRAMES)
+    except VideoError:
+        return None
+
+
+def check_damage(video: Path, whole: bytes, seeds: range) -> float:
+    """What decoding everything gives, or VideoError; and not VideoError for most: damage is rarely that bad.
+
+    Gives the share of files whose frames the plainest reader does not give: of a damaged frame it makes none."""
+    errors = differ = 0
+    for seed in seeds:
+        video.write_bytes(damaged(whole, seed))
+        expected, found = outcome(sample_frames_plain, video), outcome(sample_frames, video)
+        assert (found is None) == (expected is None), seed
+        if found is None or expected is None:
+            errors += 1
+            continue
+        assert found.pixels.shape[0] == NUM_FRAMES
+        assert (found.decoded, found.stated) == (expected.decoded, expected.stated), seed
+        assert np.array_equal(found.pixels, expected.pixels), seed
+        differ += is_sparse(video) and found.decoded != len(decode_everything(video))
+    assert errors < len(seeds) / 2
+    return differ / len(seeds)
+
+
+@pytest.mark.parametrize(("name", "codec", "arguments"), [pytest.param(*each, id=each[0]) for each in DAMAGED_CLIPS])
+def test_random_damage(tmp_path: Path, name: str, codec: str, arguments: dict) -> None:
+    whole = write_clip(tmp_path / name, codec, 32, (64, 48), **arguments).read_bytes()
+    check_damage(tmp_path / name, whole, range(20))  # of ten clips: 200 files
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "codec", "arguments"), [pytest.param(*each, id=each[0]) for each in DAMAGED_CLIPS])
+def test_much_random_damage(tmp_path: Path, name: str, codec: str, arguments: dict) -> None:
+    whole = write_clip(tmp_path / name, codec, 60, **arguments).read_bytes()
+    assert check_damage(tmp_path / name, whole, range(1000)) < 0.03
+
+
+def test_damaged_frame_is_shown_as_the_one_before(tmp_path: Path) -> None:
+    """A packet whose header is sound but which does not decode counts as a frame, as it lasts as long in a player."""
+    arguments = {"options": {"deadline": "realtime", "cpu-used": "8"}, "gop": 1}
+    clip = write_clip(tmp_path / "clip.webm", "libvpx-vp9", 16, **arguments)
+    with open_video(clip) as opened:
+        packet = bytes(timelines.read_timeline(opened, hold_packets=True).packets[6])
+    sound = sample_frames(clip, NUM_FRAMES)
+    clip.write_bytes(replaced_once(clip.read_bytes(), packet, at=1, change=b"\0\0\0"))  # the mark of a key frame
+    found = outcome(sample_frames, clip)
+    assert found is not None
+    assert (found.decoded, len(decode_everything(clip))) == (16, 15)
+    np.testing.assert_array_equal(found.pixels[[0, 1, 2, 4, 5, 6, 7]], sound.pixels[[0, 1, 2, 4, 5, 6, 7]])
+    np.testing.assert_array_equal(found.pixels[3], sample_frames(clip, 16).pixels[5])
+    np.testing.assert_array_equal(found.pixels, sample_frames_plain(clip, NUM_FRAMES).pixels)
+
+
+def test_rotation_is_ignored(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", "libx264", options=FAST)
+    upright = sample_frames(clip, NUM_FRAMES)
+    rotated = tmp_path / "rotated.mp4"
+    rotated.write_bytes(with_rotation(clip.read_bytes()))
+    with av.open(str(rotated)) as container:
+        assert abs(next(container.decode(video=0)).rotation) == 90
+    np.testing.assert_array_equal(sample_frames(rotated, NUM_FRAMES).pixels, upright.pixels)
+
+
+def test_more_packets_than_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", "libx264", options=FAST, gop=12)
+    monkeypatch.setattr(timelines, "MAX_HELD_BYTES", 10_000)
+    with open_video(clip) as opened:
+        assert timelines.read_timeline(opened, hold_packets=True).packets is None
+    assert is_sparse(clip)
+    assert_exact(clip)
+
+
+def test_times_that_contradict_the_codec_are_not_followed(tmp_path: Path) -> None:
+    """One wrong time in an otherwise sound file: presentation order is then what the decoder says."""
+    clip = write_clip(tmp_path / "clip.mkv", "libx264", options=FAST, gop=12)
+    with open_video(clip) as opened:
+        packet = timelines.read_timeline(opened, hold_packets=True).packets[30]
+    wrong = replaced_once(clip.read_bytes(), bytes(packet), at=-4, change=b"\x81\x00\x05")
+    clip.write_bytes(wrong)
+    assert not is_sparse(clip)
+    assert_exact(clip)

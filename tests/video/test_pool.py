@@ -1,0 +1,277 @@
+"""Videos are prepared ahead, in order, by processes that may hang, die, or be left behind.
+
+A worker takes a second or two to start, so the tests share one where they can."""
+
+import errno
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.clip_writer import write_clip
+from tests.support.paths import ROOT
+from tests.support.stubborn_worker import SPEC, STUBBORN
+from videobench.errors import InputError
+from videobench.video.frames import sample_frames
+from videobench.video.pixels import resize_and_crop
+from videobench.video.pool import DecodePool
+from videobench.video.prepared import PreparedVideo, failed_video
+from videobench.video.spec import PixelSpec
+
+VIDEO_BYTES = 8 * 3 * 32 * 32
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sound videos of 3 to 8 frames, whose names say what the stubborn decoder does with them."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number, name in enumerate(["a", "b", "c", "hangs", "crashes", "exits", "prints", "slow"]):
+        write_clip(folder / f"{name}.avi", "mpeg4", 3 + number % 6)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[DecodePool]:
+    """One stubborn worker, room for six videos: it may have MAX_AHEAD_PER_WORKER, 3, ahead."""
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=6 * VIDEO_BYTES) as pool:
+        yield pool
+
+
+def assert_same(found: PreparedVideo, folder: Path, name: str) -> None:
+    """As decoded, resized and cropped here."""
+    frames = sample_frames(folder / f"{name}.avi", 8)
+    pixels = resize_and_crop(frames.pixels, SPEC)
+    assert found.error is None
+    assert found.video == folder / f"{name}.avi"
+    assert torch.equal(found.pixels, pixels)
+    assert found.pixels_sha256 == hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+    assert (found.frames_decoded, found.frames_stated) == (frames.decoded, frames.stated)
+    assert found.resolution == "96x64"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_order_and_content(folder: Path, num_workers: int) -> None:
+    names = ["c", "slow", "a", "b", "a"]
+    with DecodePool(SPEC, 8, num_workers) as pool:
+        found = list(pool.prepare(folder / f"{name}.avi" for name in names))
+        again = list(pool.prepare([folder / "b.avi"]))
+    for each, name in zip(found + again, [*names, "b"], strict=True):
+        assert_same(each, folder, name)
+
+
+def test_decoder_that_never_returns_or_dies(folder: Path) -> None:
+    names = ["a", "hangs", "b", "crashes", "exits", "c"]
+    with DecodePool(SPEC, 8, 2, timeout_s=2.0, worker_command=STUBBORN) as pool:
+        found = list(pool.prepare(folder / f"{name}.avi" for name in names))
+    for index in (0, 2, 5):
+        assert_same(found[index], folder, names[index])
+    assert [found[index].error for index in (1, 3, 4)] == [
+        f"{folder}/hangs.avi: the decoder gave no answer in 2 s",
+        f"{folder}/crashes.avi: the decoder died (SIGSEGV)",
+        f"{folder}/exits.avi: the decoder died (exit status 3)",
+    ]
+    assert all(found[index].pixels is None for index in (1, 3, 4))
+
+
+def test_fault_of_a_video_is_a_reason(folder: Path, pool: DecodePool) -> None:
+    (folder / "text.avi").write_text("no video")
+    names = ("missing.avi", "text.avi", "a.avi")
+    for tried in (pool, DecodePool(SPEC, 8, 0)):
+        missing, text, sound = tried.prepare(folder / name for name in names)
+        assert missing == failed_video(folder / "missing.avi", f"{folder}/missing.avi: no such file")
+        assert text.error is not None
+        assert text.error.startswith(f"{folder}/text.avi: cannot be opened as a video")
+        assert_same(sound, folder, "a")
+
+
+def test_unforeseen_error_is_a_reason_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A way to resize that does not exist stands for any defect of ours that one video brings out."""
+    broken = PixelSpec(crop_height=32, crop_width=32, resample="none", mean=(), std=(), shortest_edge=32)
+    (found,) = DecodePool(broken, 8, 0).prepare([folder / "a.avi"])
+    assert found.error is not None
+    assert found.error.startswith(f"{folder}/a.avi: ValueError: ")
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_pixels_are_the_callers_own(folder: Path, pool: DecodePool) -> None:
+    first, second = pool.prepare([folder / "a.avi"] * 2)
+    first.pixels.zero_()
+    assert_same(second, folder, "a")
+
+
+def test_what_a_library_prints_does_not_mix_with_results(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
+        assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
+    told = capfd.readouterr()
+    assert "a library that prints" in told.err
+    assert told.out == ""
+
+
+def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> None:
+    with (
+        DecodePool(SPEC, 8, 1, worker_command=(*STUBBORN, "--broken")) as pool,
+        pytest.raises(InputError, match=r"did not start \(exit status 7, .*\); use fewer --num_workers$"),
+    ):
+        next(pool.prepare([folder / "a.avi"]))
+
+
+def no_more_processes(*_: object, **__: object) -> None:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_worker_that_cannot_be_started_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "Popen", no_more_processes)
+    with pytest.raises(InputError, match=r"cannot be started \(Resource temp.*\); use fewer --num_workers$"):
+        DecodePool(SPEC, 8, 1)
+
+
+def test_worker_that_cannot_be_replaced_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
+        next(pool.prepare([folder / "a.avi"]))
+        monkeypatch.setattr(subprocess, "Popen", no_more_processes)
+        for name in ("exits", "b"):  # and nobody waits for one that will never be there
+            with pytest.raises(InputError, match="cannot be started"):
+                next(pool.prepare([folder / f"{name}.avi"]))
+
+
+def test_starts_no_more_workers_than_can_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr("videobench.video.pool._Worker", lambda *_: started.append(1))
+    DecodePool(SPEC, 8, 64, max_ahead_bytes=6 * VIDEO_BYTES)
+    assert len(started) == 6
+    DecodePool(SPEC, 8, 64, max_ahead_bytes=1)
+    assert len(started) == 7
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_draws_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_workers: int) -> None:
+    asked = []
+
+    def videos() -> Iterator[Path]:
+        for name in "abcabcabcabc":
+            asked.append(name)
+            yield folder / f"{name}.avi"
+
+    results = (pool if num_workers else DecodePool(SPEC, 8, 0, max_ahead_bytes=6 * VIDEO_BYTES)).prepare(videos())
+    for taken in range(1, 5):
+        next(results)
+        assert len(asked) == (2 + taken if num_workers else taken)
+    assert len(list(results)) == 8
+
+
+def test_draws_no_further_than_the_bytes_allow(folder: Path) -> None:
+    asked = []
+    videos = (asked.append(name) or folder / f"{name}.avi" for name in "abcabc")
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
+        next(pool.prepare(videos))
+    assert asked == ["a", "b"]
+
+
+def test_room_for_less_than_one_video_is_room_for_one(folder: Path) -> None:
+    pool = DecodePool(SPEC, 8, 0, max_ahead_bytes=1)
+    assert pool._max_ahead == 1
+
+
+def test_worker_goes_on_while_the_caller_computes(folder: Path, pool: DecodePool) -> None:
+    results = pool.prepare([folder / "a.avi", *[folder / "slow.avi"] * 4, folder / "b.avi"])
+    next(results)
+    ahead = results.gi_frame.f_locals["ahead"]  # of the generator: what is being prepared
+    for _ in range(600):
+        if all(future.done() for future in ahead):
+            break
+        time.sleep(0.1)
+    assert [future.done() for future in ahead] == [True] * 2
+    assert len(list(results)) == 5
+
+
+def test_a_caller_that_gives_up_leaves_the_pool_usable(folder: Path, pool: DecodePool) -> None:
+    results = pool.prepare([folder / "a.avi", *[folder / "slow.avi"] * 20])
+    next(results)
+    results.close()
+    assert_same(next(pool.prepare([folder / "b.avi"])), folder, "b")
+
+
+def test_leaving_the_pool_ends_a_hanging_worker(folder: Path) -> None:
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
+        next(pool.prepare(folder / f"{name}.avi" for name in ("a", "hangs")))
+        (process,) = [worker._process for worker in pool._workers]
+        assert process.poll() is None
+    assert process.poll() is not None
+
+
+def test_leaving_the_pool_does_not_wait_for_what_cannot_be_killed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a decoder inside a disk that is gone."""
+    monkeypatch.setattr("videobench.video.pool.END_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
+        next(pool.prepare(folder / f"{name}.avi" for name in ("a", "hangs")))
+        (process,) = [worker._process for worker in pool._workers]
+    process.wait()  # the end of its standard input ends this one
+
+
+def test_worker_ignores_interrupts_and_leaves_the_device_alone(folder: Path, pool: DecodePool) -> None:
+    assert_same(next(pool.prepare([folder / "a.avi"])), folder, "a")
+    (worker,) = pool._workers
+    worker._process.send_signal(signal.SIGINT)
+    assert_same(next(pool.prepare([folder / "b.avi"])), folder, "b")
+    assert os.getsid(worker._process.pid) != os.getsid(0)  # so that Ctrl-C does not even reach it
+    environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")
+    assert b"TORCH_DEVICE_BACKEND_AUTOLOAD=0" in environment
+    # Where the host runs out of memory, the kernel ends it and not the run.
+    assert Path(f"/proc/{worker._process.pid}/oom_score_adj").read_text() == "1000\n"
+
+
+def test_no_thread_is_left_behind(folder: Path) -> None:
+    before = threading.active_count()
+    with DecodePool(SPEC, 8, 0) as pool:
+        assert len(list(pool.prepare([folder / "a.avi"]))) == 1
+    assert threading.active_count() == before
+
+
+@pytest.fixture
+def pool_user(tmp_path: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A script of its own that holds a pool, in a folder with a module that must not stand in for another."""
+    if sys.version_info >= (3, 11):  # before, Python cannot be told to leave the working directory out
+        (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the working directory')")
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "tests/support/pool_user.py"), str(folder), "a", "b", "hangs"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.kill()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_hanging_worker_ends_with_the_parent(pool_user: subprocess.Popen[str], blow: signal.Signals) -> None:
+    lines = [pool_user.stdout.readline().split() for _ in range(2)]
+    assert [line[:2] for line in lines] == [["0", "None"], ["1", "None"]]
+    pid = int(lines[0][2])
+    assert is_alive(pid)
+    pool_user.send_signal(blow)
+    for _ in range(600):
+        if not is_alive(pid) and pool_user.poll() is not None:
+            break
+        time.sleep(0.1)
+    assert pool_user.poll() is not None
+    assert not is_alive(pid)

@@ -1,0 +1,166 @@
+"""Where two runs differ more than elsewhere: by set, card, length, letter. What is systematic has a cause."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from videobench.compare.divergence import Differences
+from videobench.compare.pairing import Pair
+from videobench.compare.same_inputs import pixels_differ, prompts_differ
+from videobench.compare.statistics import Clusters, FloatArray, cluster_sums, design_effect, normal_p, rank_sum_z
+from videobench.data.dataset import LETTERS
+
+Mask = NDArray[np.bool_]
+
+SMALLEST_GROUP = 5  # questions; and as many in the rest
+QUANTILES = (0.25, 0.5, 0.75, 0.9)  # where a measured quantity is cut into "above" and the rest
+MANY_VALUES = 40  # of a named quantity: more are not looked at one by one
+ABOUT_TIME = re.compile(
+    r"\b(first|last|before|after|then|next|begin\w*|start\w*|end(?:s|ed|ing)?|final\w*|order|sequence|direction|while|until)\b",
+    re.I,
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A group of questions that may differ more than the rest."""
+
+    cause: str  # "npu card": what the group is about
+    label: str  # "NPU card 2": the group in words
+    members: Mask
+
+
+@dataclass(frozen=True)
+class Association:
+    cause: str
+    label: str
+    questions: int
+    # The group's median of what was looked at, in nats (divergence.Differences), or its share of flips, 0 to 1; for a
+    # letter its mean shift.
+    inside: float
+    outside: float  # that of the rest
+    above_inside: float  # share of the group whose difference is above the limit
+    above_outside: float
+    z: float
+    p_corrected: float  # Bonferroni, over all that were looked at with it
+    unit: str = "nats"  # of inside and outside: "nats" or "share"
+
+
+def associate(
+    values: FloatArray, above: Mask, pairs: Sequence[Pair], clusters: Clusters, is_share: bool = False
+) -> list[Association]:
+    """Every group's difference from the rest by the rank-sum test; z includes the design effect of videos, p is not yet
+    corrected for the number of groups. `above` says which questions differ by more than the limit.
+
+    A group that differs less than the rest is turned round: "all but NPU card 0"."""
+    middle: Callable[[FloatArray], float] = np.mean if is_share else np.median
+    found = []
+    for candidate in _candidates(pairs):
+        members, label = candidate.members, candidate.label
+        z = rank_sum_z(values, members, clusters)
+        if z < 0:
+            members, label, z = ~members, f"all but {label}", -z
+        inside, outside = values[members], values[~members]
+        found.append(
+            Association(
+                cause=candidate.cause,
+                label=label,
+                questions=len(inside),
+                inside=float(middle(inside)),
+                outside=float(middle(outside)),
+                above_inside=float(above[members].mean()),
+                above_outside=float(above[~members].mean()),
+                z=z,
+                p_corrected=normal_p(z),
+                unit="share" if is_share else "nats",
+            )
+        )
+    return found
+
+
+def letter_shifts(differences: Differences, clusters: Clusters) -> list[Association]:
+    """Mean shift of each option letter against the question's other letters: a port that favours one letter."""
+    found = []
+    for column, letter in enumerate(LETTERS):
+        shifts = differences.by_letter[:, column]
+        has = ~np.isnan(shifts)
+        if has.sum() < SMALLEST_GROUP:
+            continue
+        values, own = shifts[has], clusters[has]
+        residuals = values - values.mean()
+        effect = max(1.0, design_effect(residuals, *cluster_sums(residuals, own)))
+        spread = float(values.std(ddof=1)) * (effect / len(values)) ** 0.5
+        mean = float(values.mean())
+        z = abs(mean) / spread if spread else 0.0
+        word = "favoured" if mean > 0 else "avoided"
+        found.append(Association("letter", f"option {letter} {word}", len(values), mean, 0.0, 0.0, 0.0, z, normal_p(z)))
+    return found
+
+
+def correct(found: Sequence[Association]) -> list[Association]:
+    """Strongest first, each p times the number of tests."""
+    tested = [replace(each, p_corrected=min(1.0, each.p_corrected * len(found))) for each in found]
+    return sorted(tested, key=lambda each: -each.z)
+
+
+def _candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
+    for candidate in _all_candidates(pairs):
+        size = int(candidate.members.sum())
+        if SMALLEST_GROUP <= size <= len(pairs) - SMALLEST_GROUP:
+            yield candidate
+
+
+def _all_candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
+    yield Candidate("prompts", "questions with other prompts", _mask(map(prompts_differ, pairs)))
+    yield Candidate("pixels", "questions with other pixels", _mask(map(pixels_differ, pairs)))
+    yield from _by_value("data set", "", [pair.dataset for pair in pairs])
+    yield from _cards(pairs)
+    yield from _by_value("right letter", "right answer ", [pair.right for pair in pairs])
+    yield from _by_value("number of options", "number of options ", [len(pair.reply.options) or None for pair in pairs])
+    yield from _by_size("prompt length", "prompts of more than {} tokens", [_longest_prompt(pair) for pair in pairs])
+    yield from _by_size("video length", "videos of more than {} frames", [pair.reply.frames_decoded for pair in pairs])
+    yield from _by_size("resolution", "videos of more than {} pixels a frame", [_area(pair) for pair in pairs])
+    about_time = [bool(ABOUT_TIME.search(pair.reply.own_question)) for pair in pairs]
+    yield Candidate("order in time", "questions about order in time", _mask(about_time))
+
+
+def _cards(pairs: Sequence[Pair]) -> Iterator[Candidate]:
+    npu, gpu = ([getattr(pair, side).reply.rank for pair in pairs] for side in ("npu", "gpu"))
+    if npu == gpu:  # shared out alike: whose card it is cannot be told
+        yield from _by_value("card", "card ", npu)
+    else:
+        yield from _by_value("npu card", "NPU card ", npu)
+        yield from _by_value("gpu card", "GPU card ", gpu)
+
+
+def _mask(values: object) -> Mask:
+    return np.fromiter(values, dtype=bool)  # type: ignore[call-overload,no-any-return]
+
+
+def _by_value(cause: str, prefix: str, values: Sequence[object]) -> Iterator[Candidate]:
+    distinct = sorted({value for value in values if value is not None}, key=str)
+    if 2 <= len(distinct) <= MANY_VALUES:
+        for value in distinct:
+            yield Candidate(cause, f"{prefix}{value}", _mask(each == value for each in values))
+
+
+def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator[Candidate]:
+    numbers = np.array([float("nan") if value is None else value for value in values], dtype=float)
+    known = numbers[~np.isnan(numbers)]
+    if len(known):
+        for cut in sorted({float(np.quantile(known, quantile, method="lower")) for quantile in QUANTILES}):
+            yield Candidate(cause, label.format(f"{cut:.0f}"), numbers > cut)
+
+
+def _longest_prompt(pair: Pair) -> float | None:
+    """Of both sides: where one side's prompts are cut, the other one's tell their length."""
+    lengths = [reply.prompt_tokens for reply in (pair.npu.reply, pair.gpu.reply) if reply and reply.prompt_tokens]
+    return max(lengths) if lengths else None
+
+
+def _area(pair: Pair) -> float | None:
+    sides = pair.reply.resolution.split("x")
+    return float(sides[0]) * float(sides[1]) if len(sides) == 2 and all(side.isdecimal() for side in sides) else None

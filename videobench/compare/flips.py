@@ -1,0 +1,63 @@
+"""The questions on which the two runs gave different letters, each in one class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from videobench.compare.pairing import Pair
+from videobench.compare.same_inputs import pixels_differ, prompts_differ
+from videobench.compare.scoring import FAILED, UNREADABLE
+from videobench.results.replies import Reply
+
+CLASSES = {  # in the order in which they deserve a look
+    "drift": "a margin clearer than the noise, and yet another letter",
+    "format": "one side's reply cannot be read",
+    "failed": "one side failed, or its logits held NaN or infinity",
+    "input": "the sides were given different prompts or pixels",
+    "unknown": "no log-probabilities to tell",
+    "tie": "the margin is within the noise on both sides",
+}
+
+
+@dataclass(frozen=True)
+class Flip:
+    pair: Pair
+    kind: str  # of CLASSES
+    npu_margin: float | None  # nats: the side's best option less its second best
+    gpu_margin: float | None
+
+
+def find_flips(compared: Sequence[Pair], noise_margin: float) -> list[Flip]:
+    """Of pairs that both files have; those that deserve a look first, the clearest margins of a class first."""
+    flips = [_build_flip(pair, noise_margin) for pair in compared if pair.npu.letter != pair.gpu.letter]
+    order = list(CLASSES)
+    return sorted(flips, key=lambda flip: (order.index(flip.kind), -_clearness(flip)))
+
+
+def _clearness(flip: Flip) -> float:
+    return min(flip.npu_margin or 0.0, flip.gpu_margin or 0.0)
+
+
+def _build_flip(pair: Pair, noise_margin: float) -> Flip:
+    margins = _top_margin(pair.npu.reply), _top_margin(pair.gpu.reply)
+    return Flip(pair, _classify(pair, margins, noise_margin), *margins)
+
+
+def _top_margin(reply: Reply | None) -> float | None:
+    if reply is None:
+        return None
+    values = sorted((value for letter, value in reply.logprobs.items() if letter in (reply.options or reply.logprobs)))
+    return values[-1] - values[-2] if len(values) > 1 else None
+
+
+def _classify(pair: Pair, margins: tuple[float | None, float | None], noise_margin: float) -> str:
+    replies = [reply for reply in (pair.npu.reply, pair.gpu.reply) if reply]
+    if FAILED in (pair.npu.outcome, pair.gpu.outcome) or any(reply.nonfinite for reply in replies):
+        return "failed"
+    if prompts_differ(pair) or pixels_differ(pair):
+        return "input"
+    if UNREADABLE in (pair.npu.outcome, pair.gpu.outcome):
+        return "format"
+    known = [margin for margin in margins if margin is not None]
+    if len(known) < 2:
+        return "unknown"
+    return "tie" if max(known) <= noise_margin else "drift"

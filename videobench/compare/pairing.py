@@ -1,0 +1,143 @@
+"""Two runs' replies, put side by side question by question and judged."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from videobench.compare import original as mindie
+from videobench.compare.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
+from videobench.data.dataset import QuestionName, load_answers
+from videobench.errors import InputError
+from videobench.results.replies import Reply, load_results
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    reply: Reply | None  # None: this side's file lacks the question
+    letter: str | None  # as read under the chosen scoring
+    outcome: str  # of scoring.RIGHT, WRONG, UNREADABLE, FAILED, MISSING
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    dataset: str
+    id: str
+    right: str  # the right letter
+    npu: Side
+    gpu: Side
+
+    @property
+    def key(self) -> str:
+        return f"{self.dataset}/{self.id}" if self.dataset else self.id
+
+    @property
+    def reply(self) -> Reply:
+        """Of whichever side has one: for what both sides' rows say alike."""
+        reply = self.gpu.reply or self.npu.reply
+        assert reply, "a pair has at least one reply"
+        return reply
+
+    @property
+    def video(self) -> tuple[str, str]:
+        """The cluster that the question belongs to: its video, or itself where the files do not name it."""
+        replies = [reply for reply in (self.gpu.reply, self.npu.reply) if reply]
+        names = [reply.vid_path for reply in replies] + [
+            str(reply.video_id) for reply in replies
+        ]  # of one file several ids
+        return self.dataset, next(filter(None, names), f"question {self.id}")
+
+
+@dataclass(frozen=True)
+class Pairing:
+    pairs: list[Pair]  # of the data sets that both sides have: each answered by one side at least
+    sets_only_npu: dict[str, int]  # data set -> number of its questions; such sets are left out of everything
+    sets_only_gpu: dict[str, int]
+    without_answer: list[str]  # keys of replies whose right answer is not known, left out too
+    answers_unused: int  # entries of the answer file that neither side replied to
+    dropped: int  # `mindie` only: questions that a side left unanswered, which the original leaves out
+
+    @property
+    def compared(self) -> list[Pair]:
+        """Those that both files have: what the paired statistics are about."""
+        return [pair for pair in self.pairs if pair.npu.reply and pair.gpu.reply]
+
+
+def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -> Pairing:
+    """Read both sides and the answers, and judge every reply.
+
+    Raises InputError, naming the files, where they have no question in common, or naming one that cannot be scored."""
+    if scoring == "mindie":
+        return _pair_as_the_original(npu_path, gpu_path, answer_path)
+    answers = load_answers(answer_path)
+    npu, gpu = load_results(npu_path, answers).replies, load_results(gpu_path, answers).replies
+    for path, replies in ((npu_path, npu), (gpu_path, gpu)):
+        check_scorable(path, replies.values(), scoring)
+    shared_sets = {dataset for dataset, _ in npu} & {dataset for dataset, _ in gpu}
+    names = {**gpu, **npu}
+    pairs = [
+        Pair(
+            *name,
+            answers[name],
+            _side(npu.get(name), answers[name], scoring),
+            _side(gpu.get(name), answers[name], scoring),
+        )
+        for name in names
+        if name in answers and name[0] in shared_sets
+    ]
+    if not any(pair.npu.reply and pair.gpu.reply for pair in pairs):
+        raise InputError(
+            f"{npu_path} and {gpu_path} have no question in common that {answer_path} answers; {_tell(npu, gpu)}"
+        )
+    return Pairing(
+        pairs=pairs,
+        sets_only_npu=_count_sets((name for name in npu if name in answers), shared_sets),
+        sets_only_gpu=_count_sets((name for name in gpu if name in answers), shared_sets),
+        without_answer=["/".join(filter(None, name)) for name in names if name not in answers],
+        answers_unused=len(answers.keys() - npu.keys() - gpu.keys()),
+        dropped=0,
+    )
+
+
+def _side(reply: Reply | None, right: str, scoring: str) -> Side:
+    letter = choose_letter(reply, scoring) if reply else None
+    return Side(reply, letter, judge(reply, letter, right))
+
+
+def _count_sets(names: Iterable[QuestionName], shared: set[str]) -> dict[str, int]:
+    return dict(Counter(dataset for dataset, _ in names if dataset not in shared))
+
+
+def _tell(npu: Mapping[QuestionName, Reply], gpu: Mapping[QuestionName, Reply]) -> str:
+    first = ["/".join(filter(None, next(iter(replies)))) for replies in (npu, gpu)]
+    return f"the first replies are to {first[0]} and {first[1]}; name the files of one sample or data set"
+
+
+def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> Pairing:
+    """By key alone; a question counts where both sides gave a letter."""
+    answers = mindie.load_answers(answer_path)
+    names = [(dataset, key) for key, (dataset, _) in answers.items()]
+    npu = load_results(npu_path, names, by_key=True).replies
+    gpu = load_results(gpu_path, names, by_key=True).replies
+    sets = [Counter(answers[key][0] for _, key in replies if key in answers) for replies in (npu, gpu)]
+    pairs, dropped = [], 0
+    for key, (dataset, answer) in answers.items():
+        if not all(dataset in each for each in sets):
+            continue
+        sides = npu.get(("", key)), gpu.get(("", key))
+        letters = [choose_letter(reply, "mindie") if reply else None for reply in sides]
+        if not all(letters):
+            dropped += any(reply is not None for reply in sides)
+            continue
+        right = mindie.right_letter(answer) or ""
+        npu_side, gpu_side = (
+            Side(reply, letter, RIGHT if letter == right else WRONG)
+            for reply, letter in zip(sides, letters, strict=True)
+        )
+        pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, npu_side, gpu_side))
+    if not pairs:
+        raise InputError(f"{npu_path} and {gpu_path} have no question that both answer and {answer_path} knows")
+    only_npu, only_gpu = (
+        {name: count for name, count in own.items() if name not in other} for own, other in (sets, sets[::-1])
+    )
+    return Pairing(pairs, only_npu, only_gpu, [], 0, dropped)

@@ -1,0 +1,114 @@
+"""Replies -> outcomes -> accuracies: per side, per data set, per level, and the public leaderboard's weighted average.
+
+Unreadable, failed and missing answers are wrong: they stay in the denominator and are counted apart.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from videobench.compare.original import read_letter as read_letter_mindie
+from videobench.data.dataset import DATASET_NAMES
+from videobench.data.letters import read_letter
+from videobench.errors import InputError
+from videobench.results.replies import Reply
+
+SCORINGS = ("strict", "logprob", "mindie")
+
+# Level and weight within it: Step3_compute_scores.py of https://github.com/PKU-YuanGroup/Video-Bench. The mean over the
+# three levels is the leaderboard's average.
+LEVEL_NAMES = {1: "video-exclusive", 2: "prior knowledge", 3: "decision-making"}
+LEVEL_OF = {name: 1 if index < 7 else 2 if index < 10 else 3 for index, name in enumerate(DATASET_NAMES)}
+WEIGHT_OF = dict.fromkeys(DATASET_NAMES, 1.0) | {"MOT": 0.5, "Driving-exam": 0.5}
+# The leaderboard's published averages, percent; "Random" is the chance level.
+REFERENCE_ROWS = {
+    "Random": 28.45,
+    "Video-LLaMA": 32.83,
+    "mPLUG-owl": 33.15,
+    "Valley": 33.96,
+    "Chat-UniVi": 35.31,
+    "VideoChat": 35.41,
+    "Otter": 37.47,
+    "PandaGPT": 37.52,
+    "Video-ChatGPT": 38.52,
+    "sphinx-v2": 45.53,
+    "Gemini": 49.60,
+}
+
+RIGHT, WRONG, UNREADABLE, FAILED, MISSING = "right", "wrong", "unreadable", "failed", "missing"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Counts of one side; `total` = right + wrong + unreadable + failed + missing."""
+
+    correct: int
+    total: int
+    unreadable: int
+    failed: int
+    missing: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers, 0 to 1; nan without a question."""
+        return self.correct / self.total if self.total else float("nan")
+
+
+def check_scorable(path: Path, replies: Iterable[Reply], scoring: str) -> None:
+    """Raises InputError where `logprob` would call every reply of a run unreadable: none has log-probabilities."""
+    answered = [reply for reply in replies if not reply.error]
+    if scoring == "logprob" and answered and not any(reply.logprobs for reply in answered):
+        raise InputError(f"{path}: no reply has log-probabilities, which --scoring logprob takes; use --scoring strict")
+
+
+def choose_letter(reply: Reply, scoring: str) -> str | None:
+    """The letter that a reply stands for under one of SCORINGS, or None where there is none to be had."""
+    if scoring == "mindie":
+        return read_letter_mindie(reply.output)
+    if reply.error:
+        return None
+    if scoring == "strict":
+        return read_letter(reply.text, reply.options)
+    options = {
+        letter: value for letter, value in reply.logprobs.items() if not reply.options or letter in reply.options
+    }
+    return max(options, key=options.__getitem__) if options else None
+
+
+def judge(reply: Reply | None, letter: str | None, right: str) -> str:
+    """One of RIGHT, WRONG, UNREADABLE, FAILED, MISSING."""
+    if reply is None:
+        return MISSING
+    if reply.error:
+        return FAILED
+    if letter is None:
+        return UNREADABLE
+    return RIGHT if letter == right else WRONG
+
+
+def score(outcomes: Iterable[str]) -> Score:
+    listed = list(outcomes)
+    return Score(
+        listed.count(RIGHT), len(listed), listed.count(UNREADABLE), listed.count(FAILED), listed.count(MISSING)
+    )
+
+
+def weighted_average(accuracy_of: Mapping[str, float]) -> dict[int | str, float]:
+    """Accuracies by set -> {1: ..., 2: ..., 3: ..., "all": ...}: the leaderboard's weighted averages, 0 to 1.
+
+    Over the sets that are there; a level without any set is left out, and of `all` likewise."""
+    averages: dict[int | str, float] = {}
+    for level in LEVEL_NAMES:
+        present = [name for name in DATASET_NAMES if LEVEL_OF[name] == level and name in accuracy_of]
+        if present:
+            weights = sum(WEIGHT_OF[name] for name in present)
+            averages[level] = sum(WEIGHT_OF[name] * accuracy_of[name] for name in present) / weights
+    if averages:
+        averages["all"] = sum(averages.values()) / len(averages)
+    return averages
+
+
+def chance_level(replies: Iterable[Reply]) -> float | None:
+    """Mean of 1 / number of options, 0 to 1, over the replies that give their options; None where none does."""
+    counts = [len(reply.options) for reply in replies if reply.options]
+    return sum(1 / count for count in counts) / len(counts) if counts else None

@@ -1,0 +1,130 @@
+"""Reply -> letter: what a model wrote, read as one of the question's own options or as unreadable. It never guesses.
+
+Two kinds of evidence count: a letter that stands as a label ("B", "(B) Trees", "Option B") or that the reply calls its
+answer ("the answer is B"), and an option's text that stands alone as the reply or as a sentence of it. All evidence in
+a reply must point to one letter; a second one ("A, B", "B. The answer is C", B's letter with C's text) makes it
+unreadable.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+from videobench.data.dataset import LETTERS
+
+CHINESE_STOPS = {0x3002: ".", 0x3001: ","}  # the two that NFKC leaves as they are
+SPECIAL_TOKENS = re.compile(
+    r"<\|im_start\|>\s*assistant|<\|\w+\|>|</?s>|<unk>|<pad>|\[/?INST\]|^\s*ASSISTANT\s*:", re.I
+)
+MARKUP = re.compile(r"\*+|__+|`+|\\boxed|\\text|\$|[{}\"]|(?<!\w)'|'(?!\w)|^\s*#+\s")
+
+# A letter is a label where the reply goes on as after a label. A capital that goes on as a sentence ("A man",
+# "C major", "A or B", "A.M.") is a word; a lower-case letter is a label only at the end or with a dot or bracket.
+ABBREVIATION = r"(?!\.[A-Za-z]\b)"
+REASON = r"\s+(?:because|since|as|which|is\s+the|is\s+correct|is\s+right)\b"
+GOES_ON = rf"(?=\s*$|\s*\n|\s*[.:;,!)\]]|\s+[-\u2013\u2014]\s|{REASON})"
+LETTER = rf"[(\[]?\s*(?:([A-F])\b{ABBREVIATION}{GOES_ON}|([a-f])(?=\s*$|\s*[.)\]]+(?:\s|$)))[\s.:;,!)\]]*"
+NOUN = r"(?i:\b(?:answer|option|choice|response|letter)\b)"
+LABEL = re.compile(rf"\s*(?:(?i:(?:the\s+)?(?:(?:correct|right|best)\s+)?){NOUN}\s*:?\s*)?{LETTER}")
+VERB = r"(?i:\s(?:is|would\s+be|should\s+be|must\s+be))"
+STATEMENT = re.compile(
+    rf"(?:{NOUN}[^.\n]{{0,60}}?{VERB}\s*:?|{NOUN}\s*[:=]|(?i:\bit(?:\s+is|'s))|(?i:\bI\s+(?:would\s+)?(?:choose|select|pick))"
+    rf"|答案\s*[是为]?\s*:?|选[项择]?)\s*(?:(?i:the\s+)?{NOUN}\s*)?{LETTER}"
+)
+CALLED_RIGHT = re.compile(rf"{NOUN}\s*[(\[]?([A-F])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|closest)")
+LETTER_AND_TEXT = re.compile(r"\s*[(\[]?([A-Fa-f])[)\]]?[.:,\s-]*(.+)", re.S)
+TEXT_AND_LETTER = re.compile(r"(.+?)\s*[(\[]([A-F])[)\]][\s.]*$", re.S)
+PREAMBLE = re.compile(rf"^.*?{NOUN}(?:[^.\n:]{{0,60}}?{VERB}\s*:?|\s*:)\s*(.+)$", re.S)
+LISTED = re.compile(r"\b([a-f])[.):]\s*")
+LINK = re.compile(r"((?i:or|and)\b|[-\u2013\u2014/&])?\s*")  # between two letters of a list
+DASHES = ("-", "\u2013", "\u2014")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def read_letter(reply: str, options: Mapping[str, str]) -> str | None:
+    """The one letter that a reply names, or None where it names none or several, or one that is not an option.
+
+    `options` maps letters to texts; where a file does not give them it is empty, and letters A to F alone are read."""
+    text = _clean(reply)
+    letters = options or LETTERS
+    bare = text.strip("()[].:,;! \n")
+    if len(bare) == 1 and bare.upper() in letters:
+        return bare.upper()
+    whole = set(_letters_of_text(text, options))  # "B.o.B" can be a text: then its B is no label
+    found = whole | set(_pairs(text, options)) | (set() if whole else set(_labels(text, options)))
+    if not found:
+        found = set(_listed_pairs(text, options)) | set(_sentences(text, options))
+    letter = found.pop() if len(found) == 1 else ""
+    return letter if letter and letter in letters else None
+
+
+def _clean(reply: str) -> str:
+    text = SPECIAL_TOKENS.sub(" ", unicodedata.normalize("NFKC", reply)).translate(CHINESE_STOPS)
+    return MARKUP.sub("", text.replace("\u201c", '"').replace("\u201d", '"').replace("\u2019", "'")).strip()
+
+
+@lru_cache(maxsize=1 << 17)  # every option text of the benchmark: each is compared with two replies or more
+def _plain(text: str) -> str:
+    """For comparing a reply with an option's text: case, spaces, quotes and a full stop at the end do not count."""
+    return " ".join(_clean(text).casefold().split()).strip(" .,;:!?'")
+
+
+def _letters_of_text(text: str, options: Mapping[str, str]) -> list[str]:
+    """The letters whose option is this text: several where options are equal."""
+    plain = _plain(text)
+    return [letter for letter, option in options.items() if plain and _plain(option) == plain]
+
+
+def _labels(text: str, options: Mapping[str, str]) -> Iterator[str]:
+    """Letters that stand as the reply's label or are called its answer, and what contradicts them just behind."""
+    first = LABEL.match(text)
+    for match in ([first] if first else []) + list(STATEMENT.finditer(text)):
+        letter = (match[1] or match[2]).upper()
+        yield letter
+        yield from _contradictions(letter, text[match.end() :], options)
+    yield from (match[1] for match in CALLED_RIGHT.finditer(text))
+
+
+def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Iterator[str]:
+    """Another letter ("A, B", "(A) or (B)", "A. cat B. dog"), or another option's text behind a label ("B. Grass")."""
+    sentence = SENTENCE_END.split(rest.strip())[0]
+    named = _letters_of_text(sentence, options) or _letters_of_text(rest, options)
+    if named and letter not in named:
+        yield from named
+    link = LINK.match(rest)
+    assert link, "it may be empty, but it is there"
+    following = None if named else LABEL.match(rest, link.end())
+    # Behind a dash a reason may begin with a letter: "B - A is wrong".
+    if following and not (link[1] in DASHES and rest[following.end() :].strip()):
+        yield (following[1] or following[2]).upper()
+    yield from (each for each in _listed_pairs(rest, options) if each != letter)
+
+
+def _pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
+    """A letter with its own option's text: "B Trees", "b. trees", "B.a tree", "Trees (B)"."""
+    for pattern, letter_at, text_at in ((LETTER_AND_TEXT, 1, 2), (TEXT_AND_LETTER, 2, 1)):
+        match = pattern.fullmatch(text)
+        if match and match[letter_at].upper() in _letters_of_text(match[text_at], options):
+            yield match[letter_at].upper()
+
+
+def _listed_pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
+    """Letters that stand anywhere with a dot and their own option's text, as where a reply repeats the options."""
+    plain = " ".join(text.casefold().split())
+    for match in LISTED.finditer(plain):
+        own = _plain(options.get(match[1].upper(), ""))
+        if own and plain.startswith(own, match.end()) and not plain[match.end() + len(own) :][:1].isalnum():
+            yield match[1].upper()
+
+
+def _sentences(text: str, options: Mapping[str, str]) -> Iterator[str]:
+    """Letters whose text stands alone as a sentence, or behind "the answer is"."""
+    behind = PREAMBLE.match(text)
+    if behind and (whole := _letters_of_text(behind[1], options)):
+        yield from whole
+        text = text[: behind.start(1)]  # an option's text can hold what looks like a sentence's end: "Dr . Cooper"
+    for sentence in SENTENCE_END.split(text):
+        preamble = PREAMBLE.match(sentence)
+        for part in (sentence, preamble[1] if preamble else ""):
+            yield from _letters_of_text(part, options)

@@ -1,0 +1,1 @@
+"""npu, cuda and cpu behind one value."""

@@ -1,0 +1,1 @@
+"""The processes of one job: who does what, signs of life, signals, deaths."""

@@ -1,0 +1,215 @@
+"""Checkpoint -> answers; the only user of the weights.
+
+The text model reads each video once: its prompt up to the last video token, shared by all questions on it, goes through
+`generate` into a cache, and a second `generate` answers the questions from copies of that cache. Both calls are
+public API of transformers and take the same masks and positions as the plain way, so in float32 the ids are equal to
+those of one plain `generate` per question (tests/model/test_engine.py).
+"""
+
+import copy
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from typing import Any
+
+import torch
+import transformers
+from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForConditionalGeneration
+
+from videobench.data.dataset import LETTERS
+from videobench.device.devices import Device
+from videobench.device.memory import reading_weights
+from videobench.errors import InputError
+from videobench.model.cache import CACHE_ARGUMENT, Prefixes
+from videobench.model.checkpoint import Checkpoint
+from videobench.model.generation import Reply, generate_replies
+from videobench.model.prompts import Prompt
+from videobench.model.questions import Answer, VideoQuestions
+from videobench.model.sharding import cut_up, own_output
+from videobench.model.timing import Usage
+from videobench.video.pixels import normalise
+
+
+def load_engine(
+    checkpoint: Checkpoint,
+    device: Device,
+    dtype: str,
+    max_new_tokens: int,
+    suffix_multiple: int = 1,
+    world: AbstractContextManager[None] | None = None,
+) -> "Engine":
+    """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
+
+    In a `world`, the environment in which transformers finds the processes that share them, they are cut up over those.
+    Raises InputError where the device has not the memory, and where a weight is not in the files: transformers fills it
+    with random numbers."""
+    with reading_weights(device), world or nullcontext(), own_output():
+        model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
+            checkpoint.path,
+            config=copy.deepcopy(checkpoint.config),  # the model changes it
+            output_loading_info=True,
+            local_files_only=True,
+            use_safetensors=True,
+            **{_dtype_argument(): getattr(torch, dtype)},
+            **(cut_up() if world else {"device_map": {"": device.torch_device}}),
+        )
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise InputError(
+            f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint anew"
+        )
+    drop_unread_layers(model)
+    return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
+
+
+def _dtype_argument() -> str:
+    major, minor = (int(number) for number in transformers.__version__.split(".")[:2])
+    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"  # renamed in 4.56
+
+
+class Engine:
+    """Greedy answers of one model on one device."""
+
+    def __init__(
+        self,
+        model: LlavaNextVideoForConditionalGeneration,
+        checkpoint: Checkpoint,
+        max_new_tokens: int,
+        suffix_multiple: int = 1,
+    ) -> None:
+        self._model = model
+        self._tokenizer = checkpoint.tokenizer
+        self._pixel_spec = checkpoint.pixel_spec
+        self._max_new_tokens = max_new_tokens
+        self._suffix_multiple = suffix_multiple
+        self.usage = Usage()
+        stated = model.generation_config.eos_token_id or checkpoint.tokenizer.eos_token_id
+        self._eos_ids: list[int] = stated if isinstance(stated, list) else [stated]
+        pad = checkpoint.tokenizer.pad_token_id
+        self._pad_id: int = pad if pad is not None else self._eos_ids[0]  # masked wherever it stands: any id would do
+        # Greedy and nothing else, whatever the checkpoint's own file asks for: penalties would change the comparison.
+        model.generation_config = GenerationConfig(
+            do_sample=False,
+            eos_token_id=self._eos_ids,
+            pad_token_id=self._pad_id,
+            bos_token_id=checkpoint.tokenizer.bos_token_id,
+        )
+
+    def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
+        """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
+
+        The prefixes of all `videos` have the same length, as those of one template and number of frames do. Raises
+        RuntimeError with whatever the device says, also where it is out of memory (devices.is_out_of_memory)."""
+        prefixes = Prefixes(self._read_prefixes(videos))
+        rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
+        # Questions of about one length go together, so that little is padded; the longest first, whose room serves all.
+        rows.sort(key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
+        answers: dict[tuple[int, int], Answer] = {}
+        for start in range(0, len(rows), batch_size):
+            chunk = rows[start : start + batch_size]
+            is_last = start + batch_size >= len(rows)
+            answers |= zip(chunk, self._answer_rows(videos, chunk, prefixes, is_last), strict=True)
+        return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
+
+    def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
+        """Of the token after a text, (1, vocabulary): for a check of the device, not for answers."""
+        with torch.no_grad():
+            logits: torch.Tensor = self._model(input_ids=self._tensor([ids])).logits
+        return logits[:, -1].float()
+
+    def count_held_weights(self) -> int:
+        """Numbers that this process holds of the text model and the projector, which may be cut up."""
+        weights = [each for name, each in self._model.named_parameters() if "vision_tower" not in name]
+        held = (getattr(each, "to_local", lambda each=each: each)() for each in weights)
+        return sum(each.numel() for each in held)
+
+    def _read_prefixes(self, videos: Sequence[VideoQuestions]) -> DynamicCache:
+        """The cache of exactly the prefixes' positions, one row per video."""
+        with self.usage.measure("prefix"):
+            prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
+            pixels = self._to_device([video.pixels for video in videos])
+            cache = DynamicCache()
+            self._model.generate(
+                input_ids=prefixes,
+                attention_mask=torch.ones_like(prefixes),
+                pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
+                **{CACHE_ARGUMENT: cache},
+                max_new_tokens=1,
+            )
+        self.usage.prefix_tokens += prefixes.numel()
+        if cache.get_seq_length() != prefixes.shape[1]:
+            raise RuntimeError(
+                f"transformers {transformers.__version__} left {cache.get_seq_length()} positions in the cache of a "
+                f"prefix of {prefixes.shape[1]}: this version cannot share prefixes"
+            )
+        return cache
+
+    def _to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
+        """Stacked; by way of pinned memory on CUDA, from where the card copies while this process goes on.
+
+        Elsewhere the copy is waited for: older torch_npu reads memory that is not pinned after it has been freed."""
+        stacked, device = torch.stack(pixels), self._model.device
+        if device.type == "cuda" and stacked.device.type == "cpu":  # a group has them on its cards (tensor_parallel.py)
+            return stacked.pin_memory().to(device, non_blocking=True)
+        return stacked.to(device)
+
+    def _answer_rows(
+        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], prefixes: Prefixes, is_last: bool
+    ) -> list[Answer]:
+        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch."""
+        ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
+        room = ids.shape[1] - prefixes.length + self._max_new_tokens
+        cache = prefixes.rows([index for index, _ in rows], room, is_last)
+        replies, logits = generate_replies(
+            self._model, ids, mask, cache, self._max_new_tokens, self._eos_ids, self.usage
+        )
+        by_letter = self._letter_logprobs(logits)
+        letters = [videos[index].letters[number] for index, number in rows]
+        return [self._answer(*row) for row in zip(replies, by_letter, letters, strict=True)]
+
+    def _letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
+        """Of logits (rows, vocabulary): for each row, of each letter in the order of `_letter_ids`."""
+        logprobs = logits.float().log_softmax(-1)
+        by_letter = [logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()]
+        return list(torch.stack(by_letter, -1).tolist())
+
+    def _join(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and mask (rows, length): the padding stands between prefix and suffix, so that all rows end together."""
+        longest = max(len(prompt.suffix_ids) for prompt in prompts)
+        width = math.ceil(longest / self._suffix_multiple) * self._suffix_multiple
+        ids, mask = [], []
+        for prompt in prompts:
+            padding = width - len(prompt.suffix_ids)
+            ids.append([*prompt.prefix_ids, *[self._pad_id] * padding, *prompt.suffix_ids])
+            mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
+        return self._tensor(ids), self._tensor(mask)
+
+    def _answer(self, reply: Reply, by_letter: list[float], letters: Sequence[str]) -> Answer:
+        named = dict(zip(self._letter_ids, by_letter, strict=True))
+        text = self._tokenizer.decode(reply.ids, skip_special_tokens=True).strip()
+        return Answer(tuple(reply.ids), text, {letter: named[letter] for letter in letters}, reply.is_finite)
+
+    @cached_property
+    def _letter_ids(self) -> dict[str, list[int]]:
+        """Letter -> the vocabulary entries that read as it: `A`, `\u2581A`, `\u0120A`, `<0x41>`, by decoding each one.
+
+        Encoding the letter would give one of them only: which one depends on the tokenizer and what stands before."""
+        read = [text.strip() for text in self._tokenizer.batch_decode([[id] for id in range(len(self._tokenizer))])]
+        return {letter: [id for id, text in enumerate(read) if text == letter] for letter in LETTERS}
+
+    def _tensor(self, content: Any) -> torch.Tensor:
+        return torch.tensor(content, device=self._model.device)
+
+
+def drop_unread_layers(model: LlavaNextVideoForConditionalGeneration) -> None:
+    """Of the vision tower, those behind the layer that the features come from: 1 of 24 in the five checkpoints."""
+    index = model.config.vision_feature_layer
+    [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"] or [None]
+    if encoder is None or not isinstance(index, int):
+        return
+    # Of the states, number 0 goes into the first layer.
+    num_read = index if index >= 0 else len(encoder.layers) + 1 + index
+    del encoder.layers[num_read:]
+    model.config.vision_feature_layer = num_read
+    model.config.vision_config.num_hidden_layers = num_read

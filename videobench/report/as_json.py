@@ -1,0 +1,211 @@
+"""A comparison as JSON: every number that the terminal and the HTML report show, and more; keys are in the README."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from videobench.compare.accuracy import Group, Paired
+from videobench.compare.associations import Association
+from videobench.compare.comparison import Comparison
+from videobench.compare.divergence import Differences
+from videobench.compare.flips import CLASSES, Flip
+from videobench.compare.pairing import Pair
+from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
+from videobench.compare.statistics import FloatArray
+from videobench.data.dataset import DATASET_NAMES
+
+Json = dict[str, Any]
+
+
+def build_report(comparison: Comparison) -> Json:
+    verdict, groups = comparison.verdict, comparison.groups
+    return {
+        "verdict": verdict.name,
+        "margin_points": verdict.margin,
+        "reasons": verdict.reasons,
+        "questions_needed": {
+            "if_difference_as_seen": verdict.questions_needed,
+            "if_no_difference": verdict.questions_needed_if_equal,
+        },
+        "scoring": comparison.scoring,
+        "seed": comparison.seed,
+        "files": _files(comparison),
+        "inputs": _inputs(comparison),
+        **_group(groups.overall),
+        "per_level": {
+            str(level): {"name": LEVEL_NAMES[level], **_group(group)} for level, group in groups.per_level.items()
+        },
+        "per_dataset": {name: _dataset(comparison, name, group) for name, group in groups.per_dataset.items()},
+        "weighted_average": _weighted(comparison),
+        "divergence": _divergence(comparison),
+        "flip_classes": {kind: count for kind, count in count_classes(comparison.flips).items() if count},
+        "flips": [_flip(flip) for flip in comparison.flips],
+        "listed": {side: _listed(comparison, side) for side in ("npu", "gpu")},
+    }
+
+
+def count_classes(flips: Sequence[Flip]) -> dict[str, int]:
+    counts = Counter(flip.kind for flip in flips)
+    return {kind: counts[kind] for kind in CLASSES}
+
+
+def _files(comparison: Comparison) -> Json:
+    paths = {
+        "npu": comparison.npu_path,
+        "gpu": comparison.gpu_path,
+        "answers": comparison.answer_path,
+        "repeat": comparison.repeat_path,
+    }
+    return {name: str(path) for name, path in paths.items() if path}
+
+
+def _inputs(comparison: Comparison) -> Json:
+    pairing, inputs = comparison.pairing, comparison.inputs
+    return {
+        "table": [{"name": row.name, "npu": row.npu, "gpu": row.gpu, "state": row.state} for row in inputs.rows],
+        "differing": inputs.differing,
+        "differing_prompts": inputs.differing_prompts,
+        "differing_pixels": inputs.differing_pixels,
+        "only_npu": [pair.key for pair in pairing.pairs if not pair.gpu.reply],
+        "only_gpu": [pair.key for pair in pairing.pairs if not pair.npu.reply],
+        "datasets_only_npu": pairing.sets_only_npu,
+        "datasets_only_gpu": pairing.sets_only_gpu,
+        "without_answer": pairing.without_answer,
+        "answers_without_reply": pairing.answers_unused,
+        "dropped_as_the_original_does": pairing.dropped,
+    }
+
+
+def _score(score: Score) -> Json:
+    return {**vars(score), "accuracy": _number(score.accuracy)}
+
+
+def _group(group: Group) -> Json:
+    content: Json = {"npu": _score(group.npu), "gpu": _score(group.gpu)}
+    return content | (_paired(group.paired) if group.paired else {})
+
+
+def _paired(paired: Paired) -> Json:
+    return {
+        "compared": {
+            "questions": paired.questions,
+            "videos": paired.videos,
+            "both_right": paired.both_right,
+            "both_wrong": paired.both_wrong,
+        },
+        "difference_points": paired.difference,
+        "difference_ci95": list(paired.ci95),
+        "difference_ci99": list(paired.ci99),
+        "agreement": paired.agreement,
+        "kappa": paired.kappa,
+        "mcnemar": {"npu_only": paired.npu_only, "gpu_only": paired.gpu_only, "p_value": paired.p_value},
+        "p_clustered": paired.p_clustered,
+    }
+
+
+def _dataset(comparison: Comparison, name: str, group: Group) -> Json:
+    differences = comparison.differences
+    own = np.array([pair.dataset == name for pair in differences.pairs], dtype=bool)
+    return {
+        "level": LEVEL_OF.get(name),
+        **_group(group),
+        "p_corrected": group.p_corrected,
+        "divergence": {
+            "questions": int(own.sum()),
+            "largest_difference": _distribution(differences.largest[own]),
+            "kl": _distribution(differences.kl[own]),
+        },
+    }
+
+
+def _weighted(comparison: Comparison) -> Json:
+    present = comparison.groups.per_dataset
+    return {
+        side: {str(level): 100 * value for level, value in averages.items()}
+        for side, averages in comparison.groups.weighted.items()
+    } | {
+        "unit": "percent",
+        "missing_datasets": [name for name in DATASET_NAMES if name not in present],
+        "chance_of_these_questions": None if comparison.chance is None else 100 * comparison.chance,
+        "reference": REFERENCE_ROWS,
+    }
+
+
+def _divergence(comparison: Comparison) -> Json:
+    differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
+    return {
+        "questions": len(differences.pairs),
+        "broken": diagnosis.broken,
+        "findings": [
+            {"cause": each.cause, "text": each.text, "questions": each.questions, "p_corrected": each.p_corrected}
+            for each in diagnosis.findings
+        ],
+        "strongest_association": _association(diagnosis.associations[0]) if diagnosis.associations else None,
+        "associations": [_association(each) for each in diagnosis.associations],
+        "dtype": diagnosis.dtype,
+        "explained_by_dtype": diagnosis.limit,
+        **_distributions(differences),
+        "noise_floor": {
+            "margin": noise.margin,
+            "source": noise.source,
+            "repeat": _distributions(noise.repeat) if noise.repeat else None,
+        },
+        "unit": "nats",
+    }
+
+
+def _distributions(differences: Differences) -> Json:
+    return {
+        "largest_difference": _distribution(differences.largest),
+        "margin_shift": _distribution(np.abs(differences.shift)),
+        "kl": _distribution(differences.kl),
+    }
+
+
+def _distribution(values: FloatArray) -> Json | None:
+    if not len(values):
+        return None
+    median, p90, p99 = (float(value) for value in np.quantile(values, [0.5, 0.9, 0.99]))
+    return {"median": median, "p90": p90, "p99": p99, "max": float(values.max())}
+
+
+def _association(each: Association) -> Json:
+    return {
+        "cause": each.cause,
+        "group": each.label,
+        "questions": each.questions,
+        "inside": each.inside,
+        "elsewhere": each.outside,
+        "unit": each.unit,
+        "p_corrected": each.p_corrected,
+    }
+
+
+def _flip(flip: Flip) -> Json:
+    pair = flip.pair
+    return {
+        "key": pair.key,
+        "class": flip.kind,
+        "npu_letter": pair.npu.letter,
+        "gpu_letter": pair.gpu.letter,
+        "right_letter": pair.right,
+        "npu_margin": flip.npu_margin,
+        "gpu_margin": flip.gpu_margin,
+        "npu_reply": pair.npu.reply.text if pair.npu.reply else None,
+        "gpu_reply": pair.gpu.reply.text if pair.gpu.reply else None,
+    }
+
+
+def _listed(comparison: Comparison, side: str) -> dict[str, list[str]]:
+    return {outcome: keys_with(comparison.pairing.pairs, side, outcome) for outcome in (UNREADABLE, FAILED, MISSING)}
+
+
+def keys_with(pairs: Sequence[Pair], side: str, outcome: str) -> list[str]:
+    return [pair.key for pair in pairs if getattr(pair, side).outcome == outcome]
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,89 @@
+"""The frames that the model saw, small and in one JPEG, as a data URI for the report."""
+
+import base64
+from pathlib import Path
+
+import numpy as np
+
+from videobench.data.video_root import VideoRoot
+from videobench.errors import VideoError
+
+COLUMNS = 4
+CELL_WIDTH = 128  # pixels; 4 frames fill a phone's width
+GAP, GAP_GREY = 4, 128  # pixels between frames, and their grey: visible on light and on dark
+MOST_FRAMES = 64  # of one video: a result file may state any number, and each frame is decoded
+JPEG_SCALE = 6  # quantiser of the encoder: 2 is best, 31 smallest
+
+
+class FrameStrips:
+    """Pictures of videos below `video_root`, each made once; no more than `budget_bytes` of them in all."""
+
+    def __init__(self, video_root: Path, budget_bytes: int):
+        self._root = VideoRoot(video_root)
+        self._left = budget_bytes
+        self._made: dict[str, str] = {}
+        self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
+
+    def data_uri(self, vid_path: str, num_frames: int) -> str | None:
+        """None where the file gives none, which `failures` explains, or the budget is spent."""
+        if vid_path not in self._made and vid_path not in self.failures:
+            try:
+                self._made[vid_path] = self._build(vid_path, num_frames)
+            except VideoError as error:
+                self.failures[vid_path] = str(error)
+        uri = self._made.get(vid_path)
+        if uri is None or len(uri) > self._left:
+            return None
+        self._left -= len(uri)
+        return uri
+
+    def _build(self, vid_path: str, num_frames: int) -> str:
+        from av.error import FFmpegError
+
+        from videobench.video.frames import sample_frames
+
+        if not 1 <= num_frames <= MOST_FRAMES:
+            raise VideoError(f"{vid_path}: {num_frames} frames, the report shows 1 to {MOST_FRAMES}")
+        try:
+            video = self._root.locate(vid_path)
+        except ValueError as error:
+            raise VideoError(str(error).split(";")[0]) from None
+        if not video.exists():
+            raise VideoError(f"{video}: missing")
+        pixels = sample_frames(video, num_frames).pixels
+        try:
+            picture = encode_jpeg(tile(pixels))
+        except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
+            raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
+        return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+
+
+def tile(frames: np.ndarray) -> np.ndarray:
+    """uint8 RGB (frames, height, width, 3) -> one picture, COLUMNS frames a row, each CELL_WIDTH wide, sides even."""
+    from av.video.frame import VideoFrame
+
+    height = max(2, round(frames.shape[1] * CELL_WIDTH / frames.shape[2] / 2) * 2)
+    rows = -(-len(frames) // COLUMNS)
+    size = (rows * (height + GAP) - GAP, COLUMNS * (CELL_WIDTH + GAP) - GAP, 3)
+    picture = np.full(size, GAP_GREY, np.uint8)
+    for index, frame in enumerate(frames):
+        cell = VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
+        cell = cell.reformat(width=CELL_WIDTH, height=height, interpolation="AREA")
+        row, column = divmod(index, COLUMNS)
+        top, left = row * (height + GAP), column * (CELL_WIDTH + GAP)
+        picture[top : top + height, left : left + CELL_WIDTH] = cell.to_ndarray(format="rgb24")
+    return picture
+
+
+def encode_jpeg(picture: np.ndarray) -> bytes:
+    """uint8 RGB (height, width, 3), sides even -> a JPEG file."""
+    import av
+    from av.video.frame import VideoFrame
+
+    codec = av.CodecContext.create("mjpeg", "w")
+    codec.height, codec.width = picture.shape[:2]
+    codec.pix_fmt = "yuvj420p"
+    codec.time_base = 1
+    codec.options = {"qmin": str(JPEG_SCALE), "qmax": str(JPEG_SCALE)}
+    frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
+    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])

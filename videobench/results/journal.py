@@ -1,0 +1,240 @@
+"""Replies -> one JSON line each -> the result file.
+
+A run can be stopped at any moment: the next start reads the journals, drops a half-written last line, and answers what
+is left. The first line of a journal holds the settings that its replies depend on; other settings are refused. Each
+reply holds its question: one that has changed since is asked anew, and a sample that was enlarged goes on.
+Each rank writes a journal of its own, `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads those of all ranks.
+"""
+
+import fcntl
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from videobench.console import one_line
+from videobench.errors import InputError
+from videobench.files import parse_json, read_json, write_json
+from videobench.results.journal_file import JournalFile, open_to_append
+from videobench.results.rows import Row
+
+CHANGED = "the question has changed since it was answered; it is asked anew"
+
+
+class Journals:
+    """The replies of one data set: those of earlier starts, and this rank's file to add to.
+
+    `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
+    question key -> the fields that a reply's row must share with the question of now; the replies to other questions,
+    of another sample, are passed over. `source` tells of the file of these questions, in the `run` of each result."""
+
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        settings: Mapping[str, Any],
+        rank: int,
+        asked: Mapping[str, Row],
+        source: Mapping[str, Any],
+    ) -> None:
+        self._folder = folder
+        self._name = name
+        self._settings = dict(settings)
+        self._rank = rank
+        self._asked = asked
+        self._source = source
+        self._file: JournalFile | None = None
+        self._lock: FileIO | None = None
+
+    @property
+    def result_path(self) -> Path:
+        return self._folder / f"{self._name}_eval.json"
+
+    def read(self) -> dict[str, Row]:
+        """Question key -> row of all replies so far; of two for one question an answer stands before a failure, and the
+        later one of two failures.
+
+        A reply to a question that has changed since is a failure, for the reason CHANGED."""
+        rows: dict[str, Row] = {}
+        stored = [each for path in self._paths() for each in self._read_one(path)]
+        for _, key, row in sorted(stored, key=lambda each: each[0]):
+            fields = self._asked.get(key)
+            if fields is None:
+                continue
+            if any(row.get(name) != value for name, value in fields.items()):
+                row = fields | {"output_sequence": [""], "error": CHANGED}
+            if key not in rows or "error" in rows[key]:
+                rows[key] = row
+        return rows
+
+    def read_and_tell(self) -> dict[str, Row]:
+        """The same, with a line on stderr where questions have changed."""
+        rows = self.read()
+        if changed := [key for key, row in rows.items() if row.get("error") == CHANGED]:
+            told = f"{self._name}: questions that have changed since they were answered: {len(changed)}"
+            print(one_line(f"{told}, first {changed[0]}; they are asked anew"), file=sys.stderr)
+        return rows
+
+    def lock(self) -> None:
+        """Keep other jobs out until close(): taken by rank 0 for all ranks. Raises InputError naming who holds it."""
+        path = self._folder / "journal" / f"{self._name}.lock"
+        self._lock = open_to_append(path)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().decode(errors="replace").strip()
+            raise InputError(
+                f"{path}: held by another run ({holder}); wait for it, or choose another output folder"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
+        with suppress(OSError):  # a full disk: who holds it is a courtesy, the replies will tell of the disk
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
+
+    def open(self) -> None:
+        """Take this rank's file for writing."""
+        self._file = JournalFile(self._path(self._rank), {"settings": self._settings})
+
+    def append(self, rows: Mapping[str, Row]) -> None:
+        """One line per reply, kept as JournalFile.append tells."""
+        assert self._file, "open() comes first"
+        now = round(time.time(), 3)
+        self._file.append([{"key": key, "at": now, "row": row} for key, row in rows.items()])
+
+    def force(self) -> None:
+        """As JournalFile.force."""
+        if self._file:
+            self._file.force()
+
+    def bring_back(self) -> None:
+        """As JournalFile.bring_back."""
+        if self._file:
+            self._file.bring_back()
+
+    def check_result(self) -> None:
+        """Raises InputError where there is a result without a journal: this run would write over what it holds."""
+        if self.result_path.is_file() and not self._paths():
+            raise InputError(
+                f"{self.result_path}: its journal is gone, so that this run would write over it; choose another output "
+                "folder, or --overwrite"
+            )
+
+    def write_results(self) -> dict[str, Row]:
+        """Join the journals into the result file, in the order of the questions; the rows written.
+
+        A reply that was given to a question of a smaller sample is told to be of this one, where it stands too."""
+        self.bring_back()
+        rows = self.read()
+        results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
+        write_json(self.result_path, results)
+        self._keep_if_better()
+        for path in self._set_aside():
+            with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
+                path.unlink()
+        return results
+
+    def set_aside(self) -> None:
+        """Keep result and journals under `.old` names until new ones are complete; older `.old` ones stay."""
+        for path in [self.result_path, *self._paths()]:
+            if not path.exists():
+                continue
+            old = _with_old(path)
+            try:
+                if old.exists():
+                    path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
+                else:
+                    path.rename(old)
+            except OSError as error:
+                raise InputError(
+                    f"{path}: cannot be set aside ({error.strerror}); choose another output folder"
+                ) from None
+
+    def close(self) -> None:
+        for file in (self._file, self._lock):
+            if file:
+                file.close()
+        self._file = self._lock = None
+
+    def _of_this_source(self, row: Row) -> Row:
+        return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
+
+    def _keep_if_better(self) -> None:
+        """A result that was set aside gets a name to stay by where it has more answers than the new one."""
+        old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
+        if old.exists() and _answered(old) > max(_answered(self.result_path), _answered(kept)):
+            with suppress(OSError):
+                old.replace(kept)
+                print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
+
+    def _read_one(self, path: Path) -> list[tuple[float, str, Row]]:
+        """When each reply was stored, in seconds since 1970 (0 in a journal that does not tell), its key and row."""
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
+        if not lines:
+            return []
+        first, *rest = (self._parse(path, number, line) for number, line in enumerate(lines, start=1))
+        stored = first["settings"]
+        for setting in {**stored, **self._settings}:
+            if stored.get(setting) != self._settings.get(setting):
+                raise InputError(
+                    f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
+                    f"{self._settings.get(setting)!r}; use the former, another output folder, or --overwrite"
+                )
+        return [(entry.get("at", 0.0), entry["key"], entry["row"]) for entry in rest]
+
+    def _parse(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            entry = parse_json(line.decode())
+            _check(entry, number)
+        except ValueError as error:
+            raise InputError(
+                f"{path}: damaged at line {number} ({error}); mend or remove that line (the file, if it is line 1) and "
+                "start again: what the others hold is kept"
+            ) from None
+        return dict(entry)
+
+    def _path(self, rank: int) -> Path:
+        return self._folder / "journal" / f"{self._name}.rank{rank}.jsonl"
+
+    def _paths(self) -> list[Path]:
+        return sorted((self._folder / "journal").glob(f"{self._name}.rank*.jsonl"))
+
+    def _set_aside(self) -> list[Path]:
+        journals = (self._folder / "journal").glob(f"{self._name}.rank*.jsonl.old")
+        return [path for path in [_with_old(self.result_path), *journals] if path.exists()]
+
+
+def _with_old(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
+
+
+def _answered(path: Path) -> int:
+    """In a result file; 0 where there is none."""
+    rows = None
+    with suppress(InputError):
+        rows = read_json(path)
+    return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
+
+
+def _check(entry: Any, number: int) -> None:
+    """Raises ValueError where a line is none that this suite writes."""
+    if number == 1:
+        if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
+            raise ValueError("it holds no settings")
+        return
+    row = entry.get("row") if isinstance(entry, dict) else None
+    if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
+        raise ValueError("it holds no reply")
+    if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
+        raise ValueError("it does not tell when")
+    if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
+        raise ValueError("its reply is none of a run")

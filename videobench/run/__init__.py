@@ -1,0 +1,1 @@
+"""What run_npu.py and run_gpu.py do."""

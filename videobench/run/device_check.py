@@ -1,0 +1,210 @@
+"""`--check_device`: is everything there that a run needs of the device, and does it compute and communicate rightly.
+
+One process for each visible card, so that each card is opened as a run opens it, and so that they can reach each other.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import IO, Any
+
+from videobench.cli import run_script
+from videobench.console import in_bytes
+from videobench.device import npu as npu_install
+from videobench.device.devices import BACKENDS, TOOLS, VISIBLE, Device, count_cards, open_device
+from videobench.device.memory import memory_bytes
+from videobench.errors import InputError
+from videobench.run.options import DTYPES, CheckSettings
+
+CPU_PROCESSES = 2  # a collective of one shows nothing
+MATRIX_SIZE = 512
+# Largest difference of the product's entries from the CPU's, over the largest entry: some steps of the dtype (2 ** -11,
+# 2 ** -8) for its rounding; of float32, what 512 additions in another order do. Shortened float32 (TF32, HF32) has the
+# steps of float16, and shows.
+TOLERANCES = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 1e-5}
+TIMEOUT_S = 600.0  # eight processes that read torch from a cold disk, and HCCL's own limit of 120 s to connect
+POLL_S = 0.1
+
+
+def check_device(settings: CheckSettings) -> int:
+    """0; raises InputError with the mend at the first thing that is not right."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        return 0  # started by torchrun: the first process checks all cards
+    kind = settings.device
+    count = CPU_PROCESSES if kind == "cpu" else count_cards(kind)
+    print(f"device {kind}: {_count_line(kind, count)}")
+    print(", ".join(f"{name} {version}" for name, version in _versions(kind).items()))
+    with tempfile.TemporaryDirectory() as folder:
+        reports = _run_processes(settings, count, Path(folder))
+    for report in reports[:1] if kind == "cpu" else reports:
+        print(f"{report['device']} {report['name']}: {in_bytes(report['free'])} of {in_bytes(report['total'])} free")
+        print(f"  matrix product, difference from the CPU's: {_differences_line(report['differences'])}")
+    print(f"all-reduce over {count} {'processes' if kind == 'cpu' else 'cards'} ({BACKENDS[kind]}): right on each")
+    print("everything works")
+    return 0
+
+
+def _count_line(kind: str, count: int) -> str:
+    if kind == "cpu":
+        return f"{os.cpu_count()} cores"
+    name = VISIBLE[kind]
+    shown = f"{name}={os.environ[name]}" if name in os.environ else f"{name} is not set"
+    return f"{count} visible ({shown})"
+
+
+def _versions(kind: str) -> dict[str, str]:
+    import torch
+
+    found: dict[str, str] = {"Python": sys.version.split()[0], "torch": torch.__version__}
+    if kind == "npu":
+        versions = npu_install.versions()
+        found |= {"torch_npu": versions["torch_npu"], "CANN": versions["cann"], "driver": versions["npu_driver"]}
+    if kind == "cuda":
+        found |= {"CUDA": str(torch.version.cuda)}
+    return found
+
+
+def _differences_line(differences: dict[str, float | None]) -> str:
+    return ", ".join(
+        f"{dtype} not on this card" if value is None else f"{dtype} {value:.1e}" for dtype, value in differences.items()
+    )
+
+
+# --- The processes, as the first one sees them ---
+
+
+@dataclass
+class _Process:
+    index: int
+    popen: "subprocess.Popen[bytes]"
+    output: IO[str]
+    errors: IO[str]
+
+    def report(self) -> dict[str, Any]:
+        """What it found, from its last line; raises InputError where it failed."""
+        status = self.popen.poll()
+        lines = _lines(self.output)
+        if status == 0 and lines:
+            return dict(json.loads(lines[-1]))
+        last = (_lines(self.errors) or [f"process {self.index} ended with status {status}"])[-1]
+        raise InputError(last.removeprefix("error: "))
+
+
+def _run_processes(settings: CheckSettings, count: int, folder: Path) -> list[dict[str, Any]]:
+    processes = [_start_process(settings, index, count, folder) for index in range(count)]
+    deadline = time.monotonic() + TIMEOUT_S
+    try:
+        running = list(processes)
+        while running:
+            for process in [each for each in running if each.popen.poll() is not None]:
+                process.report()  # the first failure ends it: the others would wait for that process
+                running.remove(process)
+            if running and time.monotonic() > deadline:
+                late = f"device {settings.device}:{running[0].index}: no answer in {TIMEOUT_S:g} s"
+                raise InputError(f"{late}; {_link_mend(settings.device)}")
+            time.sleep(POLL_S)
+        return [process.report() for process in processes]
+    finally:
+        for process in processes:
+            process.popen.kill()
+            process.popen.wait()
+            process.output.close()
+            process.errors.close()
+
+
+def _start_process(settings: CheckSettings, index: int, count: int, folder: Path) -> _Process:
+    environment = {name: value for name, value in os.environ.items() if name != "VIDEOBENCH_STATUS_FILE"}
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    command = [sys.executable, "-m", "videobench.run.device_check", settings.device, str(int(settings.deterministic))]
+    output, errors = ((folder / f"{index}.{name}").open("w+") for name in ("out", "err"))
+    popen = subprocess.Popen(
+        [*command, str(index), str(count), str(folder / "store")], env=environment, stdout=output, stderr=errors
+    )
+    return _Process(index, popen, output, errors)
+
+
+def _lines(file: IO[str]) -> list[str]:
+    file.seek(0)
+    return [line for line in file.read().splitlines() if line.strip()]
+
+
+# --- In each process ---
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Arguments: kind, deterministic (0 or 1), index, count, file for the processes to meet; one line of JSON out."""
+    kind, deterministic, index, count, store = sys.argv[1:] if argv is None else argv
+    device = open_device(kind, 0 if kind == "cpu" else int(index), deterministic == "1")
+    free, total = memory_bytes(device)
+    report = {"device": str(device.torch_device), "name": device.name, "free": free, "total": total}
+    report["differences"] = {dtype: _check_product(device, dtype) for dtype in DTYPES}
+    _check_all_reduce(device, int(index), int(count), store)
+    print(json.dumps(report), flush=True)
+    return 0
+
+
+def _check_product(device: Device, dtype: str) -> float | None:
+    """Largest difference from the CPU's product, over its largest entry; None where the card lacks the dtype."""
+    import torch
+
+    if dtype == "bfloat16" and device.kind != "cpu" and not getattr(torch, device.kind).is_bf16_supported():
+        return None
+    generator = torch.Generator().manual_seed(0)
+    left, right = (
+        torch.randn(MATRIX_SIZE, MATRIX_SIZE, generator=generator).to(getattr(torch, dtype)) for _ in range(2)
+    )
+    expected = left.float() @ right.float()
+    try:
+        found = (left.to(device.torch_device) @ right.to(device.torch_device)).cpu().float()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        mend = f"check {TOOLS[device.kind]}" if device.kind in TOOLS else "install torch anew"
+        if "libopapi" in reason:  # where torch_npu finds CANN's operators
+            mend = "install CANN's package of operators (ops, before CANN 8.5 kernels) for this card, of CANN's version"
+        raise InputError(f"device {device.torch_device}: no matrix product in {dtype}: {reason}; {mend}") from None
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    if not difference <= TOLERANCES[dtype]:
+        raise InputError(
+            f"device {device.torch_device}: the matrix product in {dtype} is off by {difference:.1e} of its largest "
+            f"entry, more than {TOLERANCES[dtype]:g}; install releases that fit each other (README.md, install)"
+        )
+    return difference
+
+
+def _check_all_reduce(device: Device, index: int, count: int, store: str) -> None:
+    import torch
+    from torch import distributed
+
+    backend = BACKENDS[device.kind]
+    where = f"device {device.torch_device}: a collective of {count} ({backend})"
+    try:
+        distributed.init_process_group(
+            backend, init_method=f"file://{store}", rank=index, world_size=count, timeout=timedelta(seconds=TIMEOUT_S)
+        )
+        numbers = torch.full((MATRIX_SIZE,), index + 1.0, device=device.torch_device)
+        distributed.all_reduce(numbers)
+        found = numbers.cpu()
+        distributed.destroy_process_group()
+    except RuntimeError as error:
+        raise InputError(f"{where} failed: {str(error).splitlines()[0]}; {_link_mend(device.kind)}") from None
+    expected = count * (count + 1) / 2
+    if not bool((found == expected).all()):
+        raise InputError(f"{where} gave {found[0]} for {expected}; {_link_mend(device.kind)}")
+
+
+def _link_mend(kind: str) -> str:
+    if kind == "cpu":
+        return "check that processes of this machine may connect to each other"
+    return f"check {TOOLS[kind]} and the links between the cards, or run on one: export {VISIBLE[kind]}=0"
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))

@@ -1,0 +1,188 @@
+"""Flags of run_npu.py and run_gpu.py -> one frozen settings object. A default is written here and nowhere else."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from videobench.cli import FlagParser
+from videobench.data.dataset import SAMPLE_NAME, canonical_name, is_known, qa_file, resolve_names
+from videobench.data.video_root import VideoRoot
+from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
+from videobench.errors import InputError
+from videobench.model.weights import check_folder
+from videobench.video.spec import DEFAULT_NUM_FRAMES
+
+MOST_FRAMES = 10_000  # more than any checkpoint has positions for
+DTYPES = ("float16", "bfloat16", "float32")
+
+
+@dataclass(frozen=True)
+class QaSource:
+    """One data set to answer."""
+
+    name: str  # "MSVD" or "sampling_data": names the result file
+    qa_path: Path
+    videos: VideoRoot
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    sources: tuple[QaSource, ...]
+    model_path: Path
+    output_folder: Path
+    device: str  # "npu", "cuda" or "cpu"
+    may_use_cpu: bool  # run_gpu.py without --device: on a machine without CUDA it runs on the CPU, and says so
+    dtype: str  # "float16", "bfloat16", "float32"; "" until the device is open: its default
+    num_frames: int
+    max_new_tokens: int
+    max_input_length: int | None  # tokens; None: the positions of the checkpoint, less those of the reply
+    batch_size: int | None  # questions; None: what fits, see batches.py
+    num_workers: int  # processes that decode
+    tensor_parallel: int  # cards that share one copy of the weights
+    limit: int | None  # questions of each set
+    answer_path: Path | None  # right answers, for the progress line alone
+    overwrite: bool
+    dry_run: bool
+    print_prompt: bool
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class CheckSettings:
+    """Of --check_device: no checkpoint, no data."""
+
+    device: str
+    deterministic: bool
+
+
+def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSettings:
+    """`device` is what the script asks for where --device is not given."""
+    parser = _build_parser(device)
+    args = parser.parse_args(argv)
+    if args.check_device:
+        return CheckSettings(args.device or device, args.deterministic)
+    if args.model_path is None:
+        parser.error("--model_path is needed")
+    for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit", "tensor_parallel"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            parser.error(f"--{name} is at least 1")
+    if args.num_frames > MOST_FRAMES:
+        parser.error(f"--num_frames is at most {MOST_FRAMES}: each takes a token and more of the prompt")
+    if args.num_workers < 0:
+        parser.error("--num_workers is at least 0")
+    check_folder(args.model_path)
+    return RunSettings(
+        sources=_sources(args),
+        model_path=args.model_path,
+        output_folder=args.chat_conversation_output_folder,
+        device=args.device or device,
+        may_use_cpu=args.device is None and device == "cuda",
+        dtype=args.dtype or "",
+        num_frames=args.num_frames,
+        max_new_tokens=args.max_new_tokens,
+        max_input_length=args.max_input_length,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        tensor_parallel=args.tensor_parallel,
+        limit=args.limit,
+        answer_path=args.answer_path,
+        overwrite=args.overwrite,
+        dry_run=args.dry_run,
+        print_prompt=args.print_prompt,
+        deterministic=args.deterministic,
+    )
+
+
+def _build_parser(device: str) -> FlagParser:
+    parser = FlagParser(description=f"Answer Video-Bench with LLaVA-NeXT-Video on {device}.")
+    add = parser.add_argument
+    add("--model_path", type=Path, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
+    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
+    videos = parser.add_mutually_exclusive_group()
+    videos.add_argument(
+        "--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/"
+    )
+    videos.add_argument(
+        "--image_or_video_path",
+        type=Path,
+        help="instead: folder of one set, as Eval_video/sampling_data, or with --dataset_name the folder of the sets",
+    )
+    add(
+        "--dataset_name",
+        help="a set, several with commas, or all (default: what --image_or_video_path names, else sampling_data)",
+    )
+    add("--chat_conversation_output_folder", type=Path, default=Path("Chat_results"), help="default: %(default)s")
+    add("--device", choices=KINDS, help=f"default: {device}")
+    defaults = ", ".join(f"{dtype} on {kind}" for kind, dtype in DEFAULT_DTYPES.items())
+    add("--dtype", choices=DTYPES, help=f"default: {defaults}")
+    add("--num_frames", type=int, default=DEFAULT_NUM_FRAMES, help="frames of each video (default: %(default)s)")
+    add("--max_new_tokens", "--max_output_length", type=int, default=60, help="default: %(default)s")
+    add(
+        "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
+    )
+    sizes = ", ".join(f"{size} on {kind}" for kind, size in DEFAULT_BATCH_SIZES.items())
+    add(
+        "--batch_size",
+        "--max_batch_size",
+        type=int,
+        help=f"questions answered together (default: {sizes}, or what fits)",
+    )
+    add(
+        "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
+    )
+    add(
+        "--tensor_parallel", type=int, default=1, help="cards that share one copy of the weights (default: %(default)s)"
+    )
+    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
+    add("--limit", type=int, help="answer the first so many questions of each set")
+    add("--answer_path", type=Path, help="the right answers: the progress line shows the accuracy so far")
+    add("--overwrite", action="store_true", help="start anew; the old result is kept until the new one is complete")
+    add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
+    add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
+    add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
+    add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
+    return parser
+
+
+def _default_workers() -> int:
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # jobs/job.py says so where it is no number
+    return max(1, len(os.sched_getaffinity(0)) // max(1, int(processes) if processes.isdecimal() else 1))
+
+
+def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
+    path: Path | None = args.image_or_video_path
+    if path and not args.dataset_name and not is_known(path.resolve().name):
+        raise InputError(
+            f"--image_or_video_path {path}: its name, {path.resolve().name!r}, is no set's; name the folder of one "
+            "set, as .../Eval_video/MSVD, or give --dataset_name"
+        )
+    names = resolve_names(args.dataset_name or (path.resolve().name if path else SAMPLE_NAME), args.Eval_QA_root)
+    return tuple(QaSource(name, qa_file(args.Eval_QA_root, name), _video_root(name, args)) for name in names)
+
+
+def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
+    """Where the videos of a set lie."""
+    path: Path | None = args.image_or_video_path
+    if path is None:
+        root, skipped = args.Eval_Video_root, 0
+    elif not _names_set(path, name):
+        if path.is_dir():
+            return VideoRoot(path / name, args.allow_outside_root, 2)  # a set that is not there costs its own questions
+        root, skipped = path, 2
+    else:
+        # The README's own example writes Driving_exam for a folder that is called Driving-exam.
+        root, skipped = (path if path.is_dir() else path.with_name(name)), 2
+    if not root.is_dir():
+        raise InputError(
+            f"{root}: no such folder of videos; check {'--image_or_video_path' if path else '--Eval_Video_root'}"
+        )
+    return VideoRoot(root, args.allow_outside_root, skipped)
+
+
+def _names_set(path: Path, name: str) -> bool:
+    try:
+        return canonical_name(path.resolve().name) == name
+    except InputError:
+        return False

@@ -1,0 +1,182 @@
+"""What a run will do, known before the weights are read: questions, prompts, sure failures, who shares a video."""
+
+import gc
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from videobench.console import in_bytes, in_time
+from videobench.data.dataset import Question, load_questions
+from videobench.data.manifest import manifest_facts
+from videobench.data.question_text import build_question_text
+from videobench.errors import InputError
+from videobench.files import sha256_of_file
+from videobench.model.cost import Tokens, device_seconds, question_bytes, rate_of
+from videobench.model.prompts import Prompt, PromptBuilder
+from videobench.run.options import RunSettings
+
+if TYPE_CHECKING:
+    from videobench.model.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class VideoWork:
+    """One video and the questions on it that are to be answered."""
+
+    video: Path
+    questions: tuple[Question, ...]
+    prompts: tuple[Prompt, ...]  # all with the same prefix
+
+    @property
+    def num_tokens(self) -> int:
+        """To compute: the prefix once, and what follows it in each prompt."""
+        return len(self.prompts[0].prefix_ids) + sum(len(prompt.suffix_ids) for prompt in self.prompts)
+
+
+@dataclass(frozen=True)
+class Plan:
+    prompts: dict[Question, Prompt]  # every question, in the order of the files
+    failures: dict[Question, str]  # those that cannot be asked, with the reason
+    missing: frozenset[Path] = frozenset()  # videos that are not there
+
+    def works(self, questions: list[Question]) -> list[VideoWork]:
+        """The videos of those of `questions` that can be asked, in order of first use, each with all its questions.
+
+        With all, though some may be answered: the last bits of an answer depend on what else is in its batch, and a run
+        that was stopped must end with what it would have given undisturbed."""
+        by_video: dict[Path, list[Question]] = {each.video: [] for each in questions if each not in self.failures}
+        for question in self.prompts:
+            if question not in self.failures and question.video in by_video:
+                by_video[question.video].append(question)
+        return [
+            VideoWork(video, tuple(group), tuple(self.prompts[question] for question in group))
+            for video, group in by_video.items()
+        ]
+
+
+def load_all_questions(settings: RunSettings) -> list[Question]:
+    """Of all data sets, in the order of the files; InputError where not one of their videos is there."""
+    questions = []
+    for source in settings.sources:
+        locate = cache(source.videos.locate)  # 17,036 questions are on 5,917 videos
+        questions += load_questions(source.qa_path, source.name, locate)[: settings.limit]
+    if not any(os.path.exists(video) for video in {each.video for each in questions}):
+        raise InputError(
+            f"{questions[0].video}: no such video, nor any other of these sets; check the path of the videos"
+        )
+    return questions
+
+
+def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
+    """Raises InputError where no question at all could be asked: the frames alone fill the checkpoint's positions."""
+    texts = [build_question_text(each.text, each.options) for each in questions]
+    with _paused_collector():
+        prompts = dict(zip(questions, builder.build(texts), strict=True))
+    num_video_tokens = len(prompts[questions[0]].prefix_ids)
+    stated, limit = settings.max_input_length or 0, positions - settings.max_new_tokens
+    found = f"{settings.max_new_tokens} are for the reply and the checkpoint has {positions} positions"
+    if stated:
+        limit, found = min(stated, limit), f"--max_input_length is {stated}, {found}"
+    if stated > positions or num_video_tokens >= limit:
+        raise InputError(
+            f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; {found}: use fewer "
+            "--num_frames or --max_new_tokens, or another --max_input_length"
+        )
+    missing = {video for video in {each.video for each in questions} if not os.path.exists(video)}
+    failures = {each: f"{each.video}: no such video" for each in questions if each.video in missing}
+    for question, prompt in prompts.items():
+        if len(prompt) > limit:
+            most = f"--max_input_length {limit}" if limit == stated else f"{limit}: {found}"
+            failures[question] = f"the prompt has {len(prompt)} tokens, more than {most}"
+    return Plan(prompts, failures, frozenset(missing))
+
+
+@contextmanager
+def _paused_collector() -> Iterator[None]:
+    """For making very many lists without cycles: Python would look through all objects of torch and transformers for
+    garbage, again and again, and find none. A second of ten with 17,036 prompts."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
+    """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest tells of another QA file."""
+    for source in settings.sources:
+        _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
+        for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
+            print(f"{source.name}: as its manifest says ({digest}); --verify checks the videos too")
+    if len(settings.sources) > 1:
+        _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
+    works = plan.works(list(plan.prompts))
+    if works:
+        _print_costs(_count_tokens(works), settings, checkpoint, batch_size)
+
+
+def _print_set(name: str, questions: list[Question], plan: Plan) -> None:
+    failing = sum(each in plan.failures for each in questions)
+    videos = {each.video for each in questions}
+    missing = len(videos & plan.missing)
+    note = f" ({missing} videos missing)" if missing else ""
+    print(f"{name}: {len(questions)} questions on {len(videos)} videos, {failing} would fail{note}")
+
+
+def _count_tokens(works: list[VideoWork]) -> Tokens:
+    prompts = [prompt for work in works for prompt in work.prompts]
+    return Tokens(
+        videos=len(works),
+        questions=len(prompts),
+        prefix=sum(len(work.prompts[0].prefix_ids) for work in works),
+        prefix_alone=sum(len(prompt.prefix_ids) for prompt in prompts),
+        suffix=sum(len(prompt.suffix_ids) for prompt in prompts),
+        longest_prompt=max(len(prompt) for prompt in prompts),
+    )
+
+
+def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
+    dtype = settings.dtype
+    length = tokens.longest_prompt + settings.max_new_tokens
+    prefix = tokens.prefix // tokens.videos
+    row = question_bytes(checkpoint, dtype, settings.num_frames, prefix, length, settings.tensor_parallel)
+    rate = rate_of(settings.device, dtype)
+    saved = tokens.prefix_alone - tokens.prefix
+    print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")
+    print(f"{settings.model_path}: on {settings.device} in {dtype}, {batch_size} questions at once")
+    print(
+        f"memory beside the weights: up to {in_bytes(row)} for each question of a batch "
+        f"(at most {tokens.longest_prompt} + {settings.max_new_tokens} tokens), {in_bytes(batch_size * row)} in all"
+    )
+    print(
+        f"time: about {in_time(device_seconds(checkpoint, settings.num_frames, tokens, rate))} on one "
+        f"{'core' if settings.device == 'cpu' else 'card'}, if it does {rate / 1e12:g} TFLOP/s (assumed), not counting "
+        "the start and videos that decode slower than that"
+    )
+
+
+def costliest_first(plan: Plan, questions: list[Question]) -> list[Question]:
+    """By what their videos cost: tokens of text to read for all questions on one, then, for decoding, the file's size.
+
+    The frames take as many tokens in every video. All questions of the plan count, answered or not: a run that is
+    continued keeps the order."""
+    tokens: Counter[Path] = Counter()
+    for question, prompt in plan.prompts.items():
+        tokens[question.video] += len(prompt.suffix_ids)
+    sizes = {video: _size(video) for video in {each.video for each in questions}}
+    return sorted(questions, key=lambda each: (-tokens[each.video], -sizes[each.video], str(each.video)))
+
+
+def _size(video: Path) -> int:
+    """Of a file; 0 for a folder of frames, and for what is not there."""
+    try:
+        return video.stat().st_size if video.is_file() else 0
+    except OSError:
+        return 0

@@ -1,0 +1,245 @@
+"""One copy of the weights on several cards: `--tensor_parallel N`.
+
+transformers cuts the text model up over all processes of torch.distributed's world, whatever mesh it is given besides
+`tp_plan` (5.23 drops it without a word). So each group of N processes makes a world of its own before it loads. The
+first of a group draws the work, decodes, journals, and tells the others what to compute; they mirror its calls.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from videobench.device.devices import BACKENDS, Device
+from videobench.errors import InputError
+from videobench.jobs.crashes import Attempts
+from videobench.jobs.job import Ranks
+from videobench.model.prompts import Prompt
+
+if TYPE_CHECKING:
+    import torch
+
+    from videobench.model.checkpoint import Checkpoint
+    from videobench.model.engine import Engine
+    from videobench.model.questions import Answer, VideoQuestions
+
+TIMEOUT = timedelta(minutes=10)  # for one collective: a card that hangs longer ends its job
+CALL_POLL_S = 0.002
+CHECK_OTHERS_S = 1.0
+
+
+class GroupFailed(Exception):
+    """One process of a group could not answer. The others may wait for it in a collective, so there is no second try
+    within these processes: they end, and torchrun starts them again."""
+
+
+class Group:
+    """The processes that share a copy of the weights, as a world of torch.distributed."""
+
+    def __init__(self, ranks: Ranks, device: Device) -> None:
+        """Returns when all of them are there. Raises OtherRankFailed where one of them, or of the job, has failed."""
+        import torch.distributed as dist
+        from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+        self.ranks = ranks
+        self.size = ranks.tensor_parallel
+        self.device = device
+        key = f"group/{ranks.rank}"
+        if ranks.is_leader:
+            served = TCPStore("127.0.0.1", 0, self.size, is_master=True, wait_for_workers=False)
+            ranks.store.set(key, str(served.port))
+        else:
+            served = TCPStore("127.0.0.1", int(ranks.wait_for(key)), self.size, is_master=False)
+        self.port = served.port
+        self.store = PrefixStore("calls", served)
+        ranks.meet_group("start")
+        dist.init_process_group(
+            BACKENDS[device.kind],
+            store=PrefixStore("world", served),
+            rank=ranks.member,
+            world_size=self.size,
+            timeout=TIMEOUT,
+        )
+
+    @contextmanager
+    def as_world(self) -> Iterator[None]:
+        """For transformers, which reads torchrun's variables: those of the group, with LOCAL_RANK as it is."""
+        own = {"RANK": self.ranks.member, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
+        # These alone: meanwhile a thread may start a decoder, which takes the whole environment.
+        former = {name: os.environ.get(name) for name in [*own, "TORCHELASTIC_USE_AGENT_STORE"]}
+        _set_variables({"TORCHELASTIC_USE_AGENT_STORE": None} | {name: str(value) for name, value in own.items()})
+        try:
+            yield
+        finally:
+            _set_variables(former)
+
+    def broadcast(self, tensor: "torch.Tensor") -> "torch.Tensor":
+        """The leader's, on every card of the group; the others pass one of its shape and dtype."""
+        import torch.distributed as dist
+
+        tensor = tensor.to(self.device.torch_device)
+        dist.broadcast(tensor, src=0)
+        return tensor
+
+    def gather(self, tensor: "torch.Tensor") -> list["torch.Tensor"]:
+        """Every process's tensor, all of one shape, in the order of the group, on every process of it."""
+        import torch
+        import torch.distributed as dist
+
+        everyone = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(everyone, tensor.contiguous())
+        return everyone
+
+    def close(self) -> None:
+        import torch.distributed as dist
+
+        dist.destroy_process_group()
+
+
+class GroupEngine:
+    """An engine of several processes, with the interface of Engine on the first of them."""
+
+    def __init__(self, engine: "Engine", group: Group, attempts: Attempts) -> None:
+        self._engine = engine
+        self._group = group
+        self._attempts = attempts
+        self.usage = engine.usage
+        self._calls = 0
+
+    def answer(self, videos: Sequence["VideoQuestions"], batch_size: int) -> list[list["Answer"]]:
+        """As Engine.answer. Raises GroupFailed where that raises anything."""
+        call = {
+            "batch_size": batch_size,
+            "in_hand": self._attempts.in_hand,
+            "videos": [
+                {
+                    "shape": list(video.pixels.shape),
+                    "prompts": [[list(each.prefix_ids), list(each.suffix_ids)] for each in video.prompts],
+                    "letters": [list(each) for each in video.letters],
+                }
+                for video in videos
+            ],
+        }
+        self._send(call)
+        return self._answer(videos, batch_size)
+
+    def follow(self) -> None:
+        """On the other processes: compute what the first one asks for, until it has finished."""
+        import torch
+
+        from videobench.model.questions import VideoQuestions
+
+        while (call := self._receive()) is not None:
+            self._attempts.take(map(Path, call["in_hand"]))
+            videos = [
+                VideoQuestions(
+                    torch.empty(each["shape"], dtype=torch.uint8),
+                    [Prompt(tuple(prefix), tuple(suffix)) for prefix, suffix in each["prompts"]],
+                    each["letters"],
+                )
+                for each in call["videos"]
+            ]
+            self._answer(videos, call["batch_size"])
+        self._attempts.drop()
+        self._group.store.add("finished", 1)
+        self._group.close()
+
+    def finish(self) -> None:
+        """On the first process: the others return from `follow`."""
+        self._send(None)
+        while self._group.store.add("finished", 0) < self._group.size - 1:  # this process serves the store
+            self._group.ranks.check_others()
+            time.sleep(CALL_POLL_S)
+        self._group.close()
+
+    def _answer(self, videos: Sequence["VideoQuestions"], batch_size: int) -> list[list["Answer"]]:
+        from videobench.model.questions import VideoQuestions
+
+        try:
+            there = [VideoQuestions(self._group.broadcast(each.pixels), each.prompts, each.letters) for each in videos]
+            return self._engine.answer(there, batch_size)
+        except Exception as error:
+            raise GroupFailed(
+                f"process {self._group.ranks.process} of a group of {self._group.size}: {type(error).__name__}: {error}"
+            ) from error
+
+    def _send(self, call: Any) -> None:
+        """The last call has been read by all: their collectives have met since."""
+        self._group.store.set(f"{self._calls}", json.dumps(call))
+        if self._calls:
+            self._group.store.delete_key(f"{self._calls - 1}")
+        self._calls += 1
+
+    def _receive(self) -> Any:
+        """Polled, not waited for in a collective: a group may have nothing to do for longer than one may take."""
+        key, next_check = f"{self._calls}", 0.0
+        while not self._is_there(key):
+            if time.monotonic() > next_check:
+                self._group.ranks.check_others()
+                next_check = time.monotonic() + CHECK_OTHERS_S
+            time.sleep(CALL_POLL_S)
+        self._calls += 1
+        return json.loads(self._group.store.get(key))
+
+    def _is_there(self, key: str) -> bool:
+        try:
+            return bool(self._group.store.check([key]))
+        except RuntimeError:  # the first process serves the store, and is gone: has it said why?
+            self._group.ranks.check_others()
+            raise
+
+
+def _set_variables(variables: Mapping[str, str | None]) -> None:
+    """Of the environment; None takes one out."""
+    for name, value in variables.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+CHECK_TEXTS = ("What is the man in the video doing?", "How many people are there?")
+CHECK_TOLERANCE = (
+    1e-3  # of logits against the largest one: the same sums on the same cards; another prompt moves them more
+)
+
+
+def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> None:
+    """Raises InputError unless the text model is cut up, the processes of a group agree on one forward pass, and what
+    other groups compute at the same time does not change it."""
+    import torch
+
+    ranks = group.ranks
+    members = [int(each) for each in group.gather(torch.tensor([ranks.process], device=group.device.torch_device))]
+    if members != list(range(ranks.rank * group.size, (ranks.rank + 1) * group.size)):
+        raise InputError(_unfit(f"group {ranks.rank} is of processes {members}"))
+    held, whole = engine.count_held_weights(), checkpoint.weights.in_rest
+    if held >= whole:
+        raise InputError(_unfit(f"each card holds {held} of {whole} text weights: nothing was cut up"))
+    first, second = (checkpoint.tokenizer(text)["input_ids"] for text in CHECK_TEXTS)
+    second = [*second, *first][: len(first)]  # of one length: mixed-up groups are to give wrong numbers, not to hang
+    logits = engine.next_logits(first)
+    if not all(_close(each, logits) for each in group.gather(logits)):
+        raise InputError(_unfit(f"the processes of group {ranks.rank} disagree on one forward pass"))
+    if ranks.world_size > 1:  # while groups with an even number read one text, the others read the other
+        orders = [(first, second), (second, first)]
+        read = [engine.next_logits(text) for text in orders[ranks.rank % 2]]
+        if not _close(read[ranks.rank % 2], logits):
+            raise InputError(_unfit(f"the answers of group {ranks.rank} depend on what other groups compute"))
+
+
+def _close(one: "torch.Tensor", other: "torch.Tensor") -> bool:
+    return bool((one - other).abs().max() <= CHECK_TOLERANCE * other.abs().max())
+
+
+def _unfit(found: str) -> str:
+    import transformers
+
+    return (
+        f"--tensor_parallel does not work with transformers {transformers.__version__}: {found}; use one of the "
+        "versions in the README, or --tensor_parallel 1"
+    )

@@ -1,0 +1,1 @@
+"""What extract_dataset.py does."""

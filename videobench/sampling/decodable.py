@@ -1,0 +1,31 @@
+"""Decode each video once, as a run would: the only part of sampling that needs torch and av."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tqdm import tqdm
+
+from videobench.device.devices import open_device
+from videobench.video.spec import DEFAULT_NUM_FRAMES
+
+EDGE = 32  # pixels of the frames that come back, which nobody looks at
+
+
+@contextmanager
+def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
+    """A function that tells, of some videos, those of which no frame decodes, each with the reason, which names it. A
+    decoder that hangs or dies is one more such reason. The worker processes live as long as the context."""
+    open_device("cpu")  # must come before torch is imported: see device/devices.py
+    from videobench.video.pool import DecodePool
+    from videobench.video.spec import PixelSpec
+
+    spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)
+    with DecodePool(spec, DEFAULT_NUM_FRAMES, num_workers) as pool:
+
+        def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
+            bar = tqdm(pool.prepare(videos), "decode", len(videos), unit="video", file=sys.stderr, disable=None)
+            return {prepared.video: prepared.error for prepared in bar if prepared.error is not None}
+
+        yield find_faults

@@ -1,0 +1,201 @@
+"""A sample on the disk: its videos copied or linked, verified and kept where they are right, then its JSON files."""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+from tqdm import tqdm
+
+from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, qa_file
+from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, FileFacts
+from videobench.errors import InputError
+from videobench.files import HASH_BLOCK_BYTES, part_of, read_json, sha256_of_file, write_json
+from videobench.sampling.selection import Candidates, Sample, SampleSettings, sample_path
+
+T = TypeVar("T")
+
+
+def check_room(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
+    """Raises InputError where the videos that are still to be copied are larger than the free space."""
+    if settings.copy_mode != "copy":
+        return
+    needed = 0
+    for name, source in _sources(sample).items():
+        num_bytes = candidates.video_bytes[source]
+        if not _is_copy(settings.output_folder / SAMPLE_NAME / name, source, num_bytes):
+            needed += num_bytes
+    free = shutil.disk_usage(_nearest_folder(settings.output_folder)).free
+    if needed > free:
+        raise InputError(
+            f"{settings.output_folder}: the videos to copy take {needed} bytes, but only {free} are free; make room, "
+            "choose another --sampling_output_folder, or --copy_mode hardlink, which takes none"
+        )
+
+
+def _sources(sample: Sample) -> dict[str, Path]:
+    """`<dataset>/<file>` -> where that video lies in the benchmark, sorted by name."""
+    videos = {str(sample_path(each)): each.video for each in sample.questions}
+    return dict(sorted(videos.items()))
+
+
+def _nearest_folder(folder: Path) -> Path:
+    return next(each for each in (folder, *folder.resolve().parents) if each.is_dir())
+
+
+def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, FileFacts]:
+    """Put each chosen video in its place; facts by `<dataset>/<file>`, sorted by name.
+
+    What is there already and right is kept, so an interrupted start goes on. Raises InputError, naming the file, where
+    one cannot be read or written, or does not read as it was written."""
+    sources = _sources(sample)
+    place = {"copy": _copy, "hardlink": _hardlink, "symlink": _symlink}[settings.copy_mode]
+
+    def place_one(name: str) -> FileFacts:
+        target = settings.output_folder / SAMPLE_NAME / name
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.join(os.path.realpath(target.parent), target.name) == os.path.realpath(sources[name]):
+                raise InputError(f"{target}: is the source's own place; choose another --sampling_output_folder")
+            return place(sources[name], target)
+        except OSError as error:
+            raise InputError(
+                f"{target}: cannot be made from {sources[name]} ({error.strerror}); check that one can be read and the "
+                "other written, free space, or choose another --copy_mode"
+            ) from None
+
+    num_bytes = {name: candidates.video_bytes[source] for name, source in sources.items()}
+    return for_each_file(place_one, num_bytes, settings.num_workers, settings.copy_mode)
+
+
+def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
+    """`work` on each name, several at once, with a progress line in bytes on stderr; the results in the same order.
+
+    Threads are enough: reading, writing and hashing release Python's lock."""
+    bar = tqdm(total=sum(num_bytes.values()), desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=None)
+    results: dict[str, T] = {}
+    with ThreadPoolExecutor(num_workers) as executor, bar:
+        for name, result in zip(num_bytes, executor.map(work, num_bytes), strict=True):
+            results[name] = result
+            bar.update(num_bytes[name])
+    return results
+
+
+def facts_of(path: Path) -> FileFacts:
+    return FileFacts(path.stat().st_size, sha256_of_file(path))
+
+
+def _is_copy(target: Path, source: Path, num_bytes: int) -> bool:
+    """A file of its own with that size, not a link of either kind to the source."""
+    if target.is_symlink() or not target.is_file():
+        return False
+    return target.stat().st_size == num_bytes and not target.samefile(source)
+
+
+def _copy(source: Path, target: Path) -> FileFacts:
+    """Write beside the final name, read it back and rename: under that name stands a whole video or none."""
+    if _is_copy(target, source, source.stat().st_size):
+        facts = facts_of(source)
+        if sha256_of_file(target) == facts.sha256:
+            return facts
+    part = _fresh_part(target)
+    facts = _copy_bytes(source, part)
+    if facts_of(part) != facts:
+        part.unlink()
+        raise InputError(f"{target}: does not read as it was written; check the disk and start again")
+    part.replace(target)
+    return facts
+
+
+def _copy_bytes(source: Path, target: Path) -> FileFacts:
+    """Copies, and tells what was read: the source is read once."""
+    digest, num_bytes = hashlib.sha256(), 0
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while block := reader.read(HASH_BLOCK_BYTES):
+            digest.update(block)
+            num_bytes += len(block)
+            writer.write(block)
+    return FileFacts(num_bytes, digest.hexdigest())
+
+
+def _hardlink(source: Path, target: Path) -> FileFacts:
+    if target.is_symlink() or not (target.exists() and target.samefile(source)):
+        part = _fresh_part(target)
+        os.link(source.resolve(), part)
+        part.replace(target)
+    return facts_of(target)
+
+
+def _symlink(source: Path, target: Path) -> FileFacts:
+    if not (target.is_symlink() and target.exists() and target.samefile(source)):
+        part = _fresh_part(target)
+        part.symlink_to(source.resolve())
+        part.replace(target)
+    return facts_of(target)
+
+
+def _fresh_part(target: Path) -> Path:
+    part = part_of(target)
+    part.unlink(missing_ok=True)  # of a start that was killed
+    return part
+
+
+def write_sample(sample: Sample, candidates: Candidates, settings: SampleSettings) -> list[Path]:
+    """Place the videos, then write QA file, answer file and manifest; the paths of the three."""
+    return write_json_files(sample, candidates, settings, place_videos(sample, candidates, settings))
+
+
+def write_json_files(
+    sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, FileFacts]
+) -> list[Path]:
+    """Questions stand in the order of the draw: those of a smaller sample come first, and --limit is fair."""
+    sources = {name: qa_file(settings.qa_root, name) for name in settings.names}
+    rows = {name: read_json(path) for name, path in sources.items()}
+    qa_rows: dict[str, Any] = {}
+    answer_rows: dict[str, dict[str, Any]] = {}
+    for each in sample.questions:
+        key = f"{each.dataset}/{each.id}"
+        place = PurePosixPath(settings.output_folder.resolve().name, SAMPLE_NAME, sample_path(each))
+        qa_rows[key] = {**rows[each.dataset][each.id], "vid_path": str(place), "dataset": each.dataset}
+        answer_rows.setdefault(each.dataset, {})[key] = {"answer": candidates.answers[each.dataset, each.id]}
+    paths = [settings.json_folder / name for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE)]
+    inputs = [settings.answer_path, *sources.values(), *([settings.exclude_path] if settings.exclude_path else [])]
+    write_json(paths[0], qa_rows)
+    write_json(paths[1], answer_rows)
+    write_json(paths[2], build_manifest(sample, settings, inputs, paths[:2], videos))
+    return paths
+
+
+def build_manifest(
+    sample: Sample,
+    settings: SampleSettings,
+    inputs: Iterable[Path],
+    outputs: Iterable[Path],
+    videos: Mapping[str, FileFacts],
+) -> dict[str, Any]:
+    """The file's content. It tells no path of this machine: two teams' manifests are equal to the byte."""
+    num_questions = Counter(each.dataset for each in sample.questions)
+    num_videos = Counter(name.split("/")[0] for name in videos)
+    return {
+        "seed": settings.seed,
+        "nums": settings.nums,
+        "strategy": settings.strategy,
+        "one_per_video": settings.one_per_video,
+        "check_videos": settings.check_videos,
+        "undecodable": list(sample.undecodable),
+        "datasets": {
+            name: {"questions": num_questions[name], "videos": num_videos[name]}
+            for name in settings.names
+            if num_questions[name]
+        },
+        "inputs_sha256": {path.name: sha256_of_file(path) for path in inputs},
+        "outputs_sha256": {path.name: sha256_of_file(path) for path in outputs},
+        "videos_folder": str(PurePosixPath(settings.output_folder.resolve().name, SAMPLE_NAME)),
+        "videos_bytes": {name: facts.num_bytes for name, facts in videos.items()},
+        "videos_sha256": {name: facts.sha256 for name, facts in videos.items()},
+    }

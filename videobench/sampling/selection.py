@@ -1,0 +1,197 @@
+"""Choose the questions of a sample: two teams with one seed get the same bytes."""
+
+import stat
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from videobench.data.dataset import (
+    DATASET_NAMES,
+    Question,
+    QuestionName,
+    canonical_name,
+    load_answers,
+    load_questions,
+    qa_file,
+)
+from videobench.data.video_root import VideoRoot
+from videobench.errors import InputError
+from videobench.files import read_json
+from videobench.sampling.order import draw_order
+
+COMMENT = "#"  # starts a line of an --exclude file that is no question
+
+
+@dataclass(frozen=True)
+class SampleSettings:
+    qa_root: Path  # holds Eval_QA/
+    videos: VideoRoot  # holds Eval_video/
+    answer_path: Path
+    output_folder: Path  # videos go to <output_folder>/sampling_data/<dataset>/<file>
+    json_folder: Path  # the three JSON files go here
+    names: tuple[str, ...]  # data sets to draw from
+    nums: int
+    seed: int
+    strategy: str  # "uniform", "stratified" or "proportional"
+    one_per_video: bool
+    exclude_path: Path | None  # its questions are not drawn
+    check_videos: bool  # decode each chosen video, draw another question where that fails
+    copy_mode: str  # "copy", "hardlink" or "symlink"
+    num_workers: int  # videos copied, or decoded, at once
+
+
+@dataclass(frozen=True)
+class Candidates:
+    questions: list[Question]  # that have their video and their answer and are not excluded
+    answers: dict[QuestionName, str]
+    video_bytes: dict[Path, int]  # of every video that is there
+    without_video: int
+    without_answer: int
+    excluded: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    questions: list[Question]  # in the order in which they were drawn
+    undecodable: tuple[str, ...] = ()  # "<dataset>/<file>" of videos that were tried, did not decode and were replaced
+
+
+def load_candidates(settings: SampleSettings) -> Candidates:
+    """Every question of the chosen sets that has its answer, whose video is there, and that is not excluded."""
+    answers = load_answers(settings.answer_path)
+    questions: list[Question] = []
+    locate = cache(settings.videos.locate)  # 17,036 questions are on 5,917 videos
+    for name in settings.names:
+        questions += load_questions(qa_file(settings.qa_root, name), name, locate)
+    excluded = load_excluded(settings.exclude_path, questions) if settings.exclude_path else frozenset()
+    video_bytes = _sizes_of_videos({each.video for each in questions})
+    answered = [each for each in questions if (each.dataset, each.id) in answers]
+    usable = [each for each in answered if each.video in video_bytes]
+    drawable = [each for each in usable if (each.dataset, each.id) not in excluded]
+    return Candidates(
+        questions=drawable,
+        answers=answers,
+        video_bytes=video_bytes,
+        without_video=len(answered) - len(usable),
+        without_answer=len(questions) - len(answered),
+        excluded=len(usable) - len(drawable),
+    )
+
+
+def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
+    """Size in bytes of each file that is there and not empty: an empty one is a download that never began."""
+    sizes = {}
+    for video in videos:
+        try:
+            status = video.stat()
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode) and status.st_size > 0:
+            sizes[video] = status.st_size
+    return sizes
+
+
+def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[QuestionName]:
+    """Questions named by a sample's QA, answer or result file, or by a text file with a `<dataset>/<id>` a line.
+
+    Raises InputError where a name is not one of a question, so that no misspelt one is drawn after all."""
+    names = frozenset(_read_names(path))
+    known = {(each.dataset, each.id) for each in questions}
+    sets = {dataset for dataset, _ in known}
+    unknown = sorted(name for name in names if name[0] in sets and name not in known)
+    if unknown:
+        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such); mend --exclude")
+    return names
+
+
+def _read_names(path: Path) -> list[QuestionName]:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check --exclude") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    if text.lstrip().startswith(("{", "[")):
+        keys = _keys_of_json(read_json(path))
+    else:
+        keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(COMMENT)]
+    if not keys:
+        raise InputError(f"{path}: names no question; mend --exclude or leave it out")
+    try:
+        return [_question_name(key) for key in keys]
+    except ValueError as error:
+        raise InputError(f"{path}: {error}; --exclude takes a sample's JSON file or a question a line") from None
+
+
+def _keys_of_json(content: Any) -> list[str]:
+    """`<dataset>/<id>` from a QA or result file of a sample (keyed so) or an answer file (data set -> id -> answer)."""
+    keys: list[str] = []
+    for key, entry in content.items() if isinstance(content, dict) else ():  # of a list none, which is refused
+        if key in DATASET_NAMES and isinstance(entry, dict):
+            keys += [f"{key}/{id.removeprefix(f'{key}/')}" for id in entry]
+        else:
+            keys.append(key)
+    return keys
+
+
+def _question_name(key: str) -> QuestionName:
+    dataset, slash, id = key.partition("/")
+    if not slash or not id:
+        raise ValueError(f"{key!r} is not <dataset>/<id>")
+    try:
+        return canonical_name(dataset), id
+    except InputError as error:
+        raise ValueError(str(error)) from None
+
+
+def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
+    """The first `nums` questions of the draw; InputError, with the counts, where there are not as many."""
+    order = draw_order(
+        candidates.questions, settings.strategy, settings.seed, settings.one_per_video, unusable=undecodable
+    )
+    if len(order) < settings.nums:
+        raise InputError(_too_few(len(order), candidates, settings, undecodable))
+    return Sample(order[: settings.nums])
+
+
+def choose_decodable(
+    candidates: Candidates, settings: SampleSettings, find_faults: Callable[[Sequence[Path]], Mapping[Path, str]]
+) -> Sample:
+    """As `choose`, but a question whose video does not decode is replaced by the next in the draw, the video named.
+
+    `find_faults` gives the reason, naming the file, for each video that does not decode; it is asked for each once."""
+    faults: dict[Path, str] = {}
+    tried: set[Path] = set()
+    while True:
+        sample = choose(candidates, settings, frozenset(faults))
+        untried = list(dict.fromkeys(each.video for each in sample.questions if each.video not in tried))
+        if not untried:
+            names = {str(sample_path(each)) for each in candidates.questions if each.video in faults}
+            return Sample(sample.questions, tuple(sorted(names)))
+        found = find_faults(untried)
+        for reason in found.values():
+            print(f"replaced: {reason}", file=sys.stderr)
+        faults |= found
+        tried.update(untried)
+
+
+def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path]) -> str:
+    lost = f"{candidates.without_video} lack the video, {candidates.without_answer} the answer"
+    if candidates.excluded:
+        lost += f", {candidates.excluded} are excluded"
+    if undecodable:
+        lost += f", {sum(each.video in undecodable for each in candidates.questions)} have a video that does not decode"
+    if settings.one_per_video:
+        lost += ", and of those on one video one is drawn"
+    return (
+        f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
+        f"({lost}); check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
+    )
+
+
+def sample_path(question: Question) -> PurePosixPath:
+    """`<dataset>/<file>`: file names are unique within a set only."""
+    return PurePosixPath(question.dataset, *PurePosixPath(question.vid_path).parts[2:])

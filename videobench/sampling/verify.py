@@ -1,0 +1,81 @@
+"""--verify: is a sample that was carried to this machine the one that was made?"""
+
+import os
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from videobench.console import one_line
+from videobench.data.dataset import SAMPLE_NAME
+from videobench.data.manifest import FileFacts, Manifest, load_manifest
+from videobench.errors import InputError
+from videobench.files import sha256_of_file
+from videobench.sampling.placing import for_each_file
+
+# Where a sample's videos lie: levels above the manifest's folder, and the place below that; {} is the last part of
+# --sampling_output_folder, with sampling_data. First a sample in one folder, last the layout of the whole benchmark.
+PLACES = ((0, SAMPLE_NAME), (0, "{}"), (1, "{}"), (2, "{}"), (2, "VideoBench/{}"))
+
+
+@dataclass(frozen=True)
+class VerifySettings:
+    manifest_path: Path
+    output_folder: Path | None  # holds sampling_data/; None: it is looked for near the manifest
+    num_workers: int
+
+
+def verify_sample(settings: VerifySettings) -> int:
+    """The exit status 0, with a line on stdout; else InputError after naming each wrong file on stderr.
+
+    QA and answer file lie beside the manifest; every file is compared by size, then by hash."""
+    manifest = load_manifest(settings.manifest_path)
+    folder = find_videos_folder(manifest, settings.output_folder)
+    json_files = {manifest.path.with_name(name): digest for name, digest in manifest.json_sha256.items()}
+    faults = {path: _fault(path, FileFacts(-1, digest)) for path, digest in json_files.items()}
+    num_bytes = {name: facts.num_bytes for name, facts in manifest.videos.items()}
+    found = for_each_file(
+        lambda name: _fault(folder / name, manifest.videos[name]), num_bytes, settings.num_workers, "verify"
+    )
+    faults |= {folder / name: fault for name, fault in found.items()}
+    wrong = {path: fault for path, fault in faults.items() if fault}
+    for path, fault in wrong.items():
+        print(f"wrong: {one_line(f'{path}: {fault}')}", file=sys.stderr)
+    if wrong:
+        raise InputError(
+            f"{manifest.path}: {len(wrong)} of {len(faults)} files of the sample are wrong; copy them anew"
+        )
+    size = sum(num_bytes.values())
+    print(f"{manifest.path}: the sample is whole: {len(manifest.videos)} videos ({size} bytes) in {folder}")
+    return 0
+
+
+def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
+    """sampling_data in the folder that was named, else where it lies by the README's layouts; InputError if nowhere."""
+    if output_folder is not None:
+        places = [output_folder / SAMPLE_NAME]
+    else:
+        above = Path(os.path.abspath(manifest.path)).parents
+        places = [above[up] / place.format(manifest.videos_folder) for up, place in PLACES if up < len(above)]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise InputError(
+        f"{manifest.path}: no folder {' nor '.join(map(str, places))}; name the one that holds {SAMPLE_NAME} with "
+        "--sampling_output_folder"
+    )
+
+
+def _fault(path: Path, expected: FileFacts) -> str:
+    """What is wrong with a file, "" where nothing is; a size below 0 is not known."""
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
+            return "is no file"
+        if expected.num_bytes not in (status.st_size, -1):
+            return f"has {status.st_size} bytes, not {expected.num_bytes}"
+        return "" if sha256_of_file(path) == expected.sha256 else "has other content (its SHA-256 differs)"
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"

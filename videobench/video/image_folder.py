@@ -1,0 +1,70 @@
+"""A folder of numbered images as a video: TVQA and others are handed round so."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import imagesize
+import numpy as np
+
+from videobench.errors import VideoError
+from videobench.video.container import check_size, decode_tolerantly, open_video, to_rgb
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+MAX_IMAGES = 200_000  # two hours at 25 frames a second; reading the header of each takes some 50 microseconds
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The images in natural order ("2.jpg" before "10.jpg"); raises VideoError unless all are of one allowed size.
+
+    Only their headers are read."""
+    images = [path for path in folder.iterdir() if _is_image(path)]
+    if not images:
+        raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    if len(images) > MAX_IMAGES:
+        raise VideoError(f"{folder}: the folder holds {len(images)} images, more than {MAX_IMAGES}")
+    images.sort(key=_natural_key)
+    first_size = _size(images[0])
+    for image in images:
+        if _size(image) != first_size:
+            raise VideoError(f"{image}: is {_text(_size(image))}, but {images[0].name} is {_text(first_size)}")
+    return images
+
+
+def decode_images(images: Sequence[Path]) -> np.ndarray:
+    """uint8 RGB (len(images), height, width, 3); raises VideoError, naming the image."""
+    frames = {}
+    for image in dict.fromkeys(images):
+        with open_video(image) as opened:
+            frame = next(decode_tolerantly(opened), None)
+            if frame is None:
+                raise opened.refuse("the image does not decode")
+            frames[image] = frame
+    return to_rgb(images[0].parent, [frames[image] for image in images])
+
+
+def _is_image(path: Path) -> bool:
+    # Hidden files are other systems' notes on the images ("._1.jpg"), not images.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+    """Digits count as numbers and come first; the name itself decides between "1.jpg" and "01.jpg"."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
+    return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], path.name
+
+
+def _size(image: Path) -> tuple[int, int]:
+    """(width, height) from the header, within the limits."""
+    try:
+        width, height = imagesize.get(str(image))
+    except Exception as error:  # whatever a hostile header makes of the reader
+        raise VideoError(f"{image}: its header cannot be read: {type(error).__name__}: {error}") from error
+    if width <= 0 or height <= 0:
+        raise VideoError(f"{image}: its header cannot be read as an image's")
+    check_size(image, width, height)
+    return width, height
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,207 @@
+"""Worker processes that decode ahead of the device, and that can hang or die without taking the run with them.
+
+A process of its own, not a fork: the parent may hold a device and threads. It is started by its command line and not by
+multiprocessing, which would import the main script again.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from multiprocessing import Pipe
+from pathlib import Path
+from queue import SimpleQueue
+
+from videobench.errors import InputError
+from videobench.video.prepared import PreparedVideo, encode_settings, failed_video, prepare_video, receive_prepared
+from videobench.video.spec import PixelSpec
+from videobench.video.worker import READY
+
+WORKER_COMMAND = (sys.executable, "-m", "videobench.video.worker")
+START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
+END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
+VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see container.py
+MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
+# What one rank has drawn, no other can take: near the end of a job they would wait for it.
+MAX_AHEAD_PER_WORKER = 3
+FEWER = "use fewer --num_workers"
+
+Limit = Callable[[], int]
+Ahead = deque[Future[PreparedVideo]]
+
+
+class _WorkerLost(Exception):
+    """The process died, or did not answer in time."""
+
+
+def _worker_environment() -> dict[str, str]:
+    root = str(Path(__file__).resolve().parents[2])
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
+        "PYTHONSAFEPATH": "1",  # a module in the working directory must not stand in for one of ours
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",  # torch_npu would take the device
+        "OMP_NUM_THREADS": "1",
+    }
+
+
+class _Worker:
+    """One process and the connection to it. Starting does not wait; the first answer does."""
+
+    def __init__(self, command: Sequence[str], settings: bytes):
+        self._connection, theirs = Pipe()
+        with theirs:
+            self._process = subprocess.Popen(
+                [*command, str(theirs.fileno())],
+                stdin=subprocess.PIPE,  # never written to: its end tells the worker that this process is gone
+                stdout=2,  # results have their own way; a library that prints must not mix with the run's
+                stderr=2,  # said, since it may be a stand-in that is not passed on by itself (console.py)
+                pass_fds=[theirs.fileno()],
+                env=_worker_environment(),
+                start_new_session=True,  # Ctrl-C goes to the parent alone
+            )
+        self._settings: bytes | None = settings
+
+    def prepare(self, video: Path, timeout_s: float) -> PreparedVideo:
+        """Raises _WorkerLost; InputError where the process did not even start."""
+        self._finish_start()
+        try:
+            self._connection.send_bytes(os.fsencode(video))
+            if not self._connection.poll(timeout_s):
+                raise _WorkerLost(f"the decoder gave no answer in {timeout_s:g} s")
+            return receive_prepared(self._connection, video)
+        except (EOFError, OSError) as error:
+            raise _WorkerLost(f"the decoder died ({self._how_it_ended()})") from error
+
+    def _finish_start(self) -> None:
+        if self._settings is None:
+            return
+        try:
+            self._connection.send_bytes(self._settings)
+            if not self._connection.poll(START_TIMEOUT_S):
+                raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; {FEWER}")
+            if self._connection.recv_bytes() != READY:
+                raise RuntimeError("a decoding process does not speak as worker.py does")
+        except (EOFError, OSError):
+            how = self._how_it_ended()
+            raise InputError(f"a decoding process did not start ({how}, what it said stands above); {FEWER}") from None
+        self._settings = None
+
+    def _how_it_ended(self) -> str:
+        try:
+            status = self._process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            return "it closed its connection"
+        return signal.Signals(-status).name if status < 0 else f"exit status {status}"
+
+    def kill(self) -> None:
+        """Ends the process, and the waiting for its answer: out of a disk that is gone it may not end for hours."""
+        self._process.kill()
+        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Frees what is left of a killed worker; nobody may wait for an answer any more."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_TIMEOUT_S)
+        self._connection.close()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+
+class DecodePool:
+    """Decodes, resizes and crops videos in worker processes, ahead of their use and in order.
+
+    With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but one
+    video at least) are in the making or ready. A video that takes longer than `timeout_s` fails."""
+
+    def __init__(
+        self,
+        spec: PixelSpec,
+        num_frames: int,
+        num_workers: int,
+        timeout_s: float = VIDEO_TIMEOUT_S,
+        max_ahead_bytes: int = MAX_AHEAD_BYTES,
+        worker_command: Sequence[str] = WORKER_COMMAND,
+    ):
+        self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
+        self._fitting = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
+        self._num_workers = num_workers = min(num_workers, self._fitting)  # no more could ever be busy
+        self._max_ahead = max(1, min(self._fitting, MAX_AHEAD_PER_WORKER * num_workers))
+        self._command = worker_command
+        self._workers: set[_Worker] = set()
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        # One thread for each worker: it waits for the answer, so that workers go on while the caller computes.
+        self._waiters = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode")
+        for _ in range(num_workers):
+            self._idle.put(self._start_worker())
+
+    def __enter__(self) -> "DecodePool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiters.shutdown(wait=False, cancel_futures=True)
+        for worker in list(self._workers):
+            worker.kill()  # which ends the waiting
+        self._waiters.shutdown()
+        for worker in self._workers:
+            worker.kill()  # one that was started in between
+            worker.close()
+        self._workers.clear()
+
+    def look_ahead(self, num_videos: int) -> None:
+        """From now on have so many videos ready while others are in the making, as far as the bytes allow."""
+        wanted = num_videos + self._num_workers
+        self._max_ahead = min(self._fitting, max(self._max_ahead, wanted))
+
+    def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
+        """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` are ahead of their
+        use. The first are begun at once."""
+        if self._num_workers == 0:
+            return (prepare_video(video, self._spec, self._num_frames) for video in videos)
+        source: Iterator[Path] = iter(videos)
+        ahead: Ahead = deque()
+        self._begin(source, ahead, limit)
+        return self._in_order(source, ahead, limit)
+
+    def _begin(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> None:
+        while len(ahead) < min(self._max_ahead, limit() if limit else self._max_ahead):
+            if (video := next(videos, None)) is None:
+                return
+            ahead.append(self._waiters.submit(self._prepare_in_worker, video))
+
+    def _in_order(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> Iterator[PreparedVideo]:
+        try:
+            while ahead:
+                yield ahead.popleft().result()
+                self._begin(videos, ahead, limit)
+        finally:
+            for future in ahead:
+                future.cancel()
+
+    def _start_worker(self) -> _Worker:
+        settings = encode_settings(self._spec, self._num_frames, self._timeout_s)
+        try:
+            worker = _Worker(self._command, settings)
+        except OSError as error:  # no more processes, memory or open files for this user
+            raise InputError(f"a decoding process cannot be started ({error.strerror}); {FEWER}") from None
+        self._workers.add(worker)
+        return worker
+
+    def _prepare_in_worker(self, video: Path) -> PreparedVideo:
+        worker = self._idle.get()
+        try:
+            return worker.prepare(video, self._timeout_s)
+        except _WorkerLost as lost:
+            worker.kill()
+            worker.close()
+            self._workers.discard(worker)
+            worker = self._start_worker()
+            return failed_video(video, f"{video}: {lost}")
+        finally:
+            self._idle.put(worker)  # also one that did not start: the next video tries it again, and fails the same way

@@ -1,0 +1,87 @@
+"""One video made ready for the device, and its way from a worker process through a pipe."""
+
+import hashlib
+import json
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from videobench.errors import VideoError
+from videobench.video.frames import sample_frames
+from videobench.video.pixels import resize_and_crop
+from videobench.video.spec import PixelSpec
+
+
+@dataclass(frozen=True)
+class PreparedVideo:
+    """The pixels of one video, or the reason why there are none."""
+
+    video: Path
+    pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width) on the host; None where error is set
+    pixels_sha256: str  # of those bytes, in C order
+    frames_decoded: int  # how many frames the video really has
+    frames_stated: int  # how many its container states; 0 where it states none
+    resolution: str  # width and height of the frames as decoded, before any resize: "320x240"
+    error: str | None  # the reason, which names the file
+
+
+def failed_video(video: Path, reason: str) -> PreparedVideo:
+    """Without pixels; the reason is brought to one line."""
+    return PreparedVideo(video, None, "", 0, 0, "", " ".join(reason.split()))
+
+
+def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:
+    """Decode, resize, crop; does not raise: what is wrong with the video or its decoder becomes the reason."""
+    try:
+        frames = sample_frames(video, num_frames)
+        pixels = resize_and_crop(frames.pixels, spec)
+    except VideoError as error:
+        return failed_video(video, str(error))
+    except Exception as error:  # unforeseen: the run goes on, and the traceback is kept for whoever mends it
+        traceback.print_exc(file=sys.stderr)
+        return failed_video(video, f"{video}: {type(error).__name__}: {error}")
+    _, height, width, _ = frames.pixels.shape
+    digest = hashlib.sha256(pixels.numpy().data).hexdigest()
+    return PreparedVideo(video, pixels, digest, frames.decoded, frames.stated, f"{width}x{height}", None)
+
+
+def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
+    """A header in JSON, then the bytes of the pixels where there are any."""
+    pixels = prepared.pixels
+    header = {
+        "shape": None if pixels is None else list(pixels.shape),
+        "pixels_sha256": prepared.pixels_sha256,
+        "frames_decoded": prepared.frames_decoded,
+        "frames_stated": prepared.frames_stated,
+        "resolution": prepared.resolution,
+        "error": prepared.error,
+    }
+    connection.send_bytes(json.dumps(header).encode())
+    if pixels is not None:
+        connection.send_bytes(pixels.numpy().reshape(-1).data)
+
+
+def receive_prepared(connection: Connection, video: Path) -> PreparedVideo:
+    """What `send_prepared` sent, of this video. Raises EOFError or OSError where the sender is gone."""
+    header = json.loads(connection.recv_bytes())
+    shape = header.pop("shape")
+    if shape is None:
+        return PreparedVideo(video=video, pixels=None, **header)
+    pixels = torch.empty(shape, dtype=torch.uint8)
+    connection.recv_bytes_into(pixels.numpy().reshape(-1).data)
+    return PreparedVideo(video=video, pixels=pixels, **header)
+
+
+def encode_settings(spec: PixelSpec, num_frames: int, timeout_s: float) -> bytes:
+    return json.dumps([asdict(spec), num_frames, timeout_s]).encode()
+
+
+def decode_settings(message: bytes) -> tuple[PixelSpec, int, float]:
+    fields, num_frames, timeout_s = json.loads(message)
+    values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
+    return PixelSpec(**values), num_frames, timeout_s

@@ -1,0 +1,151 @@
+"""How a checkpoint wants its frames: size, crop and normalisation, read from its preprocessor's file."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videobench.errors import InputError
+from videobench.files import read_json
+
+# Where a checkpoint keeps it, in the order in which transformers looks: (file, the keys that lead to the part).
+CONFIG_PLACES = (
+    ("processor_config.json", "video_processor"),
+    ("video_preprocessor_config.json", None),
+    ("preprocessor_config.json", None),
+    ("processor_config.json", "image_processor"),
+)
+RESAMPLES = {2: "bilinear", 3: "bicubic"}  # the numbers are PIL's
+NEEDED_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+
+
+@dataclass(frozen=True)
+class PixelSpec:
+    """How a checkpoint wants its frames."""
+
+    crop_height: int  # 336
+    crop_width: int  # 336
+    resample: str  # "bicubic" or "bilinear"
+    mean: tuple[float, ...]  # of red, green and blue, of values from 0 to 1
+    std: tuple[float, ...]
+    shortest_edge: int | None = None  # 336: the frame's shorter edge becomes this, its shape stays
+    exact_size: tuple[int, int] | None = None  # (height, width), set where shortest_edge is not: its shape is lost
+    rescale_factor: float = 1 / 255
+
+    def resized(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of a frame of that size after the resize, before the crop."""
+        if self.exact_size is not None:
+            return self.exact_size
+        assert self.shortest_edge is not None
+        # Rounded down, as transformers does: for 272 x 640 the nearest number would be one more.
+        long_edge = int(self.shortest_edge * max(height, width) / min(height, width))
+        return (self.shortest_edge, long_edge) if height < width else (long_edge, self.shortest_edge)
+
+
+class _Config:
+    """One part of one configuration file, which names file and key in each of its complaints."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any]):
+        self.path = path
+        self.values = values
+
+    def refuse(self, key: str, wanted: str) -> InputError:
+        found = json.dumps(self.values[key]) if key in self.values else "nothing"
+        return InputError(f"{self.path}: {key}: found {found}, but {wanted}; use the checkpoint's own file")
+
+    def check_steps(self) -> None:
+        for key in NEEDED_STEPS:
+            if self.values.get(key, True) is not True:
+                raise self.refuse(key, "only true is supported")
+
+    def edge(self, key: str) -> tuple[int | None, tuple[int, int] | None]:
+        """(shortest edge, None) or (None, (height, width)) from any of the spellings of a size."""
+        value = self.values.get(key)
+        if _is_length(value):
+            return value, None
+        if isinstance(value, Mapping):
+            value = {name: length for name, length in value.items() if length is not None}
+            if set(value) == {"shortest_edge"} and _is_length(value["shortest_edge"]):
+                return value["shortest_edge"], None
+            if set(value) == {"height", "width"} and all(_is_length(value[k]) for k in ("height", "width")):
+                return None, (value["height"], value["width"])
+        raise self.refuse(key, 'a length, {"shortest_edge": length} or {"height": length, "width": length} is wanted')
+
+    def box(self, key: str) -> tuple[int, int]:
+        edge, exact = self.edge(key)
+        if exact is not None:
+            return exact
+        assert edge is not None
+        return edge, edge
+
+    def resample(self) -> str:
+        value = self.values.get("resample", 3)
+        if not _is_number(value) or value not in RESAMPLES:
+            raise self.refuse("resample", "only 2 (bilinear) and 3 (bicubic) are supported")
+        return RESAMPLES[value]
+
+    def three(self, key: str) -> tuple[float, ...]:
+        value = self.values.get(key)
+        if not isinstance(value, list) or len(value) != 3 or not all(_is_number(v) for v in value):
+            raise self.refuse(key, "three numbers are wanted")
+        if key == "image_std" and min(value) <= 0:
+            raise self.refuse(key, "deviations above 0 are wanted")
+        return tuple(float(v) for v in value)
+
+    def factor(self) -> float:
+        value = self.values.get("rescale_factor", 1 / 255)
+        if not _is_number(value) or not value > 0:
+            raise self.refuse("rescale_factor", "a number above 0 is wanted")
+        return float(value)
+
+
+def _is_length(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _find_config(model_path: Path) -> _Config:
+    for name, part in CONFIG_PLACES:
+        path = model_path / name
+        if not path.is_file():
+            continue
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise InputError(
+                f"{path}: an object is wanted, found {type(values).__name__}; use the checkpoint's own file"
+            )
+        if part is None:
+            return _Config(path, values)
+        if isinstance(values.get(part), dict):
+            return _Config(path, values[part])
+    names = ", ".join(dict.fromkeys(name for name, _ in CONFIG_PLACES))
+    raise InputError(f"{model_path}: none of {names} says how frames are prepared; download the whole checkpoint")
+
+
+def load_pixel_spec(model_path: Path) -> PixelSpec:
+    """How the checkpoint in this folder wants its frames; raises InputError where that is missing or unsupported."""
+    config = _find_config(model_path)
+    config.check_steps()
+    shortest_edge, exact_size = config.edge("size")
+    crop_height, crop_width = config.box("crop_size")
+    height, width = exact_size or config.box("size")
+    if crop_height > height or crop_width > width:
+        raise config.refuse("crop_size", f"no more than the size, {height} x {width}, is supported")
+    return PixelSpec(
+        crop_height=crop_height,
+        crop_width=crop_width,
+        resample=config.resample(),
+        mean=config.three("image_mean"),
+        std=config.three("image_std"),
+        shortest_edge=shortest_edge,
+        exact_size=exact_size,
+        rescale_factor=config.factor(),
+    )
+
+
+DEFAULT_NUM_FRAMES = 8  # of each video
