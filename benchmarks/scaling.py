@@ -1,8 +1,8 @@
-"""Two ranks on two cores against one rank on one core: python benchmarks/scaling.py [--repeat 40] [--runs 3]
+"""Two processes on two cores against one on one core: python benchmarks/scaling.py [--repeat 40] [--runs 3]
 
 One thread each, the small model, its data `--repeat` times over, through torchrun and the script itself as a user
-starts them. Told are the seconds in which the ranks answer, from the first reply to the last in the journals, and those
-of the whole command, start and weights included; of `--runs` each, the least. Needs a machine that does nothing else.
+starts them. It reports the seconds in which the processes answer, from the first reply to the last in the journals, and
+those of the whole command, start and weights included; of `--runs`, the least. Needs a machine that does nothing else.
 The sharing among many more cards is simulated by benchmarks/simulated_sharing.py.
 """
 
@@ -31,14 +31,14 @@ def main() -> None:
         sys.exit("error: one core is available, two are compared with one; run it on a larger machine")
     with tempfile.TemporaryDirectory() as folder:
         count = make_data(Path(folder), args.repeat)
-        measured = {ranks: [measure(Path(folder), ranks, cores[:ranks]) for _ in range(args.runs)] for ranks in (1, 2)}
+        measured = {count: [measure(Path(folder), count, cores[:count]) for _ in range(args.runs)] for count in (1, 2)}
     print(f"{count} questions, one thread for each rank, the least of {args.runs} runs")
-    answering = {ranks: min(each[0] for each in runs) for ranks, runs in measured.items()}
-    whole = {ranks: min(each[1] for each in runs) for ranks, runs in measured.items()}
-    print("| ranks | answering | whole command |")
+    answering = {count: min(each[0] for each in runs) for count, runs in measured.items()}
+    whole = {count: min(each[1] for each in runs) for count, runs in measured.items()}
+    print("| processes | answering | whole command |")
     print("|---|---|---|")
-    for ranks in measured:
-        print(f"| {ranks} | {answering[ranks]:.1f} s | {whole[ranks]:.1f} s |")
+    for count in measured:
+        print(f"| {count} | {answering[count]:.1f} s | {whole[count]:.1f} s |")
     print(f"answering: {answering[1] / answering[2]:.2f} times as fast; whole: {whole[1] / whole[2]:.2f} times")
 
 
@@ -63,11 +63,11 @@ def make_data(folder: Path, repeat: int) -> int:
     return len(copies)
 
 
-def measure(folder: Path, ranks: int, cores: list[int]) -> tuple[float, float]:
+def measure(folder: Path, processes: int, cores: list[int]) -> tuple[float, float]:
     """Seconds from the first reply to the last, and of the whole command."""
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(ranks)]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     command += [str(ROOT / "run_gpu.py"), "--model_path", str(ROOT / "tests/assets/tiny-llava-next-video")]
     command += ["--Eval_QA_root", f"{folder}/qa", "--Eval_Video_root", f"{folder}/videos", "--dataset_name", SET]
     command += ["--chat_conversation_output_folder", str(out), "--device", "cpu", "--num_workers", "0"]

@@ -1,4 +1,4 @@
-"""The sharing of the whole Video-Bench among many cards, simulated: python benchmarks/simulated_sharing.py
+"""How the work of the whole Video-Bench spreads over many cards, simulated: python benchmarks/simulated_sharing.py
 
 Every video with its real number of questions. Costs of one card, computed as in videobench/model/cost.py for 7B in 16
 bits with 8 frames at 100 TFLOP/s (assumed), and spread at random by 20 % for what lengths and decoding do; one card in
@@ -18,18 +18,18 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.simulated_runs import VIDEO_BENCH
 from videobench.device.devices import DEFAULT_BATCH_SIZES
-from videobench.jobs.job import Ranks
-from videobench.jobs.work import Share
+from videobench.jobs.job import Job
+from videobench.jobs.work import WorkQueue
 from videobench.run.batches import make_batches
 from videobench.video.pool import MAX_AHEAD_PER_WORKER
 
 VIDEO_S = 0.19  # the frames through the vision tower, 1180 tokens through the text model
 QUESTION_S = 0.020  # 130 tokens, and two that are generated
 SPREAD = 0.2  # of the logarithm of a video's cost
-SLOW, SLOW_SHARE = 1.5, 1 / 8
+SLOW, SLOW_PART = 1.5, 1 / 8
 WORKERS = 8  # that decode, for each card
 CARDS = (8, 16, 32, 64, 128, 256, 512, 1024)
-DRAWS = 5  # of costs and slow cards; the mean is told
+REPEATS = 5  # with other costs and slow cards; the mean is printed
 
 
 class Counter:
@@ -43,8 +43,8 @@ class Counter:
         return self.value
 
 
-class SimulatedRanks(Ranks):
-    """Draws as the real ones, with nobody who could fail: no heartbeats, for which the real ones have a thread each."""
+class SimulatedJob(Job):
+    """Claims as a real process, with nobody who could fail: no heartbeats, for which each real one has a thread."""
 
     def __init__(self, card: int, cards: int, counter: Counter) -> None:
         super().__init__(card, cards)
@@ -58,12 +58,12 @@ def main() -> None:
     videos = all_videos()
     print(f"{sum(videos)} questions on {len(videos)} videos, at most {max(videos)} on one")
     print(
-        "| cards | cut up beforehand | drawn, as in the files | drawn, costliest first | bound by the largest video |"
+        "| cards | split beforehand | claimed in file order | claimed, costliest first | bound by the largest video |"
     )
     print("|---|---|---|---|---|")
     for cards in CARDS:
-        figures = [simulate(videos, cards, random.Random(seed)) for seed in range(DRAWS)]
-        means = [sum(each) / DRAWS for each in zip(*figures, strict=True)]
+        figures = [simulate(videos, cards, random.Random(seed)) for seed in range(REPEATS)]
+        means = [sum(each) / REPEATS for each in zip(*figures, strict=True)]
         print(f"| {cards} | " + " | ".join(f"{100 * mean:.1f} %" for mean in means) + " |")
 
 
@@ -80,27 +80,27 @@ def all_videos() -> list[int]:
 def simulate(videos: list[int], cards: int, generator: random.Random) -> tuple[float, float, float, float]:
     """Efficiencies of the three ways, and the most that any way could reach: the largest video is on one card."""
     costs = [(VIDEO_S + QUESTION_S * each) * generator.lognormvariate(0, SPREAD) for each in videos]
-    slowness = [SLOW if generator.random() < SLOW_SHARE else 1.0 for _ in range(cards)]
+    slowness = [SLOW if generator.random() < SLOW_PART else 1.0 for _ in range(cards)]
     speed = sum(1 / each for each in slowness)
     ideal = sum(costs) / speed
 
-    # Cut up beforehand, as evenly as can be by what is known: the next costliest video to the card that has the least.
+    # Split beforehand, as evenly as can be by what is known: the next costliest video to the card that has the least.
     order = sorted(range(len(videos)), key=lambda each: -videos[each])
     given, ends = [(0.0, card) for card in range(cards)], [0.0] * cards
     for each in order:
         known, card = heapq.heappop(given)
         heapq.heappush(given, (known + VIDEO_S + QUESTION_S * videos[each], card))
         ends[card] += costs[each] * slowness[card]
-    in_order = draw([videos[each] for each in order], [costs[each] for each in order], slowness)
-    return ideal / max(ends), ideal / draw(videos, costs, slowness), ideal / in_order, min(1.0, ideal / max(costs))
+    in_order = time_of([videos[each] for each in order], [costs[each] for each in order], slowness)
+    return ideal / max(ends), ideal / time_of(videos, costs, slowness), ideal / in_order, min(1.0, ideal / max(costs))
 
 
-def draw(videos: list[int], costs: list[float], slowness: list[float]) -> float:
-    """The time at which the last card is done, drawing as the runner does: some videos ahead, whole batches."""
+def time_of(videos: list[int], costs: list[float], slowness: list[float]) -> float:
+    """The time at which the last card is done, claiming as the runner does: some videos ahead, whole batches."""
     counter = Counter()
     known = [VIDEO_S + QUESTION_S * each for each in videos]
-    ranks = [SimulatedRanks(card, len(slowness), counter) for card in range(len(slowness))]
-    batches = [batches_of(Share(rank, known), videos) for rank in ranks]
+    jobs = [SimulatedJob(card, len(slowness), counter) for card in range(len(slowness))]
+    batches = [batches_of(WorkQueue(job, known), videos) for job in jobs]
     free = [(0.0, card) for card in range(len(slowness))]
     last = 0.0
     while free:
@@ -113,20 +113,20 @@ def draw(videos: list[int], costs: list[float], slowness: list[float]) -> float:
     return last
 
 
-def batches_of(share: Share, videos: list[int]) -> Iterator[list[int]]:
+def batches_of(queue: WorkQueue, videos: list[int]) -> Iterator[list[int]]:
     """Batches of numbers of videos, made as the suite makes them."""
     same = SimpleNamespace(prefix_ids=())
-    works = ((SimpleNamespace(questions=range(videos[at]), prompts=[same], at=at), None) for at in held(share))
-    for batch in make_batches(works, DEFAULT_BATCH_SIZES["npu"], share.most_held):
+    works = ((SimpleNamespace(questions=range(videos[at]), prompts=[same], at=at), None) for at in held(queue))
+    for batch in make_batches(works, DEFAULT_BATCH_SIZES["npu"], queue.most_held):
         yield [work.at for work, _ in batch]
 
 
-def held(share: Share) -> Iterator[int]:
+def held(queue: WorkQueue) -> Iterator[int]:
     """As DecodePool.prepare."""
     ahead: deque[int] = deque()
-    for number in share.draw():
+    for number in queue.claim():
         ahead.append(number)
-        while len(ahead) >= min(MAX_AHEAD_PER_WORKER * WORKERS, share.most_held()):
+        while len(ahead) >= min(MAX_AHEAD_PER_WORKER * WORKERS, queue.most_held()):
             yield ahead.popleft()
     yield from ahead
 

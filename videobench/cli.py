@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from videobench.console import fill_standard_descriptors, lasting_output, one_line
-from videobench.errors import DeviceLost, InputError, OtherRankFailed, ProcessLost
+from videobench.errors import DeviceLost, InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.job import stop_others
-from videobench.jobs.signals import Stopped, stopping_on_signals, tell_how_to_go_on
+from videobench.jobs.signals import Stopped, print_how_to_go_on, stopping_on_signals
 
 UNFORESEEN = 70  # the exit status after a traceback; Python's own would be 1, which says that some questions failed
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reports a wrong flag as an InputError: one line, under the launchers printed once for all processes. A flag that
-    is cut short is wrong: the launchers know them by their names."""
+    """Reports a wrong flag as an InputError: one line, which the launchers print once for all processes. Abbreviated
+    flags are rejected: the launchers match full names."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -32,24 +32,24 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
-    """An empty one, of a variable that is not set, would be the current folder."""
+    """Refuses an empty text, as from a shell variable that is not set: it would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
 def run_script(main: Callable[[], int]) -> int:
-    """The exit status of `main`; an InputError becomes one line on stderr and 2, all else keeps its traceback and
+    """The exit status of `main`; an InputError becomes one line on stderr and 2, anything else keeps its traceback and
     becomes UNFORESEEN.
 
-    Where torchrun may restart processes each ends with 0, since it would take failed questions for a crash; under the
+    Where torchrun may restart processes each ends with 0, since torchrun takes any other status for a crash; under the
     launchers (launch.sh) the job's status goes into the file that they name."""
     fill_standard_descriptors()
     try:
         with lasting_output(), stopping_on_signals():
             return _run(main)
     except Stopped as stopped:
-        tell_how_to_go_on(stopped.status - 128)
+        print_how_to_go_on(stopped.status - 128)
         return stopped.status
     except Exception:
         traceback.print_exc()
@@ -72,7 +72,7 @@ def _run(main: Callable[[], int]) -> int:
         if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
             # torchrun itself would wait five minutes more for the machine that is gone.
             os.kill(os.getppid(), signal.SIGTERM)
-    except OtherRankFailed:
+    except OtherProcessFailed:
         status = 2
     if status_file is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         _write_first(Path(status_file), status)
@@ -81,7 +81,7 @@ def _run(main: Callable[[], int]) -> int:
 
 
 def _main_allowed(main: Callable[[], int]) -> int:
-    """Any place can be one that this user may not enter."""
+    """Any path may be one that this user has no permission for."""
     try:
         return main()
     except PermissionError as error:
@@ -92,18 +92,18 @@ def _main_allowed(main: Callable[[], int]) -> int:
 
 
 def _will_restart() -> bool:
-    """Whether torchrun starts this process again when it dies."""
+    """Whether torchrun restarts this process when it dies."""
     count, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     return count < most
 
 
 @contextmanager
 def traceback_to(path: Path) -> Iterator[None]:
-    """Keeps the traceback of an unforeseen error in a file, too: of many processes' it may be hard to find on stderr,
+    """Keeps the traceback of an unforeseen error in a file, too: with many processes it may be hard to find on stderr,
     and nobody may be reading that."""
     try:
         yield
-    except (InputError, OtherRankFailed):
+    except (InputError, OtherProcessFailed):
         raise
     except Exception:
         with suppress(OSError), path.open("a") as file:
@@ -113,9 +113,9 @@ def traceback_to(path: Path) -> Iterator[None]:
 
 
 def _write_first(path: Path, status: int) -> bool:
-    """Into the file of the launchers, "<restart> <status>"; False where another process has written one before.
+    """Writes "<restart> <status>" into the launchers' file; False where another process of this start has done so.
 
-    That of an earlier start is written over, and in place, which a full disk allows."""
+    The status of an earlier start is overwritten in place, which even a full disk allows."""
     restart = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -128,5 +128,5 @@ def _write_first(path: Path, status: int) -> bool:
             file.write(f"{restart} {status}\n")
             file.truncate()
     except OSError:
-        pass  # nobody will read it: so this process tells
+        pass  # nobody will read it, so this process prints its line itself
     return True

@@ -19,15 +19,15 @@ def one_line(text: str) -> str:
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 2 :]}"
 
 
-def tell_once(line: str) -> None:
-    """On stderr, by the first process of a job alone: for what each of them finds."""
+def warn_once(line: str) -> None:
+    """On stderr, from process 0 of a job alone: for what every process finds."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
 
 
 def fill_standard_descriptors() -> None:
-    """Where one was closed before the start, the next file that is opened would become it: a journal, into which a
-    library might print."""
+    """Where one was closed before the start, the next file to be opened would take its place: a journal, say, into
+    which a library might print."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
@@ -51,7 +51,7 @@ def lasting_output() -> Iterator[None]:
 
 
 class _LastingStream:
-    """Passes on to a text stream, and drops what comes after its reader has gone."""
+    """Writes to a text stream, and drops what comes after its reader has gone."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -76,7 +76,7 @@ class _LastingStream:
                 raise InputError(f"output: cannot be written ({reason}); free space or write it elsewhere") from None
 
     def _drop(self) -> None:
-        """The stream keeps what it could not write, and would fail with it again when Python ends."""
+        """The stream keeps what it could not write, and would fail on it again when Python ends."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

@@ -15,8 +15,9 @@ from tests.support.fault_tools import SET, Bench, assert_refused
 from videobench.errors import InputError
 from videobench.files import write_json
 from videobench.model.engine import Engine
-from videobench.run.row_by_row import MOST_FAILURES_IN_A_ROW
-from videobench.run.runner import Run
+from videobench.run import runner
+from videobench.run.batches import MOST_FAILURES_IN_A_ROW
+from videobench.run.store import Store
 
 
 @pytest.fixture
@@ -29,15 +30,15 @@ def after_batch(monkeypatch):
     """Calls something once, when the first `number` batches are stored."""
 
     def arrange(action, number=2):
-        append, calls = Run._append, []
+        append, calls = Store.append, []
 
         def then(self, rows):
             append(self, rows)
             calls.append(rows)
-            if len(calls) == number + 1:  # the first call stores the sure failures
+            if len(calls) == number + 1:  # the first call stores what cannot be asked
                 action()
 
-        monkeypatch.setattr(Run, "_append", then)
+        monkeypatch.setattr(Store, "append", then)
 
     return arrange
 
@@ -74,7 +75,7 @@ def test_a_file_that_vanishes_is_not_missed(bench, after_batch, action, tmp_path
 def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_not_waited_for(bench, monkeypatch):
     """So a kill costs one batch, and a slow disk no time: the first batch is forced to it until the last is asked. What
     came since is forced before the result is written."""
-    fsync, answer, append, write_results = os.fsync, Engine.answer, Run._append, Run.write_results
+    fsync, answer, append, write_result = os.fsync, Engine.answer, Store.append, Store.write_result
     asked, stored, forced, last = [], [], [], threading.Event()
 
     def wait(descriptor):
@@ -92,14 +93,14 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
         if sum(asked) == 24:
             last.set()
 
-    def at_the_end(self, started):
+    def at_the_end(self, source):
         assert len(forced) == 2
-        return write_results(self, started)
+        return write_result(self, source)
 
     monkeypatch.setattr("os.fsync", wait)
-    monkeypatch.setattr(Run, "write_results", at_the_end)
+    monkeypatch.setattr(Store, "write_result", at_the_end)
     monkeypatch.setattr(Engine, "answer", noted)
-    monkeypatch.setattr(Run, "_append", then)
+    monkeypatch.setattr(Store, "append", then)
     assert bench.answer().status == 0
     assert len(asked) > 2
     assert stored == [sum(asked[:number]) for number in range(len(asked))]
@@ -109,25 +110,26 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
     "error", [InputError("the disk is full; free space"), PermissionError(13, "Permission denied", "journal")]
 )
 def test_a_disk_that_fails_again_and_again_blames_no_video(bench, monkeypatch, error):
-    append = Run._append
+    append = Store.append
 
     def fail(self, rows):
         if rows:
             raise error
 
-    monkeypatch.setattr(Run, "_append", fail)
+    monkeypatch.setattr(Store, "append", fail)
     for _ in range(4):
         assert bench.answer().status == 2
-    monkeypatch.setattr(Run, "_append", append)
+    monkeypatch.setattr(Store, "append", append)
     assert bench.answer().status == 0
 
 
-@pytest.mark.parametrize("step", ["answer_all", "write_results"])
+@pytest.mark.parametrize("step", ["append", "write_result"])
 def test_a_fault_that_nobody_foresaw_leaves_its_traceback_in_a_file(bench, monkeypatch, step):
-    def fail(self, _):
-        raise RuntimeError("nobody foresaw this")
+    def fail(self, given):
+        if given:  # not the empty list of what cannot be asked, before the run begins
+            raise RuntimeError("nobody foresaw this")
 
-    monkeypatch.setattr(Run, step, fail)
+    monkeypatch.setattr(Store, step, fail)
     assert bench.answer("--limit", 1).status == 70
     assert "nobody foresaw this" in (bench.journal.parent / "process0.err").read_text()
 
@@ -142,13 +144,13 @@ def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
 
 
 def test_a_journal_that_vanishes_after_the_last_reply(bench, monkeypatch):
-    answer_all = Run.answer_all
+    answer_left = runner.answer_left
 
-    def then(self, answers):
-        answer_all(self, answers)
+    def then(*arguments):
+        answer_left(*arguments)
         bench.journal.unlink()
 
-    monkeypatch.setattr(Run, "answer_all", then)
+    monkeypatch.setattr(runner, "answer_left", then)
     assert bench.answer("--limit", 5).status == 0
     assert len(json.loads(bench.result.read_bytes())) == 5
 
@@ -158,7 +160,8 @@ def test_a_journal_of_another_rank_that_vanishes_costs_its_questions(bench, monk
     assert bench.answer("--limit", 5).status == 0
     other = bench.journal.with_name(f"{SET}.rank1.jsonl")
     bench.journal.rename(other)
-    monkeypatch.setattr(Run, "answer_all", lambda self, answers: other.unlink())
+    bring_back = Store.bring_back
+    monkeypatch.setattr(Store, "bring_back", lambda store: (bring_back(store), other.unlink()))
     outcome = bench.answer("--limit", 5)
     assert outcome.status == 1
     assert "answered 0, failed 5" in outcome.out
@@ -175,18 +178,18 @@ def test_failures_that_are_known_beforehand_are_on_the_disk_before_the_result_is
     rows = bench.shorten(1).rows()
     assert bench.answer().status == 0
     bench.qa.write_text(json.dumps(rows | {"x": next(iter(rows.values())) | {"vid_path": f"Eval_video/{SET}/x.mp4"}}))
-    fsync, write_results, forced = os.fsync, Run.write_results, []
+    fsync, write_result, forced = os.fsync, Store.write_result, []
 
     def noted(descriptor):
         fsync(descriptor)
         forced.append(os.fstat(descriptor).st_size)
 
-    def then(self, started):
+    def then(self, source):
         assert forced[-1] == bench.journal.stat().st_size
-        return write_results(self, started)
+        return write_result(self, source)
 
     monkeypatch.setattr("os.fsync", noted)
-    monkeypatch.setattr(Run, "write_results", then)
+    monkeypatch.setattr(Store, "write_result", then)
     assert bench.answer().status == 1
 
 

@@ -1,4 +1,4 @@
-"""Deaths are counted for what was in hand, and for nothing else."""
+"""Deaths are counted for what was in flight, and for nothing else."""
 
 import resource
 from io import FileIO
@@ -14,11 +14,11 @@ ONE, TWO = Path("videos/one.mp4"), Path("videos/two.mp4")
 
 @pytest.fixture
 def start(tmp_path):
-    """A process of a start of one job: its notes, as the first process has begun them."""
+    """A process of a start of one job: its notes, with the deaths that process 0 has counted."""
 
     def begin(*processes):
         notes = [Attempts(tmp_path, "MSVD", process) for process in processes]
-        begun = notes[0].begin()
+        begun = notes[0].count_deaths()
         for each in notes:
             each.open(begun)
         return [begun, *notes]
@@ -26,7 +26,7 @@ def start(tmp_path):
     return begin
 
 
-def test_in_hand_at_the_end_is_a_death(start):
+def test_in_flight_at_the_end_is_a_death(start):
     begun, first, second = start(0, 1)
     assert begun["deaths"] == {}
     first.take([ONE, TWO])
@@ -76,7 +76,7 @@ def test_three_deaths_set_a_video_aside(start):
     assert not notes.is_set_aside(TWO)
 
 
-def test_a_job_that_has_come_to_its_end_counts_anew(start):
+def test_a_job_that_has_come_to_its_end_counts_from_zero(start):
     _, notes, other = start(0, 1)
     for each in (notes, other):
         each.take([ONE])
@@ -92,7 +92,7 @@ def test_a_line_that_was_cut_short_is_dropped(start, tmp_path):
     assert start(0)[0]["deaths"] == {}
 
 
-@pytest.mark.parametrize("line", ["3", "[]", '"job"', "{}", '{"in_hand": 7}', "[" * 9999])
+@pytest.mark.parametrize("line", ["3", "[]", '"job"', "{}", '{"in_flight": 7}', "[" * 9999])
 def test_a_line_that_is_no_note_is_passed_over(start, tmp_path, line):
     _, notes = start(0)
     notes.take([ONE])
@@ -104,7 +104,7 @@ def test_a_line_that_is_no_note_is_passed_over(start, tmp_path, line):
 
 def test_notes_without_a_start_are_passed_over(start, tmp_path):
     start(0)
-    (tmp_path / "journal/MSVD.attempts0.jsonl").write_text(f'{{"in_hand": ["{ONE}"]}}\n')
+    (tmp_path / "journal/MSVD.attempts0.jsonl").write_text(f'{{"in_flight": ["{ONE}"]}}\n')
     assert start(0)[0]["deaths"] == {}
 
 
@@ -114,7 +114,7 @@ def test_notes_that_cannot_be_read_are_named(start, tmp_path):
         start(0)
 
 
-def test_a_full_disk_is_told(start):
+def test_a_full_disk_is_reported(start):
     _, notes = start(0)
     notes._file = FileIO("/dev/full", "w")
     with pytest.raises(InputError, match=r"attempts0.jsonl: cannot be written \(No space left on device\); free"):

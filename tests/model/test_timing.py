@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from videobench.device.devices import Device
-from videobench.jobs.job import Ranks
+from videobench.jobs.job import Job
 from videobench.model import timing as usage
 from videobench.model.prompts import Prompt
 from videobench.model.timing import Usage
@@ -54,14 +54,13 @@ def test_time_counts_when_it_ends_in_an_error_too(clock):
 def test_progress_counts_failures_and_what_is_right(make_question):
     right, wrong, unreadable, failed, unknown = (make_question(id) for id in "12345")
     answers = {("MSVD", id): "A" for id in "1234"}
-    progress = Progress(5, answers, Ranks())
-    assert progress.summary() == "failed 0"
-    progress.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
-    assert progress.summary() == "failed 0, right 50.0 % (1/2)"
-    progress.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
-    progress.add({unknown: {"output_sequence": ["A"]}})
-    assert progress.summary() == "failed 1, right 25.0 % (1/4)"
-    progress.close()
+    with Progress(5, answers, Job()) as progress:
+        assert progress.summary() == "failed 0"
+        progress.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
+        assert progress.summary() == "failed 0, right 50.0 % (1/2)"
+        progress.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
+        progress.add({unknown: {"output_sequence": ["A"]}})
+        assert progress.summary() == "failed 1, right 25.0 % (1/4)"
 
 
 @pytest.fixture

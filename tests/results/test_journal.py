@@ -62,15 +62,15 @@ def test_a_later_failure_replaces_an_earlier_one(tmp_path):
 def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
     write(tmp_path, {"1": {"question": "Who?"} | answered("A"), "2": {"question": "Where?"} | answered("B")})
     now = {"1": {"question": "Who?"}, "2": {"question": "When?"}}
-    assert journals(tmp_path, asked=now).read_and_tell() == {
+    assert journals(tmp_path, asked=now).read_and_report() == {
         "1": {"question": "Who?"} | answered("A"),
         "2": {"question": "When?"} | failed(CHANGED),
     }
     assert capsys.readouterr().err == (
-        "MSVD: questions that have changed since they were answered: 1, first 2; they are asked anew\n"
+        "MSVD: questions that have changed since they were answered: 1, first 2; they are asked again\n"
     )
     write(tmp_path, {"2": {"question": "When?"} | answered("C")})
-    assert journals(tmp_path, asked=now).read_and_tell()["2"]["output_sequence"] == ["C"]
+    assert journals(tmp_path, asked=now).read_and_report()["2"]["output_sequence"] == ["C"]
     assert capsys.readouterr().err == ""
     assert list(journals(tmp_path, asked={"1": now["1"]}).read()) == ["1"]
 

@@ -11,6 +11,7 @@ from videobench.model.cost import activation_bytes
 from videobench.model.prompts import Prompt
 from videobench.run import batches
 from videobench.run.batches import batch_size_for, make_batches
+from videobench.run.context import RunContext
 from videobench.run.plan import Plan, VideoWork
 
 GB = 10**9
@@ -34,7 +35,8 @@ def choose(monkeypatch):
         monkeypatch.setattr(batches, "memory_bytes", lambda device: (free_bytes, free_bytes))
         checkpoint = checkpoint_of(**text | {"intermediate_size": 11008})
         device = Device(kind, None, "a card")
-        return batch_size_for(settings_of(**changed), device, checkpoint, plan, weights_bytes)
+        context = RunContext(settings_of(**changed), None, device, checkpoint, plan)
+        return batch_size_for(context, weights_bytes)
 
     return choose
 

@@ -77,7 +77,7 @@ def test_a_smaller_sample_takes_its_part_of_the_replies(draw, answer, stored):
 
 
 @pytest.mark.parametrize("field", ["question", "choices", "vid_path"])
-def test_a_question_that_has_changed_is_asked_anew(tmp_path, draw, answer, stored, field):
+def test_a_question_that_has_changed_is_asked_again(tmp_path, draw, answer, stored, field):
     draw(8)
     before, _ = answer()
     path = tmp_path / "Eval_QA/sampling_datasets_QA_new.json"
@@ -92,7 +92,7 @@ def test_a_question_that_has_changed_is_asked_anew(tmp_path, draw, answer, store
     path.write_text(json.dumps(rows))
     after, said = answer()
     assert stored()[8:] == [changed]
-    assert f"changed since they were answered: 1, first {changed}; they are asked anew" in said
+    assert f"changed since they were answered: 1, first {changed}; they are asked again" in said
     shown = after[changed]["question"] if field == "question" else after[changed][field]
     assert str(rows[changed][field]) in str(shown)
     assert after[changed]["prompt_sha256" if field != "vid_path" else "pixels_sha256"] not in str(before[changed])

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 from tests.support.runs import SET, results
 from videobench.data.dataset import load_questions, qa_file, resolve_names
 from videobench.errors import InputError
-from videobench.jobs.job import Ranks
+from videobench.jobs.job import Job
 
 
 def all_questions(small):
@@ -95,32 +95,28 @@ def test_without_any_video_nothing_is_started(small, flags):
 
 
 @pytest.mark.parametrize("seeing", [0, 1])
-def test_all_processes_draw_from_one_list_whatever_each_of_them_sees(small, flags, monkeypatch, seeing):
+def test_all_processes_claim_from_one_list_whatever_each_of_them_sees(small, flags, monkeypatch, seeing):
     """As where a folder is mounted, or known to be there, on one machine only."""
-    questions, shared, drawn = all_questions(small), {}, []
+    questions, broadcast, works = all_questions(small), {}, []
 
-    class OneOfTwo(Ranks):
-        def _share(self, key, content):
-            return shared.setdefault(key, content)
+    class OneOfTwo(Job):
+        def broadcast(self, name, content):
+            return broadcast.setdefault(name, content)
 
-    class Recorder:
-        def __init__(self, settings, device, ranks, checkpoint, plan, facts, attempts):
-            self.plan = plan
+    def note_works(context, store, progress):
+        works.append([work.video for work in context.plan.works(store.left)])
 
-        def run(self, questions, progress, append, force):
-            drawn.append([work.video for work in self.plan.works(questions)])
-
-    monkeypatch.setattr("videobench.run.runner.Answering", Recorder)
+    monkeypatch.setattr("videobench.run.runner.answer_left", note_works)
     video = questions[0].video
     for process in range(2):
         if process != seeing:
             video.rename(small / "elsewhere")
-        monkeypatch.setattr(Ranks, "from_environment", lambda _, process=process: OneOfTwo(process, 2))
+        monkeypatch.setattr(Job, "from_environment", lambda _, process=process: OneOfTwo(process, 2))
         assert run_gpu.main(flags) == 1  # nothing is answered
         if process != seeing:
             (small / "elsewhere").rename(video)
-    assert drawn[0] == drawn[1]
-    assert (video in drawn[0]) == (seeing == 0)
+    assert works[0] == works[1]
+    assert (video in works[0]) == (seeing == 0)
 
 
 def test_kill_9_in_the_middle_then_the_same_command(small, flags):
@@ -237,7 +233,7 @@ def test_print_prompt(small, flags, capsys):
 
 @pytest.mark.parametrize("extra", ["--dry_run", "--print_prompt"])
 def test_only_the_first_of_many_processes_prints(flags, extra, capsys, monkeypatch):
-    monkeypatch.setattr(Ranks, "from_environment", lambda _: Ranks(1, 2))
+    monkeypatch.setattr(Job, "from_environment", lambda _: Job(1, 2))
     assert run_gpu.main([*flags, extra]) == 0
     assert capsys.readouterr().out == ""
 

@@ -7,7 +7,7 @@ import pytest
 import run_gpu
 from videobench.data.dataset import qa_file
 from videobench.files import write_json
-from videobench.run import loop as answering
+from videobench.run import loop
 
 SETS = "MSVD,NBA"
 
@@ -58,9 +58,9 @@ def test_batches_of_several_videos_as_on_a_card(run, plain, monkeypatch):
             sizes.append(len(batch))
             yield batch
 
-    make_batches = answering.make_batches
-    monkeypatch.setattr(answering, "make_batches", whole)
-    monkeypatch.setitem(answering.SUFFIX_MULTIPLES, "cpu", 32)
+    make_batches = loop.make_batches
+    monkeypatch.setattr(loop, "make_batches", whole)
+    monkeypatch.setitem(loop.SUFFIX_MULTIPLES, "cpu", 32)
     assert_same(run("--num_workers=1", "--batch_size=16"), plain)
     assert max(sizes) > 1
 

@@ -9,12 +9,13 @@ import pytest
 from torch.distributed import HashStore
 
 from videobench.device.devices import open_device
-from videobench.errors import InputError, OtherRankFailed
-from videobench.jobs.job import Ranks
+from videobench.errors import InputError, OtherProcessFailed
+from videobench.jobs.job import Job
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import row_bytes
 from videobench.model.sharding import check_tensor_parallel, weights_per_card
-from videobench.run.loop import Answering
+from videobench.run.context import RunContext
+from videobench.run.loop import load_replica_engine
 from videobench.run.tensor_parallel import Group, GroupEngine
 
 
@@ -82,7 +83,7 @@ def test_processes_that_make_no_groups_are_refused(monkeypatch, processes, on_th
     with pytest.raises(
         InputError, match=f"--tensor_parallel {cards}: {processes} processes, {on_this_machine} of them"
     ):
-        Ranks.from_environment(cards)
+        Job.from_environment(cards)
 
 
 @pytest.fixture
@@ -90,17 +91,17 @@ def first_of_two(monkeypatch):
     """The first process of a group, whose other one has ended the job."""
 
     def stopped(self):
-        raise OtherRankFailed
+        raise OtherProcessFailed
 
-    monkeypatch.setattr(Ranks, "check_others", stopped)
-    return Ranks(0, 2, store=HashStore(), tensor_parallel=2)
+    monkeypatch.setattr(Job, "check_others", stopped)
+    return Job(0, 2, store=HashStore(), tensor_parallel=2)
 
 
 def test_a_group_meets_when_all_of_it_are_there(first_of_two):
-    second = Ranks(1, 2, store=first_of_two.store, tensor_parallel=2)
-    other_group = Ranks(2, 4, store=first_of_two.store, tensor_parallel=2)
+    second = Job(1, 2, store=first_of_two.store, tensor_parallel=2)
+    other_group = Job(2, 4, store=first_of_two.store, tensor_parallel=2)
     for each in (second, other_group):
-        with pytest.raises(OtherRankFailed):
+        with pytest.raises(OtherProcessFailed):
             each.meet_group("start")  # alone
     first_of_two.meet_group("start")
 
@@ -108,7 +109,7 @@ def test_a_group_meets_when_all_of_it_are_there(first_of_two):
 def test_a_process_that_failed_before_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
     begun = []
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: begun.append("world"))
-    with pytest.raises(OtherRankFailed):
+    with pytest.raises(OtherProcessFailed):
         Group(first_of_two, open_device("cpu"))
     assert not begun
 
@@ -119,8 +120,8 @@ def test_a_process_that_failed_to_load_is_not_waited_for_in_a_collective(first_o
     monkeypatch.setattr("videobench.model.engine.load_engine", lambda *_: None)
     monkeypatch.setattr("videobench.run.loop.check_group", lambda *_: begun.append("check"))
     settings = SimpleNamespace(tensor_parallel=2, dtype="float32", max_new_tokens=8)
-    with pytest.raises(OtherRankFailed):
-        Answering(settings, open_device("cpu"), first_of_two, None, None, {}, None)._load_engine()
+    with pytest.raises(OtherProcessFailed):
+        load_replica_engine(RunContext(settings, first_of_two, open_device("cpu"), None, None), None)
     assert not begun
 
 
@@ -131,11 +132,11 @@ def test_a_first_process_that_is_gone_takes_the_store_with_it(has_said_why):
 
     def check_others():
         if has_said_why:
-            raise OtherRankFailed
+            raise OtherProcessFailed
 
-    ranks = SimpleNamespace(check_others=check_others)
-    group = SimpleNamespace(store=SimpleNamespace(check=check), ranks=ranks)
-    with pytest.raises(OtherRankFailed if has_said_why else RuntimeError):
+    job = SimpleNamespace(check_others=check_others)
+    group = SimpleNamespace(store=SimpleNamespace(check=check), job=job)
+    with pytest.raises(OtherProcessFailed if has_said_why else RuntimeError):
         GroupEngine(SimpleNamespace(usage=None), group, None).follow()
 
 
@@ -146,7 +147,7 @@ def test_the_environment_of_a_group_ends_with_it_and_no_other_variable_does(monk
     monkeypatch.delenv("MASTER_ADDR", raising=False)
     monkeypatch.setenv("OF_A_LIBRARY", "before")
     monkeypatch.setattr(os.environ, "clear", None)  # a thread would see an empty environment
-    group = SimpleNamespace(ranks=Ranks(3, 4, tensor_parallel=2), size=2, port=7)
+    group = SimpleNamespace(job=Job(3, 4, tensor_parallel=2), size=2, port=7)
     with Group.as_world(group):
         inside = {name: os.environ.get(name) for name in [*variables, "MASTER_ADDR"]}
         os.environ["OF_A_LIBRARY"] = "meanwhile"

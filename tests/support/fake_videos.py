@@ -3,7 +3,7 @@
 import torch
 
 from videobench.device.devices import Device
-from videobench.model.questions import VideoQuestions
+from videobench.model.questions import Answer, VideoQuestions
 
 DEVICE = Device("cpu", torch.device("cpu"), "a card")
 PIXELS = torch.zeros(1)
@@ -14,3 +14,7 @@ def make_videos(*numbers_of_questions):
         VideoQuestions(PIXELS, [f"{video}.{number}" for number in range(count)], [()] * count)
         for video, count in enumerate(numbers_of_questions)
     ]
+
+
+def answer_of(prompt):
+    return Answer((), prompt, {}, True)

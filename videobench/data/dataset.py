@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from videobench.console import tell_once
+from videobench.console import warn_once
 from videobench.data.video_root import VIDEOS_NAME
 from videobench.errors import InputError
 from videobench.files import read_json
@@ -66,7 +66,7 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if not present:
             raise InputError(f"{qa_root / 'Eval_QA'}: holds no QA file of Video-Bench; check --Eval_QA_root")
         if absent:
-            tell_once(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out")
+            warn_once(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out")
         return present
     names = [canonical_name(name) for name in requested.split(",")]
     for name in names:

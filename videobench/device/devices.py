@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from videobench.console import tell_once
+from videobench.console import warn_once
 from videobench.device import npu as npu_install
 from videobench.errors import InputError
 
@@ -181,7 +181,7 @@ def _set_up_npu() -> None:
     # know them. The default on newer releases (docs of TorchNPU, config.allow_internal_format).
     npu.config.allow_internal_format = False
     if not _shows_overflows():
-        tell_once(
+        warn_once(
             "warning: this NPU gives the largest number where IEEE 754 has infinity, and 0 for NaN: overflows of "
             "float16 cannot be found; on Atlas A2 and A3 unset INF_NAN_MODE_FORCE_DISABLE, on older cards use "
             "--dtype float32"

@@ -1,10 +1,10 @@
-"""Which videos were in hand when a process died: one that kills its process again and again must not stop a job.
+"""Which videos were in flight when a process died: one that kills its process again and again must not stop a job.
 
-Before videos are worked on, their names are written down, in `<folder>/journal/<data set>.attempts<k>.jsonl` of
-process k. What a process had in hand at its end is counted as a death of those videos by the next start, whoever makes
-it. Such a video is worked on alone from then on, so that the next death tells it from those that were in hand with it,
-and is set aside at the third. A process that ends in order takes back what it has in hand. When a job has come to
-its end, with whatever failed, the notes are removed: the next start counts from zero.
+Before a process works on videos, it notes their names in `<folder>/journal/<data set>.attempts<k>.jsonl`, for process
+k. The next start, whoever makes it, counts what a process had in flight at its end as a death of those videos. Such a
+video is worked on alone from then on, so that the next death shows which one it was, and is set aside at the third. A
+process that ends in an orderly way takes its notes back. When a job has come to its end, whatever failed, the notes
+are removed: the next start counts from zero.
 """
 
 import json
@@ -34,23 +34,24 @@ class Attempts:
         self._name = name
         self._path = self._folder / f"{name}.attempts{process}.jsonl"
         self._file: FileIO | None = None
-        self._begun_bytes = 0  # of the file, before anything was in hand
+        self._begun_bytes = 0  # of the file, before anything was in flight
         self._is_ending = False
-        self.in_hand: list[str] = []
+        self.in_flight: list[str] = []  # paths
         self._deaths: dict[str, int] = {}
 
-    def begin(self) -> Begun:
-        """For the first process, before any other opens its notes.
+    def count_deaths(self) -> Begun:
+        """For process 0, before any other opens its notes.
 
         Raises InputError where notes cannot be read: without them deaths would not be counted."""
-        deaths: set[tuple[str, str]] = set()  # starts and videos: two processes of one group die of one video
+        deaths: set[tuple[str, str]] = set()  # (start, video): the processes of one replica die of one video together
         for path in self._paths():
-            for start, in_hand in _read(path):
-                deaths |= {(start, video) for video in in_hand}
+            for start, in_flight in _read(path):
+                deaths |= {(start, video) for video in in_flight}
         return {"start": uuid4().hex, "deaths": dict(Counter(video for _, video in deaths))}
 
     def open(self, begun: Begun) -> None:
-        """Begins to take notes, with what the first process has found. Raises InputError where it cannot write."""
+        """Starts this process's notes, with the deaths that process 0 has counted. Raises InputError where it cannot
+        write."""
         self._deaths = begun["deaths"]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,27 +65,27 @@ class Attempts:
         return self._deaths.get(str(video), 0) >= MOST_DEATHS
 
     def apart(self, batch: Sequence[Each], video_of: Callable[[Each], Path]) -> list[list[Each]]:
-        """The batch in parts: what was in hand at a death goes alone."""
+        """The batch in parts: what was in flight at a death goes alone."""
         alone = [each for each in batch if str(video_of(each)) in self._deaths]
         together = [each for each in batch if str(video_of(each)) not in self._deaths]
         return [*([together] if together else []), *([each] for each in alone)]
 
     def take(self, videos: Iterable[Path]) -> None:
-        """These, and no others, are in hand from now on. Written, but not forced to the disk, which the device would
-        wait for: a note must outlive this process, not the machine. Raises InputError where the disk is full."""
+        """These, and no others, are in flight from now on. Written, but not forced to the disk, which would delay the
+        device: a note must outlive this process, not the machine. Raises InputError where the disk is full."""
         if self._is_ending:
             return
-        self.in_hand = [str(video) for video in videos]
-        self._write({"in_hand": self.in_hand})
+        self.in_flight = [str(video) for video in videos]
+        self._write({"in_flight": self.in_flight})
 
     def drop(self) -> None:
-        """Nothing is in hand: what was written is taken back, which needs no room on a full disk. From any thread."""
-        with suppress(OSError, ValueError):  # the second where the main thread has closed the file meanwhile
+        """Nothing is in flight: the notes are taken back, which needs no room on a full disk. From any thread."""
+        with suppress(OSError, ValueError):  # ValueError: the main thread has closed the file meanwhile
             if file := self._file:
                 file.truncate(self._begun_bytes)
 
     def end(self) -> None:
-        """The process ends in order, asked to or for a fault of something else: what it has in hand is not to blame."""
+        """The process ends on request, or by a fault of something else: no video is to blame."""
         self._is_ending = True
         self.drop()
 
@@ -94,7 +95,7 @@ class Attempts:
         self._file = None
 
     def remove_all(self) -> None:
-        """The job is done, or begins anew."""
+        """The job is done, or starts from the beginning."""
         for path in self._paths():
             with suppress(OSError):
                 path.unlink()
@@ -114,17 +115,17 @@ class Attempts:
 
 
 def _read(path: Path) -> list[tuple[str, list[str]]]:
-    """For each start of a process its name, and what the process had in hand at its end."""
+    """For each start of a process its name, and what the process had in flight at its end."""
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); remove it and start again") from None
     starts: list[tuple[str, list[str]]] = []
     for line in lines:
-        with suppress(ValueError, TypeError, KeyError, RecursionError):  # a line that was cut short, or is none of ours
+        with suppress(ValueError, TypeError, KeyError, RecursionError):  # a line cut short, or not ours
             entry = json.loads(line)
             if isinstance(entry, dict) and "start" in entry:
                 starts.append((str(entry["start"]), []))
             elif starts:
-                starts[-1][1][:] = map(str, entry["in_hand"])
+                starts[-1][1][:] = map(str, entry["in_flight"])
     return starts

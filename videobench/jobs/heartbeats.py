@@ -1,7 +1,7 @@
 """Signs of life of a job's processes, so that none waits for ever for one whose machine, or whose torchrun, is gone.
 
-torchrun starts its own machine's processes again when one dies. That another machine has vanished it learns only when
-it does so: until then its processes would wait.
+torchrun restarts the processes of its own machine when one of them dies. Only then does it notice that another machine
+has vanished: until then its processes would wait.
 """
 
 import threading
@@ -17,7 +17,7 @@ SILENCE_S = 60.0  # a process that swaps, or waits for a disk, still beats: a th
 
 
 class Heartbeats:
-    """Those of this process, counted in the store of torch.distributed, and an ear for those of others."""
+    """Sends those of this process, counted in the store of torch.distributed, and listens to those of others."""
 
     def __init__(self, store: Any, process: int) -> None:
         self._store = store
@@ -28,8 +28,7 @@ class Heartbeats:
         self._thread.start()
 
     def check(self, processes: Iterable[int]) -> None:
-        """Raises ProcessLost where one of them has been silent for SILENCE_S, as long as this is called every now and
-        then."""
+        """Raises ProcessLost where one of them has been silent for SILENCE_S, if this is called now and then."""
         now = time.monotonic()
         if now < self._next_check:
             return
@@ -46,13 +45,13 @@ class Heartbeats:
                 )
 
     def close(self) -> None:
-        """Before Python ends: a thread in the library of torch would crash it. One that waits for a machine which is
-        gone is not waited for."""
+        """Before Python ends: a thread inside torch's library would crash it. A thread that waits for a lost machine is
+        left behind."""
         self._ended.set()
         self._thread.join(BEAT_S)
 
     def _beat(self, process: int) -> None:
-        with suppress(RuntimeError):  # the store is gone, which the main thread finds out by itself
+        with suppress(RuntimeError):  # the store is gone, as the main thread will find out by itself
             while not self._ended.is_set():
                 self._store.add(_key(process), 1)
                 self._ended.wait(BEAT_S)

@@ -1,9 +1,8 @@
 """The processes of one job, as torchrun starts them: who does what, and when all are done.
 
-Work is drawn from a counter in torch.distributed's store, not cut up beforehand, so that a slow card does not hold the
-others. Without torchrun there is one rank and no store. With tensor parallel, `size` processes with following numbers
-form a group that holds one copy of the weights; what is called a rank here is then such a group, and its first process
-speaks for it.
+Each copy of the weights is a replica: one process, or with tensor parallel a group of processes with consecutive
+numbers, whose first is its leader. Work is claimed from a counter in torch.distributed's store and not split
+beforehand, so that a slow card does not delay the others. Without torchrun there is one process and no store.
 """
 
 import json
@@ -15,15 +14,18 @@ from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from videobench.errors import InputError, OtherRankFailed, ProcessLost
+from videobench.errors import InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.heartbeats import Heartbeats
 
-CONNECT = timedelta(minutes=10)  # for all ranks to start, on a slow shared disk
+CONNECT = timedelta(minutes=10)  # for all processes to start, on a slow shared disk
 POLL_S = 0.1
 
 
-class Ranks:
-    """This process among the others."""
+class Job:
+    """This process's view of its job.
+
+    Whatever waits for other processes raises OtherProcessFailed where one of them has ended the job, and ProcessLost
+    where one that it waits for is gone."""
 
     def __init__(
         self,
@@ -34,28 +36,28 @@ class Ranks:
         tensor_parallel: int = 1,
     ):
         self.process = process
-        self.rank, self.member = divmod(process, tensor_parallel)  # the copy of the weights; the place within it
-        self.world_size = num_processes // tensor_parallel  # copies of the weights
+        self.replica, self.member = divmod(process, tensor_parallel)  # its copy of the weights; its place within that
+        self.num_replicas = num_processes // tensor_parallel
         self.tensor_parallel = tensor_parallel
         self.local_rank = local_rank  # the index of this process's card
         self.store = store
         self._heartbeats = Heartbeats(store, process) if store is not None else None
-        self._group = range(self.rank * tensor_parallel, (self.rank + 1) * tensor_parallel)
-        self._drawn = 0
+        self._group = range(self.replica * tensor_parallel, (self.replica + 1) * tensor_parallel)
+        self._claimed = 0
         self._counted = 0
 
     @classmethod
-    def from_environment(cls, tensor_parallel: int = 1) -> "Ranks":
-        """From torchrun's variables; one rank where there are none. Raises InputError where they make no sense."""
+    def from_environment(cls, tensor_parallel: int = 1) -> "Job":
+        """From torchrun's variables; one process where there are none. Raises InputError where they make no sense."""
         try:
             num_processes = int(os.environ.get("WORLD_SIZE", "1"))
             local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
             local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         except ValueError as error:
             raise InputError(
-                f"WORLD_SIZE, LOCAL_WORLD_SIZE or LOCAL_RANK is no number ({error}); use torchrun, or unset them"
+                f"WORLD_SIZE, LOCAL_WORLD_SIZE or LOCAL_RANK is not a number ({error}); use torchrun, or unset them"
             ) from None
-        # Of one machine: the processes of a group meet after each layer, which links between machines are too slow for.
+        # On one machine: the processes of a group exchange data after each layer, too often for links between machines.
         if local_world_size % tensor_parallel or num_processes % tensor_parallel:
             raise InputError(
                 f"--tensor_parallel {tensor_parallel}: {num_processes} processes, {local_world_size} of them on this "
@@ -67,7 +69,7 @@ class Ranks:
         return cls(process, num_processes, local_rank, _join(store, process, num_processes), tensor_parallel)
 
     def close(self) -> None:
-        """When this process does nothing more for the job."""
+        """Call it when this process does nothing more for the job."""
         if self._heartbeats:
             self._heartbeats.close()
 
@@ -80,15 +82,14 @@ class Ranks:
         """Whether this process speaks for its copy of the weights."""
         return self.member == 0
 
-    def share(self, content: Any) -> Any:
-        """What the first process passes, on every process; JSON. Once for each job.
-
-        This and all below that wait raise OtherRankFailed, and ProcessLost where whoever they wait for is gone."""
-        return self._share("shared", content)
-
-    def share_status(self, status: int | None) -> int:
-        """The exit status of the job, which the first process passes, on every process."""
-        return int(self._share("status", status))
+    def broadcast(self, name: str, content: Any) -> Any:
+        """What process 0 passes, on every process; JSON. Each `name` once in a job."""
+        if self.store is None:
+            return content
+        if self.is_first:
+            self.store.set(name, json.dumps(content))
+        self._poll(lambda: self.store.check([name]), [0])
+        return json.loads(self.store.get(name))
 
     def wait_for(self, key: str) -> str:
         """The value that another process of the group has given to a key of the store."""
@@ -96,40 +97,40 @@ class Ranks:
         return str(self.store.get(key).decode())
 
     def meet_group(self, place: str) -> None:
-        """Returns when all processes that share this copy of the weights have come to a place, each of them once.
+        """Returns when all processes of this replica have come to a place, each of them once.
 
         Where one has failed on the way it raises: in a collective of torch they would wait for that one."""
-        key = f"met/{self.rank}/{place}"
+        key = f"met/{self.replica}/{place}"
         self.store.add(key, 1)
         self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel, self._group)
 
-    def draw(self, count: int) -> Iterator[int]:
-        """Numbers below `count` in ascending order, each of them on one rank only. Raises OtherRankFailed."""
-        while (number := self._next()) < count:
+    def claim(self, count: int) -> Iterator[int]:
+        """Numbers below `count` in ascending order, each of them on one replica only."""
+        while (number := self._claim_next()) < count:
             self.check_others()
             yield number
 
     @property
-    def drawn(self) -> int:
-        """How many numbers all ranks had drawn when this one last drew."""
-        return self._drawn
+    def num_claimed(self) -> int:
+        """How many numbers all replicas had claimed when this one last did."""
+        return self._claimed
 
     def count(self, number: int) -> int:
-        """Add to what is done; what all ranks have done."""
+        """Adds to what this process has done; returns what all have done."""
         self._counted += number
         return self._counted if self.store is None else int(self.store.add("counted", number))
 
     def wait_for_all(self, while_waiting: Callable[[], object] = lambda: None) -> None:
-        """Returns on the first rank when every rank has come here, on the others at once."""
+        """Returns on process 0 when every replica has come here, on the others at once."""
         if self.store is None or not self.is_leader:
             return
         self.store.add("finished", 1)
         if self.is_first:
-            everyone = range(self.world_size * self.tensor_parallel)
-            self._poll(lambda: self.store.add("finished", 0) >= self.world_size, everyone, while_waiting)
+            everyone = range(self.num_replicas * self.tensor_parallel)
+            self._poll(lambda: self.store.add("finished", 0) >= self.num_replicas, everyone, while_waiting)
 
     def was_noted(self, note: str) -> bool:
-        """By `note`, in any start of this job's processes by torchrun, which keeps notes over restarts."""
+        """By `note`, in any start of this job's processes: torchrun keeps notes over restarts."""
         return _is_under_torchrun() and bool(_connect()[0].check([note]))
 
     def note(self, note: str) -> None:
@@ -137,21 +138,13 @@ class Ranks:
             _connect()[0].set(note, "")
 
     def check_others(self) -> None:
-        """Raises OtherRankFailed where another process has ended the job by stop_others."""
+        """Raises OtherProcessFailed where another process has ended the job by stop_others."""
         if self.store is not None:
             _check_stopped(_connect()[0])
 
-    def _share(self, key: str, content: Any) -> Any:
-        if self.store is None:
-            return content
-        if self.is_first:
-            self.store.set(key, json.dumps(content))
-        self._poll(lambda: self.store.check([key]), [0])
-        return json.loads(self.store.get(key))
-
-    def _next(self) -> int:
-        self._drawn = self._drawn + 1 if self.store is None else int(self.store.add("drawn", 1))
-        return self._drawn - 1
+    def _claim_next(self) -> int:
+        self._claimed = self._claimed + 1 if self.store is None else int(self.store.add("claimed", 1))
+        return self._claimed - 1
 
     def _poll(
         self, is_done: Callable[[], bool], waited_for: Iterable[int], while_waiting: Callable[[], object] | None = None
@@ -166,7 +159,7 @@ class Ranks:
 
 
 def stop_others() -> None:
-    """Makes the other processes of the job raise OtherRankFailed, also those that are still starting."""
+    """Makes the other processes of the job raise OtherProcessFailed, also those that are still starting."""
     is_connected = _connect.cache_info().currsize or _is_under_torchrun()
     if is_connected and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         _connect()[0].set("stopped", "")
@@ -188,7 +181,7 @@ def _connect() -> tuple[Any, int]:
         ) from None
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    # torchrun's agent serves the store itself; started in another way, rank 0 does.
+    # torchrun's agent serves the store itself; started in another way, process 0 does.
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     store = TCPStore(host, port, world_size, is_master=process == 0 and not has_agent, timeout=CONNECT)
     return PrefixStore("videobench", store), process
@@ -197,10 +190,10 @@ def _connect() -> tuple[Any, int]:
 def _join(store: Any, process: int, num_processes: int) -> Any:
     """A part of the store for this start of the processes alone.
 
-    torchrun's store outlives a restart of the processes, and on many machines each torchrun counts its restarts by
-    itself: no variable of its tells all processes of one start from those of the last. So each process says hello with
-    a name of its own, and the first one, which answers every hello it finds, is done when all live ones have heard it.
-    """
+    torchrun's store outlives a restart of the processes, and on several machines each torchrun counts its restarts by
+    itself: none of its variables distinguishes all processes of one start from those of the last. So each process says
+    hello under a name of its own, and process 0, which answers every hello it finds, is done when all live processes
+    have heard the answer."""
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     ends = time.monotonic() + CONNECT.total_seconds()
@@ -231,10 +224,10 @@ def _check_start(store: Any, ends: float) -> None:
     _check_stopped(store)
     if time.monotonic() > ends:
         raise ProcessLost(
-            f"other processes of this job have not come within {CONNECT}; start the same command again on all machines"
+            f"other processes of this job did not start within {CONNECT}; start the same command again on all machines"
         )
 
 
 def _check_stopped(store: Any) -> None:
     if store.check(["stopped"]):
-        raise OtherRankFailed
+        raise OtherProcessFailed

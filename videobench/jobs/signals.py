@@ -1,7 +1,7 @@
 """SIGTERM, SIGHUP and Ctrl-C: a run ends within seconds, its journals whole, and says how to go on.
 
-The signal raises Stopped in the main thread, which cleans up on its way out. Where that thread is inside a library and
-does not come back (a collective that waits for a card which is gone), another one ends the process.
+The signal raises Stopped in the main thread, which cleans up on its way out. Where that thread is stuck in a library (a
+collective that waits for a lost card), another thread ends the process.
 """
 
 import os
@@ -20,7 +20,7 @@ _callbacks: list[Callable[[], object]] = []
 
 
 class Stopped(KeyboardInterrupt):
-    """Somebody has asked this process to end. As KeyboardInterrupt, since that is what libraries let through."""
+    """This process was asked to end. A KeyboardInterrupt, since libraries let that through."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -28,7 +28,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def at_stop(callback: Callable[[], object]) -> None:
-    """Call it when a signal comes, from the main thread, from another one, or from both."""
+    """Calls `callback` when a signal comes, from the main thread, from another one, or from both."""
     _callbacks.append(callback)
 
 
@@ -56,16 +56,16 @@ def stopping_on_signals() -> Iterator[None]:
         signal.set_wakeup_fd(former_descriptor)
         is_out.set()
         os.close(sending)  # which ends the thread
-        watcher.join(GRACE_S)  # on a loaded machine it may not have got to the signal yet, while Python is taken down
+        watcher.join(GRACE_S)  # on a busy machine it may not have read the signal yet when Python shuts down
         _callbacks.clear()
 
 
 def _raise_once(number: int, _: Any) -> None:
-    """torchrun passes on a Ctrl-C which the terminal has sent to every process already: the second must not disturb
-    the way out."""
+    """Once: torchrun passes on a Ctrl-C that the terminal has already sent to every process, and the second must not
+    disturb the way out."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    for callback in _callbacks:  # here, too: on the way out, what they write to may be closed before _watch gets there
+    for callback in _callbacks:  # here, too: what they write to may be closed on the way out before _watch calls them
         callback()
     raise Stopped(number)
 
@@ -80,12 +80,12 @@ def _watch(descriptor: int, is_out: threading.Event) -> None:
                 callback()
             if is_out.wait(GRACE_S):
                 return
-            tell_how_to_go_on(received[0])
+            print_how_to_go_on(received[0])
             os._exit(128 + received[0])
 
 
-def tell_how_to_go_on(number: int) -> None:
-    """One line for the whole job; under the launchers they print it (launch.sh), which know the command."""
+def print_how_to_go_on(number: int) -> None:
+    """One line for the whole job. The launchers, which know the whole command, print it themselves (launch.sh)."""
     if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
         return
     name = signal.Signals(number).name

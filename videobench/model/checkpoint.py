@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from videobench.console import tell_once
+from videobench.console import warn_once
 from videobench.device.devices import SUFFIX_MULTIPLES
 from videobench.errors import InputError
 from videobench.files import read_json
@@ -55,7 +55,7 @@ class Checkpoint:
             raise InputError(f"{self.path}: {error}; get its files anew") from None
         known = PromptBuilder(self.tokenizer, TEMPLATES[form], form, video_token_id, num_video_tokens)
         if not _same_turn(builder.render("?"), known.render("?"), self.tokenizer.bos_token):
-            tell_once(
+            warn_once(
                 f"warning: {self.path}: the chat template writes {builder.render('?')!r}, but this text backbone was "
                 f"trained on {known.render('?')!r}; if this is an early upload, get the checkpoint anew"
             )
@@ -197,7 +197,7 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
     text = checkpoint.config.text_config
     is_vicuna_7b = known_form(text.model_type, checkpoint.tokenizer) == "vicuna" and text.hidden_size == 4096
     if is_vicuna_7b and text.max_position_embeddings == 4096 and _linear_rope_factor(checkpoint.config) is None:
-        tell_once(
+        warn_once(
             f"warning: {checkpoint.path / 'config.json'}: no linear rope factor, as in early uploads of the 7B "
             'weights: answers are silently worse; get config.json anew (in text_config: "rope_scaling": '
             '{"type": "linear", "factor": 2.5})'

@@ -2,8 +2,8 @@
 
 A run can be stopped at any moment: the next start reads the journals, drops a half-written last line, and answers what
 is left. The first line of a journal holds the settings that its replies depend on; other settings are refused. Each
-reply holds its question: one that has changed since is asked anew, and a sample that was enlarged goes on.
-Each rank writes a journal of its own, `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads those of all ranks.
+reply holds its question: one that has changed since is asked again, and a sample that was enlarged goes on. Each
+replica writes a journal of its own, `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads those of all replicas.
 """
 
 import fcntl
@@ -21,31 +21,31 @@ from videobench.console import one_line
 from videobench.errors import InputError
 from videobench.files import parse_json, read_json, write_json
 from videobench.results.journal_file import JournalFile, open_to_append
-from videobench.results.rows import Row
+from videobench.results.rows import Row, Run
 
-CHANGED = "the question has changed since it was answered; it is asked anew"
+CHANGED = "the question has changed since it was answered; it is asked again"
 
 
 class Journals:
-    """The replies of one data set: those of earlier starts, and this rank's file to add to.
+    """The replies of one data set: those of earlier starts, and this replica's file to add to.
 
     `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
-    question key -> the fields that a reply's row must share with the question of now; the replies to other questions,
-    of another sample, are passed over. `source` tells of the file of these questions, in the `run` of each result."""
+    question key -> the fields that a reply's row must share with the question of now; replies to other questions, of
+    another sample, are ignored. `source` describes the file of these questions, for the `run` of each result."""
 
     def __init__(
         self,
         folder: Path,
         name: str,
         settings: Mapping[str, Any],
-        rank: int,
+        replica: int,
         asked: Mapping[str, Row],
-        source: Mapping[str, Any],
+        source: Run,
     ) -> None:
         self._folder = folder
         self._name = name
         self._settings = dict(settings)
-        self._rank = rank
+        self._replica = replica
         self._asked = asked
         self._source = source
         self._file: JournalFile | None = None
@@ -56,8 +56,8 @@ class Journals:
         return self._folder / f"{self._name}_eval.json"
 
     def read(self) -> dict[str, Row]:
-        """Question key -> row of all replies so far; of two for one question an answer stands before a failure, and the
-        later one of two failures.
+        """Question key -> row of all replies so far. Of several for one question an answer counts before a failure, and
+        the last of several failures.
 
         A reply to a question that has changed since is a failure, for the reason CHANGED."""
         rows: dict[str, Row] = {}
@@ -72,16 +72,16 @@ class Journals:
                 rows[key] = row
         return rows
 
-    def read_and_tell(self) -> dict[str, Row]:
+    def read_and_report(self) -> dict[str, Row]:
         """The same, with a line on stderr where questions have changed."""
         rows = self.read()
         if changed := [key for key, row in rows.items() if row.get("error") == CHANGED]:
-            told = f"{self._name}: questions that have changed since they were answered: {len(changed)}"
-            print(one_line(f"{told}, first {changed[0]}; they are asked anew"), file=sys.stderr)
+            found = f"{self._name}: questions that have changed since they were answered: {len(changed)}"
+            print(one_line(f"{found}, first {changed[0]}; they are asked again"), file=sys.stderr)
         return rows
 
     def lock(self) -> None:
-        """Keep other jobs out until close(): taken by rank 0 for all ranks. Raises InputError naming who holds it."""
+        """Keeps other jobs out until close(): process 0 takes it for its job. Raises InputError naming who holds it."""
         path = self._folder / "journal" / f"{self._name}.lock"
         self._lock = open_to_append(path)
         try:
@@ -94,16 +94,16 @@ class Journals:
             ) from None
         except OSError as error:
             raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
-        with suppress(OSError):  # a full disk: who holds it is a courtesy, the replies will tell of the disk
+        with suppress(OSError):  # a full disk: the holder's name is a courtesy, and the replies will fail on the disk
             self._lock.truncate(0)
             self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
 
     def open(self) -> None:
-        """Take this rank's file for writing."""
-        self._file = JournalFile(self._path(self._rank), {"settings": self._settings})
+        """Takes this replica's file for writing."""
+        self._file = JournalFile(self._path(self._replica), {"settings": self._settings})
 
     def append(self, rows: Mapping[str, Row]) -> None:
-        """One line per reply, kept as JournalFile.append tells."""
+        """One line per reply; as JournalFile.append."""
         assert self._file, "open() comes first"
         now = round(time.time(), 3)
         self._file.append([{"key": key, "at": now, "row": row} for key, row in rows.items()])
@@ -119,29 +119,29 @@ class Journals:
             self._file.bring_back()
 
     def check_result(self) -> None:
-        """Raises InputError where there is a result without a journal: this run would write over what it holds."""
+        """Raises InputError where there is a result without a journal: this run would overwrite what it holds."""
         if self.result_path.is_file() and not self._paths():
             raise InputError(
-                f"{self.result_path}: its journal is gone, so that this run would write over it; choose another output "
+                f"{self.result_path}: its journal is gone, so that this run would overwrite it; choose another output "
                 "folder, or --overwrite"
             )
 
     def write_results(self) -> dict[str, Row]:
         """Join the journals into the result file, in the order of the questions; the rows written.
 
-        A reply that was given to a question of a smaller sample is told to be of this one, where it stands too."""
+        A reply from a smaller sample gets the `source` of this one, which holds its question too."""
         self.bring_back()
         rows = self.read()
         results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
         write_json(self.result_path, results)
         self._keep_if_better()
         for path in self._set_aside():
-            with suppress(OSError):  # they are kept where the folder has become read-only in this very moment
+            with suppress(OSError):  # they stay where the folder has just become read-only
                 path.unlink()
         return results
 
     def set_aside(self) -> None:
-        """Keep result and journals under `.old` names until new ones are complete; older `.old` ones stay."""
+        """Keeps result and journals under `.old` names until new ones are complete; older `.old` ones stay."""
         for path in [self.result_path, *self._paths()]:
             if not path.exists():
                 continue
@@ -174,7 +174,7 @@ class Journals:
                 print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
 
     def _read_one(self, path: Path) -> list[tuple[float, str, Row]]:
-        """When each reply was stored, in seconds since 1970 (0 in a journal that does not tell), its key and row."""
+        """When each reply was stored, in seconds since 1970 (0 in old journals), its key and row."""
         try:
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
         except OSError as error:
@@ -197,13 +197,13 @@ class Journals:
             _check(entry, number)
         except ValueError as error:
             raise InputError(
-                f"{path}: damaged at line {number} ({error}); mend or remove that line (the file, if it is line 1) and "
-                "start again: what the others hold is kept"
+                f"{path}: damaged at line {number} ({error}); repair or remove that line (the file, if it is line 1), "
+                "then start again: what the others hold is kept"
             ) from None
         return dict(entry)
 
-    def _path(self, rank: int) -> Path:
-        return self._folder / "journal" / f"{self._name}.rank{rank}.jsonl"
+    def _path(self, replica: int) -> Path:
+        return self._folder / "journal" / f"{self._name}.rank{replica}.jsonl"
 
     def _paths(self) -> list[Path]:
         return sorted((self._folder / "journal").glob(f"{self._name}.rank*.jsonl"))
@@ -218,7 +218,7 @@ def _with_old(path: Path) -> Path:
 
 
 def _answered(path: Path) -> int:
-    """In a result file; 0 where there is none."""
+    """How many questions a result file answers; 0 where there is none."""
     rows = None
     with suppress(InputError):
         rows = read_json(path)
@@ -226,7 +226,7 @@ def _answered(path: Path) -> int:
 
 
 def _check(entry: Any, number: int) -> None:
-    """Raises ValueError where a line is none that this suite writes."""
+    """Raises ValueError where this suite does not write such a line."""
     if number == 1:
         if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
             raise ValueError("it holds no settings")
@@ -235,6 +235,6 @@ def _check(entry: Any, number: int) -> None:
     if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
         raise ValueError("it holds no reply")
     if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
-        raise ValueError("it does not tell when")
+        raise ValueError("its time is not a number")
     if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
-        raise ValueError("its reply is none of a run")
+        raise ValueError("its reply is not one of a run")

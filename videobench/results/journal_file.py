@@ -1,4 +1,4 @@
-"""The file of one rank's replies, a JSON line each: whole lines only, forced to the disk by a thread while others
+"""The file of one replica's replies, a JSON line each: whole lines only, forced to the disk by a thread while others
 append, and brought back where it is deleted."""
 
 import os
@@ -14,7 +14,7 @@ from videobench.files import encode_json, write_whole
 
 
 class JournalFile:
-    """Taken for writing, its whole lines kept; `first` is the line that a new one begins with.
+    """Opened for writing with its whole lines kept; a new one begins with the line `first`.
 
     Raises InputError where the folder refuses or the disk is full."""
 
@@ -27,11 +27,11 @@ class JournalFile:
         self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
         if self._forced == 0:
             self.append([first])
-            # Never taken out again: by then there may be replies behind it.
+            # Never removed again: by then replies may follow it.
             self._forced = os.fstat(self._file.fileno()).st_size
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """When it returns they outlive this process, but only `force` makes them outlive the machine.
+        """When it returns the lines outlive this process, but only `force` makes them outlive the machine.
 
         Raises InputError where the disk takes no more: the file then ends where it ended before."""
         content = b"".join(encode_json(line) + b"\n" for line in lines)
@@ -47,7 +47,7 @@ class JournalFile:
     def force(self) -> None:
         """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
 
-        Raises InputError where the disk fails: what it may not have is then taken out of the file."""
+        Raises InputError where the disk fails: what it may not have is then removed from the file."""
         with self._in_use:
             if (end := os.fstat(self._file.fileno()).st_size) == self._forced:
                 return
@@ -62,7 +62,7 @@ class JournalFile:
         self._forced = end
 
     def bring_back(self) -> None:
-        """Where it was deleted while the run goes on: its content is still there until the file is closed.
+        """Restores the file where it was deleted during the run: its content is there until the file is closed.
 
         Raises InputError where another file has taken its place."""
         with self._in_use:
@@ -79,7 +79,7 @@ class JournalFile:
             deleted.close()
 
     def close(self) -> None:
-        """What a run that ends early has appended is forced, too; where that fails, its own error tells enough."""
+        """Forces what a run that ends early has appended; where that fails, the run's own error says enough."""
         with suppress(InputError):
             self.force()
         with suppress(OSError):
@@ -95,7 +95,7 @@ class JournalFile:
 
 
 def open_to_append(path: Path) -> FileIO:
-    """For reading too, unbuffered, with its folder made. Raises InputError where the folder refuses."""
+    """For reading too, unbuffered; creates its folder. Raises InputError where the folder refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return FileIO(path, "a+")

@@ -1,21 +1,50 @@
-"""The row format of journals and result files: one reply, with its question and what it was computed from."""
+"""The format of a row in journals and result files: one reply, its question, and what it was computed from.
+
+Written here; replies.py reads it, from files of other origins too.
+"""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 from videobench.data.dataset import Question
 from videobench.data.question_text import build_question_text
 
-Row = dict[str, Any]  # one reply; its fields are described in the README
-NONFINITE_MEND = (
+NONFINITE_FIX = (
     "float16 ends at 65504; use --dtype bfloat16 or float32 (on an NPU, leave INF_NAN_MODE_ENABLE at 1: 0 would hide "
-    "such overflows, not mend them)"
+    "such overflows, not fix them)"
 )
 
+Run = dict[str, Any]  # settings and environment: run/provenance.py
 
-def failed_row(question: Question, reason: str, facts: Row) -> Row:
-    """An empty reply with the reason; the next start asks it again."""
-    return _question_fields(question) | {"output_sequence": [""], "error": reason, "run": facts}
+
+class Row(TypedDict, total=False):
+    # The question, as it was asked.
+    video_id: str | int  # 7011 in MSRVTT, a text elsewhere
+    dataset: str  # "MSVD"
+    vid_path: str  # "Eval_video/MSVD/x.avi", relative to the video root
+    question: str  # with its options and the instruction
+    choices: dict[str, str]  # letter -> text
+    # The answer.
+    output_sequence: list[str]  # one text, empty where the question failed
+    error: str  # why the question failed; the next start asks it again
+    nonfinite: bool  # true where the logits held NaN or infinity; such a row has neither of the next two
+    letter_logprobs: dict[str, float]  # option letter -> natural log of its probability at the first position
+    option_mass: float  # the sum of these probabilities
+    num_output_tokens: int
+    # What it was computed from.
+    prompt_tokens: int
+    prompt_sha256: str  # of the token ids as little-endian int32
+    pixels_sha256: str  # of the resized and cropped frames, uint8 (num_frames, 3, height, width)
+    frames_decoded: int  # how many frames the video really has
+    frames_stated: int  # how many its container states, 0 where it states none
+    resolution: str  # "320x240", before the resize
+    rank: int  # number of the replica that answered
+    run: Run
+
+
+def failed_row(question: Question, reason: str, run: Run) -> Row:
+    """An empty reply with the reason."""
+    return {**question_fields(question), "output_sequence": [""], "error": reason, "run": run}
 
 
 def answered_row(
@@ -33,15 +62,16 @@ def answered_row(
     frames_stated: int,
     resolution: str,
     rank: int,
-    run: Row,
+    run: Run,
 ) -> Row:
     """NaN and infinity have no place in JSON and no meaning as a probability: such a row is marked and has neither."""
-    row = _question_fields(question) | {"output_sequence": [text]}
+    row: Row = {**question_fields(question), "output_sequence": [text]}
     if is_finite:
-        row |= {"letter_logprobs": dict(letter_logprobs), "option_mass": option_mass}
+        row["letter_logprobs"], row["option_mass"] = dict(letter_logprobs), option_mass
     else:
-        row |= {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16"}
-    return row | {
+        row["nonfinite"], row["error"] = True, "the logits hold NaN or infinity; try --dtype bfloat16"
+    return {
+        **row,
         "num_output_tokens": num_output_tokens,
         "prompt_tokens": prompt_tokens,
         "prompt_sha256": prompt_sha256,
@@ -56,10 +86,10 @@ def answered_row(
 
 def question_rows(questions: Iterable[Question]) -> dict[str, Row]:
     """Key -> what a row holds of its question: a reply counts only where all of it is still the same."""
-    return {each.key: _question_fields(each) for each in questions}
+    return {each.key: question_fields(each) for each in questions}
 
 
-def _question_fields(question: Question) -> Row:
+def question_fields(question: Question) -> Row:
     return {
         "video_id": question.video_id,
         "dataset": question.dataset,

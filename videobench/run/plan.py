@@ -1,11 +1,8 @@
 """What a run will do, known before the weights are read: questions, prompts, sure failures, who shares a video."""
 
-import gc
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +13,16 @@ from videobench.data.manifest import manifest_facts
 from videobench.data.question_text import build_question_text
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
+from videobench.jobs.job import Job
 from videobench.model.cost import Tokens, device_seconds, question_bytes, rate_of
 from videobench.model.prompts import Prompt, PromptBuilder
 from videobench.run.options import RunSettings
 
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
+
+
+SKIPPED = "skipped: process 0 could not ask this question; its row holds the reason"
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,7 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
 def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
     """Raises InputError where no question at all could be asked: the frames alone fill the checkpoint's positions."""
     texts = [build_question_text(each.text, each.options) for each in questions]
-    with _paused_collector():
-        prompts = dict(zip(questions, builder.build(texts), strict=True))
+    prompts = dict(zip(questions, builder.build(texts), strict=True))
     num_video_tokens = len(prompts[questions[0]].prefix_ids)
     stated, limit = settings.max_input_length or 0, positions - settings.max_new_tokens
     found = f"{settings.max_new_tokens} are for the reply and the checkpoint has {positions} positions"
@@ -96,17 +96,40 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
     return Plan(prompts, failures, frozenset(missing))
 
 
-@contextmanager
-def _paused_collector() -> Iterator[None]:
-    """For making very many lists without cycles: Python would look through all objects of torch and transformers for
-    garbage, again and again, and find none. A second of ten with 17,036 prompts."""
-    was_enabled = gc.isenabled()
-    gc.disable()
+def agree(plan: Plan, job: Job) -> Plan:
+    """With the failures that process 0 sees: a video that is missing on another machine alone fails when it is decoded,
+    and one that is missing on process 0's alone is skipped by all."""
+    questions = list(plan.prompts)
+    failing = job.broadcast("failing", [index for index, each in enumerate(questions) if each in plan.failures])
+    return replace(plan, failures={questions[index]: plan.failures.get(questions[index], SKIPPED) for index in failing})
+
+
+def costliest_first(plan: Plan, questions: list[Question]) -> list[Question]:
+    """The order in which videos are claimed: the costliest first, so that no long one is left for the end.
+
+    A video's cost is the number of text tokens of all its questions, then, for decoding, the size of its file; frames
+    take the same number of tokens in every video. All questions of the plan count, answered or not: a run that is
+    resumed keeps the order."""
+    tokens: Counter[Path] = Counter()
+    for question, prompt in plan.prompts.items():
+        tokens[question.video] += len(prompt.suffix_ids)
+    sizes = {video: _file_bytes(video) for video in {each.video for each in questions}}
+    return sorted(questions, key=lambda each: (-tokens[each.video], -sizes[each.video], str(each.video)))
+
+
+def _file_bytes(video: Path) -> int:
+    """Of a file; 0 for a folder of frames, and for what is not there."""
     try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
+        return video.stat().st_size if video.is_file() else 0
+    except OSError:
+        return 0
+
+
+def print_prompt(builder: PromptBuilder, question: Question) -> None:
+    """What --print_prompt shows, on stdout: the turn as text, and how many tokens it has."""
+    text = build_question_text(question.text, question.options)
+    print(builder.render(text))
+    print(f"{len(builder.build([text])[0])} tokens: {question.source}, question {question.key}")
 
 
 def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
@@ -160,23 +183,3 @@ def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint"
         f"{'core' if settings.device == 'cpu' else 'card'}, if it does {rate / 1e12:g} TFLOP/s (assumed), not counting "
         "the start and videos that decode slower than that"
     )
-
-
-def costliest_first(plan: Plan, questions: list[Question]) -> list[Question]:
-    """By what their videos cost: tokens of text to read for all questions on one, then, for decoding, the file's size.
-
-    The frames take as many tokens in every video. All questions of the plan count, answered or not: a run that is
-    continued keeps the order."""
-    tokens: Counter[Path] = Counter()
-    for question, prompt in plan.prompts.items():
-        tokens[question.video] += len(prompt.suffix_ids)
-    sizes = {video: _size(video) for video in {each.video for each in questions}}
-    return sorted(questions, key=lambda each: (-tokens[each.video], -sizes[each.video], str(each.video)))
-
-
-def _size(video: Path) -> int:
-    """Of a file; 0 for a folder of frames, and for what is not there."""
-    try:
-        return video.stat().st_size if video.is_file() else 0
-    except OSError:
-        return 0

@@ -8,25 +8,25 @@ from tqdm import tqdm
 
 from videobench.data.dataset import Question
 from videobench.data.letters import read_letter
-from videobench.jobs.job import Ranks
+from videobench.jobs.job import Job
 
 RightAnswers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
 
 
 class Progress:
-    """Of the whole job on its first process; what failed and what was right is of that one's own questions.
+    """Of the whole job on process 0; what failed and what was right counts that process's own questions."""
 
-    tqdm shows nothing where stderr is no terminal."""
-
-    def __init__(self, total: int, answers: RightAnswers, ranks: Ranks) -> None:
+    def __init__(self, total: int, answers: RightAnswers, job: Job) -> None:
         self._answers = answers
-        self._ranks = ranks
+        self._job = job
         self._failed = self._judged = self._right = 0
-        self._bar = tqdm(
-            total=total, desc="answer", unit="question", file=sys.stderr, disable=None if ranks.is_first else True
-        )
+        disable = None if total and job.is_first else True  # None: where stderr is not a terminal
+        self._bar = tqdm(total=total, desc="answer", unit="question", file=sys.stderr, disable=disable)
 
-    def close(self) -> None:
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
 
     def add(self, rows: Mapping[Question, Mapping[str, Any]]) -> None:
@@ -39,8 +39,8 @@ class Progress:
         self.refresh(len(rows))
 
     def refresh(self, new: int = 0) -> None:
-        """`new` more questions are done on this rank."""
-        self._bar.update(self._ranks.count(new) - self._bar.n)
+        """`new` more questions are done by this process."""
+        self._bar.update(self._job.count(new) - self._bar.n)
 
     def summary(self) -> str:
         """`failed 2, right 61.2 % (153/250)`; the second part where answers are known."""

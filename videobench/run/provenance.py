@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from videobench.data.manifest import manifest_facts
 from videobench.device.devices import Device, device_facts
 from videobench.files import sha256_of_file
-from videobench.results.rows import Row
+from videobench.results.rows import Run
 from videobench.run.options import RunSettings
 
 if TYPE_CHECKING:
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 SUITE_VERSION = "0.1.0"
 
 
-def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
-    """What a reply depends on: a journal goes on under the same of these only. Not the batch size: after running out of
-    memory a run must be able to go on with a smaller one; the rows tell it. Nor the QA file: each row holds its own
-    question, so that a sample can be enlarged."""
+def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Run:
+    """What a reply depends on: a journal goes on only where all of this is the same. Not the batch size: after running
+    out of memory a run must be able to go on with a smaller one; the rows hold it. Nor the QA file: each row holds its
+    own question, so that a sample can be enlarged."""
     return {
         "device": settings.device,
         "dtype": settings.dtype,
@@ -31,7 +31,7 @@ def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
     }
 
 
-def source_facts(qa_path: Path) -> Row:
+def source_facts(qa_path: Path) -> Run:
     """Which questions: hashes of the QA file, and of the manifest beside it where the file is a sample's.
 
     Raises InputError where it is not the file of that manifest."""
@@ -39,7 +39,7 @@ def source_facts(qa_path: Path) -> Row:
     return {"qa_sha256": qa_sha256, **manifest_facts(qa_path, qa_sha256)}
 
 
-def run_facts(settings: RunSettings, device: Device, known: Row) -> Row:
+def run_facts(settings: RunSettings, device: Device, known: Run) -> Run:
     """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
     import torch
     import transformers

@@ -1,8 +1,8 @@
 """One copy of the weights on several cards: `--tensor_parallel N`.
 
-transformers cuts the text model up over all processes of torch.distributed's world, whatever mesh it is given besides
-`tp_plan` (5.23 drops it without a word). So each group of N processes makes a world of its own before it loads. The
-first of a group draws the work, decodes, journals, and tells the others what to compute; they mirror its calls.
+transformers splits the text model over all processes of torch.distributed's world, whatever mesh it is given beside
+`tp_plan` (5.23 drops it silently). So each replica's group of N processes makes a world of its own before it loads. The
+leader claims the work, decodes, journals, and sends the others what to compute; they mirror its calls.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from videobench.device.devices import BACKENDS, Device
 from videobench.errors import InputError
 from videobench.jobs.crashes import Attempts
-from videobench.jobs.job import Ranks
+from videobench.jobs.job import Job
 from videobench.model.prompts import Prompt
 
 if TYPE_CHECKING:
@@ -33,34 +33,34 @@ CHECK_OTHERS_S = 1.0
 
 
 class GroupFailed(Exception):
-    """One process of a group could not answer. The others may wait for it in a collective, so there is no second try
-    within these processes: they end, and torchrun starts them again."""
+    """One process of a group could not answer. The others may wait for it in a collective, so these processes do not
+    retry: they end, and torchrun restarts them."""
 
 
 class Group:
     """The processes that share a copy of the weights, as a world of torch.distributed."""
 
-    def __init__(self, ranks: Ranks, device: Device) -> None:
-        """Returns when all of them are there. Raises OtherRankFailed where one of them, or of the job, has failed."""
+    def __init__(self, job: Job, device: Device) -> None:
+        """Returns when all of them are there. Raises OtherProcessFailed where a process of the job has failed."""
         import torch.distributed as dist
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-        self.ranks = ranks
-        self.size = ranks.tensor_parallel
+        self.job = job
+        self.size = job.tensor_parallel
         self.device = device
-        key = f"group/{ranks.rank}"
-        if ranks.is_leader:
+        key = f"group/{job.replica}"
+        if job.is_leader:
             served = TCPStore("127.0.0.1", 0, self.size, is_master=True, wait_for_workers=False)
-            ranks.store.set(key, str(served.port))
+            job.store.set(key, str(served.port))
         else:
-            served = TCPStore("127.0.0.1", int(ranks.wait_for(key)), self.size, is_master=False)
+            served = TCPStore("127.0.0.1", int(job.wait_for(key)), self.size, is_master=False)
         self.port = served.port
         self.store = PrefixStore("calls", served)
-        ranks.meet_group("start")
+        job.meet_group("start")
         dist.init_process_group(
             BACKENDS[device.kind],
             store=PrefixStore("world", served),
-            rank=ranks.member,
+            rank=job.member,
             world_size=self.size,
             timeout=TIMEOUT,
         )
@@ -68,7 +68,7 @@ class Group:
     @contextmanager
     def as_world(self) -> Iterator[None]:
         """For transformers, which reads torchrun's variables: those of the group, with LOCAL_RANK as it is."""
-        own = {"RANK": self.ranks.member, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
+        own = {"RANK": self.job.member, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
         # These alone: meanwhile a thread may start a decoder, which takes the whole environment.
         former = {name: os.environ.get(name) for name in [*own, "TORCHELASTIC_USE_AGENT_STORE"]}
         _set_variables({"TORCHELASTIC_USE_AGENT_STORE": None} | {name: str(value) for name, value in own.items()})
@@ -114,7 +114,7 @@ class GroupEngine:
         """As Engine.answer. Raises GroupFailed where that raises anything."""
         call = {
             "batch_size": batch_size,
-            "in_hand": self._attempts.in_hand,
+            "in_flight": self._attempts.in_flight,
             "videos": [
                 {
                     "shape": list(video.pixels.shape),
@@ -134,7 +134,7 @@ class GroupEngine:
         from videobench.model.questions import VideoQuestions
 
         while (call := self._receive()) is not None:
-            self._attempts.take(map(Path, call["in_hand"]))
+            self._attempts.take(map(Path, call["in_flight"]))
             videos = [
                 VideoQuestions(
                     torch.empty(each["shape"], dtype=torch.uint8),
@@ -152,7 +152,7 @@ class GroupEngine:
         """On the first process: the others return from `follow`."""
         self._send(None)
         while self._group.store.add("finished", 0) < self._group.size - 1:  # this process serves the store
-            self._group.ranks.check_others()
+            self._group.job.check_others()
             time.sleep(CALL_POLL_S)
         self._group.close()
 
@@ -164,22 +164,22 @@ class GroupEngine:
             return self._engine.answer(there, batch_size)
         except Exception as error:
             raise GroupFailed(
-                f"process {self._group.ranks.process} of a group of {self._group.size}: {type(error).__name__}: {error}"
+                f"process {self._group.job.process} of a group of {self._group.size}: {type(error).__name__}: {error}"
             ) from error
 
     def _send(self, call: Any) -> None:
-        """The last call has been read by all: their collectives have met since."""
+        """All have read the previous call: they have since met in its collectives."""
         self._group.store.set(f"{self._calls}", json.dumps(call))
         if self._calls:
             self._group.store.delete_key(f"{self._calls - 1}")
         self._calls += 1
 
     def _receive(self) -> Any:
-        """Polled, not waited for in a collective: a group may have nothing to do for longer than one may take."""
+        """By polling, not in a collective: a group may be idle for longer than a collective's timeout."""
         key, next_check = f"{self._calls}", 0.0
         while not self._is_there(key):
             if time.monotonic() > next_check:
-                self._group.ranks.check_others()
+                self._group.job.check_others()
                 next_check = time.monotonic() + CHECK_OTHERS_S
             time.sleep(CALL_POLL_S)
         self._calls += 1
@@ -189,7 +189,7 @@ class GroupEngine:
         try:
             return bool(self._group.store.check([key]))
         except RuntimeError:  # the first process serves the store, and is gone: has it said why?
-            self._group.ranks.check_others()
+            self._group.job.check_others()
             raise
 
 
@@ -209,27 +209,27 @@ CHECK_TOLERANCE = (
 
 
 def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> None:
-    """Raises InputError unless the text model is cut up, the processes of a group agree on one forward pass, and what
+    """Raises InputError unless the text model is split, the processes of a group agree on one forward pass, and what
     other groups compute at the same time does not change it."""
     import torch
 
-    ranks = group.ranks
-    members = [int(each) for each in group.gather(torch.tensor([ranks.process], device=group.device.torch_device))]
-    if members != list(range(ranks.rank * group.size, (ranks.rank + 1) * group.size)):
-        raise InputError(_unfit(f"group {ranks.rank} is of processes {members}"))
+    job = group.job
+    members = [int(each) for each in group.gather(torch.tensor([job.process], device=group.device.torch_device))]
+    if members != list(range(job.replica * group.size, (job.replica + 1) * group.size)):
+        raise InputError(_unfit(f"group {job.replica} is of processes {members}"))
     held, whole = engine.count_held_weights(), checkpoint.weights.in_rest
     if held >= whole:
-        raise InputError(_unfit(f"each card holds {held} of {whole} text weights: nothing was cut up"))
+        raise InputError(_unfit(f"each card holds {held} of {whole} text weights: nothing was split"))
     first, second = (checkpoint.tokenizer(text)["input_ids"] for text in CHECK_TEXTS)
-    second = [*second, *first][: len(first)]  # of one length: mixed-up groups are to give wrong numbers, not to hang
+    second = [*second, *first][: len(first)]  # of one length: mixed-up groups must give wrong numbers, not hang
     logits = engine.next_logits(first)
     if not all(_close(each, logits) for each in group.gather(logits)):
-        raise InputError(_unfit(f"the processes of group {ranks.rank} disagree on one forward pass"))
-    if ranks.world_size > 1:  # while groups with an even number read one text, the others read the other
+        raise InputError(_unfit(f"the processes of group {job.replica} disagree on one forward pass"))
+    if job.num_replicas > 1:  # while the even-numbered groups read one text, the others read the other
         orders = [(first, second), (second, first)]
-        read = [engine.next_logits(text) for text in orders[ranks.rank % 2]]
-        if not _close(read[ranks.rank % 2], logits):
-            raise InputError(_unfit(f"the answers of group {ranks.rank} depend on what other groups compute"))
+        read = [engine.next_logits(text) for text in orders[job.replica % 2]]
+        if not _close(read[job.replica % 2], logits):
+            raise InputError(_unfit(f"the answers of group {job.replica} depend on what other groups compute"))
 
 
 def _close(one: "torch.Tensor", other: "torch.Tensor") -> bool:

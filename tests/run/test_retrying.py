@@ -1,0 +1,162 @@
+"""What is asked of the engine, in which pieces, when the device's memory does not take it or the device fails."""
+
+import pytest
+import torch
+
+from tests.support.fake_videos import DEVICE, answer_of, make_videos
+from videobench.device.memory import too_large
+from videobench.errors import DeviceLost
+from videobench.run.batches import MOST_FAILURES_IN_A_ROW, RetryingEngine
+
+
+class FakeEngine:
+    """Answers a prompt with itself; fails where it is given more than `max_videos` or `max_rows` at once, a prompt in
+    `failing`, or where it is broken."""
+
+    def __init__(self, max_videos=99, max_rows=99, failing=(), error=None):
+        self.limits = (max_videos, max_rows)
+        self.failing = set(failing)
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        self.is_broken = False
+        self.asked = []  # (videos, questions at once) of each call
+
+    def answer(self, videos, batch_size):
+        prompts = [prompt for video in videos for prompt in video.prompts]
+        rows = min(batch_size, len(prompts))
+        self.asked.append((len(videos), rows))
+        if self.is_broken:
+            raise RuntimeError("CUDA error: misaligned address")
+        if len(videos) > self.limits[0] or rows > self.limits[1] or self.failing & set(prompts):
+            raise self.error
+        return [[answer_of(prompt) for prompt in video.prompts] for video in videos]
+
+
+def texts(answers):
+    """What was answered, or the reason."""
+    return [[each if isinstance(each, str) else each.text for each in video] for video in answers]
+
+
+def all_prompts(videos):
+    return [list(video.prompts) for video in videos]
+
+
+TOO_LARGE = too_large(DEVICE)
+
+
+def test_what_fits_is_asked_once(capsys):
+    videos, engine = make_videos(3, 2), FakeEngine()
+    assert texts(RetryingEngine(engine, DEVICE, 16).answer(videos)) == all_prompts(videos)
+    assert engine.asked == [(2, 5)]
+    assert capsys.readouterr().err == ""
+
+
+def test_videos_are_halved_first_and_what_was_learned_stays(capsys):
+    videos, engine = make_videos(1, 1, 1, 1, 1), FakeEngine(max_videos=2)
+    retrying = RetryingEngine(engine, DEVICE, 16)
+    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert engine.asked == [(5, 5), (3, 3), (2, 2), (2, 2), (1, 1)]
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: cpu is out of memory; from here on at most 3 videos at once",
+        "warning: cpu is out of memory; from here on at most 2 videos at once",
+    ]
+    engine.asked.clear()
+    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert engine.asked == [(2, 2), (2, 2), (1, 1)]
+    assert capsys.readouterr().err == ""
+
+
+def test_then_questions_are_halved(capsys):
+    videos, engine = make_videos(5), FakeEngine(max_rows=2)
+    retrying = RetryingEngine(engine, DEVICE, 16)
+    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert engine.asked == [(1, 5), (1, 3), (1, 2)]
+    assert retrying.batch_size == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("at most 2 questions at once")
+
+
+def test_a_question_that_does_not_fit_alone_fails_alone():
+    videos, engine = make_videos(2, 3, 1), FakeEngine(failing=["1.1"])
+    retrying = RetryingEngine(engine, DEVICE, 4)
+    assert texts(retrying.answer(videos)) == [["0.0", "0.1"], ["1.0", TOO_LARGE, "1.2"], ["2.0"]]
+
+
+def test_a_video_whose_only_question_does_not_fit():
+    engine = FakeEngine(failing=["0.0"])
+    assert RetryingEngine(engine, DEVICE, 4).answer(make_videos(1)) == [[TOO_LARGE]]
+    assert engine.asked == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("NPU out of memory. Tried to allocate 30.00 MiB (NPU 3; 60.96 GiB total capacity", id="torch_npu"),
+        pytest.param("NPU function error: aclrtMalloc, error code is 207001\n[ERROR] more", id="cann-code"),
+        pytest.param("EL0004: Failed to allocate memory requested by RTS module.", id="cann-driver"),
+        pytest.param("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", id="cpu"),
+    ],
+)
+def test_plain_runtime_errors_count_by_their_text(text):
+    engine = FakeEngine(max_videos=1, error=RuntimeError(text))
+    assert texts(RetryingEngine(engine, DEVICE, 4).answer(make_videos(1, 1))) == [["0.0"], ["1.0"]]
+    assert engine.asked == [(2, 2), (1, 1), (1, 1)]
+
+
+def test_another_error_is_tried_question_by_question_and_costs_those_that_cause_it(capsys):
+    """Not taken for a lack of memory: the next batch is whole again."""
+    error = RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
+    videos, engine = make_videos(1, 2), FakeEngine(failing=["1.0"], error=error)
+    retrying = RetryingEngine(engine, DEVICE, 4)
+    assert texts(retrying.answer(videos)) == [["0.0"], [f"the device failed: RuntimeError: {error}", "1.1"]]
+    assert (engine.asked, retrying.batch_size) == ([(2, 3), (1, 1), (1, 1), (1, 1)], 1)
+    assert "Traceback" in capsys.readouterr().err
+    engine.failing.clear()
+    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert (engine.asked[4:], retrying.batch_size) == ([(2, 3)], 4)
+
+
+def test_a_device_error_among_questions_that_are_tried_for_their_size_costs_one():
+    class Failing(FakeEngine):
+        def answer(self, videos, batch_size):
+            if [each.prompts for each in videos] == [["0.1"]]:
+                raise RuntimeError("CUDA error: misaligned address")
+            return super().answer(videos, batch_size)
+
+    [[first, second, third]] = RetryingEngine(Failing(failing=["0.0"]), DEVICE, 1).answer(make_videos(3))
+    assert (first, third.text) == (TOO_LARGE, "0.2")
+    assert second == "the device failed: RuntimeError: CUDA error: misaligned address"
+
+
+def test_nothing_is_asked_for_no_video():
+    engine = FakeEngine()
+    assert RetryingEngine(engine, DEVICE, 4).answer([]) == []
+
+
+@pytest.fixture
+def engine():
+    return FakeEngine()
+
+
+@pytest.fixture
+def retrying(engine):
+    return RetryingEngine(engine, DEVICE, 4)
+
+
+def fail(engine, retrying, questions):
+    engine.is_broken = True
+    answers = retrying.answer(make_videos(questions))
+    engine.is_broken = False
+    return answers
+
+
+def test_an_answer_between_failures_starts_the_count_again(engine, retrying):
+    for _ in range(3):
+        [answers] = fail(engine, retrying, MOST_FAILURES_IN_A_ROW - 1)
+        assert all("misaligned address" in each for each in answers)
+        assert texts(retrying.answer(make_videos(2))) == [["0.0", "0.1"]]
+
+
+def test_a_batch_without_a_video_is_no_answer(engine, retrying):
+    fail(engine, retrying, MOST_FAILURES_IN_A_ROW - 1)
+    assert retrying.answer([]) == []
+    with pytest.raises(DeviceLost, match=f"^{MOST_FAILURES_IN_A_ROW} questions in a row failed"):
+        fail(engine, retrying, 1)
