@@ -11,14 +11,14 @@ import pytest
 
 from videobench.errors import InputError
 from videobench.files import read_json, write_json
-from videobench.results.journal import CHANGED, Journals
+from videobench.results.journal import QUESTION_CHANGED, UNFIT, VIDEO_CHANGED, Journals
 
 SETTINGS = {"dtype": "float32", "num_frames": 8}
 
 
 def journals(folder, rank=0, asked=None, **changes):
     asked = asked or {key: {} for key in "12345"}
-    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, {"qa_sha256": "of this one"})
+    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, lambda key, sha256, stamp: stamp != ["changed"])
 
 
 def write(folder, rows, rank=0):
@@ -64,10 +64,10 @@ def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
     now = {"1": {"question": "Who?"}, "2": {"question": "When?"}}
     assert journals(tmp_path, asked=now).read_and_report() == {
         "1": {"question": "Who?"} | answered("A"),
-        "2": {"question": "When?"} | failed(CHANGED),
+        "2": {"question": "When?"} | failed(QUESTION_CHANGED),
     }
     assert capsys.readouterr().err == (
-        "MSVD: questions that have changed since they were answered: 1, first 2; they are asked again\n"
+        "MSVD: 1 questions, first 2: the question has changed since it was answered; it is asked again\n"
     )
     write(tmp_path, {"2": {"question": "When?"} | answered("C")})
     assert journals(tmp_path, asked=now).read_and_report()["2"]["output_sequence"] == ["C"]
@@ -75,10 +75,36 @@ def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
     assert list(journals(tmp_path, asked={"1": now["1"]}).read()) == ["1"]
 
 
-def test_results_tell_of_the_qa_file_that_they_are_written_for(tmp_path):
+def test_a_reply_on_a_video_that_has_changed_is_none(tmp_path, capsys):
+    seen = answered("A") | {"video_sha256": "0" * 64}
+    journal = journals(tmp_path)
+    journal.open()
+    journal.append({"1": seen, "2": seen, "3": answered("C")}, {"1": ["changed"], "2": ["same"], "3": ["changed"]})
+    journal.close()
+    rows = journals(tmp_path).read_and_report()
+    assert rows == {"1": failed(VIDEO_CHANGED), "2": seen, "3": answered("C")}  # an old row does not say what it saw
+    assert capsys.readouterr().err == (
+        "MSVD: 1 questions, first 1: the video has changed since the question was answered; it is asked again\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        pytest.param({"output_sequence": [7]}, id="no-text"),
+        pytest.param({"letter_logprobs": {"A": 3.5}}, id="probability-above-1"),
+        pytest.param({"prompt_tokens": "many"}, id="no-number"),
+    ],
+)
+def test_a_stored_row_with_unfit_fields_is_no_answer(tmp_path, fields):
+    write(tmp_path, {"1": answered("A") | fields})
+    assert journals(tmp_path).read() == {"1": failed(UNFIT)}
+
+
+def test_a_reply_keeps_the_run_that_gave_it(tmp_path):
     write(tmp_path, {"1": answered("A") | {"run": {"dtype": "float32", "qa_sha256": "of the smaller sample"}}})
     rows = journals(tmp_path).write_results()
-    assert rows["1"]["run"] == {"dtype": "float32", "qa_sha256": "of this one"}
+    assert rows["1"]["run"] == {"dtype": "float32", "qa_sha256": "of the smaller sample"}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 20])

@@ -11,7 +11,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -21,9 +21,16 @@ from videobench.console import one_line
 from videobench.errors import InputError
 from videobench.files import parse_json, read_json, write_json
 from videobench.results.journal_file import JournalFile, open_to_append
-from videobench.results.rows import Row, Run
+from videobench.results.replies import build_reply
+from videobench.results.rows import Row
 
-CHANGED = "the question has changed since it was answered; it is asked again"
+QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
+VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
+UNFIT = "the stored reply is not one of a run; the question is asked again"
+VOID = (QUESTION_CHANGED, VIDEO_CHANGED, UNFIT)  # why a stored reply does not count
+
+# (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen.
+IsSeenVideo = Callable[[str, str, Any], bool]
 
 
 class Journals:
@@ -31,7 +38,7 @@ class Journals:
 
     `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
     question key -> the fields that a reply's row must share with the question of now; replies to other questions, of
-    another sample, are ignored. `source` describes the file of these questions, for the `run` of each result."""
+    another sample, are ignored. `is_seen_video` judges the video of each reply that holds its hash."""
 
     def __init__(
         self,
@@ -40,14 +47,14 @@ class Journals:
         settings: Mapping[str, Any],
         replica: int,
         asked: Mapping[str, Row],
-        source: Run,
+        is_seen_video: IsSeenVideo,
     ) -> None:
         self._folder = folder
         self._name = name
         self._settings = dict(settings)
         self._replica = replica
         self._asked = asked
-        self._source = source
+        self._is_seen_video = is_seen_video
         self._file: JournalFile | None = None
         self._lock: FileIO | None = None
 
@@ -59,25 +66,34 @@ class Journals:
         """Question key -> row of all replies so far. Of several for one question an answer counts before a failure, and
         the last of several failures.
 
-        A reply to a question that has changed since is a failure, for the reason CHANGED."""
+        A reply that does not count any more is a failure, for one of the reasons VOID."""
         rows: dict[str, Row] = {}
         stored = [each for path in self._paths() for each in self._read_one(path)]
-        for _, key, row in sorted(stored, key=lambda each: each[0]):
-            fields = self._asked.get(key)
-            if fields is None:
+        for entry in sorted(stored, key=lambda each: float(each.get("at", 0.0))):
+            key, row = entry["key"], entry["row"]
+            if key not in self._asked or (key in rows and "error" not in rows[key]):
                 continue
-            if any(row.get(name) != value for name, value in fields.items()):
-                row = fields | {"output_sequence": [""], "error": CHANGED}
-            if key not in rows or "error" in rows[key]:
-                rows[key] = row
+            reason = self._why_void(key, row, entry.get("stamp"))
+            rows[key] = {**self._asked[key], "output_sequence": [""], "error": reason} if reason else row
         return rows
 
+    def _why_void(self, key: str, row: Row, stamp: Any) -> str:
+        """One of VOID, "" where the stored row counts."""
+        if any(row.get(name) != value for name, value in self._asked[key].items()):
+            return QUESTION_CHANGED
+        try:
+            build_reply(("", ""), key, row)
+        except ValueError:
+            return UNFIT
+        seen = row.get("video_sha256")
+        return VIDEO_CHANGED if seen and not self._is_seen_video(key, seen, stamp) else ""
+
     def read_and_report(self) -> dict[str, Row]:
-        """The same, with a line on stderr where questions have changed."""
+        """The same, with a line on stderr for each of VOID that there is."""
         rows = self.read()
-        if changed := [key for key, row in rows.items() if row.get("error") == CHANGED]:
-            found = f"{self._name}: questions that have changed since they were answered: {len(changed)}"
-            print(one_line(f"{found}, first {changed[0]}; they are asked again"), file=sys.stderr)
+        for reason in VOID:
+            if void := [key for key, row in rows.items() if row.get("error") == reason]:
+                print(one_line(f"{self._name}: {len(void)} questions, first {void[0]}: {reason}"), file=sys.stderr)
         return rows
 
     def lock(self) -> None:
@@ -102,11 +118,14 @@ class Journals:
         """Takes this replica's file for writing."""
         self._file = JournalFile(self._path(self._replica), {"settings": self._settings})
 
-    def append(self, rows: Mapping[str, Row]) -> None:
-        """One line per reply; as JournalFile.append."""
+    def append(self, rows: Mapping[str, Row], stamps: Mapping[str, Any] | None = None) -> None:
+        """One line per reply, with the stamp of its video where there is one; as JournalFile.append."""
         assert self._file, "open() comes first"
         now = round(time.time(), 3)
-        self._file.append([{"key": key, "at": now, "row": row} for key, row in rows.items()])
+        self._file.append(
+            {"key": key, "at": now, "row": row} | ({"stamp": stamps[key]} if stamps and key in stamps else {})
+            for key, row in rows.items()
+        )
 
     def force(self) -> None:
         """As JournalFile.force."""
@@ -127,12 +146,10 @@ class Journals:
             )
 
     def write_results(self) -> dict[str, Row]:
-        """Join the journals into the result file, in the order of the questions; the rows written.
-
-        A reply from a smaller sample gets the `source` of this one, which holds its question too."""
+        """Join the journals into the result file, in the order of the questions; the rows written."""
         self.bring_back()
         rows = self.read()
-        results = {key: self._of_this_source(rows[key]) for key in self._asked if key in rows}
+        results = {key: rows[key] for key in self._asked if key in rows}
         write_json(self.result_path, results)
         self._keep_if_better()
         for path in self._set_aside():
@@ -162,9 +179,6 @@ class Journals:
                 file.close()
         self._file = self._lock = None
 
-    def _of_this_source(self, row: Row) -> Row:
-        return row | {"run": row["run"] | self._source} if isinstance(row.get("run"), dict) else row
-
     def _keep_if_better(self) -> None:
         """A result that was set aside gets a name to stay by where it has more answers than the new one."""
         old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
@@ -173,8 +187,8 @@ class Journals:
                 old.replace(kept)
                 print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
 
-    def _read_one(self, path: Path) -> list[tuple[float, str, Row]]:
-        """When each reply was stored, in seconds since 1970 (0 in old journals), its key and row."""
+    def _read_one(self, path: Path) -> list[dict[str, Any]]:
+        """Entries of `key`, `row`, and in all but old journals `at`, in seconds since 1970, and `stamp`."""
         try:
             lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
         except OSError as error:
@@ -189,7 +203,7 @@ class Journals:
                     f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
                     f"{self._settings.get(setting)!r}; use the former, another output folder, or --overwrite"
                 )
-        return [(entry.get("at", 0.0), entry["key"], entry["row"]) for entry in rest]
+        return rest
 
     def _parse(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
         try:

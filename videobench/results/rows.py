@@ -34,6 +34,7 @@ class Row(TypedDict, total=False):
     # What it was computed from.
     prompt_tokens: int
     prompt_sha256: str  # of the token ids as little-endian int32
+    video_sha256: str  # of the file's bytes, of a folder of images as video/identity.py says
     pixels_sha256: str  # of the resized and cropped frames, uint8 (num_frames, 3, height, width)
     frames_decoded: int  # how many frames the video really has
     frames_stated: int  # how many its container states, 0 where it states none
@@ -57,6 +58,7 @@ def answered_row(
     num_output_tokens: int,
     prompt_tokens: int,
     prompt_sha256: str,
+    video_sha256: str,
     pixels_sha256: str,
     frames_decoded: int,
     frames_stated: int,
@@ -75,6 +77,7 @@ def answered_row(
         "num_output_tokens": num_output_tokens,
         "prompt_tokens": prompt_tokens,
         "prompt_sha256": prompt_sha256,
+        "video_sha256": video_sha256,
         "pixels_sha256": pixels_sha256,
         "frames_decoded": frames_decoded,
         "frames_stated": frames_stated,

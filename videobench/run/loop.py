@@ -118,7 +118,7 @@ def _answer_batches(
             rows = _answer_batch(batch, engine, store, usage)
             new = {question: row for question, row in rows.items() if question in wanted}
             with usage.measure("write"):
-                store.append(new)
+                store.append(new, {work.video: video.stamp for work, video in batch if video.stamp})
                 if forced is None or forced.done():
                     if forced:
                         forced.result()  # raises what went wrong with the disk
@@ -162,6 +162,7 @@ def _answered_row(
         num_output_tokens=len(answer.token_ids),
         prompt_tokens=len(prompt),
         prompt_sha256=prompt.sha256,
+        video_sha256=video.video_sha256,
         pixels_sha256=video.pixels_sha256,
         frames_decoded=video.frames_decoded,
         frames_stated=video.frames_stated,

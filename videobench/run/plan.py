@@ -41,9 +41,10 @@ class VideoWork:
 
 @dataclass(frozen=True)
 class Plan:
-    prompts: dict[Question, Prompt]  # every question, in the order of the files
+    prompts: dict[Question, Prompt]  # every question to ask, in the order of the files
     failures: dict[Question, str]  # those that cannot be asked, with the reason
     missing: frozenset[Path] = frozenset()  # videos that are not there
+    beyond_limit: tuple[Question, ...] = ()  # not to be asked by this start; earlier replies to them stay in the result
 
     def works(self, questions: list[Question]) -> list[VideoWork]:
         """The videos of those of `questions` that can be asked, in order of first use, each with all its questions.
@@ -62,10 +63,10 @@ class Plan:
 
 def load_all_questions(settings: RunSettings) -> list[Question]:
     """Of all data sets, in the order of the files; InputError where not one of their videos is there."""
-    questions = []
+    questions: list[Question] = []
     for source in settings.sources:
         locate = cache(source.videos.locate)  # 17,036 questions are on 5,917 videos
-        questions += load_questions(source.qa_path, source.name, locate)[: settings.limit]
+        questions += load_questions(source.qa_path, source.name, locate)
     if not any(os.path.exists(video) for video in {each.video for each in questions}):
         raise InputError(
             f"{questions[0].video}: no such video, nor any other of these sets; check the path of the videos"
@@ -75,6 +76,7 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
 
 def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
     """Raises InputError where no question at all could be asked: the frames alone fill the checkpoint's positions."""
+    questions, beyond_limit = _split_at_limit(questions, settings.limit)
     texts = [build_question_text(each.text, each.options) for each in questions]
     prompts = dict(zip(questions, builder.build(texts), strict=True))
     num_video_tokens = len(prompts[questions[0]].prefix_ids)
@@ -93,7 +95,18 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
         if len(prompt) > limit:
             most = f"--max_input_length {limit}" if limit == stated else f"{limit}: {found}"
             failures[question] = f"the prompt has {len(prompt)} tokens, more than {most}"
-    return Plan(prompts, failures, frozenset(missing))
+    return Plan(prompts, failures, frozenset(missing), beyond_limit)
+
+
+def _split_at_limit(questions: list[Question], limit: int | None) -> tuple[list[Question], tuple[Question, ...]]:
+    """The first `limit` questions of each set, and the rest."""
+    seen: Counter[str] = Counter()
+    asked: list[Question] = []
+    rest: list[Question] = []
+    for question in questions:
+        seen[question.source] += 1
+        (asked if limit is None or seen[question.source] <= limit else rest).append(question)
+    return asked, tuple(rest)
 
 
 def agree(plan: Plan, job: Job) -> Plan:

@@ -19,6 +19,7 @@ from videobench.run.loop import answer_left
 from videobench.run.options import RunSettings
 from videobench.run.plan import agree, build_plan, load_all_questions, print_plan, print_prompt
 from videobench.run.progress import Progress
+from videobench.run.provenance import foreign_videos
 from videobench.run.store import Store, open_store
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
@@ -87,12 +88,17 @@ def _write_results(context: RunContext, store: Store, started: float) -> int:
     for source in context.settings.sources:
         asked = {each.key: each for each in context.plan.prompts if each.source == source.name}
         rows = store.write_result(source.name)
-        failed = {asked[key]: row["error"] for key, row in rows.items() if "error" in row}
+        failed = {asked[key]: row["error"] for key, row in rows.items() if key in asked and "error" in row}
         # A journal was lost on the way: the next start asks again what it held.
         failed |= {each: LOST for key, each in asked.items() if key not in rows}
         failures |= failed
-        nonfinite += [asked[key] for key, row in rows.items() if "nonfinite" in row]
-        print(f"{store.result_path(source.name)}: {len(asked) - len(failed)} answered, {len(failed)} failed")
+        nonfinite += [asked[key] for key, row in rows.items() if key in asked and "nonfinite" in row]
+        if foreign := foreign_videos(source.qa_path, rows.values()):
+            found = f"{len(foreign)} videos, first {foreign[0]}, are not those of the sample's manifest"
+            print(one_line(f"warning: {found}; extract_dataset.py --verify names them all"), file=sys.stderr)
+        others = len(rows.keys() - asked.keys())
+        kept = f", {others} beyond --limit kept" if others else ""
+        print(f"{store.result_path(source.name)}: {len(asked) - len(failed)} answered, {len(failed)} failed{kept}")
     store.attempts.remove_all()
     status = _report_failures(failures)
     if nonfinite:

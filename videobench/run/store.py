@@ -1,6 +1,7 @@
 """Where a run's replies are kept: the journals of its data sets, opened before the weights are read."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +16,7 @@ from videobench.results.rows import Row, Run, failed_row, question_rows
 from videobench.run.context import RunContext
 from videobench.run.plan import costliest_first
 from videobench.run.provenance import run_facts, run_identity, source_facts
+from videobench.video.identity import Stamp, sha256_of_video, stamp_of
 
 OLD_SET_ASIDE = "--overwrite has been done"  # a note to the later starts of the same job
 
@@ -47,12 +49,15 @@ class Store:
         for journals in self._journals.values():
             journals.close()
 
-    def append(self, rows: Mapping[Question, Row]) -> None:
-        """When it returns the rows outlive this process, but only `force` makes them outlive the machine."""
+    def append(self, rows: Mapping[Question, Row], stamps: Mapping[Path, Stamp]) -> None:
+        """When it returns the rows outlive this process, but only `force` makes them outlive the machine.
+
+        `stamps` are those of the videos when they were read."""
         for name, journals in self._journals.items():
-            own = {question.key: row for question, row in rows.items() if question.source == name}
+            own = [question for question in rows if question.source == name]
+            seen = {question.key: stamps[question.video] for question in own if question.video in stamps}
             if own:
-                journals.append(own)
+                journals.append({question.key: rows[question] for question in own}, seen)
 
     def force(self) -> None:
         """Returns when the disk has all rows that were appended before. From any thread."""
@@ -76,7 +81,7 @@ class Store:
 
 
 def open_store(context: RunContext) -> Store:
-    """With all that cannot be asked already stored as failed.
+    """With what cannot be asked already stored as failed.
 
     Raises InputError where a folder or setting is wrong, or where another job holds the folder."""
     settings, job, plan = context.settings, context.job, context.plan
@@ -85,12 +90,14 @@ def open_store(context: RunContext) -> Store:
     runs: dict[str, Run] = {}
     for name, qa_path in ((source.name, source.qa_path) for source in settings.sources):
         facts = source_facts(qa_path)
-        asked = question_rows(each for each in plan.prompts if each.source == name)
-        journals[name] = Journals(settings.output_folder, name, identity, job.replica, asked, facts)
+        asked = [each for each in (*plan.prompts, *plan.beyond_limit) if each.source == name]
+        seen = SeenVideos({each.key: each.video for each in asked})
+        journals[name] = Journals(settings.output_folder, name, identity, job.replica, question_rows(asked), seen)
         runs[name] = run_facts(settings, context.device, identity | facts)
     attempts = Attempts(settings.output_folder, settings.sources[0].name, job.process)
+    begun = _begin(context, journals, attempts) if job.is_first else None
     # One list for all processes: when the others could read the journals, process 0 may already be adding to its own.
-    start = job.broadcast("start", _begin(context, journals, attempts) if job.is_first else None)
+    start = job.broadcast("start", begun and begun.shared)
     questions = list(plan.prompts)
     unanswered = [questions[index] for index in start["unanswered"]]
     attempts.open(start["attempts"])
@@ -101,13 +108,43 @@ def open_store(context: RunContext) -> Store:
     set_aside = {each: f"{each.video}: {SET_ASIDE}" for each in unanswered if attempts.is_set_aside(each.video)}
     reasons = plan.failures | set_aside
     store = Store(job.replica, journals, runs, attempts, [each for each in unanswered if each not in reasons])
-    if job.is_first:
-        store.append({each: store.failed_row(each, reasons[each]) for each in unanswered if each in reasons})
+    if begun:
+        new = [each for each in unanswered if each in reasons and reasons[each] != begun.stored_failures.get(each)]
+        store.append({each: store.failed_row(each, reasons[each]) for each in new}, {})
         store.force()
     return store
 
 
-def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Attempts) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Begun:
+    """What process 0 found in the journals."""
+
+    shared: dict[str, Any]  # JSON, for all processes
+    stored_failures: dict[Question, str]  # reasons
+
+
+class SeenVideos:
+    """Whether the videos of stored replies are still those that were seen: by stamp, or else by content."""
+
+    def __init__(self, videos: Mapping[str, Path]) -> None:
+        self._videos = videos  # by question key
+        self._hashes: dict[tuple[Path, Stamp], str] = {}
+
+    def __call__(self, key: str, sha256: str, stamp: Any) -> bool:
+        """True, too, for a video that is gone, or that cannot be read: nothing says that it was another one."""
+        video = self._videos[key]
+        now = stamp_of(video)
+        if now is None or stamp == list(now):
+            return True
+        if (video, now) not in self._hashes:
+            try:
+                self._hashes[video, now] = sha256_of_video(video)
+            except OSError:
+                return True
+        return self._hashes[video, now] == sha256
+
+
+def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Attempts) -> _Begun:
     """On process 0: what the others must know of the journals. Nothing is moved until all of them are locked."""
     for each in journals.values():
         each.lock()
@@ -120,7 +157,9 @@ def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Atte
     index = {question: number for number, question in enumerate(context.plan.prompts)}
     # Those that failed are tried again.
     left = [each for each in index if "error" in done[each.source].get(each.key, {"error": "not asked yet"})]
-    return {"unanswered": [index[each] for each in costliest_first(context.plan, left)], "attempts": begun}
+    shared = {"unanswered": [index[each] for each in costliest_first(context.plan, left)], "attempts": begun}
+    stored = {each: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
+    return _Begun(shared, stored)
 
 
 def _set_old_aside(job: Job, journals: Mapping[str, Journals], attempts: Attempts) -> None:

@@ -18,17 +18,21 @@ def list_images(folder: Path) -> list[Path]:
     """The images in natural order ("2.jpg" before "10.jpg"); raises VideoError unless all are of one allowed size.
 
     Only their headers are read."""
-    images = [path for path in folder.iterdir() if _is_image(path)]
+    images = images_in(folder)
     if not images:
         raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     if len(images) > MAX_IMAGES:
         raise VideoError(f"{folder}: the folder holds {len(images)} images, more than {MAX_IMAGES}")
-    images.sort(key=_natural_key)
     first_size = _size(images[0])
     for image in images:
         if _size(image) != first_size:
             raise VideoError(f"{image}: is {_text(_size(image))}, but {images[0].name} is {_text(first_size)}")
     return images
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images in natural order, unchecked. Raises OSError."""
+    return sorted(filter(_is_image, folder.iterdir()), key=_natural_key)
 
 
 def decode_images(images: Sequence[Path]) -> np.ndarray:

@@ -13,6 +13,7 @@ import torch
 
 from videobench.errors import VideoError
 from videobench.video.frames import sample_frames
+from videobench.video.identity import Stamp, sha256_of_video, stamp_of
 from videobench.video.pixels import resize_and_crop
 from videobench.video.spec import PixelSpec
 
@@ -24,6 +25,8 @@ class PreparedVideo:
     video: Path
     pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width) on the host; None where error is set
     pixels_sha256: str  # of those bytes, in C order
+    video_sha256: str  # of the video's own bytes
+    stamp: Stamp | None  # of the video when it was read
     frames_decoded: int  # how many frames the video really has
     frames_stated: int  # how many its container states; 0 where it states none
     resolution: str  # width and height of the frames as decoded, before any resize: "320x240"
@@ -32,14 +35,18 @@ class PreparedVideo:
 
 def failed_video(video: Path, reason: str) -> PreparedVideo:
     """Without pixels; the reason is brought to one line."""
-    return PreparedVideo(video, None, "", 0, 0, "", " ".join(reason.split()))
+    return PreparedVideo(video, None, "", "", None, 0, 0, "", " ".join(reason.split()))
 
 
 def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:
     """Decode, resize, crop; does not raise: what is wrong with the video or its decoder becomes the reason."""
+    stamp = stamp_of(video)
     try:
         frames = sample_frames(video, num_frames)
         pixels = resize_and_crop(frames.pixels, spec)
+        video_sha256 = sha256_of_video(video)
+        if stamp_of(video) != stamp:
+            raise VideoError(f"{video}: was changed while it was read; start again when it is whole")
     except VideoError as error:
         return failed_video(video, str(error))
     except Exception as error:  # unforeseen: the run goes on, and the traceback is kept for whoever mends it
@@ -47,7 +54,9 @@ def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVide
         return failed_video(video, f"{video}: {type(error).__name__}: {error}")
     _, height, width, _ = frames.pixels.shape
     digest = hashlib.sha256(pixels.numpy().data).hexdigest()
-    return PreparedVideo(video, pixels, digest, frames.decoded, frames.stated, f"{width}x{height}", None)
+    return PreparedVideo(
+        video, pixels, digest, video_sha256, stamp, frames.decoded, frames.stated, f"{width}x{height}", None
+    )
 
 
 def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
@@ -56,6 +65,8 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
     header = {
         "shape": None if pixels is None else list(pixels.shape),
         "pixels_sha256": prepared.pixels_sha256,
+        "video_sha256": prepared.video_sha256,
+        "stamp": prepared.stamp,
         "frames_decoded": prepared.frames_decoded,
         "frames_stated": prepared.frames_stated,
         "resolution": prepared.resolution,
@@ -69,7 +80,8 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
 def receive_prepared(connection: Connection, video: Path) -> PreparedVideo:
     """What `send_prepared` sent, of this video. Raises EOFError or OSError where the sender is gone."""
     header = json.loads(connection.recv_bytes())
-    shape = header.pop("shape")
+    shape, stamp = header.pop("shape"), header.pop("stamp")
+    header["stamp"] = None if stamp is None else tuple(stamp)
     if shape is None:
         return PreparedVideo(video=video, pixels=None, **header)
     pixels = torch.empty(shape, dtype=torch.uint8)

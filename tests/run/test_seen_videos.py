@@ -1,0 +1,137 @@
+"""A stored reply counts only while its video has the bytes that were seen."""
+
+import hashlib
+import json
+import os
+import shutil
+
+import pytest
+
+import extract_dataset
+import run_gpu
+from tests.support.runs import SET, results
+from videobench.data.dataset import load_questions, qa_file
+from videobench.video.prepared import prepare_video
+from videobench.video.spec import PixelSpec
+
+SPEC = PixelSpec(32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), shortest_edge=32)
+
+
+@pytest.fixture
+def questions(small):
+    return load_questions(qa_file(small / "qa", SET), SET, (small / "videos").joinpath)
+
+
+def two_videos(questions):
+    first = questions[0].video
+    return first, next(each.video for each in questions if each.video != first)
+
+
+def count_replies(small):
+    return (small / f"out/journal/{SET}.rank0.jsonl").read_bytes().count(b"\n") - 1
+
+
+def exchange(video, other):
+    """Another video under the name, with a time of modification that says nothing."""
+    times = (video.stat().st_atime_ns, video.stat().st_mtime_ns)
+    shutil.copy(other, video)
+    os.utime(video, ns=times)
+
+
+def test_each_row_holds_the_hash_of_its_video(small, flags, questions):
+    assert run_gpu.main([*flags, "--limit", "4"]) == 0
+    for question in questions[:4]:
+        row = results(small)[question.key]
+        assert row["video_sha256"] == hashlib.sha256(question.video.read_bytes()).hexdigest()
+
+
+def test_questions_on_a_video_that_was_exchanged_are_asked_again_and_said_once(small, flags, questions, capsys):
+    assert run_gpu.main(flags) == 0
+    before, stored = results(small), count_replies(small)
+    video, other = two_videos(questions)
+    own = [each.key for each in questions if each.video == video]
+    exchange(video, other)
+    capsys.readouterr()
+    assert run_gpu.main(flags) == 0
+    said = "the video has changed since the question was answered; it is asked again"
+    assert f"{SET}: {len(own)} questions, first {own[0]}: {said}\n" in capsys.readouterr().err
+    after = results(small)
+    assert count_replies(small) == stored + len(own)
+    assert {key: row for key, row in after.items() if key not in own} == {
+        key: row for key, row in before.items() if key not in own
+    }
+    for key in own:
+        assert after[key]["video_sha256"] == hashlib.sha256(other.read_bytes()).hexdigest()
+        assert after[key]["pixels_sha256"] != before[key]["pixels_sha256"]
+    assert run_gpu.main(flags) == 0
+    assert said not in capsys.readouterr().err
+    assert results(small) == after
+    assert count_replies(small) == stored + len(own)
+
+
+def test_a_video_that_was_only_copied_again_keeps_its_replies(small, flags, questions, capsys):
+    assert run_gpu.main(flags) == 0
+    before = (small / f"out/{SET}_eval.json").read_bytes()
+    video, _ = two_videos(questions)
+    video.write_bytes(video.read_bytes())
+    assert run_gpu.main(flags) == 0
+    assert (small / f"out/{SET}_eval.json").read_bytes() == before
+    assert "changed" not in capsys.readouterr().err
+
+
+def test_a_video_of_a_sample_that_is_not_the_manifests_is_answered_and_named(
+    tmp_path, qa_root, video_root, tiny_model_path, capsys
+):
+    drawn = ["--Eval_QA_root", qa_root, "--Eval_Video_root", video_root, "--datasets", SET, "--nums", 6]
+    drawn += ["--sampling_output_folder", tmp_path / "Eval_video", "--json_output_path", tmp_path / "Eval_QA"]
+    assert extract_dataset.main([str(each) for each in drawn]) == 0
+    flags = ["--model_path", tiny_model_path, "--Eval_QA_root", tmp_path, "--Eval_Video_root", tmp_path, "--device"]
+    flags += ["cpu", "--num_workers", 0, "--chat_conversation_output_folder", tmp_path / "out"]
+    flags = [str(each) for each in flags]
+    assert run_gpu.main(flags) == 0
+    assert "manifest" not in capsys.readouterr().err
+    first, second, *_ = sorted((tmp_path / "Eval_video/sampling_data" / SET).iterdir())
+    exchange(first, second)
+    assert run_gpu.main(flags) == 0
+    found = f"1 videos, first Eval_video/sampling_data/{SET}/{first.name}, are not those of the sample's manifest"
+    assert f"warning: {found}; extract_dataset.py --verify names them all\n" in capsys.readouterr().err
+    rows = json.loads((tmp_path / "out/sampling_data_eval.json").read_bytes())
+    assert {row["video_sha256"] for row in rows.values() if row["vid_path"].endswith(first.name)} == {
+        hashlib.sha256(second.read_bytes()).hexdigest()
+    }
+
+
+def test_a_video_that_changes_while_it_is_read_is_not_answered(tmp_path, questions, monkeypatch):
+    from videobench.video import prepared
+
+    video = shutil.copy(questions[0].video, tmp_path)
+    sample = prepared.sample_frames
+
+    def then_change(path, num_frames):
+        frames = sample(path, num_frames)
+        path.write_bytes(path.read_bytes() + b"more")
+        return frames
+
+    monkeypatch.setattr(prepared, "sample_frames", then_change)
+    found = prepare_video(tmp_path / questions[0].video.name, SPEC, 8)
+    assert found.error == f"{video}: was changed while it was read; start again when it is whole"
+
+
+def test_a_limit_does_not_shrink_a_result(small, flags, capsys):
+    assert run_gpu.main(flags) == 0
+    before = (small / f"out/{SET}_eval.json").read_bytes()
+    capsys.readouterr()
+    assert run_gpu.main([*flags, "--limit", "3"]) == 0
+    assert (small / f"out/{SET}_eval.json").read_bytes() == before
+    captured = capsys.readouterr()
+    assert f"3 answered, 0 failed, {len(json.loads(before)) - 3} beyond --limit kept\n" in captured.out
+
+
+def test_a_known_failure_is_stored_once(small, flags, questions):
+    video, _ = two_videos(questions)
+    own = [each for each in questions if each.video == video]
+    video.unlink()
+    for _ in range(3):
+        assert run_gpu.main(flags) == 1
+    assert count_replies(small) == len(questions)
+    assert len([row for row in results(small).values() if "error" in row]) == len(own)
