@@ -1,13 +1,16 @@
-"""JSON read whole or refused, files written whole or not at all."""
+"""Files read whole or refused, written whole or not at all."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
+import stat
 from contextlib import suppress
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from videobench.errors import InputError
 
@@ -15,53 +18,80 @@ HASH_BLOCK_BYTES = 1 << 20
 # Limits against hostile files: a result file of all 17,036 questions takes about 40 MB, a number of it 20 digits.
 MAX_JSON_BYTES = 1 << 28
 MAX_DIGITS = 300  # a longer whole number does not fit a float either
+MAX_DEPTH = 100  # of objects and lists in one another: a result file has 4, a checkpoint's configuration about 6
 
+NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+ESCAPED = re.compile(r"\\[\\\"]")  # a backslash or a quote within a string
+STRING = re.compile(r'"[^"]*"')  # once those are gone
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair that makes one character, where the pair is whole
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """The file, to be read; OSError where it is missing or no regular file.
+
+    Does not wait for the writer of a pipe. A device might be read for ever."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "Not a regular file", str(path))
+
+
+def read_bytes(path: Path, most_bytes: int) -> bytes:
+    """The content of a regular file.
+
+    Raises InputError, naming the file, where it is missing, no regular file, or larger than `most_bytes`."""
+    try:
+        with open_regular(path) as file:
+            content = file.read(most_bytes + 1) or b""  # None where a file of /proc has nothing yet
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+    if len(content) > most_bytes:
+        raise InputError(f"{path}: larger than {most_bytes} bytes, so not a file of this benchmark; check the path")
+    return content
 
 
 def read_json(path: Path) -> Any:
     """The content of a UTF-8 JSON file.
 
-    Raises InputError, naming the file, where it is missing, larger than MAX_JSON_BYTES, not UTF-8, or not what
-    `parse_json` takes."""
-    try:
-        with path.open("rb") as file:
-            content = file.read(MAX_JSON_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-    if len(content) > MAX_JSON_BYTES:
-        raise InputError(f"{path}: larger than {MAX_JSON_BYTES} bytes, so no file of this benchmark; check the path")
+    Raises InputError, naming the file, for what `read_bytes` and `parse_json` refuse, and where it is not UTF-8."""
+    content = read_bytes(path, MAX_JSON_BYTES)
     try:
         return parse_json(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
     except json.JSONDecodeError as error:
-        raise InputError(f"{path}: not JSON: {error}; was it cut short? get the file anew") from None
+        raise InputError(f"{path}: not JSON: {error}; was it cut short? get the file again") from None
     except ValueError as error:
-        raise InputError(f"{path}: {error}; get the file anew or mend it by hand") from None
+        raise InputError(f"{path}: {error}; get the file again or fix it by hand") from None
 
 
 def parse_json(text: str) -> Any:
-    """JSON as the standard has it, to the letter.
+    """JSON exactly as the standard defines it, nested at most MAX_DEPTH deep.
 
-    Raises ValueError for what plain `json.loads` takes without a word: NaN, an infinity, a number beyond a float's
-    range, half a character, one key twice in an object (of which it keeps the last); and for a byte-order mark and for
-    objects nested too deeply to be read."""
+    Raises ValueError for what plain `json.loads` accepts silently: NaN, an infinity, a number beyond a float's range,
+    half a character, one key twice in an object (of which it keeps the last); and for a byte-order mark."""
     if text.startswith("\ufeff"):
-        raise ValueError("begins with a byte-order mark, which JSON does not have; save it as UTF-8 without one")
-    try:
-        content = json.loads(
-            text,
-            object_pairs_hook=_unique_keys,
-            parse_constant=_refuse_constant,
-            parse_float=_parse_float,
-            parse_int=_parse_int,
-        )
-        if HALF_CHARACTER.search(text):
-            _refuse_half_characters(content)
-    except RecursionError:
-        raise ValueError("nested too deeply to be a file of this benchmark") from None
+        raise ValueError("begins with a byte-order mark, which JSON does not allow; save it as UTF-8 without one")
+    # Brackets in strings do not count. Leaving strings out takes as long as parsing: only where it matters.
+    if _is_too_deep(text) and _is_too_deep(STRING.sub("", ESCAPED.sub("", text))):
+        raise ValueError(f"nested too deeply to be a file of this benchmark (more than {MAX_DEPTH} levels)")
+    content = json.loads(
+        text,
+        object_pairs_hook=_unique_keys,
+        parse_constant=_refuse_constant,
+        parse_float=_parse_float,
+        parse_int=_parse_int,
+    )
+    if HALF_CHARACTER.search(text):
+        _refuse_half_characters(content)
     return content
+
+
+def _is_too_deep(text: str) -> bool:
+    """By its brackets, before it is parsed: the parser recurses in C, and where that ends depends on the Python."""
+    brackets = text.encode("utf-8", "surrogatepass").translate(None, NO_BRACKETS)
+    return any(depth > MAX_DEPTH for depth in accumulate(1 if each in b"[{" else -1 for each in brackets))
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -70,7 +100,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise ValueError(f"the key {key!r} stands twice in one object")
+                raise ValueError(f"the key {key!r} occurs twice in one object")
             seen.add(key)
     return content
 
@@ -132,9 +162,9 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of the file's bytes, read in blocks."""
+    """Hexadecimal SHA-256 of a regular file's bytes, read in blocks; OSError where it cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -88,7 +88,7 @@ def test_a_sample_row_of_an_unknown_set_is_refused(tmp_path):
         pytest.param(b"[]", "not a QA file", id="list"),
         pytest.param(b"{}", "not a QA file", id="no-question"),
         pytest.param(b'{"1": 5}', "question '1': is not an object but a number", id="row-is-a-number"),
-        pytest.param(b'{"1": 1, "1": 2}', "'1' stands twice", id="doubled-key"),
+        pytest.param(b'{"1": 1, "1": 2}', "'1' occurs twice", id="doubled-key"),
         pytest.param(b'{"1": NaN}', "NaN is not JSON", id="nan"),
         pytest.param("{}".encode("utf-16"), "not UTF-8", id="utf-16"),
         pytest.param(b"[" * 300_000, "nested too deeply", id="nesting"),

@@ -38,7 +38,7 @@ def change_line(number, change):
         pytest.param(
             change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "reply is none of a run", id="empty-row"
         ),
-        pytest.param(change_line(1, lambda line: b'{"key": "1", ' + line[1:]), "'key' stands twice", id="doubled-key"),
+        pytest.param(change_line(1, lambda line: b'{"key": "1", ' + line[1:]), "'key' occurs twice", id="doubled-key"),
         pytest.param(change_line(1, lambda line: line.replace(b'"rank": 0', b'"rank": NaN')), "NaN", id="NaN"),
         pytest.param(lambda content: content.decode().encode("utf-16"), "line 1", id="UTF-16"),
         pytest.param(change_line(0, lambda line: line.replace(b"float32", b"float16")), "dtype", id="other-settings"),
