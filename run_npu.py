@@ -4,19 +4,17 @@ python run_npu.py --model_path LLaVA-NeXT-Video-7B-hf --Eval_QA_root egs/Video-B
     --image_or_video_path egs/VideoBench/Eval_video/sampling_data --chat_conversation_output_folder Chat_results
 """
 
-import sys
-from collections.abc import Sequence
-
-from videobench.cli import run_script
-from videobench.run.device_check import check_device
-from videobench.run.options import CheckSettings, parse_args
-from videobench.run.runner import run
+import videobench  # noqa: F401  # ends an old Python with one line, so that any Python must be able to read this file
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    settings = parse_args(argv, device="npu")
-    return check_device(settings) if isinstance(settings, CheckSettings) else run(settings)
+def main(argv=None):
+    """The exit status."""
+    from videobench.run.command import main
+
+    return main(argv, device="npu")
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    from videobench.cli import start
+
+    start(main)

@@ -1,10 +1,14 @@
 """How a script starts and ends: flags, and the exit status of whatever happens."""
 
 import argparse
+import atexit
+import ctypes
+import errno
 import fcntl
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +20,7 @@ from videobench.errors import DeviceLost, InputError, OtherProcessFailed, Proces
 from videobench.jobs.job import stop_others
 from videobench.jobs.signals import Stopped, print_how_to_go_on, stopping_on_signals
 
+INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 UNFORESEEN = 70  # the exit status after a traceback; Python's own would be 1, which says that some questions failed
 
 
@@ -38,20 +43,47 @@ def _path(text: str) -> Path:
     return Path(text)
 
 
+def start(main: Callable[[], int]) -> NoReturn:
+    """Runs a script's main function and ends the process with its status, whatever a library does.
+
+    A library in C may call exit(1), as OpenBLAS does where it gets no memory, and 1 is a status of ours: any end but
+    this one becomes UNFORESEEN. Python's own end calls exit(), too, so that what it does is done here. A debugger or a
+    coverage tool that has started the script keeps the process."""
+    if sys._getframe(1).f_back is not None:
+        sys.exit(run_script(main))
+    libc = ctypes.CDLL(None)
+    libc.__cxa_atexit(libc._exit, ctypes.c_void_p(UNFORESEEN), None)
+    status = run_script(main)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(status)
+
+
 def run_script(main: Callable[[], int]) -> int:
     """The exit status of `main`; an InputError becomes one line on stderr and 2, anything else keeps its traceback and
     becomes UNFORESEEN.
 
     Where torchrun may restart processes each ends with 0, since torchrun takes any other status for a crash; under the
     launchers (launch.sh) the job's status goes into the file that they name."""
-    fill_standard_descriptors()
     try:
+        fill_standard_descriptors()
         with lasting_output(), stopping_on_signals():
             return _run(main)
     except Stopped as stopped:
         print_how_to_go_on(stopped.status - 128)
         return stopped.status
-    except Exception:
+    except KeyboardInterrupt:  # before the handlers were there
+        print_how_to_go_on(signal.SIGINT)
+        return 128 + signal.SIGINT
+    except SystemExit as ended:
+        if ended.code in (None, 0):  # --help
+            return 0
+        print(f"error: {one_line(str(ended.code))}", file=sys.stderr)
+        return UNFORESEEN
+    except BaseException:  # a panic of the tokenizers' Rust code is no Exception
         traceback.print_exc()
         return UNFORESEEN
 
@@ -59,7 +91,8 @@ def run_script(main: Callable[[], int]) -> int:
 def _run(main: Callable[[], int]) -> int:
     status_file = os.environ.get("VIDEOBENCH_STATUS_FILE")
     try:
-        status = _main_allowed(main)
+        with _environment_faults():
+            status = main()
         print(end="", flush=True)  # here a full disk behind stdout still gets its line
     except InputError as error:
         if isinstance(error, DeviceLost) and _will_restart():
@@ -80,15 +113,29 @@ def _run(main: Callable[[], int]) -> int:
     return 0 if status_file is not None or may_restart else status
 
 
-def _main_allowed(main: Callable[[], int]) -> int:
-    """Any path may be one that this user has no permission for."""
+@contextmanager
+def _environment_faults() -> Iterator[None]:
+    """What this user or machine lacks, wherever it shows, becomes an InputError."""
     try:
-        return main()
-    except PermissionError as error:
+        yield
+    except PermissionError as error:  # any path may be one that this user has no permission for
         if error.filename is None:
             raise
         name = os.fsdecode(error.filename)
         raise InputError(f"{name}: cannot be used ({error.strerror}); check the permissions") from None
+    except ImportError as error:
+        name = (error.name or "").partition(".")[0]
+        if name == "videobench":
+            raise
+        if isinstance(error, ModuleNotFoundError):
+            raise InputError(f"the package {name} is not installed; {INSTALL}") from None
+        raise InputError(f"a package cannot be imported ({error}); check ulimit -v, or {INSTALL}") from None
+    except MemoryError:
+        raise InputError("the host has too little memory for this process; free some, or check ulimit -v") from None
+    except (RuntimeError, BlockingIOError) as error:
+        if "can't start new thread" not in str(error) and getattr(error, "errno", None) != errno.EAGAIN:
+            raise
+        raise InputError(f"no thread or process can be started ({error}); end others, or check ulimit -u") from None
 
 
 def _will_restart() -> bool:

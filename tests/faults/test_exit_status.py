@@ -1,7 +1,12 @@
 """How a script's end becomes an exit status, and the status of a job of several processes."""
 
+import ast
+import subprocess
+import sys
+
 import pytest
 
+from tests.support.paths import ROOT
 from videobench.cli import UNFORESEEN, FlagParser, run_script
 from videobench.errors import DeviceLost, InputError
 
@@ -84,3 +89,85 @@ def test_a_place_that_nobody_may_enter_is_named(capsys):
     assert capsys.readouterr().err == (
         "error: data/Eval_video: cannot be used (Permission denied); check the permissions\n"
     )
+
+
+class PanicException(BaseException):
+    """As the tokenizers' Rust code raises it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "last"),
+    [
+        pytest.param(PanicException("index out of bounds"), 70, "PanicException: index out of bounds", id="rust-panic"),
+        pytest.param(SystemExit("a library gives up"), 70, "error: a library gives up", id="library-exits"),
+        pytest.param(SystemExit(1), 70, "error: 1", id="library-exits-with-1"),
+        pytest.param(SystemExit(0), 0, "", id="help"),
+        pytest.param(KeyboardInterrupt(), 130, "stopped by SIGINT; what was answered is kept", id="ctrl-c"),
+        pytest.param(
+            ModuleNotFoundError("No module named 'av'", name="av"), 2,
+            "error: the package av is not installed; pip install -r requirements.txt", id="package-missing",
+        ),
+        pytest.param(
+            ImportError("libx.so: failed to map segment", name="numpy"), 2,
+            "error: a package cannot be imported (libx.so: failed to map segment); check ulimit -v", id="no-room",
+        ),
+        pytest.param(ImportError("our own", name="videobench.run"), 70, "ImportError: our own", id="our-own-import"),
+        pytest.param(MemoryError(), 2, "error: the host has too little memory for this process", id="memory"),
+        pytest.param(
+            RuntimeError("can't start new thread"), 2, "error: no thread or process can be started", id="threads"
+        ),
+        pytest.param(
+            BlockingIOError(11, "Resource temporarily unavailable"), 2,
+            "error: no thread or process can be started", id="processes",
+        ),
+    ],
+)  # fmt: skip
+def test_no_end_looks_like_a_verdict_or_like_failed_questions(capsys, error, status, last):
+    assert run_script(raising(error)) == status
+    assert (capsys.readouterr().err.splitlines() or [""])[-1].removeprefix("test_exit_status.").startswith(last)
+
+
+ENDS = {
+    "plain": ("lambda: print('done') or 0", 0, "done\n", ""),
+    "verdict": ("lambda: print('FAIL') or 1", 1, "FAIL\n", ""),
+    "library-in-c": ("lambda: print('half') or ctypes.CDLL(None).exit(1)", 70, "", ""),
+    "registered": ("lambda: atexit.register(print, 'at the end') and 3", 3, "at the end\n", ""),
+    "thread": ("lambda: threading.Timer(0.2, print, ['late']).start() or 0", 0, "late\n", ""),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_the_process_ends_with_the_status_of_the_script_alone(tmp_path, name):
+    main, status, out, err = ENDS[name]
+    script = tmp_path / "script.py"
+    script.write_text(f"import atexit, ctypes, threading\nfrom videobench.cli import start\nstart({main})\n")
+    done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=False,
+                          env={"PYTHONPATH": str(ROOT), "PATH": ""})  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
+SCRIPTS = ["run_npu.py", "run_gpu.py", "videobench/__init__.py"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_an_old_python_can_read_what_it_is_refused_by(script):
+    """Python 2.7 knows no annotations and no f-strings; tried with 2.7, 3.6, 3.8 and 3.9."""
+    for node in ast.walk(ast.parse((ROOT / script).read_bytes())):
+        assert not isinstance(node, ast.JoinedStr | ast.AnnAssign | ast.NamedExpr | ast.Match)
+        assert getattr(node, "annotation", None) is None
+        assert getattr(node, "returns", None) is None
+
+
+@pytest.mark.parametrize("script", SCRIPTS[:-1])
+def test_an_old_python_is_refused_in_one_line(script):
+    program = (
+        "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: Python 3.10 to 3.13 is needed, ")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.endswith(f"python3.11 {script}\n")
