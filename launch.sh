@@ -72,6 +72,13 @@ launch() {
         [ -z "${NODE_RANK:-}" ] || where+=(--rdzv_conf "is_host=$([ "$NODE_RANK" = 0 ] && echo true || echo false)")
         [ -z "${LOCAL_ADDR:-}" ] || where+=(--local_addr "$LOCAL_ADDR")
     elif [ -n "${MASTER_PORT:-}" ]; then
+        if ! [[ $MASTER_PORT =~ ^[0-9]{1,5}$ ]]; then
+            echo "error: MASTER_PORT is '$MASTER_PORT', not a port's number; unset it, or choose one" >&2
+            return 2
+        elif (: <>"/dev/tcp/127.0.0.1/$MASTER_PORT") 2>/dev/null; then
+            echo "error: MASTER_PORT $MASTER_PORT is in use by another process; unset it, or choose another" >&2
+            return 2
+        fi
         where=(--master_port "$MASTER_PORT")
     else
         where=(--standalone)  # on a port that is free: another job may be running
@@ -88,8 +95,9 @@ launch() {
     trap 'stop 129' HUP
     trap 'stop 130' INT
     trap 'stop 143' TERM
-    # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once.
-    VIDEOBENCH_STATUS_FILE="$folder/status" setsid torchrun --nproc_per_node "$processes" "${where[@]}" \
+    # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once. What torchrun leaves in TMPDIR
+    # when it is killed goes with the folder.
+    TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" setsid torchrun --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!
     [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before its number was known
@@ -106,9 +114,9 @@ launch() {
         echo "stopped; what was answered is kept; to go on: ${command% }" >&2
     elif [ "${own:-none}" != none ]; then
         status=$own
-    elif [ "$status" = 1 ]; then
+    elif [ "$status" != 0 ]; then
         status=70
-        echo "error: processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin:" \
+        echo "error: processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin or was killed:" \
             "why stands above, and of processes in journal/process*.err of the output folder; what was answered is kept;" \
             "to go on: ${command% }" >&2
     fi

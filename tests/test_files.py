@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from videobench.errors import InputError
-from videobench.files import MAX_DEPTH, parse_json, read_bytes, read_json, sha256_of_file
+from videobench.files import MAX_DEPTH, parse_json, read_bytes, read_json, sha256_of_file, write_json
 
 
 def listen(path):
@@ -77,3 +77,21 @@ def test_brackets_in_a_string_are_not_nesting(reply):
     assert parse_json(json.dumps({"a": [reply, reply]})) == {"a": [reply, reply]}
     with pytest.raises(ValueError, match="nested too deeply"):
         parse_json("[" * 100 + json.dumps([reply]) + "]" * 100)
+
+
+def test_a_device_is_written_into_and_stays_one(tmp_path):
+    """As root, renaming would replace it."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"pipe: cannot be written \(No such device or address\)"):
+        write_json(tmp_path / "pipe", {})
+    reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_json(tmp_path / "pipe", {"a": 1})
+    assert json.loads(os.read(reading, 100)) == {"a": 1}
+    os.close(reading)
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+    null = tmp_path / "null"
+    null.symlink_to(os.devnull)
+    write_json(null, {"a": 1})
+    assert null.is_symlink()
+    with pytest.raises(InputError, match=r"cannot be written \(Is a directory\)"):
+        write_json(tmp_path, {})

@@ -16,7 +16,7 @@ MAY_IMPORT = {
     "console": {"errors"},
     "files": {"errors"},
     "cli": BASE | {"jobs"},
-    "jobs": {"errors"},
+    "jobs": {"errors", "files"},
     "data": BASE,
     "device": BASE,
     "video": BASE,

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from videobench.console import fill_standard_descriptors, lasting_output, one_line
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.job import stop_others
-from videobench.jobs.signals import Stopped, print_how_to_go_on, stopping_on_signals
+from videobench.jobs.signals import Stopped, end_with_torchrun, print_how_to_go_on, stopping_on_signals
 
 INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 UNFORESEEN = 70  # the exit status after a traceback; Python's own would be 1, which says that some questions failed
@@ -69,9 +69,14 @@ def run_script(main: Callable[[], int]) -> int:
     Where torchrun may restart processes each ends with 0, since torchrun takes any other status for a crash; under the
     launchers (launch.sh) the job's status goes into the file that they name."""
     try:
-        fill_standard_descriptors()
-        with lasting_output(), stopping_on_signals():
-            return _run(main)
+        with _environment_faults():
+            fill_standard_descriptors()
+            with lasting_output(), stopping_on_signals():
+                end_with_torchrun()
+                return _run(main)
+    except InputError as error:  # of the lines just above
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        return 2
     except Stopped as stopped:
         print_how_to_go_on(stopped.status - 128)
         return stopped.status
@@ -118,11 +123,6 @@ def _environment_faults() -> Iterator[None]:
     """What this user or machine lacks, wherever it shows, becomes an InputError."""
     try:
         yield
-    except PermissionError as error:  # any path may be one that this user has no permission for
-        if error.filename is None:
-            raise
-        name = os.fsdecode(error.filename)
-        raise InputError(f"{name}: cannot be used ({error.strerror}); check the permissions") from None
     except ImportError as error:
         name = (error.name or "").partition(".")[0]
         if name == "videobench":
@@ -132,10 +132,20 @@ def _environment_faults() -> Iterator[None]:
         raise InputError(f"a package cannot be imported ({error}); check ulimit -v, or {INSTALL}") from None
     except MemoryError:
         raise InputError("the host has too little memory for this process; free some, or check ulimit -v") from None
-    except (RuntimeError, BlockingIOError) as error:
-        if "can't start new thread" not in str(error) and getattr(error, "errno", None) != errno.EAGAIN:
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise InputError(f"no more files can be opened ({error.strerror}); check ulimit -n") from None
+        if error.errno == errno.EAGAIN and error.filename is None:
+            raise InputError(f"no process can be started ({error.strerror}); end others, or check ulimit -u") from None
+        # Any path may be one that this user has no permission for.
+        if not isinstance(error, PermissionError) or error.filename is None:
             raise
-        raise InputError(f"no thread or process can be started ({error}); end others, or check ulimit -u") from None
+        name = os.fsdecode(error.filename)
+        raise InputError(f"{name}: cannot be used ({error.strerror}); check the permissions") from None
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        raise InputError("no thread can be started; end other processes, or check ulimit -u") from None
 
 
 def _will_restart() -> bool:

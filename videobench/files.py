@@ -26,11 +26,16 @@ STRING = re.compile(r'"[^"]*"')  # once those are gone
 HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair that makes one character, where the pair is whole
 
 
+def without_waiting(path: str, flags: int) -> int:
+    """An opener for `open`: without it, opening a pipe would wait for its other end."""
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
+
+
 def open_regular(path: Path) -> BinaryIO:
     """The file, to be read; OSError where it is missing or no regular file.
 
     Does not wait for the writer of a pipe. A device might be read for ever."""
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
@@ -146,10 +151,14 @@ def part_of(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, force it to the disk, and rename. Raises InputError where the folder refuses."""
+    """Writes `content` beside `path`, forces it to the disk, and renames. Raises InputError where the folder refuses.
+
+    A pipe or a device, as /dev/stdout, is written into: renaming would replace it."""
     part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            return _write_into(path, content)
         with part.open("wb") as file:
             file.write(content)
             file.flush()
@@ -159,6 +168,12 @@ def write_whole(path: Path, content: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
+
+
+def _write_into(path: Path, content: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as file:  # a pipe that nobody reads is an error
+        os.set_blocking(file.fileno(), True)
+        file.write(content)
 
 
 def sha256_of_file(path: Path) -> str:

@@ -114,11 +114,14 @@ class PanicException(BaseException):
         pytest.param(ImportError("our own", name="videobench.run"), 70, "ImportError: our own", id="our-own-import"),
         pytest.param(MemoryError(), 2, "error: the host has too little memory for this process", id="memory"),
         pytest.param(
-            RuntimeError("can't start new thread"), 2, "error: no thread or process can be started", id="threads"
+            RuntimeError("can't start new thread"), 2, "error: no thread can be started", id="threads"
+        ),
+        pytest.param(
+            OSError(24, "Too many open files", "x"), 2, "error: no more files can be opened", id="open-files"
         ),
         pytest.param(
             BlockingIOError(11, "Resource temporarily unavailable"), 2,
-            "error: no thread or process can be started", id="processes",
+            "error: no process can be started", id="processes",
         ),
     ],
 )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -243,6 +244,8 @@ def start_launcher(flags, tmp_path, name):
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PYTHONPATH": str(tmp_path), "HOLD": f"{tmp_path}/{name}"}
     environment.pop("MASTER_PORT", None)
+    environment["TMPDIR"] = f"{tmp_path}/temporary"
+    os.makedirs(environment["TMPDIR"], exist_ok=True)
     command = ["bash", str(ROOT / GPU), *map(str, flags), "--device", "cpu", "--num_workers", "0"]
     with (tmp_path / f"{name}.err").open("w") as err:
         return subprocess.Popen(command, env=environment, stdout=err, stderr=err)
@@ -300,3 +303,42 @@ def test_a_process_that_is_killed_under_a_launcher_is_started_again(held_job, tm
     rows = json.loads((tmp_path / "out/MSVD_eval.json").read_text())
     assert set(rows) == set(json.loads(qa_file(flags[1], "MSVD").read_text()))
     assert not any("error" in row for row in rows.values())
+
+
+def test_a_torchrun_that_is_killed_takes_its_processes_with_it(held_job, tmp_path):
+    _, job, processes = held_job
+    torchrun = int(Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[1])
+    os.kill(torchrun, signal.SIGKILL)
+    assert job.wait(10) == 70
+    until = time.monotonic() + 10
+    while any(is_running(each) for each in processes):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    said = (tmp_path / "first.err").read_text()
+    assert "torchrun could not begin or was killed" in said
+    assert f"to go on: bash {ROOT / GPU} MSVD" in said
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("port", ["abc", "999999"])
+def test_a_port_that_is_none_is_refused(run_command, port):
+    done = run_command("bash", GPU, "MSVD", "qa", "videos", "model", "out", MASTER_PORT=port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: MASTER_PORT is '{port}', not a port's number; unset it, or choose one\n"
+
+
+def test_a_port_in_use_is_refused(run_command):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        done = run_command("bash", GPU, "MSVD", "qa", "videos", "model", "out", MASTER_PORT=port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: MASTER_PORT {port} is in use by another process; unset it, or choose another\n"

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from videobench.errors import InputError
+from videobench.files import open_regular, without_waiting
 
 MOST_DEATHS = 3
+MAX_NOTES_BYTES = 1 << 26  # a job of 5,917 videos notes 1 MB
 SET_ASIDE = f"killed its process {MOST_DEATHS} times; starting the same command again tries it again"
 
 Begun = dict[str, Any]  # start, and deaths by video; JSON
@@ -55,7 +57,7 @@ class Attempts:
         self._deaths = begun["deaths"]
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = FileIO(self._path, "a")
+            self._file = FileIO(self._path, "a", opener=without_waiting)
         except OSError as error:
             raise self._unwritable(error) from None
         self._write({"start": begun["start"]})
@@ -117,7 +119,8 @@ class Attempts:
 def _read(path: Path) -> list[tuple[str, list[str]]]:
     """For each start of a process its name, and what the process had in flight at its end."""
     try:
-        lines = path.read_bytes().split(b"\n")
+        with open_regular(path) as file:
+            lines = file.read(MAX_NOTES_BYTES).split(b"\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); remove it and start again") from None
     starts: list[tuple[str, list[str]]] = []

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -161,8 +162,9 @@ class Job:
 def stop_others() -> None:
     """Makes the other processes of the job raise OtherProcessFailed, also those that are still starting."""
     is_connected = _connect.cache_info().currsize or _is_under_torchrun()
-    if is_connected and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        _connect()[0].set("stopped", "")
+    if is_connected and os.environ.get("WORLD_SIZE", "1") != "1":
+        with suppress(InputError):  # torchrun's variables make no sense: that is what is being reported
+            _connect()[0].set("stopped", "")
 
 
 def _is_under_torchrun() -> bool:

@@ -4,6 +4,7 @@ The signal raises Stopped in the main thread, which cleans up on its way out. Wh
 collective that waits for a lost card), another thread ends the process.
 """
 
+import ctypes
 import os
 import shlex
 import signal
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 GRACE_S = 5.0  # for the main thread; torchrun itself kills after 30 s
+PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _callbacks: list[Callable[[], object]] = []
@@ -25,6 +27,12 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.status = 128 + number  # the exit status, as of a shell
+
+
+def end_with_torchrun() -> None:
+    """A torchrun that is killed does not end its processes: the kernel then sends this one SIGTERM."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def at_stop(callback: Callable[[], object]) -> None:

@@ -19,11 +19,12 @@ from typing import Any
 
 from videobench.console import one_line
 from videobench.errors import InputError
-from videobench.files import parse_json, read_json, write_json
+from videobench.files import open_regular, parse_json, read_json, write_json
 from videobench.results.journal_file import JournalFile, open_to_append
 from videobench.results.replies import build_reply
 from videobench.results.rows import Row
 
+MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
 UNFIT = "the stored reply is not one of a run; the question is asked again"
@@ -190,7 +191,8 @@ class Journals:
     def _read_one(self, path: Path) -> list[dict[str, Any]]:
         """Entries of `key`, `row`, and in all but old journals `at`, in seconds since 1970, and `stamp`."""
         try:
-            lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last line end was cut short
+            with open_regular(path) as file:
+                lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
         if not lines:

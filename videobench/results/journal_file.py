@@ -1,7 +1,9 @@
 """The file of one replica's replies, a JSON line each: whole lines only, forced to the disk by a thread while others
 append, and brought back where it is deleted."""
 
+import errno
 import os
+import stat
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -10,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from videobench.errors import InputError
-from videobench.files import encode_json, write_whole
+from videobench.files import encode_json, without_waiting, write_whole
 
 
 class JournalFile:
@@ -98,6 +100,10 @@ def open_to_append(path: Path) -> FileIO:
     """For reading too, unbuffered; creates its folder. Raises InputError where the folder refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return FileIO(path, "a+")
+        file = FileIO(path, "a+", opener=without_waiting)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None

@@ -70,7 +70,7 @@ class Store:
             journals.bring_back()
 
     def failed_row(self, question: Question, reason: str) -> Row:
-        return failed_row(question, reason, self.runs[question.source])
+        return failed_row(question, reason_without_root(question, reason), self.runs[question.source])
 
     def result_path(self, source: str) -> Path:
         return self._journals[source].result_path
@@ -78,6 +78,11 @@ class Store:
     def write_result(self, source: str) -> dict[str, Row]:
         """Joins all replicas' journals into the result file of a data set; its rows by question key."""
         return self._journals[source].write_results()
+
+
+def reason_without_root(question: Question, reason: str) -> str:
+    """A reason names the video by its place in the benchmark: rows of two machines are then alike."""
+    return reason.replace(str(question.video), question.vid_path)
 
 
 def open_store(context: RunContext) -> Store:
@@ -109,8 +114,9 @@ def open_store(context: RunContext) -> Store:
     reasons = plan.failures | set_aside
     store = Store(job.replica, journals, runs, attempts, [each for each in unanswered if each not in reasons])
     if begun:
-        new = [each for each in unanswered if each in reasons and reasons[each] != begun.stored_failures.get(each)]
-        store.append({each: store.failed_row(each, reasons[each]) for each in new}, {})
+        known = {each: reason_without_root(each, reasons[each]) for each in unanswered if each in reasons}
+        new = [each for each, reason in known.items() if reason != begun.stored_failures.get(each)]
+        store.append({each: store.failed_row(each, known[each]) for each in new}, {})
         store.force()
     return store
 
