@@ -115,8 +115,10 @@ launch() {
     elif [ "${own:-none}" != none ]; then
         status=$own
     elif [ "$status" != 0 ]; then
+        local found="processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin:"
+        [ "$status" -le 128 ] || found="torchrun was killed (status $status):"
         status=70
-        echo "error: processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin or was killed:" \
+        echo "error: $found" \
             "why stands above, and of processes in journal/process*.err of the output folder; what was answered is kept;" \
             "to go on: ${command% }" >&2
     fi

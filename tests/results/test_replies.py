@@ -9,6 +9,7 @@ from videobench.compare.leaderboard import write_leaderboard
 from videobench.compare.pairing import pair_runs
 from videobench.errors import InputError
 from videobench.results.replies import load_results
+from videobench.results.rows import Row
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
 
@@ -195,3 +196,17 @@ def test_one_video_with_two_ids_is_one_cluster(sides):
         rows = {key: row("A", video_id=f"id{key}", vid_path="Eval_video/MSVD/10.mp4") for key in ("1", "2")}
         write(side / "MSVD_eval.json", rows)
     assert len({pair.video for pair in pair_runs(*sides, "strict").pairs}) == 1
+
+
+def test_what_is_read_is_what_is_written():
+    """The reader knows no field that the format does not have."""
+    asked = set()
+
+    class Noted(dict):
+        def get(self, field, default=None):
+            asked.add(field)
+            return super().get(field, default)
+
+    build_reply(("MSVD", "1"), "1", Noted(output_sequence=["A"]))
+    assert asked <= set(Row.__annotations__)
+    assert {"output_sequence", "letter_logprobs", "prompt_sha256", "video_sha256", "run"} <= asked

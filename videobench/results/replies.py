@@ -1,7 +1,7 @@
-"""Result files and folders -> replies: the one place that knows the format of a row.
+"""Result files and folders -> replies.
 
-A row is what the run scripts write, or Video-Bench's own form, or MindIE's, whose `output_sequence` is a bare text.
-Every field but `output_sequence` may be missing.
+A row is what rows.py writes, or Video-Bench's own form, or MindIE's, whose `output_sequence` is a bare text. Every
+field but `output_sequence` may be missing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +35,7 @@ class Reply:
     logprobs: dict[str, float]  # letter -> natural log of its probability at the first generated position
     prompt_tokens: int | None
     prompt_sha256: str
+    video_sha256: str
     pixels_sha256: str
     frames_decoded: int | None
     resolution: str  # "320x240"
@@ -139,6 +140,7 @@ class _Finder:
 
 
 def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
+    """The row as a Reply; ValueError, naming the field and what it holds, where one cannot be what it should be."""
     error = _text(row, "error")
     output = row.get("output_sequence")
     if output is None and error:
@@ -163,6 +165,7 @@ def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
         logprobs=_logprobs(row.get("letter_logprobs")),
         prompt_tokens=_whole_number(row, "prompt_tokens"),
         prompt_sha256=_text(row, "prompt_sha256"),
+        video_sha256=_text(row, "video_sha256"),
         pixels_sha256=_text(row, "pixels_sha256"),
         frames_decoded=_whole_number(row, "frames_decoded"),
         resolution=_resolution(row),
@@ -175,20 +178,20 @@ def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
 def _text(row: Mapping[str, Any], field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str | None):
-        raise ValueError(f"{field} is {value!r:.60}, not a text; remove it or mend it")
+        raise ValueError(f"{field} is {value!r:.60}, not a text; remove it or correct it")
     return value or ""
 
 
 def _flag(row: Mapping[str, Any], field: str) -> bool:
     value = row.get(field)
     if not isinstance(value, bool | None):
-        raise ValueError(f"{field} is {value!r:.60}, not true or false; remove it or mend it")
+        raise ValueError(f"{field} is {value!r:.60}, not true or false; remove it or correct it")
     return bool(value)
 
 
 def _video_id(value: Any) -> str | int:
     if isinstance(value, bool) or not isinstance(value, str | int | None):
-        raise ValueError(f"video_id is {value!r:.60}, not a text or a whole number; remove it or mend it")
+        raise ValueError(f"video_id is {value!r:.60}, not a text or a whole number; remove it or correct it")
     return "" if value is None else value
 
 
@@ -199,7 +202,7 @@ def _options(choices: Any) -> dict[str, str]:
         letter in LETTERS and len(letter) == 1 and isinstance(text, str | int | float | None)
         for letter, text in choices.items()
     ):
-        raise ValueError(f"choices is {choices!r:.60}, not letters of {LETTERS} with their texts; remove it or mend it")
+        raise ValueError(f"choices is {choices!r:.60}, not letters of {LETTERS} with texts; remove it or correct it")
     return {letter: str(text) for letter, text in choices.items() if text is not None and str(text).strip()}
 
 
@@ -207,7 +210,7 @@ def _logprobs(values: Any) -> dict[str, float]:
     if values is None:
         return {}
     if not isinstance(values, dict) or not all(value is None or _is_logprob(value) for value in values.values()):
-        raise ValueError(f"letter_logprobs is {values!r:.60}, not letters with logarithms; remove it or mend it")
+        raise ValueError(f"letter_logprobs is {values!r:.60}, not letters with logarithms; remove it or correct it")
     return {letter: float(value) for letter, value in values.items() if value is not None}
 
 
@@ -222,7 +225,7 @@ def _is_number(value: Any) -> bool:
 def _number(row: Mapping[str, Any], field: str) -> float | None:
     value = row.get(field)
     if value is not None and not _is_number(value):
-        raise ValueError(f"{field} is {value!r:.60}, not a number; remove it or mend it")
+        raise ValueError(f"{field} is {value!r:.60}, not a number; remove it or correct it")
     return None if value is None else float(value)
 
 
@@ -241,5 +244,5 @@ def _resolution(row: Mapping[str, Any]) -> str:
 
 def _run(value: Any) -> Mapping[str, Any]:
     if value is not None and not isinstance(value, dict):
-        raise ValueError(f"run is {value!r:.60}, not an object; remove it or mend it")
+        raise ValueError(f"run is {value!r:.60}, not an object; remove it or correct it")
     return value or {}

@@ -1,4 +1,4 @@
-"""`--check_device`: is everything there that a run needs of the device, and does it compute and communicate rightly.
+"""`--check_device`: is everything there that a run needs of the device, and does it compute and communicate correctly?
 
 One process for each visible card, so that each card is opened as a run opens it, and so that they can reach each other.
 """
@@ -34,7 +34,7 @@ POLL_S = 0.1
 
 
 def check_device(settings: CheckSettings) -> int:
-    """0; raises InputError with the mend at the first thing that is not right."""
+    """Returns 0; raises InputError with the fix at the first thing that is not right."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks all cards
     kind = settings.device
@@ -108,7 +108,7 @@ def _run_processes(settings: CheckSettings, count: int, folder: Path) -> list[di
                 running.remove(process)
             if running and time.monotonic() > deadline:
                 late = f"device {settings.device}:{running[0].index}: no answer in {TIMEOUT_S:g} s"
-                raise InputError(f"{late}; {_link_mend(settings.device)}")
+                raise InputError(f"{late}; {_link_fix(settings.device)}")
             time.sleep(POLL_S)
         return [process.report() for process in processes]
     finally:
@@ -166,10 +166,10 @@ def _check_product(device: Device, dtype: str) -> float | None:
         found = (left.to(device.torch_device) @ right.to(device.torch_device)).cpu().float()
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        mend = f"check {TOOLS[device.kind]}" if device.kind in TOOLS else "install torch anew"
+        fix = f"check {TOOLS[device.kind]}" if device.kind in TOOLS else "install torch again"
         if "libopapi" in reason:  # where torch_npu finds CANN's operators
-            mend = "install CANN's package of operators (ops, before CANN 8.5 kernels) for this card, of CANN's version"
-        raise InputError(f"device {device.torch_device}: no matrix product in {dtype}: {reason}; {mend}") from None
+            fix = "install CANN's package of operators (ops, before CANN 8.5 kernels) for this card, of CANN's version"
+        raise InputError(f"device {device.torch_device}: no matrix product in {dtype}: {reason}; {fix}") from None
     difference = float((found - expected).abs().max() / expected.abs().max())
     if not difference <= TOLERANCES[dtype]:
         raise InputError(
@@ -194,13 +194,13 @@ def _check_all_reduce(device: Device, index: int, count: int, store: str) -> Non
         found = numbers.cpu()
         distributed.destroy_process_group()
     except RuntimeError as error:
-        raise InputError(f"{where} failed: {str(error).splitlines()[0]}; {_link_mend(device.kind)}") from None
+        raise InputError(f"{where} failed: {str(error).splitlines()[0]}; {_link_fix(device.kind)}") from None
     expected = count * (count + 1) / 2
     if not bool((found == expected).all()):
-        raise InputError(f"{where} gave {found[0]} for {expected}; {_link_mend(device.kind)}")
+        raise InputError(f"{where} gave {found[0]} for {expected}; {_link_fix(device.kind)}")
 
 
-def _link_mend(kind: str) -> str:
+def _link_fix(kind: str) -> str:
     if kind == "cpu":
         return "check that processes of this machine may connect to each other"
     return f"check {TOOLS[kind]} and the links between the cards, or run on one: export {VISIBLE[kind]}=0"

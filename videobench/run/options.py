@@ -136,9 +136,13 @@ def _build_parser(device: str) -> FlagParser:
         "--tensor_parallel", type=int, default=1, help="cards that share one copy of the weights (default: %(default)s)"
     )
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
-    add("--limit", type=int, help="answer the first so many questions of each set")
+    add("--limit", type=int, help="answer only the first N questions of each set")
     add("--answer_path", type=Path, help="the right answers: the progress line shows the accuracy so far")
-    add("--overwrite", action="store_true", help="start anew; the old result is kept until the new one is complete")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="start over; the old result is kept until the new one is complete",
+    )
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")

@@ -146,7 +146,7 @@ def print_prompt(builder: PromptBuilder, question: Question) -> None:
 
 
 def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
-    """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest tells of another QA file."""
+    """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest describes another QA file."""
     for source in settings.sources:
         _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
         for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
