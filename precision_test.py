@@ -52,17 +52,18 @@ def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answe
     comparison = compare_runs(
         npu_path, gpu_path, answer_path, settings.repeat_path, settings.scoring, settings.margin, settings.seed
     )
-    print(build_text(comparison))
+    report = build_report(comparison)
+    print(build_text(report))
     if comparison.inputs.look_exchanged:
         told = f"warning: by what they say of their devices, {npu_path} and {gpu_path} are given the wrong way round"
         print(one_line(told), file=sys.stderr)
     if settings.output_json:
-        write_json(settings.output_json, build_report(comparison))
+        write_json(settings.output_json, report)
         print(f"wrote {settings.output_json}")
     if settings.report_html:
         from videobench.report.page import write_html
 
-        write_html(settings.report_html, comparison, settings.video_root)
+        write_html(settings.report_html, comparison, report, settings.video_root)
         print(f"wrote {settings.report_html}")
     return exit_status(comparison.verdict) if settings.gate else 0
 

@@ -1,18 +1,21 @@
 """The reports: terminal, JSON, and the page without a browser; test_report_browser.py opens it in one."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import jinja2
 import numpy as np
 import pytest
+from markupsafe import escape
 
 import precision_test
 from benchmarks.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.report.as_json import build_report
-from videobench.report.page import build_page
+from videobench.report.page import build_page, load_template, page_values, write_html
 from videobench.report.terminal import build_text
 from videobench.report.thumbnails import FrameStrips, encode_jpeg, tile
 
@@ -39,7 +42,19 @@ def rows():
 
 @pytest.fixture
 def comparison(tmp_path, rows):
-    return compare_runs(*write_runs(tmp_path, rows), None, "strict", 1.0, 0)
+    return compare(write_runs(tmp_path, rows))
+
+
+def compare(paths, repeat_path=None):
+    return compare_runs(*paths, repeat_path, "strict", 1.0, 0)
+
+
+def page_of(comparison, strips=None):
+    return build_page(comparison, build_report(comparison), strips)
+
+
+def text_of(comparison):
+    return build_text(build_report(comparison))
 
 
 class Page(HTMLParser):
@@ -67,7 +82,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_is_whole_and_fetches_nothing(comparison):
-    text = "\n".join(build_page(comparison, None))
+    text = page_of(comparison)
     page = Page(text)
     assert page.tags.count("article") == len(comparison.flips) > 5
     assert page.tags.count("svg") == 4
@@ -76,17 +91,67 @@ def test_the_page_is_whole_and_fetches_nothing(comparison):
     assert "Numerically broken: NPU card 2" in text
 
 
-def test_every_text_from_data_is_escaped(tmp_path, rows):
-    spoilt = {}
-    for index, (name, (npu, gpu, right)) in enumerate(rows.items()):
-        more = {"question": ATTACK, "vid_path": ATTACK, "choices": dict.fromkeys(npu["choices"], ATTACK)}
-        run = {"run": {"device_name": ATTACK, ATTACK: ATTACK, "dtype": ATTACK}}
-        reply = {"output_sequence": [ATTACK]} if index % 3 else {"error": ATTACK}
-        spoilt[name[0], f"{ATTACK}{name[1]}"] = (npu | more | run | reply, gpu | more | run, right)
-    comparison = compare_runs(*write_runs(tmp_path, spoilt), None, "strict", 1.0, 0)
-    page = Page("\n".join(build_page(comparison, FrameStrips(tmp_path, 1000))))
+@pytest.fixture
+def hostile(tmp_path, rows):
+    """ATTACK in every text of both runs; question 0 has no answer, and each side lacks a question and a data set."""
+    contents = {"npu": {}, "gpu": {}, "ANSWER": {}}
+    for index, ((_, id), (npu, gpu, right)) in enumerate(rows.items()):
+        dataset, key = f"{index if index in (3, 4) else index % 2}{ATTACK}", f"{ATTACK}{id}"
+        more = {"dataset": dataset, "question": ATTACK, "vid_path": ATTACK}
+        more["choices"] = dict.fromkeys(npu["choices"], ATTACK)
+        reply = {"output_sequence": [f"{index}{ATTACK}"]} if index % 3 else {"error": f"{index}{ATTACK}"}
+        run = {"device_name": ATTACK, "dtype": ATTACK}
+        if index not in (1, 3):
+            contents["npu"][key] = npu | more | reply | {"run": run | {ATTACK: f"npu{ATTACK}"}}
+        if index not in (2, 4):
+            contents["gpu"][key] = gpu | more | {"run": run | {ATTACK: f"gpu{ATTACK}"}}
+        if index:
+            contents["ANSWER"].setdefault(dataset, {})[key] = {"answer": right}
+    paths = [tmp_path / f"{name}.json" for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return compare(paths)
+
+
+def test_no_text_from_data_becomes_an_element(tmp_path, hostile):
+    page = Page(page_of(hostile, FrameStrips(tmp_path, 1000)))
     assert page.tags.count("script") == 1
     assert page.tags.count("img") == 0
+
+
+def texts_in(content):
+    """Every text of a JSON value, the keys of its objects too."""
+    if isinstance(content, dict):
+        yield from content
+        content = list(content.values())
+    if isinstance(content, list):
+        for each in content:
+            yield from texts_in(each)
+    if isinstance(content, str):
+        yield content
+
+
+def test_every_text_from_data_in_the_json_is_escaped_in_the_page(hostile):
+    report = build_report(hostile)
+    page = page_of(hostile)
+    report["divergence"]["associations"] = []  # the page shows the strongest alone
+    for part in ("only_npu", "only_gpu", "datasets_only_npu", "datasets_only_gpu", "without_answer", "differing"):
+        assert any(ATTACK in text for text in texts_in(report["inputs"][part])), part
+    texts = {text for text in texts_in(report) if ATTACK in text}
+    assert len(texts) > 300
+    assert [text for text in texts if escape(text[1:]) not in page] == []  # a sentence's first letter becomes a capital
+    assert ATTACK not in page
+
+
+def test_a_name_without_a_value_stops_the_page(comparison):
+    values = page_values(comparison, build_report(comparison), None)
+    template = load_template()
+    for name in values:
+        with pytest.raises(jinja2.UndefinedError, match=name):
+            template.render({other: value for other, value in values.items() if other != name})
+    del values["report"]["divergence"]["noise_floor"]["source"]
+    with pytest.raises(jinja2.UndefinedError, match="source"):
+        template.render(values)
 
 
 def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
@@ -98,23 +163,23 @@ def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
     )
     flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
     precision_test.main([*flags, f"--report_html={tmp_path / 'r.html'}", f"--Eval_Video_root={tmp_path}"])
-    told = capsys.readouterr()
-    assert r"\x1b[2J\x9b\u202eA\nPASS" in told.out
-    assert "no frames in the report for" in told.err
-    assert all(each.isprintable() for text in (told.out, told.err) for each in text.replace("\n", ""))
-    assert "PASS" not in {line[:4] for line in told.out.splitlines()}
+    output = capsys.readouterr()
+    assert r"\x1b[2J\x9b\u202eA\nPASS" in output.out
+    assert "no frames in the report for" in output.err
+    assert all(each.isprintable() for text in (output.out, output.err) for each in text.replace("\n", ""))
+    assert "PASS" not in {line[:4] for line in output.out.splitlines()}
 
 
-def test_flips_that_go_with_a_card_are_told_as_shares(tmp_path):
+def test_flips_that_go_with_a_card_are_reported_as_proportions(tmp_path):
     def row(letter, rank):
         return {"output_sequence": [letter], "rank": rank}
 
     rows = {("MSVD", str(id)): (row("B" if id % 4 == 2 else "A", id % 4), row("A", 0), "A") for id in range(300)}
-    comparison = compare_runs(*write_runs(tmp_path, rows), None, "strict", 1.0, 0)
-    lines = build_text(comparison).splitlines()
-    told = "  strongest association: NPU card 2, flips in 100 % against 0 % elsewhere"
-    assert any(line.startswith(told) for line in lines)
+    comparison = compare(write_runs(tmp_path, rows))
+    lines = text_of(comparison).splitlines()
     strongest = build_report(comparison)["divergence"]["strongest_association"]
+    assert strongest["text"].startswith("NPU card 2, flips in 100 % against 0 % elsewhere (p ")
+    assert f"  strongest association: {strongest['text']}" in lines
     assert (strongest["inside"], strongest["elsewhere"], strongest["unit"]) == (1.0, 0.0, "share")
 
 
@@ -125,11 +190,11 @@ def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ)
     for npu, gpu, _ in shown.values():
         gpu["vid_path"] = npu["vid_path"]
         npu["pixels_sha256"] = "of others" if differ else gpu["pixels_sha256"]
-    comparison = compare_runs(*write_runs(tmp_path, shown), None, "strict", 1.0, 0)
-    text = "\n".join(build_page(comparison, FrameStrips(video_root, 10**6)))
+    comparison = compare(write_runs(tmp_path, shown))
+    text = page_of(comparison, FrameStrips(video_root, 10**6))
     page = Page(text)
     assert page.tags.count("img") == len(comparison.flips)
-    assert text.count("The two runs saw other frames") == (len(comparison.flips) if differ else 0)
+    assert text.count("The two runs saw different frames") == (len(comparison.flips) if differ else 0)
     assert all(url.startswith("data:image/jpeg;base64,/9j/") for url in page.urls[1:])
 
 
@@ -187,7 +252,7 @@ def test_the_json_has_every_promised_key(comparison):
 
 
 def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
-    lines = build_text(comparison).splitlines()
+    lines = text_of(comparison).splitlines()
     report = build_report(comparison)
     assert max(map(len, lines)) <= 100
     assert lines[0] == "FAIL  (margin 1 point, scoring strict)"
@@ -202,25 +267,25 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
 def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
     """One question, no log-probabilities, no video, no run entry; equal on both sides."""
     row = {"output_sequence": "A"}
-    comparison = compare_runs(*write_runs(tmp_path, {("MSVD", "1"): (row, row, "A")}), None, "strict", 1.0, 0)
-    page = Page("\n".join(build_page(comparison, None)))
+    comparison = compare(write_runs(tmp_path, {("MSVD", "1"): (row, row, "A")}))
+    page = Page(page_of(comparison))
     assert page.tags.count("svg") == 2
-    assert build_text(comparison).startswith("INCONCLUSIVE")
+    assert text_of(comparison).startswith("INCONCLUSIVE")
     json.dumps(build_report(comparison), allow_nan=False)
 
 
 def test_equal_runs_have_plots_too(tmp_path, rows):
     equal = {name: (gpu, gpu, right) for name, (_, gpu, right) in rows.items()}
-    comparison = compare_runs(*write_runs(tmp_path, equal), None, "strict", 1.0, 0)
+    comparison = compare(write_runs(tmp_path, equal))
     assert comparison.flips == []
-    assert "None: both devices gave the same letter" in "\n".join(build_page(comparison, None))
+    assert "None: both devices gave the same letter" in page_of(comparison)
 
 
 def test_repeated_run_is_drawn_beside_the_devices(tmp_path, rows):
     paths = write_runs(tmp_path, rows)
-    comparison = compare_runs(*paths, paths[1], "strict", 1.0, 0)
+    comparison = compare(paths, repeat_path=paths[1])
     assert comparison.noise.repeat.largest.max() == 0
-    text = "\n".join(build_page(comparison, None))
+    text = page_of(comparison)
     assert 'class="repeat"' in text
     assert "between repeated runs" in text
 
@@ -239,6 +304,12 @@ def test_script_writes_both_reports(tmp_path, rows, capsys):
     assert captured.err.startswith("warning: no frames in the report for Eval_video/")
     assert json.loads((tmp_path / "a" / "r.json").read_text())["verdict"] == "FAIL"
     assert (tmp_path / "a" / "r.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_root_with_bytes_that_are_no_text_is_named_all_the_same(tmp_path, comparison, capsys):
+    write_html(tmp_path / "r.html", comparison, build_report(comparison), tmp_path / os.fsdecode(b"\xff"))
+    assert f"No frames: {tmp_path}/?/Eval_video/" in (tmp_path / "r.html").read_text()
+    assert rf"{tmp_path}/\udcff/Eval_video/" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
+from videobench.report.as_json import build_report
 from videobench.report.page import build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -40,7 +41,7 @@ def page_path(tmp_path_factory):
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     comparison = compare_runs(*(folder / f"{name}.json" for name in ("npu", "gpu", "answers")), None, "strict", 1.0, 0)
     path = folder / "report.html"
-    path.write_text("\n".join(build_page(comparison, None)), encoding="utf-8")
+    path.write_text(build_page(comparison, build_report(comparison), None), encoding="utf-8")
     return path
 
 
@@ -97,10 +98,10 @@ def test_a_script_in_a_question_stays_text(show):
     assert ATTACK in questions
 
 
-def shown_cards(browser):
-    shown = "[...document.querySelectorAll('.card')].filter(card => card.offsetParent)"
-    script = f"return {shown}.map(card => [card.dataset.class, card.dataset.set])"
-    return [tuple(card) for card in browser.execute_script(script)]
+def shown_flips(browser):
+    shown = "[...document.querySelectorAll('.flip-panel')].filter(panel => panel.offsetParent)"
+    script = f"return {shown}.map(panel => [panel.dataset.class, panel.dataset.set])"
+    return [tuple(flip) for flip in browser.execute_script(script)]
 
 
 def test_filters_by_class_and_set(show):
@@ -108,18 +109,18 @@ def test_filters_by_class_and_set(show):
     from selenium.webdriver.support.ui import Select
 
     browser = show()
-    every = shown_cards(browser)
+    every = shown_flips(browser)
     assert {kind for kind, _ in every} == {"failed", "format", "drift", "tie"}
     by_class, by_set = (Select(browser.find_element(By.ID, name)) for name in ("by-class", "by-set"))
     by_class.select_by_value("format")
-    formats = shown_cards(browser)
-    assert formats == [card for card in every if card[0] == "format"]
+    formats = shown_flips(browser)
+    assert formats == [flip for flip in every if flip[0] == "format"]
     assert browser.find_element(By.ID, "shown").text == f"{len(formats)} of {len(every)} shown"
     by_set.select_by_value(formats[0][1])
-    assert shown_cards(browser) == [card for card in formats if card[1] == formats[0][1]]
+    assert shown_flips(browser) == [flip for flip in formats if flip[1] == formats[0][1]]
     by_class.select_by_value("")
     by_set.select_by_value("")
-    assert shown_cards(browser) == every
+    assert shown_flips(browser) == every
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -129,7 +130,9 @@ def test_layout_fits_the_window(show, width, scheme):
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert background == {"light": "rgb(246, 247, 249)", "dark": "rgb(16, 20, 27)"}[scheme]
-    columns = browser.execute_script("return getComputedStyle(document.querySelector('.cards')).gridTemplateColumns")
+    columns = browser.execute_script(
+        "return getComputedStyle(document.querySelector('.flip-panels')).gridTemplateColumns"
+    )
     assert len(columns.split()) == {390: 1, 1280: 2}[width]
 
 

@@ -1,6 +1,5 @@
-"""A comparison as JSON: every number that the terminal and the HTML report show, and more; keys are in the README."""
+"""A comparison as the dict that --output_json writes, and that text and HTML are made from; its keys: README."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -12,15 +11,22 @@ from videobench.compare.associations import Association
 from videobench.compare.comparison import Comparison
 from videobench.compare.divergence import Differences
 from videobench.compare.flips import CLASSES, Flip
-from videobench.compare.pairing import Pair
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
 from videobench.compare.statistics import FloatArray
+from videobench.compare.verdict import Verdict
 from videobench.data.dataset import DATASET_NAMES
 
 Json = dict[str, Any]
 
+MOST_QUESTIONS = 1_000_000  # a larger number is no advice
+
 
 def build_report(comparison: Comparison) -> Json:
+    """Every number and list of questions that a report shows, and the sentences that text and HTML share.
+
+    Made of dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and agreement are 0 to 1,
+    differences of accuracy and their intervals points, NPU minus GPU; what measures divergence is in nats.
+    """
     verdict, groups = comparison.verdict, comparison.groups
     return {
         "verdict": verdict.name,
@@ -29,6 +35,7 @@ def build_report(comparison: Comparison) -> Json:
         "questions_needed": {
             "if_difference_as_seen": verdict.questions_needed,
             "if_no_difference": verdict.questions_needed_if_equal,
+            "text": _needed_text(verdict),
         },
         "scoring": comparison.scoring,
         "seed": comparison.seed,
@@ -41,15 +48,25 @@ def build_report(comparison: Comparison) -> Json:
         "per_dataset": {name: _dataset(comparison, name, group) for name, group in groups.per_dataset.items()},
         "weighted_average": _weighted(comparison),
         "divergence": _divergence(comparison),
-        "flip_classes": {kind: count for kind, count in count_classes(comparison.flips).items() if count},
+        "flip_classes": _flip_classes(comparison.flips),
         "flips": [_flip(flip) for flip in comparison.flips],
         "listed": {side: _listed(comparison, side) for side in ("npu", "gpu")},
     }
 
 
-def count_classes(flips: Sequence[Flip]) -> dict[str, int]:
-    counts = Counter(flip.kind for flip in flips)
-    return {kind: counts[kind] for kind in CLASSES}
+def _needed_text(verdict: Verdict) -> str | None:
+    """None where no number of questions is asked for."""
+    seen, equal = verdict.questions_needed, verdict.questions_needed_if_equal
+    if equal is None:
+        return None
+    if seen == equal:
+        return f"about {seen:,} questions would probably decide it"
+    if seen is None or seen > MOST_QUESTIONS:
+        return (
+            f"if there is no difference, about {equal:,} questions would probably decide it; "
+            "if it is as seen, no feasible number would"
+        )
+    return f"about {seen:,} questions would probably decide it if the difference is as seen, {equal:,} if there is none"
 
 
 def _files(comparison: Comparison) -> Json:
@@ -66,6 +83,7 @@ def _inputs(comparison: Comparison) -> Json:
     pairing, inputs = comparison.pairing, comparison.inputs
     return {
         "table": [{"name": row.name, "npu": row.npu, "gpu": row.gpu, "state": row.state} for row in inputs.rows],
+        "same": f"no: {', '.join(inputs.differing)}" if inputs.differing else "yes, as far as the files say",
         "differing": inputs.differing,
         "differing_prompts": inputs.differing_prompts,
         "differing_pixels": inputs.differing_pixels,
@@ -80,7 +98,7 @@ def _inputs(comparison: Comparison) -> Json:
 
 
 def _score(score: Score) -> Json:
-    return {**vars(score), "accuracy": _number(score.accuracy)}
+    return vars(score) | {"accuracy": score.accuracy}
 
 
 def _group(group: Group) -> Json:
@@ -100,6 +118,7 @@ def _paired(paired: Paired) -> Json:
         "difference_ci95": list(paired.ci95),
         "difference_ci99": list(paired.ci99),
         "agreement": paired.agreement,
+        "same_letter": paired.same_letter,
         "kappa": paired.kappa,
         "mcnemar": {"npu_only": paired.npu_only, "gpu_only": paired.gpu_only, "p_value": paired.p_value},
         "p_clustered": paired.p_clustered,
@@ -175,6 +194,7 @@ def _distribution(values: FloatArray) -> Json | None:
 def _association(each: Association) -> Json:
     return {
         "cause": each.cause,
+        "text": association_text(each),
         "group": each.label,
         "questions": each.questions,
         "inside": each.inside,
@@ -182,6 +202,26 @@ def _association(each: Association) -> Json:
         "unit": each.unit,
         "p_corrected": each.p_corrected,
     }
+
+
+def association_text(each: Association) -> str:
+    """ "NPU card 2, 0.41 nats against 0.01 elsewhere (p 1e-09, corrected)"."""
+    amounts = f"{each.inside:.3g} nats against {each.outside:.3g} elsewhere"
+    if each.cause == "letter":
+        amounts = f"shifted by {each.inside:+.3g} nats in the mean"
+    if each.unit == "share":
+        amounts = f"flips in {100 * each.inside:.3g} % against {100 * each.outside:.3g} % elsewhere"
+    return f"{each.label}, {amounts} ({p_value_text(each.p_corrected)})"
+
+
+def p_value_text(p_corrected: float) -> str:
+    return "p < 1e-300, corrected" if p_corrected < 1e-300 else f"p {p_corrected:.1g}, corrected"
+
+
+def _flip_classes(flips: Sequence[Flip]) -> dict[str, int]:
+    """Number of flips of each class that has any, in the order of CLASSES."""
+    counts = Counter(flip.kind for flip in flips)
+    return {kind: counts[kind] for kind in CLASSES if counts[kind]}
 
 
 def _flip(flip: Flip) -> Json:
@@ -200,12 +240,8 @@ def _flip(flip: Flip) -> Json:
 
 
 def _listed(comparison: Comparison, side: str) -> dict[str, list[str]]:
-    return {outcome: keys_with(comparison.pairing.pairs, side, outcome) for outcome in (UNREADABLE, FAILED, MISSING)}
-
-
-def keys_with(pairs: Sequence[Pair], side: str, outcome: str) -> list[str]:
-    return [pair.key for pair in pairs if getattr(pair, side).outcome == outcome]
-
-
-def _number(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    pairs = comparison.pairing.pairs
+    return {
+        outcome: [pair.key for pair in pairs if getattr(pair, side).outcome == outcome]
+        for outcome in (UNREADABLE, FAILED, MISSING)
+    }

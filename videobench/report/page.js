@@ -1,18 +1,18 @@
 "use strict";
-// Shows the cards of the chosen class and data set, and counts them.
-const cards = [...document.querySelectorAll(".card")];
+// Shows the flips of the chosen class and data set, and counts them.
+const panels = [...document.querySelectorAll(".flip-panel")];
 const byClass = document.getElementById("by-class");
 const bySet = document.getElementById("by-set");
 const shown = document.getElementById("shown");
 
 function filter() {
   let count = 0;
-  for (const card of cards) {
+  for (const panel of panels) {
     const fits = (value, wanted) => wanted === "" || value === wanted;
-    card.hidden = !(fits(card.dataset.class, byClass.value) && fits(card.dataset.set, bySet.value));
-    count += card.hidden ? 0 : 1;
+    panel.hidden = !(fits(panel.dataset.class, byClass.value) && fits(panel.dataset.set, bySet.value));
+    count += panel.hidden ? 0 : 1;
   }
-  shown.textContent = `${count} of ${cards.length} shown`;
+  shown.textContent = `${count} of ${panels.length} shown`;
 }
 
 if (byClass && bySet && shown) {

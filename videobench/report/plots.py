@@ -1,48 +1,50 @@
-"""The report's plots as inline SVG; colours are the style sheet's, so that they follow light, dark and print."""
+"""The report's plots as inline SVG; colours are the style sheet's, so that they follow light, dark and print.
+
+Markup.format escapes each text that it fills in and is not Markup itself."""
 
 import math
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Iterable
 
 import numpy as np
+from markupsafe import Markup
 
 from videobench.compare.comparison import Comparison
-from videobench.compare.scoring import Score
 from videobench.compare.statistics import FloatArray, wilson_interval
+from videobench.report.as_json import Json
 
 WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn
 BINS_PER_DECADE = 4
 
 
-def _svg(height: float, title: str, parts: Iterable[str]) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
-        f"<title>{escape(title)}</title>{''.join(parts)}</svg>"
-    )
+def _svg(height: float, title: str, parts: Iterable[Markup]) -> Markup:
+    start = Markup('<svg viewBox="0 0 {} {:g}" role="img" aria-label="{title}"><title>{title}</title>')
+    return start.format(WIDTH, height, title=title) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" class="{style}"/>'
+def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
+    line = Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>')
+    return line.format(x1, y1, x2, y2, style)
 
 
-def _text(x: float, y: float, text: str, style: str = "") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}">{escape(text)}</text>'
+def _text(x: float, y: float, text: str, style: str = "") -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>').format(x, y, style, text)
 
 
-def _rect(x: float, y: float, width: float, height: float, style: str) -> str:
-    return (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(0.0, width):.1f}" height="{max(0.0, height):.1f}" class="{style}"/>'
-    )
+def _rect(x: float, y: float, width: float, height: float, style: str) -> Markup:
+    rect = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
+    return rect.format(x, y, max(0.0, width), max(0.0, height), style)
 
 
-def _dot(x: float, y: float, radius: float, style: str, title: str = "") -> str:
-    told = f"<title>{escape(title)}</title>" if title else ""
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" class="{style}">{told}</circle>'
+def _dot(x: float, y: float, radius: float, style: str, title: str = "") -> Markup:
+    shown = Markup("<title>{}</title>").format(title) if title else ""
+    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{:g}" class="{}">{}</circle>').format(x, y, radius, style, shown)
 
 
-def plot_interval(difference: float, interval: tuple[float, float], margin: float) -> str:
+def plot_interval(report: Json) -> Markup:
     """The 95 % interval of the difference, in points, against the margin."""
+    difference, margin = float(report["difference_points"]), float(report["margin_points"])
+    interval: list[float] = report["difference_ci95"]
     reach = max(2 * margin, 1.1 * abs(interval[0]), 1.1 * abs(interval[1]))
 
     def x_of(points: float) -> float:
@@ -62,29 +64,30 @@ def plot_interval(difference: float, interval: tuple[float, float], margin: floa
     return _svg(106, title, parts)
 
 
-def plot_accuracies(scores: Sequence[tuple[str, Score, Score]]) -> str:
-    """Per data set (name, NPU, GPU): accuracy with Wilson's 95 % interval."""
-    left, row, bottom = 200.0, 26.0, 26.0 * len(scores) + 6
+def plot_accuracies(per_dataset: Json) -> Markup:
+    """Both sides' accuracies in each data set of the report's `per_dataset`, with Wilson's 95 % interval."""
+    left, row, bottom = 200.0, 26.0, 26.0 * len(per_dataset) + 6
 
-    def x_of(share: float) -> float:
-        return left + share * (WIDTH - left - 16)
+    def x_of(accuracy: float) -> float:
+        return left + accuracy * (WIDTH - left - 16)
 
     parts = []
     for percent in (0, 25, 50, 75, 100):
         parts.append(_line(x_of(percent / 100), 0, x_of(percent / 100), bottom, "grid"))
         parts.append(_text(x_of(percent / 100), bottom + 16, f"{percent}", "middle small"))
-    for index, (name, npu, gpu) in enumerate(scores):
+    for index, (name, group) in enumerate(per_dataset.items()):
         middle = row * index + row / 2 + 2
         parts.append(_text(left - 10, middle + 4, name if len(name) < 22 else f"{name[:20]}…", "end"))
-        for score, style, y in ((npu, "npu", middle - 4), (gpu, "gpu", middle + 5)):
-            low, high = wilson_interval(score.correct, score.total)
-            parts.append(_line(x_of(low), y, x_of(high), y, f"bar {style}"))
-            told = f"{style.upper()} {100 * score.accuracy:.1f} % ({score.correct}/{score.total})"
-            parts.append(_dot(x_of(score.accuracy), y, 3.6, style, told))
+        for side, y in (("npu", middle - 4), ("gpu", middle + 5)):
+            accuracy, correct, total = (group[side][name] for name in ("accuracy", "correct", "total"))
+            low, high = wilson_interval(correct, total)
+            parts.append(_line(x_of(low), y, x_of(high), y, f"bar {side}"))
+            title = f"{side.upper()} {100 * accuracy:.1f} % ({correct}/{total})"
+            parts.append(_dot(x_of(accuracy), y, 3.6, side, title))
     return _svg(bottom + 22, "Accuracy per data set, percent, with 95 % intervals", parts)
 
 
-def plot_margins(comparison: Comparison) -> str:
+def plot_margins(comparison: Comparison) -> Markup:
     """NPU against GPU: the right option's log-probability less that of the best wrong one; flips are marked."""
     differences = comparison.differences
     margins = differences.right_margins
@@ -101,13 +104,13 @@ def plot_margins(comparison: Comparison) -> str:
     top, floor, zero_x, zero_y = y_of(reach), y_of(-reach), x_of(0), y_of(0)
     parts = [_rect(low, top, high - low, floor - top, "frame"), _line(low, floor, high, top, "grid")]
     parts += [_line(zero_x, top, zero_x, floor, "zero"), _line(low, zero_y, high, zero_y, "zero")]
-    for x, y, told, style in (
+    for x, y, text, style in (
         (zero_x + 8, top + 18, "both right", "small"),
         (zero_x - 8, floor - 8, "both wrong", "end small"),
         (low + 8, top + 18, "only NPU right", "small"),
         (high - 8, floor - 8, "only GPU right", "end small"),
     ):
-        parts.append(_text(x, y, told, style))
+        parts.append(_text(x, y, text, style))
     flips = {flip.pair.key: flip.kind for flip in comparison.flips}
     plain = [index for index in known if differences.pairs[index].key not in flips]
     for index in plain[:: max(1, math.ceil(len(plain) / MOST_POINTS))]:
@@ -115,19 +118,18 @@ def plot_margins(comparison: Comparison) -> str:
     for index in known:
         pair = differences.pairs[index]
         if pair.key in flips:
-            told = f"{pair.key}: {flips[pair.key]}, NPU {pair.npu.letter}, GPU {pair.gpu.letter}, right {pair.right}"
-            parts.append(_dot(x_of(margins[index, 1]), y_of(margins[index, 0]), 4.5, f"flip {flips[pair.key]}", told))
+            title = f"{pair.key}: {flips[pair.key]}, NPU {pair.npu.letter}, GPU {pair.gpu.letter}, right {pair.right}"
+            parts.append(_dot(x_of(margins[index, 1]), y_of(margins[index, 0]), 4.5, f"flip {flips[pair.key]}", title))
     for value in (-reach, 0.0, reach):
         parts.append(_text(x_of(value), floor + 17, f"{value:.1f}", "middle small"))
         parts.append(_text(low - 6, y_of(value) + 4, f"{value:.1f}", "end small"))
     parts.append(_text((low + high) / 2, floor + 34, "GPU margin of the right option, nats", "middle"))
-    parts.append(
-        f'<g transform="translate(14 {zero_y:.1f}) rotate(-90)">{_text(0, 0, "NPU margin, nats", "middle")}</g>'
-    )
+    turned = Markup('<g transform="translate(14 {:.1f}) rotate(-90)">{}</g>')
+    parts.append(turned.format(zero_y, _text(0, 0, "NPU margin, nats", "middle")))
     return _svg(floor + 42, "Margin of the right option on the NPU against the GPU; flips are marked", parts)
 
 
-def plot_histogram(comparison: Comparison) -> str:
+def plot_histogram(comparison: Comparison) -> Markup:
     """The questions' largest differences, logarithmic, beside the repeated run's and the limit of the dtype."""
     device = comparison.differences.largest
     repeat = comparison.noise.repeat.largest if comparison.noise.repeat else np.zeros(0)
@@ -135,25 +137,25 @@ def plot_histogram(comparison: Comparison) -> str:
     low, high = _decades(np.concatenate([device, repeat, [limit]]))
     edges = np.arange(low * BINS_PER_DECADE, high * BINS_PER_DECADE + 1) / BINS_PER_DECADE
     left, right, floor = 46.0, WIDTH - 14.0, 200.0
-    shares = [_shares(values, edges) for values in (device, repeat)]
-    top = max(float(each.max()) for each in shares) or 1.0
+    heights = [_proportions(values, edges) for values in (device, repeat)]
+    top = max(float(each.max()) for each in heights) or 1.0
 
     def x_of(exponent: float) -> float:
         return left + (exponent - low) / (high - low) * (right - left)
 
-    def y_of(share: float) -> float:
-        return floor - share / top * (floor - 24)
+    def y_of(proportion: float) -> float:
+        return floor - proportion / top * (floor - 24)
 
     parts = []
-    for values, style in zip(shares, ("device", "repeat"), strict=True):
-        for edge, share in zip(edges, values, strict=False):
-            if share:
+    for values, style in zip(heights, ("device", "repeat"), strict=True):
+        for edge, height in zip(edges, values, strict=False):
+            if height:
                 width = x_of(edge + 1 / BINS_PER_DECADE) - x_of(edge) - 1
-                parts.append(_rect(x_of(edge) + 0.5, y_of(share), width, floor - y_of(share), style))
+                parts.append(_rect(x_of(edge) + 0.5, y_of(height), width, floor - y_of(height), style))
     marks = sorted([(comparison.noise.margin, "floor", "noise floor"), (limit, "limit", "dtype's limit")])
-    for (value, style, told), side, anchor in zip(marks, (-4, 4), ("end small", "small"), strict=True):
+    for (value, style, text), side, anchor in zip(marks, (-4, 4), ("end small", "small"), strict=True):
         x = x_of(min(high, max(low, math.log10(value))))
-        parts += [_line(x, 14, x, floor, style), _text(x + side, 12, told, anchor)]
+        parts += [_line(x, 14, x, floor, style), _text(x + side, 12, text, anchor)]
     parts.append(_line(left, floor, right, floor, "axis"))
     parts += [
         _text(x_of(each), floor + 16, f"{10.0**each:g}", "middle small") for each in range(int(low), int(high) + 1)
@@ -169,8 +171,8 @@ def _decades(values: FloatArray) -> tuple[float, float]:
     return float(max(low, -8)), float(math.ceil(math.log10(float(positive.max())) + 1e-9))
 
 
-def _shares(values: FloatArray, edges: FloatArray) -> FloatArray:
-    """Share of the values in each bin; equal to the bit, and whatever is smaller than the axis, goes to the first."""
+def _proportions(values: FloatArray, edges: FloatArray) -> FloatArray:
+    """Of the values in each bin, 0 to 1; what is equal to the bit, or smaller than the axis, counts in the first."""
     if not len(values):
         return np.zeros(len(edges) - 1)
     exponents = np.log10(np.maximum(values, 10.0 ** edges[0] * 1.0001))

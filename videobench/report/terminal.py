@@ -1,30 +1,24 @@
-"""A comparison as a page for the terminal, 100 columns wide: the verdict, whether it can be trusted, the numbers."""
+"""A report as a page for the terminal, 100 columns wide: the verdict, whether it can be trusted, the numbers."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from videobench.compare.accuracy import Group, Paired
-from videobench.compare.associations import Association
-from videobench.compare.comparison import Comparison
-from videobench.compare.flips import CLASSES, Flip
+from videobench.compare.flips import CLASSES
 from videobench.compare.same_inputs import DIFFERS
-from videobench.compare.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.compare.verdict import Verdict
-from videobench.report.as_json import count_classes, keys_with
+from videobench.report.as_json import Json, p_value_text
+from videobench.report.as_json import association_text as tell_association  # noqa: F401  # its earlier place and name
 
 WIDTH = 100
-MOST_QUESTIONS = 1_000_000  # more are none
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
 SHOWN_FINDINGS = 3
 SIDES = ("gpu", "npu")  # the original's order
 
 
-def build_text(comparison: Comparison) -> str:
-    sections = (_verdict, _inputs, _accuracy, _tables, _divergence, _flips, _named)
-    return "\n\n".join(text for text in ("\n".join(map(_visible, section(comparison))) for section in sections) if text)
+def build_text(report: Json) -> str:
+    """Lines of at most WIDTH characters, all printable; `report` is as_json.build_report's."""
+    sections = (_verdict, _inputs, _accuracy, _tables, _divergence, _flips, _listed)
+    return "\n\n".join(text for text in ("\n".join(map(_visible, section(report))) for section in sections) if text)
 
 
 def _visible(line: str) -> str:
@@ -32,56 +26,41 @@ def _visible(line: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
-def _verdict(comparison: Comparison) -> Iterator[str]:
-    verdict = comparison.verdict
-    yield f"{verdict.name}  (margin {tell_points(verdict.margin)}, scoring {comparison.scoring})"
-    for reason in verdict.reasons:
+def _verdict(report: Json) -> Iterator[str]:
+    yield f"{report['verdict']}  (margin {points_text(report['margin_points'])}, scoring {report['scoring']})"
+    for reason in report["reasons"]:
         yield from _wrapped(reason)
-    needed = tell_needed(verdict)
-    if needed:
-        yield from _wrapped(needed)
+    if report["questions_needed"]["text"]:
+        yield from _wrapped(report["questions_needed"]["text"])
 
 
-def tell_points(margin: float) -> str:
-    return f"{margin:g} point" + ("" if margin == 1 else "s")
-
-
-def tell_needed(verdict: Verdict) -> str:
-    """ "" where no number of questions is asked for."""
-    seen, equal = verdict.questions_needed, verdict.questions_needed_if_equal
-    if equal is None:
-        return ""
-    if seen == equal:
-        return f"about {seen:,} questions would probably decide it"
-    if seen is None or seen > MOST_QUESTIONS:
-        return (
-            f"if there is no difference, about {equal:,} questions would probably decide it; if it is as seen, none can"
-        )
-    return f"about {seen:,} questions would probably decide it if the difference is as seen, {equal:,} if there is none"
+def points_text(points: float) -> str:
+    return f"{points:g} point" + ("" if points == 1 else "s")
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
-def _inputs(comparison: Comparison) -> Iterator[str]:
-    inputs, pairing = comparison.inputs, comparison.pairing
-    told = "no: " + ", ".join(inputs.differing) if inputs.differing else "yes, as far as the files tell"
-    yield from _wrapped(f"Were the inputs the same? {told}", "")
-    rows = [("", "npu", "gpu", "")] + [(row.name, row.npu, row.gpu, row.state) for row in inputs.rows]
+def _inputs(report: Json) -> Iterator[str]:
+    inputs = report["inputs"]
+    yield from _wrapped(f"Were the inputs the same? {inputs['same']}", "")
+    rows = [("", "npu", "gpu", "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
     for name, npu, gpu, state in rows:
         mark = "!" if state == DIFFERS else " "
         yield f"{mark} {_cut(name, 20):20} {_cut(npu, 28):28} {_cut(gpu, 28):28} {state}".rstrip()
-    for side, sets in (("npu", pairing.sets_only_npu), ("gpu", pairing.sets_only_gpu)):
+    for side in ("npu", "gpu"):
+        sets = inputs[f"datasets_only_{side}"]
         if sets:
             listed = ", ".join(f"{name} ({count})" for name, count in sets.items())
             yield from _wrapped(f"sets that only {side} has, left out: {listed}")
-    if pairing.answers_unused:
-        yield from _wrapped(f"right answers of questions that neither side has: {pairing.answers_unused:,}")
-    if pairing.without_answer:
-        yield from _wrapped(f"without a right answer, left out: {_some(pairing.without_answer)}")
-    if pairing.dropped:
-        yield from _wrapped(f"left out as the original does, a side gave no letter: {pairing.dropped} questions")
+    if inputs["answers_without_reply"]:
+        yield from _wrapped(f"right answers of questions that neither side has: {inputs['answers_without_reply']:,}")
+    if inputs["without_answer"]:
+        yield from _wrapped(f"without a right answer, left out: {_some(inputs['without_answer'])}")
+    dropped = inputs["dropped_as_the_original_does"]
+    if dropped:
+        yield from _wrapped(f"left out as in the original, because a side gave no letter: {dropped} questions")
 
 
 def _cut(text: str, width: int) -> str:
@@ -93,102 +72,88 @@ def _some(keys: Sequence[str]) -> str:
     return f"{len(keys):,}: {', '.join(keys[:SHOWN_KEYS])}{more}"
 
 
-def _accuracy(comparison: Comparison) -> Iterator[str]:
-    overall = comparison.groups.overall
+def _accuracy(report: Json) -> Iterator[str]:
     for side in SIDES:
-        yield f"{side} {_score_line(getattr(overall, side))}"
-    paired = overall.paired
-    if paired:
-        yield (
-            f"difference {paired.difference:+.2f} points, 95 % interval {_interval(paired)}, "
-            f"{paired.questions:,} questions on {paired.videos:,} videos"
-        )
-        kappa = "-" if paired.kappa is None else f"{paired.kappa:.3f}"
-        yield f"agreement {100 * paired.agreement:.1f} % ({paired.same_letter}/{paired.questions}), kappa {kappa}"
-        yield (
-            f"both right {paired.both_right}, only npu {paired.npu_only}, only gpu {paired.gpu_only}, "
-            f"both wrong {paired.both_wrong}; exact McNemar p {paired.p_value:.3g}"
-        )
-
-
-def _score_line(score: Score) -> str:
-    return (
-        f"{score.accuracy:.4f} ({score.correct}/{score.total}), {score.unreadable} unreadable, {score.failed} failed, "
-        f"{score.missing} missing"
+        score = report[side]
+        counts = ", ".join(f"{score[outcome]} {outcome}" for outcome in ("unreadable", "failed", "missing"))
+        yield f"{side} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
+    compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
+    yield (
+        f"difference {report['difference_points']:+.2f} points, 95 % interval {_interval(report)}, "
+        f"{compared['questions']:,} questions on {compared['videos']:,} videos"
+    )
+    yield (
+        f"agreement {100 * report['agreement']:.1f} % ({report['same_letter']}/{compared['questions']}), "
+        f"kappa {'-' if kappa is None else format(kappa, '.3f')}"
+    )
+    yield (
+        f"both right {compared['both_right']}, only npu {mcnemar['npu_only']}, only gpu {mcnemar['gpu_only']}, "
+        f"both wrong {compared['both_wrong']}; exact McNemar p {mcnemar['p_value']:.3g}"
     )
 
 
-def _interval(paired: Paired) -> str:
-    return f"{paired.ci95[0]:+.2f} to {paired.ci95[1]:+.2f}"
+def _interval(group: Json) -> str:
+    low, high = group["difference_ci95"]
+    return f"{low:+.2f} to {high:+.2f}"
 
 
-def _tables(comparison: Comparison) -> Iterator[str]:
-    groups = comparison.groups
+def _tables(report: Json) -> Iterator[str]:
     yield f"{'':25} {'questions':>9} {'npu %':>7} {'gpu %':>7} {'diff':>7} {'95 % interval':>18} {'p (corrected)':>14}"
-    for level, group in groups.per_level.items():
-        yield _group_row(f"level {level} {LEVEL_NAMES[level]}", group)
-    for name, group in groups.per_dataset.items():
+    for level, group in report["per_level"].items():
+        yield _group_row(f"level {level} {group['name']}", group)
+    for name, group in report["per_dataset"].items():
         yield _group_row(f"  {name}", group)
-    weighted = groups.weighted
+    weighted = report["weighted_average"]
     if "all" in weighted["npu"]:
-        averages = ", ".join(f"{side} {100 * weighted[side]['all']:.2f}" for side in SIDES)
-        chance = "" if comparison.chance is None else f"; chance of these questions {100 * comparison.chance:.2f}"
-        yield from _wrapped(f"leaderboard's weighted average over these sets, %: {averages}{chance}", "")
-        yield from _wrapped("; ".join(f"{name} {value:.2f}" for name, value in REFERENCE_ROWS.items()))
+        averages = ", ".join(f"{side} {weighted[side]['all']:.2f}" for side in SIDES)
+        chance = weighted["chance_of_these_questions"]
+        more = "" if chance is None else f"; chance of these questions {chance:.2f}"
+        yield from _wrapped(f"leaderboard's weighted average over these sets, %: {averages}{more}", "")
+        yield from _wrapped("; ".join(f"{name} {value:.2f}" for name, value in weighted["reference"].items()))
 
 
-def _group_row(name: str, group: Group) -> str:
-    paired = group.paired
-    difference = f"{paired.difference:+7.2f} {_interval(paired):>18}" if paired else f"{'-':>7} {'-':>18}"
-    p_value = "" if group.p_corrected is None else f"{group.p_corrected:14.3g}"
-    accuracies = f"{100 * group.npu.accuracy:7.2f} {100 * group.gpu.accuracy:7.2f}"
-    return f"{_cut(name, 25):25} {group.npu.total:9} {accuracies} {difference} {p_value}".rstrip()
+def _group_row(name: str, group: Json) -> str:
+    difference = f"{'-':>7} {'-':>18}"
+    if "compared" in group:
+        difference = f"{group['difference_points']:+7.2f} {_interval(group):>18}"
+    p_corrected = group.get("p_corrected")  # of data sets only
+    p_value = "" if p_corrected is None else f"{p_corrected:14.3g}"
+    accuracies = f"{100 * group['npu']['accuracy']:7.2f} {100 * group['gpu']['accuracy']:7.2f}"
+    return f"{_cut(name, 25):25} {group['npu']['total']:9} {accuracies} {difference} {p_value}".rstrip()
 
 
-def _divergence(comparison: Comparison) -> Iterator[str]:
-    differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
-    if not len(differences.pairs):
+def _divergence(report: Json) -> Iterator[str]:
+    divergence = report["divergence"]
+    if not divergence["questions"]:
         yield "Numeric divergence: not known, a side stores no log-probabilities"
     else:
-        yield f"Numeric divergence of the option log-probabilities, nats ({len(differences.pairs):,} questions)"
-        yield _quantiles("largest difference of a question", differences.largest)
-        if noise.repeat:
-            yield _quantiles("the same between repeated runs", noise.repeat.largest)
-        yield _quantiles("shift of the top-2 margin", np.abs(differences.shift))
-        yield _quantiles("Kullback-Leibler divergence", differences.kl)
-        yield from _wrapped(f"noise floor of a margin: {noise.margin:.4f}; {noise.source}")
-    for finding in diagnosis.findings[:SHOWN_FINDINGS]:
-        corrected = "" if finding.p_corrected is None else f" ({tell_p(finding.p_corrected)})"
-        yield from _wrapped(f"BROKEN, {finding.cause}: {finding.text}{corrected}")
-    if not diagnosis.broken and diagnosis.associations:
-        each = diagnosis.associations[0]
-        limit = ", too weak to call the run broken" if each.unit == "nats" else ""
-        yield from _wrapped(f"strongest association{limit}: {tell_association(each)}")
+        floor = divergence["noise_floor"]
+        yield f"Numeric divergence of the option log-probabilities, nats ({divergence['questions']:,} questions)"
+        yield _quantiles("largest difference of a question", divergence["largest_difference"])
+        if floor["repeat"]:
+            yield _quantiles("the same between repeated runs", floor["repeat"]["largest_difference"])
+        yield _quantiles("shift of the top-2 margin", divergence["margin_shift"])
+        yield _quantiles("Kullback-Leibler divergence", divergence["kl"])
+        yield from _wrapped(f"noise floor of a margin: {floor['margin']:.4f}; {floor['source']}")
+    for finding in divergence["findings"][:SHOWN_FINDINGS]:
+        p_corrected = finding["p_corrected"]
+        corrected = "" if p_corrected is None else f" ({p_value_text(p_corrected)})"
+        yield from _wrapped(f"BROKEN, {finding['cause']}: {finding['text']}{corrected}")
+    strongest = divergence["strongest_association"]
+    if strongest and not divergence["broken"]:
+        limit = ", too weak to call the run broken" if strongest["unit"] == "nats" else ""
+        yield from _wrapped(f"strongest association{limit}: {strongest['text']}")
 
 
-def tell_association(each: Association) -> str:
-    amounts = f"{each.inside:.3g} nats against {each.outside:.3g} elsewhere"
-    if each.cause == "letter":
-        amounts = f"shifted by {each.inside:+.3g} nats in the mean"
-    if each.unit == "share":
-        amounts = f"flips in {100 * each.inside:.3g} % against {100 * each.outside:.3g} % elsewhere"
-    return f"{each.label}, {amounts} ({tell_p(each.p_corrected)})"
+def _quantiles(name: str, values: Json) -> str:
+    return f"  {name:34} median {values['median']:8.5f}   99 % {values['p99']:8.5f}   max {values['max']:8.5f}"
 
 
-def tell_p(p_corrected: float) -> str:
-    return "p < 1e-300, corrected" if p_corrected < 1e-300 else f"p {p_corrected:.1g}, corrected"
-
-
-def _quantiles(name: str, values: np.ndarray) -> str:
-    median, p99 = np.quantile(values, [0.5, 0.99])
-    return f"  {name:34} median {median:8.5f}   99 % {p99:8.5f}   max {values.max():8.5f}"
-
-
-def _flips(comparison: Comparison) -> Iterator[str]:
-    flips = comparison.flips
-    counts = ", ".join(f"{count} {kind}" for kind, count in count_classes(flips).items() if count)
+def _flips(report: Json) -> Iterator[str]:
+    flips, classes = report["flips"], report["flip_classes"]
+    counts = ", ".join(f"{count} {kind}" for kind, count in classes.items())
     yield f"Flips: {len(flips)}" + (f" ({counts})" if counts else "")
-    for kind in [kind for kind, count in count_classes(flips).items() if count]:
+    for kind in classes:
         yield f"  {kind}: {CLASSES[kind]}"
     for flip in flips[:SHOWN_FLIPS]:
         yield _flip_row(flip)
@@ -196,19 +161,15 @@ def _flips(comparison: Comparison) -> Iterator[str]:
         yield f"  and {len(flips) - SHOWN_FLIPS:,} more: --output_json or --report_html"
 
 
-def _flip_row(flip: Flip) -> str:
-    pair = flip.pair
-    margins = " ".join(
-        f"{side} {'-' if margin is None else format(margin, '.3f')}"
-        for side, margin in (("npu", flip.npu_margin), ("gpu", flip.gpu_margin))
-    )
-    letters = f"npu {pair.npu.letter or '-'} gpu {pair.gpu.letter or '-'} right {pair.right or '-'}"
-    return f"  {flip.kind:8} {_cut(pair.key, 34):34} {letters}  margins {margins}"
+def _flip_row(flip: Json) -> str:
+    letters = " ".join(f"{name} {flip[f'{name}_letter'] or '-'}" for name in ("npu", "gpu", "right"))
+    margins = [(side, flip[f"{side}_margin"]) for side in ("npu", "gpu")]
+    shown = " ".join(f"{side} {'-' if margin is None else format(margin, '.3f')}" for side, margin in margins)
+    return f"  {flip['class']:8} {_cut(flip['key'], 34):34} {letters}  margins {shown}"
 
 
-def _named(comparison: Comparison) -> Iterator[str]:
+def _listed(report: Json) -> Iterator[str]:
     for side in SIDES:
-        for outcome in (UNREADABLE, FAILED, MISSING):
-            keys = keys_with(comparison.pairing.pairs, side, outcome)
+        for outcome, keys in report["listed"][side].items():
             if keys:
                 yield from _wrapped(f"{side} {outcome} {_some(keys)}", "")

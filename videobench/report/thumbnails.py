@@ -16,7 +16,7 @@ JPEG_SCALE = 6  # quantiser of the encoder: 2 is best, 31 smallest
 
 
 class FrameStrips:
-    """Pictures of videos below `video_root`, each made once; no more than `budget_bytes` of them in all."""
+    """Pictures of the videos in `video_root`, each made once; at most `budget_bytes` of data URIs in all."""
 
     def __init__(self, video_root: Path, budget_bytes: int):
         self._root = VideoRoot(video_root)
@@ -25,7 +25,9 @@ class FrameStrips:
         self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
 
     def data_uri(self, vid_path: str, num_frames: int) -> str | None:
-        """None where the file gives none, which `failures` explains, or the budget is spent."""
+        """`num_frames` frames of the video as one JPEG.
+
+        None where there is no picture, for which `failures` has the reason, or where the budget does not reach."""
         if vid_path not in self._made and vid_path not in self.failures:
             try:
                 self._made[vid_path] = self._build(vid_path, num_frames)
