@@ -127,12 +127,13 @@ def sample_without_videos(folder: Path) -> int:
     """Everything but the videos: they are looked up, but neither read nor placed."""
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import extract_dataset as script\n"
-        "from videobench import manifest, sample_files, sampling\n"
+        "from videobench.data.manifest import FileFacts\n"
+        "from videobench.sampling import placing, selection\n"
         "settings = script.parse_args(sys.argv[2:])\n"
-        "candidates = sampling.load_candidates(settings)\n"
-        "sample = sampling.choose(candidates, settings)\n"
-        "facts = {str(sampling.sample_path(each)): manifest.FileFacts(0, '') for each in sample.questions}\n"
-        "sample_files.write_json_files(sample, candidates, settings, facts)\n"
+        "candidates = selection.load_candidates(settings)\n"
+        "sample = selection.choose(candidates, settings)\n"
+        "facts = {str(selection.sample_path(each)): FileFacts(0, '') for each in sample.questions}\n"
+        "placing.write_json_files(sample, candidates, settings, facts)\n"
     )
     return start(["-c", code, str(ROOT), *flags_of(folder, "symlink")])
 

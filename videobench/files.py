@@ -7,7 +7,8 @@ import math
 import os
 import re
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -145,28 +146,35 @@ def encode_json(content: Any, indent: int | None = None) -> bytes:
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
-def part_of(path: Path) -> Path:
-    """Where to write before renaming to `path`: a short name, since one as long as the disk allows bears no suffix."""
-    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to: renamed to it at the end, removed where anything fails.
+
+    Its name is short, since one as long as the disk allows takes no suffix."""
+    part = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+    part.unlink(missing_ok=True)  # left by a process that was killed
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise
 
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes `content` beside `path`, forces it to the disk, and renames. Raises InputError where the folder refuses.
 
     A pipe or a device, as /dev/stdout, is written into: renaming would replace it."""
-    part = part_of(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             return _write_into(path, content)
-        with part.open("wb") as file:
+        with replacing(path) as part, part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        with suppress(OSError):
-            part.unlink()
         raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
 
 

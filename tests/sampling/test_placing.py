@@ -1,11 +1,13 @@
 """A sample's files: byte-equal to the originals, or refused; what is right is kept, so an interrupted start goes on."""
 
 import errno
+import io
 import os
 import shutil
 from collections import namedtuple
 from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -62,7 +64,7 @@ def test_the_originals_own_place_is_refused(benchmark, mode):
     folder = benchmark / "sample/Eval_video"
     folder.mkdir(parents=True)
     (folder / "sampling_data").symlink_to(benchmark / "VideoBench/Eval_video")
-    with pytest.raises(InputError, match="is the source's own place"):
+    with pytest.raises(InputError, match="is itself a video of the benchmark"):
         extract(benchmark, "--nums", "20", "--copy_mode", mode)
     for name in ("NBA/3.mp4", "Driving-decision-making/3.mp4"):
         assert original(benchmark, name).read_bytes() == f"{name[:-6]} 3".encode()
@@ -128,7 +130,7 @@ def test_what_does_not_read_as_it_was_written_is_refused(benchmark, monkeypatch)
     monkeypatch.setattr(placing, "_copy_bytes", corrupting)
     with pytest.raises(InputError, match=r"NBA/3\.mp4: does not read as it was written"):
         extract(benchmark, "--nums", "20")
-    assert not [name for name in videos(benchmark) if name.startswith("NBA/3")]
+    assert not [name for name in videos(benchmark) if name.startswith("NBA/3") or name.endswith(".part")]
     assert not (benchmark / "sample/json").exists()
 
 
@@ -169,6 +171,19 @@ def test_a_disk_that_refuses_is_named(benchmark, monkeypatch, error, flags):
     found = rf"sampling_data/Driving-decision-making/\d\.mp4: cannot be made from .*\({os.strerror(error)}\)"
     with pytest.raises(InputError, match=found):
         extract(benchmark, "--nums", "20", *flags)
+    assert videos(benchmark) == {}  # nor is a .part left
+
+
+def test_a_disk_that_fills_up_leaves_no_part(benchmark, monkeypatch):
+    class FullDisk(io.FileIO):
+        def write(self, block):
+            super().write(block[:2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
+    with pytest.raises(InputError, match=r"cannot be made from .*No space left on device"):
+        extract(benchmark, "--nums", "20")
+    assert videos(benchmark) == {}
 
 
 def test_an_output_folder_that_is_a_file_is_named(benchmark):

@@ -191,7 +191,8 @@ def test_every_sampled_video_is_byte_equal_to_its_original(stand_in, tmp_path):
     assert len(rows) == 17036
     assert Counter(key.split("/")[0] for key in rows)["Ucfcrime"] == 290
     names = Counter()
-    for vid_path in {row["vid_path"] for row in rows.values()}:
+    for dataset, vid_path in {(row["dataset"], row["vid_path"]) for row in rows.values()}:
+        assert vid_path.split("/")[:3] == ["Eval_video", "sampling_data", dataset]
         original = stand_in / "VideoBench" / vid_path.replace("Eval_video/sampling_data", "Eval_video")
         assert (tmp_path / "videos" / vid_path).read_bytes() == original.read_bytes(), vid_path
         names.update([Path(vid_path).name] if vid_path.split("/")[2] in TWINS else [])

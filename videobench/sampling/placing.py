@@ -4,18 +4,20 @@ import hashlib
 import os
 import shutil
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, qa_file
+from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, Question, qa_file
 from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, FileFacts
 from videobench.errors import InputError
-from videobench.files import HASH_BLOCK_BYTES, part_of, read_json, sha256_of_file, write_json
+from videobench.files import HASH_BLOCK_BYTES, open_regular, read_json, replacing, sha256_of_file, write_json
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, sample_path
 
 T = TypeVar("T")
@@ -26,7 +28,7 @@ def check_room(sample: Sample, candidates: Candidates, settings: SampleSettings)
     if settings.copy_mode != "copy":
         return
     needed = 0
-    for name, source in _sources(sample).items():
+    for name, source in _sources(sample, settings).items():
         num_bytes = candidates.video_bytes[source]
         if not _is_copy(settings.output_folder / SAMPLE_NAME / name, source, num_bytes):
             needed += num_bytes
@@ -38,10 +40,23 @@ def check_room(sample: Sample, candidates: Candidates, settings: SampleSettings)
         )
 
 
-def _sources(sample: Sample) -> dict[str, Path]:
-    """`<dataset>/<file>` -> where that video lies in the benchmark, sorted by name."""
-    videos = {str(sample_path(each)): each.video for each in sample.questions}
-    return dict(sorted(videos.items()))
+def _sources(sample: Sample, settings: SampleSettings) -> dict[str, Path]:
+    """Place below sampling_data -> where that video lies in the benchmark, sorted by place.
+
+    Raises InputError where two videos would get one place, also on a disk that ignores case or forms of Unicode."""
+    sources: dict[str, Path] = {}
+    first: dict[str, Question] = {}
+    for each in sample.questions:
+        name = str(sample_path(each))
+        other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), each)
+        if other.video != each.video:
+            raise InputError(
+                f"{qa_file(settings.qa_root, each.dataset)}: question {each.id!r} of {each.dataset}: its video "
+                f"{each.vid_path} would get the same place in the sample as {other.vid_path} of {other.dataset}/"
+                f"{other.id}; rename one of the two videos, here and in its vid_path, or --exclude its questions"
+            )
+        sources[name] = each.video
+    return dict(sorted(sources.items()))
 
 
 def _nearest_folder(folder: Path) -> Path:
@@ -49,19 +64,22 @@ def _nearest_folder(folder: Path) -> Path:
 
 
 def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, FileFacts]:
-    """Put each chosen video in its place; facts by `<dataset>/<file>`, sorted by name.
+    """Put each chosen video in its place; facts by that place below sampling_data, sorted.
 
     What is there already and right is kept, so an interrupted start goes on. Raises InputError, naming the file, where
     one cannot be read or written, or does not read as it was written."""
-    sources = _sources(sample)
-    place = {"copy": _copy, "hardlink": _hardlink, "symlink": _symlink}[settings.copy_mode]
+    sources = _sources(sample, settings)
+    originals = {place for video in candidates.video_bytes for place in (os.path.realpath(video), _real_place(video))}
+    place = _copy if settings.copy_mode == "copy" else partial(_link, symbolic=settings.copy_mode == "symlink")
 
     def place_one(name: str) -> FileFacts:
         target = settings.output_folder / SAMPLE_NAME / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            if os.path.join(os.path.realpath(target.parent), target.name) == os.path.realpath(sources[name]):
-                raise InputError(f"{target}: is the source's own place; choose another --sampling_output_folder")
+            if _real_place(target) in originals:
+                raise InputError(
+                    f"{target}: is itself a video of the benchmark; choose another --sampling_output_folder"
+                )
             return place(sources[name], target)
         except OSError as error:
             raise InputError(
@@ -71,6 +89,11 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
 
     num_bytes = {name: candidates.video_bytes[source] for name, source in sources.items()}
     return for_each_file(place_one, num_bytes, settings.num_workers, settings.copy_mode)
+
+
+def _real_place(path: Path) -> str:
+    """Where the entry itself lies, which may be a link to elsewhere."""
+    return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
@@ -103,19 +126,17 @@ def _copy(source: Path, target: Path) -> FileFacts:
         facts = facts_of(source)
         if sha256_of_file(target) == facts.sha256:
             return facts
-    part = _fresh_part(target)
-    facts = _copy_bytes(source, part)
-    if facts_of(part) != facts:
-        part.unlink()
-        raise InputError(f"{target}: does not read as it was written; check the disk and start again")
-    part.replace(target)
+    with replacing(target) as part:
+        facts = _copy_bytes(source, part)
+        if facts_of(part) != facts:
+            raise InputError(f"{target}: does not read as it was written; check the disk and start again")
     return facts
 
 
 def _copy_bytes(source: Path, target: Path) -> FileFacts:
-    """Copies, and tells what was read: the source is read once."""
+    """The facts are those of what was read: the source is read once."""
     digest, num_bytes = hashlib.sha256(), 0
-    with source.open("rb") as reader, target.open("wb") as writer:
+    with open_regular(source) as reader, target.open("wb") as writer:
         while block := reader.read(HASH_BLOCK_BYTES):
             digest.update(block)
             num_bytes += len(block)
@@ -123,26 +144,11 @@ def _copy_bytes(source: Path, target: Path) -> FileFacts:
     return FileFacts(num_bytes, digest.hexdigest())
 
 
-def _hardlink(source: Path, target: Path) -> FileFacts:
-    if target.is_symlink() or not (target.exists() and target.samefile(source)):
-        part = _fresh_part(target)
-        os.link(source.resolve(), part)
-        part.replace(target)
+def _link(source: Path, target: Path, symbolic: bool) -> FileFacts:
+    if not (target.is_symlink() == symbolic and target.exists() and target.samefile(source)):
+        with replacing(target) as part:
+            (os.symlink if symbolic else os.link)(source.resolve(), part)
     return facts_of(target)
-
-
-def _symlink(source: Path, target: Path) -> FileFacts:
-    if not (target.is_symlink() and target.exists() and target.samefile(source)):
-        part = _fresh_part(target)
-        part.symlink_to(source.resolve())
-        part.replace(target)
-    return facts_of(target)
-
-
-def _fresh_part(target: Path) -> Path:
-    part = part_of(target)
-    part.unlink(missing_ok=True)  # of a start that was killed
-    return part
 
 
 def write_sample(sample: Sample, candidates: Candidates, settings: SampleSettings) -> list[Path]:
@@ -180,7 +186,7 @@ def build_manifest(
 ) -> dict[str, Any]:
     """The file's content. It tells no path of this machine: two teams' manifests are equal to the byte."""
     num_questions = Counter(each.dataset for each in sample.questions)
-    num_videos = Counter(name.split("/")[0] for name in videos)
+    num_videos = Counter(dataset for dataset, _ in {(each.dataset, each.video) for each in sample.questions})
     return {
         "seed": settings.seed,
         "nums": settings.nums,

@@ -30,7 +30,7 @@ class SampleSettings:
     qa_root: Path  # holds Eval_QA/
     videos: VideoRoot  # holds Eval_video/
     answer_path: Path
-    output_folder: Path  # videos go to <output_folder>/sampling_data/<dataset>/<file>
+    output_folder: Path  # Eval_video/<dataset>/<file> goes to <output_folder>/sampling_data/<dataset>/<file>
     json_folder: Path  # the three JSON files go here
     names: tuple[str, ...]  # data sets to draw from
     nums: int
@@ -191,5 +191,7 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
 
 
 def sample_path(question: Question) -> PurePosixPath:
-    """`<dataset>/<file>`: file names are unique within a set only."""
-    return PurePosixPath(question.dataset, *PurePosixPath(question.vid_path).parts[2:])
+    """The video's place below sampling_data: the one that it has below Eval_video, `<dataset>/<file>`.
+
+    File names are unique within a folder only, and the folder need not be that of the question's own set."""
+    return PurePosixPath(*PurePosixPath(question.vid_path).parts[1:])
