@@ -17,7 +17,7 @@ from av.video.frame import VideoFrame
 from videobench.video.container import OpenVideo, count_packets, decode_tolerantly, demux, open_video, to_rgb
 from videobench.video.image_folder import decode_images, list_images
 from videobench.video.sparse import NotSparseError, decode_groups, plan_groups
-from videobench.video.timeline import NoTimelineError, Timeline, read_timeline, tells_frames
+from videobench.video.timeline import NoTimelineError, Timeline, may_have_timeline, read_timeline
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def sample_frames(video: Path, num_frames: int) -> Frames:
     if video.is_dir():
         return _sample_folder(video, num_frames)
     with open_video(video) as opened:
-        if not tells_frames(opened):
+        if not may_have_timeline(opened):
             return _pick_by_count(opened, num_frames)
         with suppress(NoTimelineError, NotSparseError):
             return _pick_sparsely(opened, num_frames)

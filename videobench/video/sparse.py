@@ -12,10 +12,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from videobench.video.container import OpenVideo, VideoPacket
-from videobench.video.timeline import Timeline, codec_of
+from videobench.video.timeline import Timeline
 
-# Here frames that no other frame refers to can be left out without a trace in the others.
-SKIPPABLE_CODECS = {"h264", "mpeg4"}
 # Any damage becomes an error: what the decoder would paint over it depends on frames that were not decoded.
 STRICT_DECODER = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
@@ -78,7 +76,6 @@ def decode_groups(opened: OpenVideo, packets: Iterable[VideoPacket], groups: Seq
     """The wanted frames by their times; `packets` come from the start of the file; raises NotSparseError."""
     decoder = opened.stream.codec_context
     decoder.options = decoder.options | STRICT_DECODER
-    may_skip = codec_of(opened) in SKIPPABLE_CODECS
     found: dict[int, VideoFrame] = {}
     numbered = enumerate(packets)
     try:
@@ -87,7 +84,7 @@ def decode_groups(opened: OpenVideo, packets: Iterable[VideoPacket], groups: Seq
             for group in groups:
                 decoder.flush_buffers()
                 in_group = _between(numbered, group.first, group.last)
-                found |= _decode_group(opened, decoder, in_group, group, may_skip)
+                found |= _decode_group(opened, decoder, in_group, group)
     except FFmpegError as error:
         raise NotSparseError(f"a group does not decode: {error}") from error
     if any(CONCEALMENT in text for _, _, text in messages):
@@ -110,11 +107,11 @@ def _decoder_messages() -> Iterator[list[tuple[int, str, str]]]:
 
 
 def _decode_group(
-    opened: OpenVideo, decoder: VideoCodecContext, packets: Iterator[VideoPacket], group: Group, may_skip: bool
+    opened: OpenVideo, decoder: VideoCodecContext, packets: Iterator[VideoPacket], group: Group
 ) -> dict[int, VideoFrame]:
     found: dict[int, VideoFrame] = {}
     newest = None
-    for frame in _frames_of_group(opened, decoder, packets, group, may_skip):
+    for frame in _frames_of_group(opened, decoder, packets, group):
         if frame.pts is None or frame.is_corrupt or (newest is not None and frame.pts <= newest):
             raise NotSparseError(f"a frame at {frame.pts} follows one at {newest}")
         newest = frame.pts
@@ -126,11 +123,11 @@ def _decode_group(
 
 
 def _frames_of_group(
-    opened: OpenVideo, decoder: VideoCodecContext, packets: Iterator[VideoPacket], group: Group, may_skip: bool
+    opened: OpenVideo, decoder: VideoCodecContext, packets: Iterator[VideoPacket], group: Group
 ) -> Iterator[VideoFrame]:
     for packet in packets:
         opened.check_time()
-        if may_skip:
-            decoder.skip_frame = "DEFAULT" if packet.pts in group.wanted_pts else "NONREF"
+        # Both codecs of timeline.py allow skipping frames that no other frame refers to.
+        decoder.skip_frame = "DEFAULT" if packet.pts in group.wanted_pts else "NONREF"
         yield from decoder.decode(packet)
     yield from decoder.decode(None)  # what it holds back for reordering
