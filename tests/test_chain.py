@@ -6,6 +6,7 @@ question is on order or direction, with the frames in the wrong order.
 
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from videobench.data.question_text import build_question_text
 from videobench.device.devices import open_device
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
-from videobench.video.frames import Frames, sample_frames
+from videobench.video.frames import sample_frames
 from videobench.video.pixels import normalise
 from videobench.video.prepared import prepare_video
 
@@ -96,9 +97,9 @@ def test_with_another_questions_video_the_answers_fall_to_chance(
 def test_with_the_frames_reversed_questions_on_order_are_answered_wrongly(
     replies, answers, qa_rows, qa_root, video_root, tiny_model_path, tmp_path, monkeypatch
 ):
-    def sample_reversed(video, num_frames):
-        frames = sample_frames(video, num_frames)
-        return Frames(frames.pixels[::-1].copy(), frames.decoded, frames.stated)
+    def sample_reversed(*arguments):
+        frames = sample_frames(*arguments)
+        return replace(frames, pixels=frames.pixels[::-1].copy())
 
     monkeypatch.setattr("videobench.video.prepared.sample_frames", sample_reversed)
     mirrored = run_all(qa_root, video_root, tiny_model_path, tmp_path, "--num_workers", "0")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,12 +18,13 @@ import torch
 
 from tests.support.clip_writer import write_clip
 from tests.support.paths import ROOT
-from tests.support.stubborn_worker import SPEC, STUBBORN
+from tests.support.stubborn_worker import LARGE_BYTES, LARGE_S, SPEC, STUBBORN
 from videobench.errors import InputError
 from videobench.video.frames import sample_frames
 from videobench.video.pixels import resize_and_crop
 from videobench.video.pool import DecodePool
 from videobench.video.prepared import PreparedVideo, failed_video
+from videobench.video.room import decoding_room_bytes
 from videobench.video.spec import PixelSpec
 
 VIDEO_BYTES = 8 * 3 * 32 * 32
@@ -33,7 +34,7 @@ VIDEO_BYTES = 8 * 3 * 32 * 32
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sound videos of 3 to 8 frames, whose names say what the stubborn decoder does with them."""
     folder = tmp_path_factory.mktemp("videos")
-    for number, name in enumerate(["a", "b", "c", "hangs", "crashes", "exits", "prints", "slow"]):
+    for number, name in enumerate(["a", "b", "c", "hangs", "crashes", "exits", "prints", "slow", "large"]):
         write_clip(folder / f"{name}.avi", "mpeg4", 3 + number % 6)
     return folder
 
@@ -79,6 +80,61 @@ def test_decoder_that_never_returns_or_dies(folder: Path) -> None:
         f"{folder}/exits.avi: the decoder died (exit status 3)",
     ]
     assert all(found[index].pixels is None for index in (1, 3, 4))
+
+
+def most_at_once(times: Path) -> int:
+    spans = [tuple(map(float, line.split())) for line in times.read_text().splitlines()]
+    return max(sum(began <= moment < ended for began, ended in spans) for moment, _ in spans)
+
+
+@pytest.mark.parametrize(
+    ("room_bytes", "at_once"),
+    [
+        pytest.param(1, 1, id="one-that-needs-more-is-alone"),
+        pytest.param(2 * LARGE_BYTES - 1, 1, id="one-fits"),
+        pytest.param(2 * LARGE_BYTES, 2, id="two-fit"),
+    ],
+)
+def test_videos_wait_for_memory(folder: Path, room_bytes: int, at_once: int) -> None:
+    """Waiting does not count as a video's time: six of half a second, one after the other, each limited to 2 s."""
+    (folder / "large.times").unlink(missing_ok=True)
+    with DecodePool(SPEC, 8, 3, timeout_s=2.0, max_decoding_bytes=room_bytes, worker_command=STUBBORN) as pool:
+        list(pool.prepare([folder / "a.avi"] * 3))  # until they have started
+        for found in pool.prepare([folder / "large.avi"] * 6):
+            assert_same(found, folder, "large")
+    assert most_at_once(folder / "large.times") == at_once
+
+
+def test_memory_of_a_video_that_fails_is_free_again(folder: Path) -> None:
+    with DecodePool(SPEC, 8, 1, timeout_s=LARGE_S / 5, max_decoding_bytes=1, worker_command=STUBBORN) as pool:
+        late, _ = pool.prepare([folder / "large.avi"] * 2)
+    assert late.error == f"{folder}/large.avi: the decoder gave no answer in 0.1 s"
+
+
+@pytest.mark.parametrize(
+    ("limit", "processes", "room"),
+    [
+        pytest.param(None, None, lambda host: host // 2, id="host"),
+        pytest.param("max", "4", lambda host: host // 8, id="four-processes"),
+        pytest.param("1000000", "4", lambda host: 125_000, id="four-processes-in-a-container"),
+        pytest.param(str(1 << 60), None, lambda host: host // 2, id="limit-above-the-host"),
+    ],
+)
+def test_room_is_a_part_of_the_hosts_memory(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str | None,
+    processes: str | None,
+    room: Callable[[int], int],
+) -> None:
+    if limit is not None:
+        (tmp_path / "memory.max").write_text(limit + "\n")
+    monkeypatch.setattr("videobench.video.room.CGROUP_LIMIT", tmp_path / "memory.max")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    host_kb = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
+    assert decoding_room_bytes() == room(host_kb * 1024)
 
 
 def test_fault_of_a_video_is_a_reason(folder: Path, pool: DecodePool) -> None:

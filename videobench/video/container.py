@@ -1,7 +1,7 @@
 """Opening, demuxing and decoding of one video file under limits: what frames.py and its helpers share."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +22,7 @@ from videobench.errors import VideoError
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: the class takes no argument when it runs
 
 # Limits against hostile files; an honest video of the benchmark stays far below each.
-MAX_PIXELS = 2**25  # of a frame: 7680 x 4320 fits; eight of them in RGB are 800 MB
+MAX_PIXELS = 2**25  # of a frame: 7680 x 4320 fits; for the memory see decoding_bytes
 MAX_ASPECT_RATIO = 64  # the resize keeps the shape: at 336 pixels the longer edge becomes up to 21504
 MAX_STREAMS = 100  # a film with every language has about 60; FFmpeg itself gives up at 1000
 MAX_PACKETS = 2_000_000  # of the video stream: 22 hours of 25 frames a second; what is noted of them takes 150 MB
@@ -47,6 +47,8 @@ DECODER_OPTIONS = {"codec_whitelist": ",".join(DECODERS), "max_pixels": str(MAX_
 CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **DECODER_OPTIONS}
 # Tags that are no UTF-8 are an error in PyAV before 19, unless it is told so; since then it knows no such flag.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+DECODER_FRAMES = 17  # 16 that others refer to, the most that H.264 and HEVC allow, and the newest one
+MOST_BITS_PER_PIXEL = 64  # RGBA of 16 bits; where the file does not state it
 THUMBNAIL = Disposition.attached_pic | Disposition.timed_thumbnails
 # What PyAV raises for a broken file: its own errors, and Python's for sizes and texts that FFmpeg passed on unread.
 BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
@@ -160,22 +162,20 @@ def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
             return
 
 
-def to_rgb(video: Path, frames: Sequence[VideoFrame]) -> np.ndarray:
-    """uint8 RGB (len(frames), height, width, 3); raises VideoError where the sizes differ."""
-    width, height = frames[0].width, frames[0].height
-    check_size(video, width, height)
-    pixels = np.empty((len(frames), height, width, 3), np.uint8)
-    reformatter = VideoReformatter()
-    for index, frame in enumerate(frames):
-        if (frame.width, frame.height) != (width, height):
-            raise VideoError(f"{video}: frames change from {width} x {height} to {frame.width} x {frame.height}")
-        if index and frame is frames[index - 1]:
-            pixels[index] = pixels[index - 1]  # a short clip repeats frames
-            continue
-        try:
-            plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-        except BROKEN_FILE as error:
-            raise VideoError(f"{video}: a frame cannot be turned into RGB: {_reason(error)}") from error
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[:height, : width * 3]
-        pixels[index] = rows.reshape(height, width, 3)
-    return pixels
+def decoding_bytes(opened: OpenVideo, num_frames: int) -> int:
+    """The most memory that decoding takes: what the decoder keeps, `num_frames` frames, one of them as RGB twice."""
+    pixel_format = opened.stream.codec_context.format
+    bits: int = pixel_format.padded_bits_per_pixel if pixel_format else MOST_BITS_PER_PIXEL
+    pixels: int = opened.stream.width * opened.stream.height
+    return pixels * ((DECODER_FRAMES + num_frames) * bits // 8 + 2 * 3)
+
+
+def to_rgb(video: Path, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+    """uint8 RGB (height, width, 3), its own memory; raises VideoError, naming `video`."""
+    check_size(video, frame.width, frame.height)
+    try:
+        plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+    except BROKEN_FILE as error:
+        raise VideoError(f"{video}: a frame cannot be converted to RGB: {_reason(error)}") from error
+    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width * 3]
+    return np.array(rows.reshape(frame.height, frame.width, 3))

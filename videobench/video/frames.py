@@ -1,4 +1,4 @@
-"""Video -> uint8 RGB frames: always as many as asked, whatever the file is.
+"""Video -> uint8 RGB frames: always as many as asked for, whatever the file is.
 
 Frame k of a sample is number k * total // num_frames, in presentation order, of the `total` frames that the file really
 has. Rotation that the file asks for is not applied. Videos are read with av in this folder only; the report's
@@ -6,15 +6,26 @@ thumbnails.py writes its pictures with it.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
 
-from videobench.video.container import OpenVideo, count_packets, decode_tolerantly, demux, open_video, to_rgb
+from videobench.errors import VideoError
+from videobench.video.container import (
+    OpenVideo,
+    count_packets,
+    decode_tolerantly,
+    decoding_bytes,
+    demux,
+    open_video,
+    to_rgb,
+)
 from videobench.video.image_folder import decode_images, list_images
 from videobench.video.sparse import NotSparseError, decode_groups, plan_groups
 from videobench.video.timeline import NoTimelineError, Timeline, may_have_timeline, read_timeline
@@ -24,9 +35,24 @@ from videobench.video.timeline import NoTimelineError, Timeline, may_have_timeli
 class Frames:
     """A sample of the frames of one video, in presentation order."""
 
-    pixels: np.ndarray  # uint8 RGB (num_frames, height, width, 3)
+    pixels: np.ndarray  # uint8 RGB (num_frames, height, width, 3), or what `shrink` made of each frame
+    width: int  # of a frame as decoded, in pixels
+    height: int
     decoded: int  # how many frames the video really has
     stated: int  # how many its container states; 0 where it states none
+
+
+@dataclass(frozen=True)
+class _Picked:
+    """The wanted frames as the decoder gives them, before their conversion."""
+
+    frames: Iterable[VideoFrame]
+    decoded: int
+    stated: int
+
+
+Shrink = Callable[[np.ndarray], np.ndarray]
+Reserve = Callable[[int], None]
 
 
 def spread(total: int, num_frames: int) -> list[int]:
@@ -34,24 +60,57 @@ def spread(total: int, num_frames: int) -> list[int]:
     return [k * total // num_frames for k in range(num_frames)]
 
 
-def sample_frames(video: Path, num_frames: int) -> Frames:
+def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None, reserve: Reserve | None = None) -> Frames:
     """The frames of a video file, or of a folder of images; raises VideoError, naming the file, where it has none.
 
+    `shrink` turns each frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one is in memory
+    at its full size. `reserve` is called once, before decoding, with the bytes that it may take; it may wait.
+
     Equal, bit by bit, to `sample_frames_plain`, of which it decodes only a part where it can."""
-    if video.is_dir():
-        return _sample_folder(video, num_frames)
-    with open_video(video) as opened:
-        if not may_have_timeline(opened):
-            return _pick_by_count(opened, num_frames)
-        with suppress(NoTimelineError, NotSparseError):
-            return _pick_sparsely(opened, num_frames)
-    return sample_frames_plain(video, num_frames)
+    return _convert(video, _pick(video, num_frames, reserve), num_frames, shrink)
 
 
 def sample_frames_plain(video: Path, num_frames: int) -> Frames:
     """The same by decoding everything: the reference."""
+    picked = _pick_images(list_images(video), num_frames) if video.is_dir() else _pick_plainly(video, num_frames)
+    return _convert(video, picked, num_frames, None)
+
+
+def _convert(video: Path, picked: _Picked, num_frames: int, shrink: Shrink | None) -> Frames:
+    reformatter = VideoReformatter()
+    size, at, pixels = (0, 0), 0, np.empty(0, np.uint8)
+    for frame, repeats in groupby(picked.frames):  # a short video repeats frames
+        if at and (frame.width, frame.height) != size:
+            raise VideoError(f"{video}: frames change from {size[0]} x {size[1]} to {frame.width} x {frame.height}")
+        rgb = to_rgb(video, frame, reformatter)
+        shrunk = shrink(rgb) if shrink else rgb
+        if not at:
+            size, pixels = (frame.width, frame.height), np.empty((num_frames, *shrunk.shape), np.uint8)
+        count = sum(1 for _ in repeats)
+        pixels[at : at + count] = shrunk
+        at += count
+    if not at:
+        raise VideoError(f"{video}: no frame decodes")
+    return Frames(pixels, *size, picked.decoded, picked.stated)
+
+
+def _pick(video: Path, num_frames: int, reserve: Reserve | None) -> _Picked:
+    reserve = reserve or (lambda num_bytes: None)
     if video.is_dir():
-        return _sample_folder(video, num_frames)
+        images = list_images(video)
+        with open_video(images[0]) as opened:
+            reserve(decoding_bytes(opened, num_frames=1))
+        return _pick_images(images, num_frames)
+    with open_video(video) as opened:
+        reserve(decoding_bytes(opened, num_frames))
+        if not may_have_timeline(opened):
+            return _pick_by_count(opened, num_frames)
+        with suppress(NoTimelineError, NotSparseError):
+            return _pick_sparsely(opened, num_frames)
+    return _pick_plainly(video, num_frames)
+
+
+def _pick_plainly(video: Path, num_frames: int) -> _Picked:
     timeline = None
     with open_video(video) as opened, suppress(NoTimelineError):
         timeline = read_timeline(opened, hold_packets=False)
@@ -59,13 +118,13 @@ def sample_frames_plain(video: Path, num_frames: int) -> Frames:
         return _pick_by_time(opened, timeline, num_frames) if timeline else _pick_by_count(opened, num_frames)
 
 
-def _sample_folder(folder: Path, num_frames: int) -> Frames:
-    images = list_images(folder)
-    pixels = decode_images([images[index] for index in spread(len(images), num_frames)])
-    return Frames(pixels, len(images), len(images))
+def _pick_images(images: Sequence[Path], num_frames: int) -> _Picked:
+    """They are decoded one by one while they are converted."""
+    wanted = (images[index] for index in spread(len(images), num_frames))
+    return _Picked(decode_images(wanted), len(images), len(images))
 
 
-def _pick_sparsely(opened: OpenVideo, num_frames: int) -> Frames:
+def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
     """Raises NoTimelineError or NotSparseError where only decoding everything gives the frames."""
     timeline = read_timeline(opened, hold_packets=True)
     wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
@@ -75,10 +134,10 @@ def _pick_sparsely(opened: OpenVideo, num_frames: int) -> Frames:
     else:
         with open_video(opened.video) as again:
             found = decode_groups(again, demux(again), groups)
-    return _as_frames(opened, [found[pts] for pts in wanted], timeline.total)
+    return _Picked([found[pts] for pts in wanted], timeline.total, opened.stream.frames)
 
 
-def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> Frames:
+def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> _Picked:
     """Each packet is a frame: where one does not decode, the frame before it stays, as in a player."""
     wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
     picker = _Picker(wanted)
@@ -87,10 +146,10 @@ def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> Fra
             picker.offer(frame.pts, frame)
             if frame.pts == wanted[-1]:
                 break
-    return _as_frames(opened, picker.picked(wanted), timeline.total)
+    return _Picked(picker.picked(wanted), timeline.total, opened.stream.frames)
 
 
-def _pick_by_count(opened: OpenVideo, num_frames: int) -> Frames:
+def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
     """Where packets do not tell the frames: those that decode are counted, and decoded again if their number is not
     the one that was expected."""
     expected = opened.stream.frames or _count_packets_of(opened.video)
@@ -99,7 +158,7 @@ def _pick_by_count(opened: OpenVideo, num_frames: int) -> Frames:
         with open_video(opened.video) as again:
             found, total = _frames_at(again, spread(total, num_frames))
     wanted = spread(total, num_frames) if total else []
-    return _as_frames(opened, [found[index] for index in wanted], total)
+    return _Picked([found[index] for index in wanted], total, opened.stream.frames)
 
 
 def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, VideoFrame], int]:
@@ -115,12 +174,6 @@ def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, Vide
 def _count_packets_of(video: Path) -> int:
     with open_video(video) as opened:
         return count_packets(opened)
-
-
-def _as_frames(opened: OpenVideo, picked: Sequence[VideoFrame], total: int) -> Frames:
-    if not picked:
-        raise opened.refuse("no frame decodes")
-    return Frames(to_rgb(opened.video, picked), total, opened.stream.frames)
 
 
 class _Picker:

@@ -1,14 +1,15 @@
 """A folder of numbered images as a video: TVQA and others are handed round so."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import imagesize
-import numpy as np
+from av.video.frame import VideoFrame
 
 from videobench.errors import VideoError
-from videobench.video.container import check_size, decode_tolerantly, open_video, to_rgb
+from videobench.video.container import check_size, decode_tolerantly, open_video
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 MAX_IMAGES = 200_000  # two hours at 25 frames a second; reading the header of each takes some 50 microseconds
@@ -23,10 +24,12 @@ def list_images(folder: Path) -> list[Path]:
         raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     if len(images) > MAX_IMAGES:
         raise VideoError(f"{folder}: the folder holds {len(images)} images, more than {MAX_IMAGES}")
-    first_size = _size(images[0])
+    first_size = _image_size(images[0])
     for image in images:
-        if _size(image) != first_size:
-            raise VideoError(f"{image}: is {_text(_size(image))}, but {images[0].name} is {_text(first_size)}")
+        if _image_size(image) != first_size:
+            raise VideoError(
+                f"{image}: is {_as_text(_image_size(image))}, but {images[0].name} is {_as_text(first_size)}"
+            )
     return images
 
 
@@ -35,16 +38,14 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(filter(_is_image, folder.iterdir()), key=_natural_key)
 
 
-def decode_images(images: Sequence[Path]) -> np.ndarray:
-    """uint8 RGB (len(images), height, width, 3); raises VideoError, naming the image."""
-    frames = {}
-    for image in dict.fromkeys(images):
+def decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
+    """Each image as it is asked for; repeats of one are the same frame. Raises VideoError, naming the image."""
+    for image, repeats in groupby(images):
         with open_video(image) as opened:
             frame = next(decode_tolerantly(opened), None)
             if frame is None:
                 raise opened.refuse("the image does not decode")
-            frames[image] = frame
-    return to_rgb(images[0].parent, [frames[image] for image in images])
+        yield from (frame for _ in repeats)
 
 
 def _is_image(path: Path) -> bool:
@@ -58,7 +59,7 @@ def _natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
     return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], path.name
 
 
-def _size(image: Path) -> tuple[int, int]:
+def _image_size(image: Path) -> tuple[int, int]:
     """(width, height) from the header, within the limits."""
     try:
         width, height = imagesize.get(str(image))
@@ -70,5 +71,5 @@ def _size(image: Path) -> tuple[int, int]:
     return width, height
 
 
-def _text(size: tuple[int, int]) -> str:
+def _as_text(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"

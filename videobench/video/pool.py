@@ -19,8 +19,9 @@ from queue import SimpleQueue
 
 from videobench.errors import InputError
 from videobench.video.prepared import PreparedVideo, encode_settings, failed_video, prepare_video, receive_prepared
+from videobench.video.room import Room, decoding_room_bytes
 from videobench.video.spec import PixelSpec
-from videobench.video.worker import READY
+from videobench.video.worker import NEEDS, READY
 
 WORKER_COMMAND = (sys.executable, "-m", "videobench.video.worker")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
@@ -66,16 +67,24 @@ class _Worker:
             )
         self._settings: bytes | None = settings
 
-    def prepare(self, video: Path, timeout_s: float) -> PreparedVideo:
+    def prepare(self, video: Path, timeout_s: float, room: Room) -> PreparedVideo:
         """Raises _WorkerLost; InputError where the process did not even start."""
         self._finish_start()
         try:
             self._connection.send_bytes(os.fsencode(video))
-            if not self._connection.poll(timeout_s):
-                raise _WorkerLost(f"the decoder gave no answer in {timeout_s:g} s")
-            return receive_prepared(self._connection, video)
+            message = self._receive(timeout_s)
+            if not message.startswith(NEEDS):
+                return receive_prepared(self._connection, message, video)
+            with room.taken(int(message.removeprefix(NEEDS))):
+                self._connection.send_bytes(b"")
+                return receive_prepared(self._connection, self._receive(timeout_s), video)
         except (EOFError, OSError) as error:
             raise _WorkerLost(f"the decoder died ({self._how_it_ended()})") from error
+
+    def _receive(self, timeout_s: float) -> bytes:
+        if not self._connection.poll(timeout_s):
+            raise _WorkerLost(f"the decoder gave no answer in {timeout_s:g} s")
+        return self._connection.recv_bytes()
 
     def _finish_start(self) -> None:
         if self._settings is None:
@@ -118,7 +127,8 @@ class DecodePool:
     """Decodes, resizes and crops videos in worker processes, ahead of their use and in order.
 
     With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but one
-    video at least) are in the making or ready. A video that takes longer than `timeout_s` fails."""
+    video at least) are in the making or ready. A video that takes longer than `timeout_s` fails. The videos in decoding
+    take at most `max_decoding_bytes` together, by default `decoding_room_bytes()`."""
 
     def __init__(
         self,
@@ -127,12 +137,14 @@ class DecodePool:
         num_workers: int,
         timeout_s: float = VIDEO_TIMEOUT_S,
         max_ahead_bytes: int = MAX_AHEAD_BYTES,
+        max_decoding_bytes: int | None = None,
         worker_command: Sequence[str] = WORKER_COMMAND,
     ):
         self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
         self._fitting = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
         self._num_workers = num_workers = min(num_workers, self._fitting)  # no more could ever be busy
         self._max_ahead = max(1, min(self._fitting, MAX_AHEAD_PER_WORKER * num_workers))
+        self._room = Room(decoding_room_bytes() if max_decoding_bytes is None else max_decoding_bytes)
         self._command = worker_command
         self._workers: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
@@ -196,7 +208,7 @@ class DecodePool:
     def _prepare_in_worker(self, video: Path) -> PreparedVideo:
         worker = self._idle.get()
         try:
-            return worker.prepare(video, self._timeout_s)
+            return worker.prepare(video, self._timeout_s, self._room)
         except _WorkerLost as lost:
             worker.kill()
             worker.close()

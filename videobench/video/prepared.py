@@ -9,10 +9,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from videobench.errors import VideoError
-from videobench.video.frames import sample_frames
+from videobench.video.frames import Reserve, sample_frames
 from videobench.video.identity import Stamp, sha256_of_video, stamp_of
 from videobench.video.pixels import resize_and_crop
 from videobench.video.spec import PixelSpec
@@ -38,25 +39,28 @@ def failed_video(video: Path, reason: str) -> PreparedVideo:
     return PreparedVideo(video, None, "", "", None, 0, 0, "", " ".join(reason.split()))
 
 
-def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:
-    """Decode, resize, crop; does not raise: what is wrong with the video or its decoder becomes the reason."""
+def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserve | None = None) -> PreparedVideo:
+    """Decode, resize, crop; does not raise: a fault of the video or its decoder becomes the reason.
+
+    `reserve` is that of `sample_frames`."""
+
+    def shrink(frame: np.ndarray) -> np.ndarray:
+        return resize_and_crop(frame[np.newaxis], spec)[0].numpy()
+
     stamp = stamp_of(video)
     try:
-        frames = sample_frames(video, num_frames)
-        pixels = resize_and_crop(frames.pixels, spec)
+        frames = sample_frames(video, num_frames, shrink, reserve)
         video_sha256 = sha256_of_video(video)
         if stamp_of(video) != stamp:
             raise VideoError(f"{video}: was changed while it was read; start again when it is whole")
     except VideoError as error:
         return failed_video(video, str(error))
-    except Exception as error:  # unforeseen: the run goes on, and the traceback is kept for whoever mends it
+    except Exception as error:  # unforeseen: the run goes on, and the traceback is kept for whoever fixes it
         traceback.print_exc(file=sys.stderr)
         return failed_video(video, f"{video}: {type(error).__name__}: {error}")
-    _, height, width, _ = frames.pixels.shape
-    digest = hashlib.sha256(pixels.numpy().data).hexdigest()
-    return PreparedVideo(
-        video, pixels, digest, video_sha256, stamp, frames.decoded, frames.stated, f"{width}x{height}", None
-    )
+    pixels, resolution = torch.from_numpy(frames.pixels), f"{frames.width}x{frames.height}"
+    digest = hashlib.sha256(frames.pixels.data).hexdigest()
+    return PreparedVideo(video, pixels, digest, video_sha256, stamp, frames.decoded, frames.stated, resolution, None)
 
 
 def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
@@ -77,16 +81,16 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
         connection.send_bytes(pixels.numpy().reshape(-1).data)
 
 
-def receive_prepared(connection: Connection, video: Path) -> PreparedVideo:
-    """What `send_prepared` sent, of this video. Raises EOFError or OSError where the sender is gone."""
-    header = json.loads(connection.recv_bytes())
-    shape, stamp = header.pop("shape"), header.pop("stamp")
-    header["stamp"] = None if stamp is None else tuple(stamp)
+def receive_prepared(connection: Connection, header: bytes, video: Path) -> PreparedVideo:
+    """What `send_prepared` sent for this video. Raises EOFError or OSError where the sender is gone."""
+    fields = json.loads(header)
+    shape, stamp = fields.pop("shape"), fields.pop("stamp")
+    fields["stamp"] = None if stamp is None else tuple(stamp)
     if shape is None:
-        return PreparedVideo(video=video, pixels=None, **header)
+        return PreparedVideo(video=video, pixels=None, **fields)
     pixels = torch.empty(shape, dtype=torch.uint8)
     connection.recv_bytes_into(pixels.numpy().reshape(-1).data)
-    return PreparedVideo(video=video, pixels=pixels, **header)
+    return PreparedVideo(video=video, pixels=pixels, **fields)
 
 
 def encode_settings(spec: PixelSpec, num_frames: int, timeout_s: float) -> bytes:
