@@ -86,7 +86,7 @@ def test_a_set_that_is_not_there_costs_its_questions_only(tmp_path, tiny_model_p
     assert f"answered 7, failed {len(nba) + 1}" in capsys.readouterr().out
     crime = json.loads((tmp_path / "out/Ucfcrime_eval.json").read_text())
     [failed] = [row for row in crime.values() if "error" in row]
-    assert failed["error"] == f"{missing}: no such video"
+    assert failed["error"] == f"Eval_video/Ucfcrime/{missing.name}: no such video"
     lost = json.loads((tmp_path / "out/NBA_eval.json").read_text())
     assert lost.keys() == nba.keys()
     assert all("no such video" in row["error"] and row["output_sequence"] == [""] for row in lost.values())
