@@ -1,6 +1,6 @@
 """The small LLaVA-NeXT-Video model: its tokenizer, its weights before training, its pixels and its files.
 
-The files have the layout of the real checkpoints (llava-hf/LLaVA-NeXT-Video-7B-hf), and load under transformers 4.45.2
+The files have the layout of the real checkpoints (llava-hf/LLaVA-NeXT-Video-7B-hf), and load under transformers 4.56.2
 as well as 5.x.
 """
 
@@ -26,7 +26,7 @@ from tests.assets.clip_questions import LETTERS, WORDINGS, possible_answers
 from tests.assets.clips import FRAMES_SHOWN
 from videobench.data.question_text import NUMBER_WORDS, build_question_text
 
-IMAGE_SIZE, PATCH_SIZE = 36, 6  # pixels; PATCH_SIZE**2 <= IMAGE_SIZE, or the pooling of transformers 4.45 fails
+IMAGE_SIZE, PATCH_SIZE = 36, 6  # pixels; PATCH_SIZE**2 <= IMAGE_SIZE, or the pooling of transformers 4.x fails
 TOKENS_PER_FRAME = (IMAGE_SIZE // PATCH_SIZE // 2) ** 2  # after the average pooling of 2 x 2 patches
 NUM_VIDEO_TOKENS = TOKENS_PER_FRAME * FRAMES_SHOWN
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]  # CLIP's, of channels in 0..1

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import transformers
 
 from tests.support.fault_tools import SET, Bench
 from tests.support.jobs import Host, free_port, kill
@@ -71,7 +70,6 @@ def test_data_parallel_answers_as_one_process(bench, host, expected, processes):
 # --- One copy of the weights on several cards ---
 
 
-@pytest.mark.skipif(transformers.__version__ < "4.56", reason="cuts no model up before transformers 4.56.2")
 @pytest.mark.parametrize(("processes", "cards"), [(2, 2), (4, 2)])
 def test_tensor_parallel_answers_as_one_process(bench, host, expected, processes, cards):
     host.finish(bench.run_flags("--tensor_parallel", cards), processes)

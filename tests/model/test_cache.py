@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-import transformers
 from transformers import DynamicCache
 
 from videobench.model.cache import Prefixes, select_rows
@@ -22,9 +21,7 @@ def make_cache():
 
 
 def both(cache, layer):
-    if hasattr(cache, "layers"):
-        return cache.layers[layer].keys, cache.layers[layer].values
-    return cache.key_cache[layer], cache.value_cache[layer]
+    return cache.layers[layer].keys, cache.layers[layer].values
 
 
 @pytest.mark.parametrize("rows", [[0, 1, 2], [2, 2, 2, 2], [1], [2, 0, 0]])
@@ -70,7 +67,6 @@ def test_batches_that_follow_each_other_begin_with_their_prefixes(batches, leave
             select_rows(own, [0], room=1)
 
 
-@pytest.mark.skipif(transformers.__version__ < "4.54", reason="the cache of transformers before 4.54 has no layers")
 def test_questions_on_one_video_share_its_copies():
     prefixes = Prefixes(make_cache())
     first = both(prefixes.rows([1, 1, 1], 4, is_last=False), 0)[0].data_ptr()
@@ -78,7 +74,6 @@ def test_questions_on_one_video_share_its_copies():
     assert both(prefixes.rows([2, 2], 2, is_last=False), 0)[0].data_ptr() != first
 
 
-@pytest.mark.skipif(transformers.__version__ < "4.54", reason="the cache of transformers before 4.54 has no layers")
 def test_what_has_been_copied_stays_where_it_is():
     cache = make_cache()
     select_rows(cache, [0, 0], room=2)

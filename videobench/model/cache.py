@@ -11,12 +11,7 @@ from typing import Any
 
 import torch
 from transformers import DynamicCache, LlavaNextVideoForConditionalGeneration
-
-try:
-    from transformers.cache_utils import DynamicLayer
-except ImportError:  # before transformers 4.54: there the cache stays as it is
-    DynamicLayer = object
-
+from transformers.cache_utils import DynamicLayer
 
 _NAMES = inspect.signature(LlavaNextVideoForConditionalGeneration.forward).parameters
 CACHE_ARGUMENT = "cache" if "cache" in _NAMES else "past_key_values"  # of `generate`; renamed in transformers 5.24
@@ -27,12 +22,13 @@ class Prefixes:
 
     def __init__(self, cache: DynamicCache) -> None:
         self._cache: DynamicCache | None = cache
-        self.length = int(cache.get_seq_length())
+        self.length = int(cache.get_seq_length())  # tokens of each prefix
         self._copied: list[_RoomyLayer] = []  # of one video alone: the layers of an earlier batch
         self._video = -1
 
     def rows(self, videos: Sequence[int], room: int, is_last: bool) -> DynamicCache:
-        """A cache with a row for each of `videos`, for the caller to fill with `room` tokens at the most.
+        """A cache with a row for each of `videos`, indices of prefixes, for the caller to fill with at most `room`
+        tokens. It is valid until the next call.
 
         After the one that `is_last` there are no more: it may take the prefixes themselves."""
         assert self._cache is not None, "the last batch has been taken"
@@ -44,19 +40,15 @@ class Prefixes:
             return cache
         self._copied, self._video = [], -1  # gives its memory back first
         select_rows(cache, videos, room)
-        layers = getattr(cache, "layers", ())
-        if is_one and all(isinstance(each, _RoomyLayer) for each in layers):
-            self._copied, self._video = [*layers], videos[0] if layers else -1
+        if is_one and all(isinstance(each, _RoomyLayer) for each in cache.layers):
+            self._copied, self._video = [*cache.layers], videos[0]
         return cache
 
 
 def _copy(cache: DynamicCache) -> DynamicCache:
     """Another cache of the same tensors, for `select_rows` to change."""
     copied = copy.copy(cache)
-    if hasattr(cache, "layers"):
-        copied.layers = [copy.copy(layer) for layer in cache.layers]
-    else:
-        copied.key_cache, copied.value_cache = list(cache.key_cache), list(cache.value_cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
     return copied
 
 
@@ -76,10 +68,6 @@ def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
             indices = torch.tensor(rows, device=states.device)
         return states.index_select(0, indices)
 
-    if not hasattr(cache, "layers"):
-        cache.key_cache[:] = map(select, cache.key_cache)
-        cache.value_cache[:] = map(select, cache.value_cache)
-        return
     for number, layer in enumerate(cache.layers):
         layer.keys, layer.values = select(layer.keys), select(layer.values)
         if type(layer) in (DynamicLayer, _RoomyLayer):  # and no sliding window
@@ -108,11 +96,11 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def has(self, rows: int, room: int) -> bool:
-        """Whether `begin` can give so many rows, with room for so many tokens behind those of the beginning."""
+        """Whether `begin` can give `rows` rows with room for `room` tokens behind those of the beginning."""
         return rows <= self._buffers[0].shape[0] and room <= self._room
 
     def begin(self, rows: int, length: int) -> "_RoomyLayer":
-        """The first rows of the same buffers, with the tokens that they began with: what came after is written over."""
+        """The first rows of the same buffers, with the tokens that they began with; later ones are overwritten."""
         layer = copy.copy(self)
         layer._buffers = [buffer[:rows] for buffer in self._buffers]
         layer._show(length)
