@@ -4,16 +4,16 @@ import json
 import math
 import re
 import shutil
-import struct
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
+
+from tests.support.checkpoints import write_hollow_weights
 
 SMALL_MODEL = Path(__file__).resolve().parents[1] / "tests" / "assets" / "tiny-llava-next-video"
 
@@ -62,27 +62,13 @@ def write_checkpoint(shape: Shape, folder: Path) -> Path:
         values |= {"crop_size": {"height": shape.image_size, "width": shape.image_size}}
         values |= {"size": {"shortest_edge": shape.image_size}}
         (folder / name).write_text(json.dumps(values))
-    _write_header(folder)
+    write_hollow_weights(folder)
     return folder
 
 
 def _sizes(sizes: tuple[int, int, int, int]) -> dict[str, int]:
     names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     return dict(zip(names, sizes, strict=True))
-
-
-def _write_header(folder: Path) -> None:
-    with torch.device("meta"):
-        weights = LlavaNextVideoForConditionalGeneration(LlavaNextVideoConfig.from_pretrained(folder)).state_dict()
-    header: dict[str, Any] = {}
-    end = 0
-    for name, weight in weights.items():
-        begin, end = end, end + 2 * weight.numel()
-        header[name] = {"dtype": "BF16", "shape": list(weight.shape), "data_offsets": [begin, end]}
-    text = json.dumps(header).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        file.truncate(8 + len(text) + end)
 
 
 def make_model(folder: Path, device: torch.device, dtype: torch.dtype) -> LlavaNextVideoForConditionalGeneration:

@@ -1,15 +1,33 @@
-"""Checkpoints that are broken, foreign or hostile: each its own line, before the weights are read where that can be.
-
-The parts that tests/model/test_checkpoint.py tries one by one are gone through here by the script itself."""
+"""Checkpoints whose files are broken, foreign or hostile: each its own line, before the weights are read where that can
+be. By the script itself; what config.json states: test_faults_configs.py."""
 
 import json
+import os
 import pickle
-import re
 import shutil
-import struct
+import time
+from pathlib import Path
 
 import pytest
 
+from tests.support.checkpoint_damages import (
+    change,
+    change_between_fingerprint_blocks,
+    change_header,
+    cut_a_shard,
+    empty,
+    make_socket,
+    make_sparse,
+    overlap,
+    pickled_only,
+    rename_a_weight,
+    replaced,
+    set_first,
+    set_in,
+    shard,
+    tokenizer,
+    write,
+)
 from tests.support.fault_tools import Bench, assert_refused
 
 
@@ -22,136 +40,53 @@ def bench(tmp_path, capsys, record_property):
 
 @pytest.fixture
 def no_weights(monkeypatch):
-    """Whoever reads the weights all the same ends with a TypeError."""
+    """Whoever still reads the weights ends with a TypeError."""
     monkeypatch.setattr("videobench.model.engine.load_engine", None)
 
 
-def change(model, name, **entries):
-    (model / name).write_text(json.dumps(json.loads((model / name).read_text()) | entries))
-
-
-def change_part(part, **entries):
-    """A damage to an object in config.json; None: to the outermost one."""
-
-    def damage(model):
-        whole = json.loads((model / "config.json").read_text())
-        change(model, "config.json", **({part: whole[part] | entries} if part else entries))
-
-    return damage
-
-
-def change_header(model, change_entries):
-    """The header of the weights, with its length; the tensors behind it stay."""
-    path = model / "model.safetensors"
-    content = path.read_bytes()
-    end = 8 + struct.unpack("<Q", content[:8])[0]
-    header = change_entries(json.loads(content[8:end]))
-    header = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(header)) + header + content[end:])
-
-
-def shard(model, **changes):
-    """Two shards and their index, as large checkpoints come; `changes` to the index."""
-    shutil.copy(model / "model.safetensors", model / "a.safetensors")
-    shutil.move(model / "model.safetensors", model / "b.safetensors")
-    header = (model / "a.safetensors").read_bytes()
-    weights = json.loads(header[8 : 8 + struct.unpack("<Q", header[:8])[0]])
-    names = [name for name in weights if name != "__metadata__"]
-    by_weight = {name: "a.safetensors" if index % 2 else "b.safetensors" for index, name in enumerate(names)}
-    index = {"metadata": {}, "weight_map": by_weight} | changes
-    (model / "model.safetensors.index.json").write_text(json.dumps(index))
-    return by_weight
-
-
-def write(name, content):
-    return lambda model: (model / name).write_bytes(content)
-
-
-def set_first(field, value):
-    def entries(header):
-        name = next(name for name in header if name != "__metadata__")
-        return header | {name: header[name] | {field: value}}
-
-    return lambda model: change_header(model, entries)
-
-
-def cut_a_shard(model):
-    shard(model)
-    path = model / "b.safetensors"
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def empty(model):
-    shutil.rmtree(model)
-    model.mkdir()
-
-
-def pickled_only(model):
-    (model / "model.safetensors").rename(model / "pytorch_model.bin")
-
-
-DAMAGES = [
+FILES = [
     pytest.param(shutil.rmtree, "model: not a folder", id="missing"),
     pytest.param(empty, "config.json: cannot be read", id="empty"),
-    pytest.param(write("config.json", b"{"), "config.json: not JSON", id="config-cut-short"),
-    pytest.param(write("config.json", b"[]"), "config.json: model_type is 'no object'", id="config-is-a-list"),
+    pytest.param(replaced("config.json", os.mkfifo), "config.json: neither a regular file nor", id="config-is-a-pipe"),
+    pytest.param(replaced("model.safetensors", os.mkfifo), "neither a regular file nor", id="weights-are-a-pipe"),
+    pytest.param(replaced("README.md", make_socket), "README.md: neither a regular file nor", id="a-socket"),
     pytest.param(
-        lambda model: change(model, "config.json", model_type="llava"), "model_type is 'llava'", id="other-model"
-    ),
-    pytest.param(
-        lambda model: change(model, "config.json", model_type=["x"]), r"model_type is \['x'\]", id="type-is-a-list"
+        replaced("tokenizer.json", lambda path: path.symlink_to("/dev/zero")), "neither a regular", id="a-device"
     ),
     pytest.param(
-        lambda model: change(model, "config.json", vision_config=5), "not a LLaVA-NeXT-Video config", id="config"
-    ),
-    pytest.param(lambda model: change(model, "config.json", spatial_pool_stride=0), "pool stride is 0", id="stride-0"),
-    pytest.param(
-        lambda model: change(model, "config.json", video_token_index=3), "token 3, the tokenizer says", id="token-id"
+        replaced("tokenizer.json", lambda path: path.symlink_to("../blobs/gone")),
+        r"tokenizer.json: cannot be read \(No such file",
+        id="half-copied-cache-of-the-hub",
     ),
     pytest.param(
-        lambda model: change(model, "config.json", quantization_config={"quant_method": "awq"}),
-        "a quantised copy",
-        id="quantised",
+        replaced("config.json", lambda path: path.symlink_to(path.name)), "Too many levels of symbolic", id="link-loop"
     ),
     pytest.param(
-        change_part("text_config", quantization_config={"quant_method": "awq"}), "a quantised copy", id="quantised-part"
+        replaced("config.json", Path.mkdir), r"config.json: cannot be read \(Is a dir", id="config-is-a-folder"
     ),
-    pytest.param(
-        change_part("text_config", model_type="lightglue", keypoint_detector_config={"_name_or_path": "evil/code"}),
-        "text_config is of 'lightglue', not of llama or mistral",
-        id="part-that-loads-others",
-    ),
-    pytest.param(
-        change_part("vision_config", model_type=["x"]), r"vision_config is of \['x'\], not of clip", id="part-is-a-list"
-    ),
-    *(
-        pytest.param(
-            change_part(part, **{name: value}),
-            f"{name} is .*, not eager or sdpa",
-            id=f"attention-{number}",
-        )
-        for number, (part, name, value) in enumerate(
-            (
-                (None, "_attn_implementation_internal", "evil/code"),
-                (None, "attn_implementation", {"text_config": "evil/code"}),
-                ("text_config", "_attn_implementation_internal", "evil/code@main"),
-                ("vision_config", "_attn_implementation", "flash_attention_2"),
-            )
-        )
-    ),
-    pytest.param(write("model.safetensors", b""), "not a safetensors file", id="weights-empty"),
-    pytest.param(write("model.safetensors", b"\xff" * 64), "not a safetensors file", id="header-longer-than-the-file"),
-    pytest.param(
-        lambda model: change_header(model, lambda header: b"[]"), "not a safetensors file", id="header-is-a-list"
-    ),
-    pytest.param(
-        lambda model: change_header(model, lambda header: b'{"a":' * 9999), "not a safetensors", id="header-nested"
-    ),
-    pytest.param(set_first("data_offsets", 5), "not a safetensors file", id="offsets-are-a-number"),
-    pytest.param(set_first("data_offsets", [0, 10**12]), "header tells of 1000000", id="offsets-beyond-the-end"),
-    pytest.param(set_first("dtype", "I8"), "of dtype I8, which is not supported", id="8-bit-weights"),
-    pytest.param(pickled_only, "only pickled .bin weights are there", id="pickled-weights"),
-    pytest.param(cut_a_shard, "b.safetensors: [0-9]+ bytes, but its header", id="shard-cut-short"),
+    pytest.param(replaced("model.safetensors", Path.mkdir), "model.safetensors missing", id="weights-are-a-folder"),
+    pytest.param(replaced("tokenizer.json", make_sparse), "1000000000000 bytes, more than such a file", id="huge"),
+    pytest.param(write("adapter_config.json", b"{}"), "holds an adapter", id="adapter"),
+]
+NO_WEIGHTS = "model.safetensors: not a whole safetensors file"
+WEIGHTS = [
+    pytest.param(write("model.safetensors", b""), NO_WEIGHTS, id="empty"),
+    pytest.param(write("model.safetensors", b"\xff" * 64), NO_WEIGHTS, id="header-longer-than-the-file"),
+    pytest.param(lambda model: change_header(model, lambda header: b"[]"), NO_WEIGHTS, id="header-is-a-list"),
+    pytest.param(lambda model: change_header(model, lambda header: b'{"a":' * 9999), NO_WEIGHTS, id="header-nested"),
+    pytest.param(lambda model: change_header(model, overlap), NO_WEIGHTS, id="offsets-overlap"),
+    pytest.param(set_first("data_offsets", 5), NO_WEIGHTS, id="offsets-are-a-number"),
+    pytest.param(set_first("data_offsets", [0, 10**12]), NO_WEIGHTS, id="offsets-beyond-the-end"),
+    pytest.param(set_first("data_offsets", [-8, 0]), NO_WEIGHTS, id="offsets-below-0"),
+    pytest.param(set_first("data_offsets", [0, 2**64]), NO_WEIGHTS, id="offsets-beyond-64-bits"),
+    pytest.param(set_first("dtype", "F16"), NO_WEIGHTS, id="dtype-of-half-the-bytes"),
+    pytest.param(set_first("dtype", "pickle"), NO_WEIGHTS, id="dtype-unknown"),
+    pytest.param(set_first("dtype", "I32"), "of dtype I32, which is not supported", id="dtype-of-whole-numbers"),
+    pytest.param(set_first("shape", [2**40, 2**40]), NO_WEIGHTS, id="shape-beyond-64-bits"),
+    pytest.param(set_first("shape", ["128"]), NO_WEIGHTS, id="shape-of-texts"),
+    pytest.param(set_first("shape", [2, 64]), "is of shape 2x64, by config.json of 128", id="shape-of-another-model"),
+    pytest.param(pickled_only, "only pickled .bin weights are there", id="pickled"),
+    pytest.param(cut_a_shard, "b.safetensors: not a whole safetensors file", id="shard-cut-short"),
     pytest.param(lambda model: shard(model, weight_map=None), "holds no weight_map", id="index-without-weights"),
     pytest.param(
         lambda model: shard(model, weight_map={"x": "c.safetensors"}), "c.safetensors missing", id="missing-shard"
@@ -171,9 +106,46 @@ DAMAGES = [
         "is no safetensors file",
         id="shard-is-pickled",
     ),
-    pytest.param(write("tokenizer.json", b"{}"), "tokenizer cannot be loaded", id="tokenizer-empty"),
-    pytest.param(write("chat_template.json", b"{"), "chat template cannot be read", id="template-cut-short"),
-    pytest.param(write("chat_template.jinja", b"\xff"), "cannot be (read|loaded)", id="template-not-UTF-8"),
+    pytest.param(rename_a_weight, "1 weights missing, lm_head.weight first", id="weight-of-another-name"),
+]
+TOKENIZERS = [
+    pytest.param(write("tokenizer.json", b"{}"), "tokenizer cannot be used", id="empty"),
+    pytest.param(write("tokenizer.json", b"[" * 10**6), "tokenizer cannot be used", id="nested"),
+    pytest.param(write("tokenizer_config.json", b"[" * 10**6), "tokenizer cannot be used", id="nested-settings"),
+    pytest.param(write("tokenizer_config.json", b"[]"), "tokenizer cannot be used", id="settings-are-a-list"),
+    pytest.param(
+        tokenizer(lambda content: content["model"].update(unk_token="<none>")),
+        "tokenizer cannot be used",
+        id="unknown-token-is-unknown",
+    ),
+    pytest.param(
+        tokenizer(lambda content: content["model"]["vocab"].update({"x": 2**40})), "cannot be used", id="id-1e12"
+    ),
+    pytest.param(
+        tokenizer(lambda content: content["model"]["vocab"].update({"huge": 2**31})),
+        "tokenizer has the id 2147483648, but the text model has 281",
+        id="id-2e9",
+    ),
+    pytest.param(
+        tokenizer(
+            lambda content: content["added_tokens"].append(
+                content["added_tokens"][0] | {"id": 2**31, "content": "brand new"}
+            )
+        ),
+        "tokenizer has the id 281, but the text model has 281",
+        id="added-id-2e9",
+    ),
+    pytest.param(
+        tokenizer(lambda content: content["model"].update(type="os.system")), "cannot be used", id="model-type"
+    ),
+    pytest.param(set_in("tokenizer_config.json", {"eos_token": {"x": 1}}), "tokenizer", id="end-is-an-object"),
+    pytest.param(
+        set_in("tokenizer_config.json", {"tokenizer_class": 5}), "tokenizer cannot be used", id="class-is-a-number"
+    ),
+    # Templates.
+    pytest.param(write("chat_template.json", b"{"), "chat_template.json: not JSON", id="template-cut-short"),
+    pytest.param(write("chat_template.jinja", b"\xff"), "cannot be used|not UTF-8", id="template-not-UTF-8"),
+    pytest.param(write("chat_template.jinja", b" " * (2 << 20)), "larger than 1048576 bytes", id="template-large"),
     pytest.param(write("chat_template.jinja", b"{% for"), "cannot hold a video and a question", id="template-broken"),
     pytest.param(
         write("chat_template.jinja", b"hello"), "cannot hold a video and a question", id="template-without-question"
@@ -184,34 +156,25 @@ DAMAGES = [
         id="template-that-reaches-for-python",
     ),
     pytest.param(
-        lambda model: change(model, "video_preprocessor_config.json", image_mean=[1, 2]),
-        "three numbers",
-        id="mean-of-two",
+        write("chat_template.jinja", b"{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}"),
+        "it writes more than 100000 characters",
+        id="template-that-writes-gigabytes",
+    ),
+    pytest.param(
+        write("chat_template.jinja", b"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+        "is not rendered within 5 s of processor time",
+        id="template-that-does-not-end",
     ),
 ]
 
 
-@pytest.mark.parametrize(("damage", "found"), DAMAGES)
+@pytest.mark.parametrize(("damage", "found"), [*FILES, *WEIGHTS, *TOKENIZERS])
 def test_a_broken_checkpoint_is_refused_before_the_weights_are_read(bench, no_weights, damage, found):
     damage(bench.model)
+    begun = time.monotonic()
     assert_refused(bench.answer(), bench.model, found)
+    assert time.monotonic() - begun < 60
     assert not (bench.folder / "out").exists()
-
-
-def test_frames_that_do_not_fit_are_refused_before_the_weights_are_read(bench, no_weights):
-    assert_refused(bench.answer("--num_frames", 4000), "", "4000 frames take .* positions: use fewer --num_frames")
-
-
-def test_a_missing_rope_factor_is_a_warning(bench, no_weights):
-    text = json.loads((bench.model / "config.json").read_text())["text_config"]
-    for name in ("rope_parameters", "rope_scaling", "head_dim"):
-        text.pop(name, None)
-    text |= {"hidden_size": 4096, "num_attention_heads": 32, "max_position_embeddings": 4096}
-    change(bench.model, "config.json", text_config=text)
-    outcome = bench.answer("--dry_run")
-    assert outcome.status == 0
-    assert "warning: " in outcome.err
-    assert "no linear rope factor" in outcome.err
 
 
 @pytest.mark.parametrize("damage", [shard, lambda model: change(model, "config.json", model_type="llava_next")])
@@ -220,14 +183,25 @@ def test_shards_and_old_copies_are_answered(bench, damage):
     assert bench.answer("--limit", 2).status == 0
 
 
-def test_a_weight_that_is_missing_is_named(bench):
-    change_header(
-        bench.model, lambda header: {("x" + name if "lm_head" in name else name): header[name] for name in header}
-    )
-    outcome = bench.answer()
+def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one_result(bench):
+    assert bench.answer("--limit", 2).status == 0
+    before = json.loads(bench.result.read_bytes())
+    [first] = {row["run"]["weights_sha256"] for row in before.values()}
+    change_between_fingerprint_blocks(bench.model)
+    outcome = bench.answer("--limit", 4)
+    last = f"error: {bench.model}: its weights (SHA-256 "
     assert outcome.status == 2
-    # Before it transformers has its own report; 4.x calls the weight language_model.lm_head.weight.
-    assert re.search(r"1 weights missing, (language_model\.)?lm_head", outcome.err.splitlines()[-1])
+    assert outcome.err.splitlines()[-1].startswith(last), outcome.err
+    assert f"are not those of the replies so far ({first:.12}); use the former, another" in outcome.err
+    assert "weights_sha256" not in bench.journal.read_text().splitlines()[0]  # known too late for the identity
+    assert set(json.loads(bench.result.read_bytes())) == set(before)  # no row of the second
+    assert bench.answer("--limit", 4, "--overwrite").status == 0
+    after = json.loads(bench.result.read_bytes())
+    [second] = {row["run"]["weights_sha256"] for row in after.values()}
+    assert first != second
+    assert {row["run"]["checkpoint_sha256"] for row in (*before.values(), *after.values())} == {
+        row["run"]["checkpoint_sha256"] for row in before.values()
+    }
 
 
 class Evil:

@@ -178,7 +178,7 @@ def test_replies_of_any_length_leave_the_batch_when_they_end(checkpoint, whole_m
         answer_plainly(whole_model, checkpoint, *each, max_new_tokens=max_new_tokens, eos_token_id=first)[0]
         for each in prompts
     ]
-    engine._eos_ids = [first]
+    engine._end_ids = [first]
     engine._model.generation_config.eos_token_id = [first]
     rows = []
     head = engine._model.get_output_embeddings()
@@ -199,7 +199,7 @@ def test_every_spelling_of_a_letter_counts(checkpoint):
     read = {"\u2581A": " A", "\u0120A": " A"}
 
     class Tokenizer:
-        eos_token_id = pad_token_id = bos_token_id = 0
+        pad_token_id = bos_token_id = 0
 
         def __len__(self):
             return len(spellings)
@@ -207,9 +207,15 @@ def test_every_spelling_of_a_letter_counts(checkpoint):
         def batch_decode(self, rows):
             return [read.get(spellings[id], spellings[id]) for [id] in rows]
 
-    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=None))
-    stand_in = SimpleNamespace(tokenizer=Tokenizer(), pixel_spec=checkpoint.pixel_spec)
-    assert Engine(model, stand_in, 1)._letter_ids == {"A": [1, 2, 3], "B": [4], "C": [], "D": [], "E": [], "F": []}
+    stand_in = SimpleNamespace(tokenizer=Tokenizer(), pixel_spec=checkpoint.pixel_spec, end_ids=(0,))
+    assert Engine(SimpleNamespace(), stand_in, 1)._letter_ids == {
+        "A": [1, 2, 3],
+        "B": [4],
+        "C": [],
+        "D": [],
+        "E": [],
+        "F": [],
+    }
 
 
 def test_option_mass_is_the_sum_of_probabilities():
@@ -238,9 +244,10 @@ def test_settings_of_the_checkpoint_do_not_bend_greedy_decoding(checkpoint, tiny
     ]
 
 
-def test_a_weight_that_is_not_in_the_files_is_refused(tiny_model_path, tmp_path):
-    """transformers fills it with random numbers and says so in a log line only."""
+def test_a_weight_that_was_not_loaded_is_refused(tiny_model_path, tmp_path):
+    """transformers fills it with random numbers and reports it in a log line only."""
     copy = shutil.copytree(tiny_model_path, tmp_path / "model")
+    checkpoint = load_checkpoint(copy)  # which refuses it, had the file been so before
     weights = load_file(copy / "model.safetensors")
     dropped = next(name for name in weights if "q_proj" in name)
     save_file(
@@ -249,4 +256,4 @@ def test_a_weight_that_is_not_in_the_files_is_refused(tiny_model_path, tmp_path)
         {"format": "pt"},
     )
     with pytest.raises(InputError, match="1 weights missing"):
-        load_engine(load_checkpoint(copy), open_device("cpu"), "float32", max_new_tokens=8)
+        load_engine(checkpoint, open_device("cpu"), "float32", max_new_tokens=8)

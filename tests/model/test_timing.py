@@ -1,4 +1,4 @@
-"""What the end of a run tells about time, sharing and memory."""
+"""What the end of a run reports of time, sharing and memory."""
 
 import re
 
@@ -22,33 +22,33 @@ def clock(monkeypatch):
 
 def test_lines(clock, monkeypatch):
     monkeypatch.setattr(usage, "peak_memory_bytes", lambda device: 54_300_000_000)
-    told = Usage()
-    with told.measure("prefix"):
+    measured = Usage()
+    with measured.measure("prefix"):
         clock[0] += 7  # reading the weights, before the start
-    told.start()
+    measured.start()
     for part, seconds in (("frames", 1), ("prefix", 20), ("suffix", 5), ("prefix", 2), ("write", 0.5)):
-        with told.measure(part):
+        with measured.measure(part):
             clock[0] += seconds
     clock[0] += 1.5
-    told.count([[Prompt((1,) * 1157, (2,))] * 3, [Prompt((1,) * 1157, (2,))]])
-    told.prefix_tokens = 2 * 1157
-    told.stop()
+    measured.count([[Prompt((1,) * 1157, (2,))] * 3, [Prompt((1,) * 1157, (2,))]])
+    measured.prefix_tokens = 2 * 1157
+    measured.stop()
     clock[0] += 60
-    lines = list(told.lines(Device("cuda", torch.device("cuda:0"), "a card")))
+    lines = list(measured.lines(Device("cuda", torch.device("cuda:0"), "a card")))
     assert lines[:3] == [
         "4 questions in 30.0 s (0.13/s)",
         "1.0 s waiting for frames, 22.0 s prefixes with the video, 5.0 s suffixes with the question, "
         "0.0 s decoding replies, 0.5 s waiting for the disk, 1.5 s other",
         "2,314 prefix tokens computed, 2,314 saved by sharing them among questions",
     ]
-    assert re.fullmatch(r"at the most 54.30 GB of the device's memory, [\d.]+ GB of the host's", lines[3])
+    assert re.fullmatch(r"at most 54.30 GB of the device's memory, [\d.]+ GB of the host's", lines[3])
 
 
 def test_time_counts_when_it_ends_in_an_error_too(clock):
-    told = Usage()
-    with pytest.raises(ZeroDivisionError), told.measure("prefix"):
+    measured = Usage()
+    with pytest.raises(ZeroDivisionError), measured.measure("prefix"):
         clock[0] += 3 + 1 // 0
-    assert set(told.seconds) == {"prefix"}
+    assert set(measured.seconds) == {"prefix"}
 
 
 def test_progress_counts_failures_and_what_is_right(make_question):

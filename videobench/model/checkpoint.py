@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,31 +11,38 @@ from typing import TYPE_CHECKING, Any
 from videobench.console import warn_once
 from videobench.device.devices import SUFFIX_MULTIPLES
 from videobench.errors import InputError
-from videobench.files import read_json
-from videobench.model.prompts import TEMPLATES, VIDEO_PLACEHOLDER, PromptBuilder, find_template, known_form
-from videobench.model.weights import WeightFiles, check_folder, read_weight_headers, sampled_bytes
+from videobench.files import read_bytes
+from videobench.model.config import head_dim, read_config, read_end_ids
+from videobench.model.prompts import PromptBuilder
+from videobench.model.templates import TURNS, VIDEO_PLACEHOLDER, Turn, find_template, known_form, read_turn
+from videobench.model.weights import (
+    MAX_SMALL_FILE_BYTES,
+    WeightFiles,
+    check_folder,
+    check_weights,
+    is_small_file,
+    read_weight_headers,
+    sampled_bytes,
+)
 from videobench.video.spec import PixelSpec, load_pixel_spec
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
 
-MODEL_TYPES = ("llava_next_video", "llava_next")  # the second stands in old copies of the 7B weights
-# transformers makes each part by its own model_type, and among its classes are some that load what a config names, code
-# included (CVE-2026-5241). These only read sizes; where the type is left out, it takes the first.
-PART_TYPES = {"text_config": ("llama", "mistral"), "vision_config": ("clip_vision_model",)}
-# How attention is computed, as a config may ask for it. transformers 4.56 to 5.2 takes other texts for code to be
-# downloaded and run (CVE-2026-4372).
-ATTENTION = (None, "eager", "sdpa")
+UNUSUAL_TEXT = "What is \U0001f3ac \u5b57 \u0416?"  # needs the unknown token of a tokenizer that has one
 
 
 @dataclass(frozen=True)
 class Checkpoint:
+    """A LLaVA-NeXT-Video checkpoint whose files agree with each other, as `load_checkpoint` gives it."""
+
     path: Path
-    config: "LlavaNextVideoConfig"
-    tokenizer: "PreTrainedTokenizerBase"
+    config: "LlavaNextVideoConfig"  # made of the entries in model/config.py alone
+    tokenizer: "PreTrainedTokenizerBase"  # all of its ids are rows of the text model's embedding
     pixel_spec: PixelSpec
     positions: int  # tokens that prompt and reply may take together
     weights: WeightFiles
+    end_ids: tuple[int, ...]  # of the tokens that end a reply; at least one
 
     @property
     def tokens_per_frame(self) -> int:
@@ -44,108 +52,99 @@ class Checkpoint:
         return int((height // stride) * (width // stride))
 
     def prompt_builder(self, num_frames: int) -> PromptBuilder:
-        """Warns where the template's turn is not the known one of the text backbone (early uploads of 7B-32K)."""
-        form = known_form(self.config.text_config.model_type, self.tokenizer)
-        template = self._find_template()
-        num_video_tokens = num_frames * self.tokens_per_frame
-        video_token_id = self.config.video_token_index
-        try:
-            builder = PromptBuilder(self.tokenizer, template, form, video_token_id, num_video_tokens)
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}; get its files anew") from None
-        known = PromptBuilder(self.tokenizer, TEMPLATES[form], form, video_token_id, num_video_tokens)
-        if not _same_turn(builder.render("?"), known.render("?"), self.tokenizer.bos_token):
-            warn_once(
-                f"warning: {self.path}: the chat template writes {builder.render('?')!r}, but this text backbone was "
-                f"trained on {known.render('?')!r}; if this is an early upload, get the checkpoint anew"
-            )
-        return builder
+        """Renders the chat template once. Raises InputError where it cannot hold a video and a question.
 
-    def _find_template(self) -> str | None:
+        Warns where the template's turn is not the known one of the text backbone (early uploads of 7B-32K)."""
+        known = TURNS[known_form(self.config.text_config.model_type, self.tokenizer)]
+        turn = self._read_turn() or known
+        if not _is_same_turn(turn, known, self.tokenizer.bos_token):
+            warn_once(
+                f"warning: {self.path}: the chat template writes {turn.around('?')!r}, but this text backbone was "
+                f"trained on {known.around('?')!r}; if this is an early upload, get the checkpoint again"
+            )
+        num_video_tokens = num_frames * self.tokens_per_frame
+        return PromptBuilder(self.tokenizer, turn, self.config.video_token_index, num_video_tokens)
+
+    def _read_turn(self) -> Turn | None:
+        template = find_template(self.path, self.tokenizer)
         try:
-            return find_template(self.path, self.tokenizer)
-        except (OSError, ValueError, AttributeError, RecursionError) as error:
-            raise InputError(f"{self.path}: the chat template cannot be read ({error}); get its files anew") from None
+            return None if template is None else read_turn(template, self.tokenizer.special_tokens_map)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}; get its files again") from None
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the checkpoint: small files whole, of a weight file its length and 16 blocks spread over it."""
+        """Identity of the checkpoint: small files whole, of a weight file its length and 16 blocks spread over it.
+
+        A fingerprint in seconds, for what is compared before the weights are read; `weights.start_hashing` reads all
+        of them."""
         digest = hashlib.sha256()
-        small = [path for path in sorted(self.path.iterdir()) if path.suffix in (".json", ".jinja", ".model", ".txt")]
+        small = [path for path in sorted(self.path.iterdir()) if is_small_file(path) and path.is_file()]
         for path in [*small, *self.weights.paths]:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes() if path in small else sampled_bytes(path))
+            digest.update(read_bytes(path, MAX_SMALL_FILE_BYTES) if path in small else sampled_bytes(path))
         return digest.hexdigest()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Raises InputError, naming the file and the mend, for a folder that is not a whole LLaVA-NeXT-Video checkpoint."""
+    """Raises InputError, naming the file and the fix, for a folder that is not a whole LLaVA-NeXT-Video checkpoint."""
     check_folder(path)
-    content = read_json(path / "config.json")
-    if not isinstance(content, dict) or content.get("model_type") not in MODEL_TYPES:
-        found = content.get("model_type") if isinstance(content, dict) else "no object"
-        raise InputError(
-            f"{path / 'config.json'}: model_type is {found!r}, not {MODEL_TYPES[0]!r}; choose another checkpoint"
-        )
-    _check_config(path / "config.json", content)
+    content = read_config(path / "config.json")
     weights = read_weight_headers(path)
-    config, tokenizer = _load_config(path), _load_tokenizer(path)
-    checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights)
-    _check_video_token(checkpoint)
-    _check_vision(checkpoint)
+    with _refused(f"{path / 'config.json'}: not a LLaVA-NeXT-Video config"):
+        config = _build_config(content)
+        check_weights(path, weights, config)
+    with _refused(f"{path}: the tokenizer cannot be used"):
+        tokenizer = _load_tokenizer(path, config)
+        _check_tokenizer(path, tokenizer, config)
+    spec, positions = load_pixel_spec(path), _positions(config)
+    end_ids = read_end_ids(path, config.text_config.vocab_size) or (tokenizer.eos_token_id,)
+    if end_ids == (None,):
+        raise InputError(f"{path}: no file of it states the eos_token_id, which ends a reply; get the checkpoint again")
+    checkpoint = Checkpoint(path, config, tokenizer, spec, positions, weights, end_ids)
+    _check_sizes(checkpoint)
     _warn_of_missing_rope_factor(checkpoint)
     return checkpoint
 
 
-def _check_config(path: Path, content: dict[str, Any]) -> None:
-    """Before transformers sees it: raises InputError where it would load more than the checkpoint's own weights."""
-    for name, known in PART_TYPES.items():
-        part = content.get(name)
-        found = part.get("model_type", known[0]) if isinstance(part, dict) else known[0]
-        if found not in known:
-            raise InputError(f"{path}: {name} is of {found!r}, not of {' or '.join(known)}; choose another checkpoint")
-    for name, value in _entries(content):
-        if name == "quantization_config" and value is not None:
-            raise InputError(f"{path}: a quantised copy; get the checkpoint in 16 or 32 bits")
-        if name.removeprefix("_").startswith("attn_implementation") and value not in (*ATTENTION, True, False):
-            raise InputError(f"{path}: {name} is {value!r:.60}, not eager or sdpa; remove it, or get the file anew")
+@contextmanager
+def _refused(found: str) -> Iterator[None]:
+    """Turns whatever the libraries raise for a file that they cannot take into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        if isinstance(error, Exception) or type(error).__name__ == "PanicException":  # of the tokenizers' Rust code
+            raise InputError(f"{found} ({str(error) or type(error).__name__}); get the checkpoint again") from None
+        raise
 
 
-def _entries(content: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Of an object and all objects in it."""
-    left = [content]
-    while left:
-        for name, value in left.pop().items():
-            yield name, value
-            if isinstance(value, dict):
-                left.append(value)
-
-
-def _load_config(path: Path) -> "LlavaNextVideoConfig":
+def _build_config(content: dict[str, Any]) -> "LlavaNextVideoConfig":
     from transformers import LlavaNextVideoConfig
 
-    try:
-        config = LlavaNextVideoConfig.from_pretrained(path, local_files_only=True)
-        # transformers 4.45 takes a prompt with fewer video tokens than this for one whose placeholder is not repeated
-        # yet, and repeats it: a single frame would go wrong (tests/run/test_runner.py: 4 frames of the small model).
-        config.video_seq_length = 0
-        for part in (config.vision_config, config.text_config):
-            part.to_dict()  # transformers 4.45 lets a number pass for a configuration
-        return config
-    except Exception as error:  # transformers raises many kinds for a config that it cannot take
-        raise InputError(
-            f"{path / 'config.json'}: not a LLaVA-NeXT-Video config ({error}); get the checkpoint anew"
-        ) from None
+    return LlavaNextVideoConfig(**{name: value for name, value in content.items() if name != "model_type"})
 
 
-def _load_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+def _load_tokenizer(path: Path, config: "LlavaNextVideoConfig") -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
-    try:
-        # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
-        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # as above, and those of tokenizers and sentencepiece
-        raise InputError(f"{path}: the tokenizer cannot be loaded ({error}); get its files anew") from None
+    # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
+    return AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
+
+
+def _check_tokenizer(path: Path, tokenizer: "PreTrainedTokenizerBase", config: "LlavaNextVideoConfig") -> None:
+    most = max([*tokenizer.get_vocab().values(), *tokenizer(UNUSUAL_TEXT)["input_ids"]], default=0)
+    if most >= (rows := config.text_config.vocab_size):
+        raise InputError(
+            f"{path}: the tokenizer has the id {most}, but the text model has {rows} of them; get the checkpoint again"
+        )
+    stated, known = config.video_token_index, tokenizer.convert_tokens_to_ids(VIDEO_PLACEHOLDER)
+    if stated != known:
+        raise InputError(
+            f"{path}: config.json says that {VIDEO_PLACEHOLDER} is token {stated}, the tokenizer says {known}; the "
+            "files are of different uploads: get the checkpoint again"
+        )
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
@@ -165,31 +164,28 @@ def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:
     return float(rope["factor"]) if linear else None
 
 
-def _check_video_token(checkpoint: Checkpoint) -> None:
-    stated = checkpoint.config.video_token_index
-    known = checkpoint.tokenizer.convert_tokens_to_ids(VIDEO_PLACEHOLDER)
-    if stated != known:
-        raise InputError(
-            f"{checkpoint.path}: config.json says that {VIDEO_PLACEHOLDER} is token {stated}, the tokenizer says "
-            f"{known}; the files are of different uploads: get the checkpoint anew"
-        )
-
-
-def _check_vision(checkpoint: Checkpoint) -> None:
+def _check_sizes(checkpoint: Checkpoint) -> None:
     config, spec = checkpoint.config, checkpoint.pixel_spec
-    for name, length in (("patch_size", config.vision_config.patch_size), ("pool stride", config.spatial_pool_stride)):
-        if not isinstance(length, int) or length < 1:
-            raise InputError(f"{checkpoint.path / 'config.json'}: {name} is {length!r}; get the checkpoint anew")
-    size = config.vision_config.image_size
-    if (spec.crop_height, spec.crop_width) != (size, size):
+    text, vision = config.text_config, config.vision_config
+    if (spec.crop_height, spec.crop_width) != (vision.image_size, vision.image_size):
         raise InputError(
             f"{checkpoint.path}: frames are cropped to {spec.crop_height}x{spec.crop_width} by the preprocessor, "
-            f"but the vision tower takes {size}x{size}; get the checkpoint anew"
+            f"but the vision tower takes {vision.image_size}x{vision.image_size}; get the checkpoint again"
         )
-    if config.vision_feature_select_strategy != "default" or config.spatial_pool_mode not in ("average", "max"):
-        raise InputError(
-            f"{checkpoint.path / 'config.json'}: an unknown way to select or pool features; choose another checkpoint"
-        )
+    for fits, found in (
+        (checkpoint.tokens_per_frame > 0, "patch_size and spatial_pool_stride leave no token of a frame"),
+        (
+            -vision.num_hidden_layers - 1 <= config.vision_feature_layer <= vision.num_hidden_layers,
+            "vision_feature_layer is none of the layers",
+        ),
+        (
+            text.num_attention_heads % text.num_key_value_heads == 0,
+            "num_key_value_heads does not divide num_attention_heads",
+        ),
+        (head_dim(text) % 2 == 0, "head_dim is odd"),
+    ):
+        if not fits:
+            raise InputError(f"{checkpoint.path / 'config.json'}: {found}; get the file again")
 
 
 def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
@@ -199,11 +195,12 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
     if is_vicuna_7b and text.max_position_embeddings == 4096 and _linear_rope_factor(checkpoint.config) is None:
         warn_once(
             f"warning: {checkpoint.path / 'config.json'}: no linear rope factor, as in early uploads of the 7B "
-            'weights: answers are silently worse; get config.json anew (in text_config: "rope_scaling": '
+            'weights: answers are silently worse; get config.json again (in text_config: "rope_scaling": '
             '{"type": "linear", "factor": 2.5})'
         )
 
 
-def _same_turn(rendered: str, known: str, bos: str | None) -> bool:
+def _is_same_turn(turn: Turn, known: Turn, bos: str | None) -> bool:
     """White space and the begin-of-text token aside, since templates differ in both and tokenizers add the latter."""
-    return "".join(rendered.removeprefix(bos or "").split()).endswith("".join(known.split()))
+    found = turn.around("?").removeprefix(bos or "")
+    return "".join(found.split()).endswith("".join(known.around("?").split()))

@@ -1,26 +1,28 @@
-"""What a run will cost, from sizes alone: memory of a question's row, and the device's time at a stated rate."""
+"""What a run will cost, from sizes alone: memory in bytes of a question, and the device's time at a stated rate."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from videobench.model.config import head_dim
 
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-# Keys and values of a question are there twice at the most: its own, and those of its video, of which they are a copy.
+# Keys and values of a question are there at most twice: its own, and those of its video, of which they are a copy.
 COPIES = 2
 ANSWER_TOKENS = 2  # of most replies: a letter and the end of the text
-# Floating-point operations a second that one card, or one core of a CPU, is taken to keep up: assumptions, not measured
-# here. A third of the 16-bit peaks in the makers' data sheets (Ascend 910: 256 tera; NVIDIA A100: 312 tera), which is
-# modest for prompts of a thousand tokens; for float32 of the A100's 19.5 tera. One core with torch's own matrix library
-# on a server CPU: 82 to 96 giga, measured with a middle-sized model of this kind.
+# Floating-point operations a second that one card, or one core of a CPU, is assumed to sustain; not measured here. A
+# third of the 16-bit peaks in the makers' data sheets (Ascend 910: 256 tera; NVIDIA A100: 312 tera), which is modest
+# for prompts of a thousand tokens; for float32 of the A100's 19.5 tera. One core with torch's own matrix library on a
+# server CPU: 82 to 96 giga, measured with a middle-sized model of this kind.
 RATES = {"npu": 85e12, "cuda": 100e12, "cpu": 90e9}
 FLOAT32_RATES = {"npu": 5e12, "cuda": 6.5e12, "cpu": 90e9}
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of all questions that can be asked."""
+    """How many tokens a run computes, for all questions that can be asked."""
 
     videos: int
     questions: int
@@ -31,25 +33,25 @@ class Tokens:
 
 
 def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1) -> int:
-    """Keys and values that the text model keeps for one question of that many tokens, in all its layers: on each of
+    """Bytes of the keys and values of one question of that many tokens, in all layers of the text model: on each of
     the cards that share its heads."""
     text = checkpoint.config.text_config
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
-    per_token = 2 * text.num_hidden_layers * (text.num_key_value_heads or heads) * width * DTYPE_BYTES[dtype]
+    heads = text.num_key_value_heads or text.num_attention_heads
+    per_token = 2 * text.num_hidden_layers * heads * head_dim(text) * DTYPE_BYTES[dtype]
     return int(per_token * tokens) // cards
 
 
 def question_bytes(
     checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int, length: int, cards: int = 1
 ) -> int:
-    """What one question of a batch takes at the most, if no other is on its video; `length` with the reply's tokens."""
+    """Bytes that one question of a batch takes at most, if no other is on its video; `length` counts prompt and reply
+    in tokens."""
     keys_and_values = row_bytes(checkpoint, dtype, length, cards)
     return COPIES * keys_and_values + activation_bytes(checkpoint, dtype, num_frames, prefix_length)
 
 
 def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:
-    """What computing one video's prefix takes beside the keys and values, in the largest layers of both models.
+    """Bytes that computing one video's prefix takes beside the keys and values, in the largest layers of both models.
 
     For each token the residual stream, its norm, queries, keys, values, attention's output and two in between, and of
     the feed-forward part gate, rise and their product (the vision tower has no gate)."""
@@ -62,8 +64,9 @@ def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, pref
 
 
 def device_seconds(checkpoint: "Checkpoint", num_frames: int, tokens: Tokens, rate: float) -> float:
-    """Two operations for each weight and token: videos through the vision tower, then all tokens through the text
-    model. Decoding of videos, which goes on beside it, and attention (some percent at this length) are left out."""
+    """Seconds at `rate` operations a second, two for each weight and token: videos through the vision tower, then all
+    tokens through the text model. Attention (some percent at this length) and the decoding of videos, which takes place
+    meanwhile, are left out."""
     vision_tokens = tokens.videos * num_frames * _patches(checkpoint)
     text_tokens = tokens.prefix + tokens.suffix + tokens.questions * ANSWER_TOKENS
     return float(2 * (checkpoint.weights.in_vision * vision_tokens + checkpoint.weights.in_rest * text_tokens) / rate)

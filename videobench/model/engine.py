@@ -23,10 +23,10 @@ from videobench.device.memory import reading_weights
 from videobench.errors import InputError
 from videobench.model.cache import CACHE_ARGUMENT, Prefixes
 from videobench.model.checkpoint import Checkpoint
-from videobench.model.generation import Reply, generate_replies
+from videobench.model.generation import GeneratedRow, generate_rows
 from videobench.model.prompts import Prompt
 from videobench.model.questions import Answer, VideoQuestions
-from videobench.model.sharding import cut_up, own_output
+from videobench.model.sharding import kept_output, split_arguments
 from videobench.model.timing import Usage
 from videobench.video.pixels import normalise
 
@@ -41,18 +41,19 @@ def load_engine(
 ) -> "Engine":
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
-    In a `world`, the environment in which transformers finds the processes that share them, they are cut up over those.
-    Raises InputError where the device has not the memory, and where a weight is not in the files: transformers fills it
-    with random numbers."""
-    with reading_weights(device), world or nullcontext(), own_output():
+    In a `world`, the environment in which transformers finds the processes that share them, they are split over those.
+    Raises InputError where the device has too little memory, and where a weight has not been loaded: transformers fills
+    it with random numbers."""
+    with reading_weights(device), world or nullcontext(), kept_output():
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,
             config=copy.deepcopy(checkpoint.config),  # the model changes it
+            generation_config=_greedy(checkpoint),
             output_loading_info=True,
             local_files_only=True,
             use_safetensors=True,
-            **{_dtype_argument(): getattr(torch, dtype)},
-            **(cut_up() if world else {"device_map": {"": device.torch_device}}),
+            dtype=getattr(torch, dtype),
+            **(split_arguments() if world else {"device_map": {"": device.torch_device}}),
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -63,9 +64,16 @@ def load_engine(
     return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
 
 
-def _dtype_argument() -> str:
-    major, minor = (int(number) for number in transformers.__version__.split(".")[:2])
-    return "dtype" if (major, minor) >= (4, 56) else "torch_dtype"  # renamed in 4.56
+def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
+    """Greedy and nothing else, whatever the checkpoint's own file asks for: penalties would change the comparison."""
+    tokenizer = checkpoint.tokenizer
+    pad = tokenizer.pad_token_id  # masked wherever it stands: any id would do
+    return GenerationConfig(
+        do_sample=False,
+        eos_token_id=list(checkpoint.end_ids),
+        pad_token_id=pad if pad is not None else checkpoint.end_ids[0],
+        bos_token_id=tokenizer.bos_token_id,
+    )
 
 
 class Engine:
@@ -84,23 +92,15 @@ class Engine:
         self._max_new_tokens = max_new_tokens
         self._suffix_multiple = suffix_multiple
         self.usage = Usage()
-        stated = model.generation_config.eos_token_id or checkpoint.tokenizer.eos_token_id
-        self._eos_ids: list[int] = stated if isinstance(stated, list) else [stated]
-        pad = checkpoint.tokenizer.pad_token_id
-        self._pad_id: int = pad if pad is not None else self._eos_ids[0]  # masked wherever it stands: any id would do
-        # Greedy and nothing else, whatever the checkpoint's own file asks for: penalties would change the comparison.
-        model.generation_config = GenerationConfig(
-            do_sample=False,
-            eos_token_id=self._eos_ids,
-            pad_token_id=self._pad_id,
-            bos_token_id=checkpoint.tokenizer.bos_token_id,
-        )
+        model.generation_config = _greedy(checkpoint)
+        self._end_ids = checkpoint.end_ids
+        self._pad_id: int = model.generation_config.pad_token_id
 
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
         """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
 
         The prefixes of all `videos` have the same length, as those of one template and number of frames do. Raises
-        RuntimeError with whatever the device says, also where it is out of memory (devices.is_out_of_memory)."""
+        RuntimeError with whatever the device reports, also where it is out of memory (devices.is_out_of_memory)."""
         prefixes = Prefixes(self._read_prefixes(videos))
         rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
         # Questions of about one length go together, so that little is padded; the longest first, whose room serves all.
@@ -113,13 +113,13 @@ class Engine:
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
-        """Of the token after a text, (1, vocabulary): for a check of the device, not for answers."""
+        """float32 (1, vocabulary), of the token after a text: for a check of the device, not for answers."""
         with torch.no_grad():
             logits: torch.Tensor = self._model(input_ids=self._tensor([ids])).logits
         return logits[:, -1].float()
 
     def count_held_weights(self) -> int:
-        """Numbers that this process holds of the text model and the projector, which may be cut up."""
+        """Numbers that this process holds of the text model and the projector, which may be split over processes."""
         weights = [each for name, each in self._model.named_parameters() if "vision_tower" not in name]
         held = (getattr(each, "to_local", lambda each=each: each)() for each in weights)
         return sum(each.numel() for each in held)
@@ -146,7 +146,8 @@ class Engine:
         return cache
 
     def _to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
-        """Stacked; by way of pinned memory on CUDA, from where the card copies while this process goes on.
+        """uint8 (videos, num_frames, 3, height, width); by way of pinned memory on CUDA, from where the card copies
+        while this process goes on.
 
         Elsewhere the copy is waited for: older torch_npu reads memory that is not pinned after it has been freed."""
         stacked, device = torch.stack(pixels), self._model.device
@@ -161,12 +162,12 @@ class Engine:
         ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
         room = ids.shape[1] - prefixes.length + self._max_new_tokens
         cache = prefixes.rows([index for index, _ in rows], room, is_last)
-        replies, logits = generate_replies(
-            self._model, ids, mask, cache, self._max_new_tokens, self._eos_ids, self.usage
+        generated, logits = generate_rows(
+            self._model, ids, mask, cache, self._max_new_tokens, self._end_ids, self.usage
         )
         by_letter = self._letter_logprobs(logits)
         letters = [videos[index].letters[number] for index, number in rows]
-        return [self._answer(*row) for row in zip(replies, by_letter, letters, strict=True)]
+        return [self._answer(*row) for row in zip(generated, by_letter, letters, strict=True)]
 
     def _letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
         """Of logits (rows, vocabulary): for each row, of each letter in the order of `_letter_ids`."""
@@ -185,10 +186,10 @@ class Engine:
             mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
         return self._tensor(ids), self._tensor(mask)
 
-    def _answer(self, reply: Reply, by_letter: list[float], letters: Sequence[str]) -> Answer:
+    def _answer(self, row: GeneratedRow, by_letter: list[float], letters: Sequence[str]) -> Answer:
         named = dict(zip(self._letter_ids, by_letter, strict=True))
-        text = self._tokenizer.decode(reply.ids, skip_special_tokens=True).strip()
-        return Answer(tuple(reply.ids), text, {letter: named[letter] for letter in letters}, reply.is_finite)
+        text = self._tokenizer.decode(row.ids, skip_special_tokens=True).strip()
+        return Answer(tuple(row.ids), text, {letter: named[letter] for letter in letters}, row.is_finite)
 
     @cached_property
     def _letter_ids(self) -> dict[str, list[int]]:

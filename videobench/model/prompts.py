@@ -1,60 +1,27 @@
-"""Question -> prompt text -> token ids, cut after the video: the same on every device.
+"""Question -> prompt text -> token ids, split after the video: the same on every device.
 
 The question text is Video-Bench's own, to the letter; the turn around it is the checkpoint's chat template.
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from videobench.errors import InputError
+from videobench.model.templates import VIDEO_PLACEHOLDER, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-VIDEO_PLACEHOLDER = "<video>"
-
-
-# One turn of the three known text backbones, for a checkpoint that brings no template: Vicuna (7B, 7B-DPO), Mistral
-# Instruct (7B-32K), ChatML (34B, 34B-DPO). Source: the model cards of the five checkpoints. Jinja drops a line end that
-# stands at the end of a template, so ChatML's is written as an expression.
-TEMPLATES = {
-    "vicuna": "USER: {{ messages[0]['content'] }} ASSISTANT:",
-    "mistral": "[INST] {{ messages[0]['content'] }} [/INST]",
-    "chatml": "<|im_start|>user\n{{ messages[0]['content'] }}<|im_end|>\n<|im_start|>assistant{{ '\\n' }}",
-}
-
-
-def known_form(text_model_type: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The name in TEMPLATES for a text backbone: Mistral by its config, Yi by ChatML's token, else Vicuna."""
-    if text_model_type == "mistral":
-        return "mistral"
-    return "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "vicuna"
-
-
-def find_template(checkpoint: Path, tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """The chat template that a checkpoint brings, from any of the places where the versions of transformers put it.
-
-    The processor's own come first: the tokenizer's may be the text backbone's, which knows nothing of videos."""
-    if (path := checkpoint / "chat_template.jinja").is_file():
-        return path.read_text(encoding="utf-8")
-    for name in ("chat_template.json", "processor_config.json"):
-        if (path := checkpoint / name).is_file():
-            template = json.loads(path.read_text(encoding="utf-8")).get("chat_template")
-            if isinstance(template, str):
-                return template
-    template = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
-
 
 @dataclass(frozen=True)
 class Prompt:
+    """Token ids of one question."""
+
     prefix_ids: tuple[int, ...]  # up to and with the last video token: the same for all questions on a video
     suffix_ids: tuple[int, ...]  # the rest
 
@@ -74,25 +41,19 @@ class PromptBuilder:
     processor of transformers gives: it repeats the placeholder in the text, this its id (test_prompts.py)."""
 
     def __init__(
-        self,
-        tokenizer: "PreTrainedTokenizerBase",
-        template: str | None,
-        form: str,
-        video_token_id: int,
-        num_video_tokens: int,
+        self, tokenizer: "PreTrainedTokenizerBase", turn: Turn, video_token_id: int, num_video_tokens: int
     ) -> None:
         self._tokenizer = tokenizer
-        self._template = template or TEMPLATES[form]
+        self._turn = turn
         self._video_token_id = video_token_id
         self._num_video_tokens = num_video_tokens
-        self._content = self._find_content()
 
     def render(self, question_text: str) -> str:
-        """The whole turn as text, with one placeholder for the video. Rendered in transformers' sandbox."""
-        return self._render(self._content(question_text))
+        """The whole turn as text, with one placeholder for the video."""
+        return self._turn.around(question_text)
 
     def build(self, question_texts: Sequence[str]) -> list[Prompt]:
-        """Raises InputError for a question that brings a video token of its own."""
+        """In the order of the texts. Raises InputError for one that brings a video token of its own."""
         texts = [self.render(text) for text in question_texts]
         # Most templates leave the begin-of-text token to the tokenizer, some write it themselves: never have it twice.
         bos = self._tokenizer.bos_token
@@ -114,32 +75,3 @@ class PromptBuilder:
     @cache  # noqa: B019  # a builder lives as long as its run; one prefix in memory serves all questions
     def _build_prefix(self, before_video: tuple[int, ...]) -> tuple[int, ...]:
         return before_video + (self._video_token_id,) * self._num_video_tokens
-
-    def _render(self, content: Any) -> str:
-        messages = [{"role": "user", "content": content}]
-        rendered: str = self._tokenizer.apply_chat_template(
-            messages, chat_template=self._template, add_generation_prompt=True, tokenize=False
-        )
-        return rendered
-
-    def _find_content(self) -> Any:
-        """The form of message that the template takes: a processor's takes a list of parts, a tokenizer's a text."""
-        probe, failures = "What is shown?", []
-        for content in (_as_parts, _as_text):
-            try:
-                rendered = self._render(content(probe))
-            except Exception as error:  # templates raise what they like: jinja2's errors, TypeError, ...
-                failures.append(str(error))
-                continue
-            if rendered.count(VIDEO_PLACEHOLDER) == 1 and 0 <= rendered.find(VIDEO_PLACEHOLDER) < rendered.find(probe):
-                return content
-            failures.append(f"it renders {rendered!r}")
-        raise InputError(f"the checkpoint's chat template cannot hold a video and a question: {'; '.join(failures)}")
-
-
-def _as_parts(text: str) -> list[dict[str, str]]:
-    return [{"type": "video"}, {"type": "text", "text": text}]
-
-
-def _as_text(text: str) -> str:
-    return f"{VIDEO_PLACEHOLDER}\n{text}"

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class VideoQuestions:
-    """One video and the questions on it: what the engine answers together."""
+    """One video and the questions on it, which the engine answers together."""
 
     pixels: "torch.Tensor"  # uint8 (num_frames, 3, height, width), on the host
     prompts: Sequence[Prompt]  # all with the same prefix
@@ -22,6 +22,8 @@ class VideoQuestions:
 
 @dataclass(frozen=True)
 class Answer:
+    """What the engine returns for one question."""
+
     token_ids: tuple[int, ...]  # generated, without what follows the end-of-sequence token
     text: str
     letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
@@ -29,5 +31,5 @@ class Answer:
 
     @property
     def option_mass(self) -> float:
-        """Probability that the first token is one of the options' letters: near 0, the model was not answering so."""
+        """Probability that the first token is one of the options' letters; near 0, the model was not choosing one."""
         return sum(math.exp(logprob) for logprob in self.letter_logprobs.values())

@@ -1,4 +1,4 @@
-"""Can a model be cut up over so many cards? What is checked before its weights are read, and how they are then cut."""
+"""Can the text model be split over N cards? What is checked before the weights are read, and how they are split."""
 
 import re
 import sys
@@ -12,24 +12,12 @@ from videobench.model.weights import WeightFiles
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
 
-OLDEST_TRANSFORMERS = (4, 56, 2)  # 4.49 to 4.55 fail with this model
-# Weights that transformers cuts up: the text model's projections and the head; the rest is on every card.
+# Weights that transformers splits: the text model's projections and the head; every card holds all of the others.
 SHARDED = re.compile(r"(?!.*vision_tower).*(\.(q|k|v|o|gate|up|down)_proj\.|lm_head\.)")
 
 
 def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
-    """Before the weights are read: raises InputError where they cannot be cut into so many parts."""
-    import transformers
-
-    if cards == 1:
-        return
-    version = tuple(int(number) for number in re.findall(r"\d+", transformers.__version__)[:3])
-    if version < OLDEST_TRANSFORMERS:
-        needed = ".".join(map(str, OLDEST_TRANSFORMERS))
-        raise InputError(
-            f"--tensor_parallel needs transformers {needed} or later, found {transformers.__version__}; "
-            f'pip install "transformers>={needed}"'
-        )
+    """Raises InputError where the weights cannot be split into `cards` equal parts."""
     text = checkpoint.config.text_config
     sizes = {
         "attention heads": text.num_attention_heads,
@@ -46,12 +34,14 @@ def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
 
 
 def weights_per_card(weights: WeightFiles, cards: int) -> int:
-    """Numbers that each card of a group holds."""
+    """Numbers of weights that each card of a group holds."""
     return sum(-(-size // cards) if SHARDED.match(name) else size for name, size in weights.sizes.items())
 
 
-def cut_up() -> dict[str, Any]:
-    """Arguments of from_pretrained: over all processes of torch.distributed's world. Their name has changed."""
+def split_arguments() -> dict[str, Any]:
+    """Arguments of from_pretrained that split the weights over all processes of torch.distributed's world.
+
+    Renamed between versions of transformers."""
     try:
         from transformers.distributed import DistributedConfig
 
@@ -61,8 +51,8 @@ def cut_up() -> dict[str, Any]:
 
 
 @contextmanager
-def own_output() -> Iterator[None]:
-    """transformers 4.52 to 5.0 sends what a process of a group prints to nowhere, tracebacks too."""
+def kept_output() -> Iterator[None]:
+    """Restores the streams: transformers up to 5.0 drops what a process of a group prints, tracebacks too."""
     streams = sys.stdout, sys.stderr
     try:
         yield

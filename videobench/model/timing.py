@@ -1,4 +1,4 @@
-"""Where a run's time went, what was computed and saved, and how much memory it took at the most."""
+"""Where a run's time went, what was computed and saved, and how much memory it took at most."""
 
 import resource
 import time
@@ -27,17 +27,17 @@ PARTS = {
 
 @dataclass
 class Usage:
-    """Of one process, from its first batch on."""
+    """What one process did and how long it took, from its first batch on."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by the names in PARTS
-    questions: int = 0
+    questions: int = 0  # asked, those that are asked again after an error of the device once
     prefix_tokens: int = 0  # computed
     prefix_tokens_alone: int = 0  # what they would be if each question were answered by itself
-    started: float = field(default_factory=time.monotonic)
-    total_s: float = 0.0
+    started: float = field(default_factory=time.monotonic)  # in seconds of the monotonic clock
+    total_s: float = 0.0  # known after stop()
 
     def start(self) -> None:
-        """Leaves out what came before: reading the weights."""
+        """Begins to count time; what came before, reading the weights, is left out."""
         self.started = time.monotonic()
         self.seconds.clear()
 
@@ -45,14 +45,16 @@ class Usage:
         self.total_s = time.monotonic() - self.started
 
     def count(self, prompts_of_videos: "Iterable[Sequence[Prompt]]") -> None:
-        """What is about to be asked, video by video."""
+        """Counts what is about to be asked, video by video."""
         for prompts in prompts_of_videos:
             self.questions += len(prompts)
             self.prefix_tokens_alone += sum(len(prompt.prefix_ids) for prompt in prompts)
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """A call of `generate` ends with a copy to the host: no device is still at work then."""
+        """Adds the time of its body to a part of PARTS, also where it raises.
+
+        A call of `generate` ends with a copy to the host: the device is idle then."""
         begun = time.monotonic()
         try:
             yield
@@ -60,7 +62,7 @@ class Usage:
             self.seconds[part] += time.monotonic() - begun
 
     def lines(self, device: "Device") -> Iterator[str]:
-        """For people: time, sharing, memory."""
+        """For people, after stop(): time, sharing, memory."""
         rate = self.questions / self.total_s if self.total_s else 0.0
         parts = [f"{self.seconds[part]:.1f} s {words}" for part, words in PARTS.items()]
         other = self.total_s - sum(self.seconds.values())
@@ -70,9 +72,9 @@ class Usage:
         yield f"{self.prefix_tokens:,} prefix tokens computed, {saved:,} saved by sharing them among questions"
         peak = peak_memory_bytes(device)
         on_device = f"{in_bytes(peak)} of the device's memory, " if peak else ""
-        yield f"at the most {on_device}{in_bytes(_peak_host_bytes())} of the host's"
+        yield f"at most {on_device}{in_bytes(_peak_host_bytes())} of the host's"
 
 
 def _peak_host_bytes() -> int:
-    """Of this process; those that decode beside it are small, and each is bounded by its own limits."""
+    """Of this process; the decoding processes are small, and each is bounded by its own limits."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
