@@ -13,6 +13,7 @@ FIRST_SETTINGS = (
     "device_name",
     "checkpoint",
     "checkpoint_sha256",
+    "weights_sha256",
     "qa_sha256",
     "dtype",
     "num_frames",

@@ -17,6 +17,7 @@ from videobench.results.rows import Row, answered_row
 from videobench.run.batches import Prepared, RetryingEngine, batch_size_for, make_batches
 from videobench.run.context import RunContext
 from videobench.run.progress import Progress
+from videobench.run.provenance import start_hashing_weights
 from videobench.run.store import Store
 from videobench.run.tensor_parallel import Group, GroupEngine, check_group
 
@@ -47,6 +48,7 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
             claimed = _noted(claimed, store.attempts)
         # Decodes while the weights load.
         videos = pool.prepare(claimed, queue.most_held) if job.is_leader else iter(())
+        store.weights_sha256 = start_hashing_weights(job, context.checkpoint, store.earlier_weights)
         engine = load_replica_engine(context, store.attempts)
         if not job.is_leader:
             engine.follow()
@@ -60,6 +62,7 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
         apart = (part for batch in batches for part in store.attempts.apart(batch, lambda each: each[0].video))
         _answer_batches(apart, RetryingEngine(engine, context.device, batch_size), store, progress, engine.usage)
         store.attempts.drop()
+        store.weights_sha256()  # raises, too, where this process had nothing to answer
         if isinstance(engine, GroupEngine):
             engine.finish()
     engine.usage.stop()
@@ -168,5 +171,5 @@ def _answered_row(
         frames_stated=video.frames_stated,
         resolution=video.resolution,
         rank=store.replica,
-        run=store.runs[question.source] | {"batch_size": batch_size},
+        run=store.runs[question.source] | {"batch_size": batch_size, "weights_sha256": store.weights_sha256()},
     )

@@ -1,6 +1,6 @@
 """Where a run's replies are kept: the journals of its data sets, opened before the weights are read."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -31,12 +31,15 @@ class Store:
         runs: Mapping[str, Run],
         attempts: Attempts,
         left: list[Question],
+        earlier_weights: list[str],
     ) -> None:
         self.replica = replica
         self._journals = journals  # by the name of the data set
         self.runs = runs  # likewise: the `run` entry of each row
         self.attempts = attempts
         self.left = left  # questions to answer, in the order of claiming
+        self.earlier_weights = earlier_weights  # `weights_sha256` of the stored answers: one, or none so far
+        self.weights_sha256: Callable[[], str]  # of the answers to come; known once the weights have been read
 
     def __enter__(self) -> "Store":
         return self
@@ -112,7 +115,8 @@ def open_store(context: RunContext) -> Store:
             each.open()
     set_aside = {each: f"{each.video}: {SET_ASIDE}" for each in unanswered if attempts.is_set_aside(each.video)}
     reasons = plan.failures | set_aside
-    store = Store(job.replica, journals, runs, attempts, [each for each in unanswered if each not in reasons])
+    left = [each for each in unanswered if each not in reasons]
+    store = Store(job.replica, journals, runs, attempts, left, start["weights"])
     if begun:
         known = {each: reason_without_root(each, reasons[each]) for each in unanswered if each in reasons}
         new = [each for each, reason in known.items() if reason != begun.stored_failures.get(each)]
@@ -163,7 +167,10 @@ def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Atte
     index = {question: number for number, question in enumerate(context.plan.prompts)}
     # Those that failed are tried again.
     left = [each for each in index if "error" in done[each.source].get(each.key, {"error": "not asked yet"})]
-    shared = {"unanswered": [index[each] for each in costliest_first(context.plan, left)], "attempts": begun}
+    runs = [row["run"] for rows in done.values() for row in rows.values() if isinstance(row.get("run"), dict)]
+    weights = {str(run["weights_sha256"]) for run in runs if "weights_sha256" in run}
+    unanswered = [index[each] for each in costliest_first(context.plan, left)]
+    shared = {"unanswered": unanswered, "attempts": begun, "weights": sorted(weights)}
     stored = {each: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
     return _Begun(shared, stored)
 

@@ -1,0 +1,69 @@
+"""On each machine one process hashes the weights for all; a reply is stored only where all machines have the same."""
+
+from types import SimpleNamespace
+
+import pytest
+from torch.distributed import HashStore
+
+from videobench.errors import InputError
+from videobench.jobs.job import Job
+from videobench.run.provenance import start_hashing_weights
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    def make(name, content=b"weights"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "model.safetensors").write_bytes(content)
+        return SimpleNamespace(path=folder, weights=SimpleNamespace(paths=[folder / "model.safetensors"]))
+
+    return make
+
+
+@pytest.fixture
+def processes():
+    """Four on two machines: (0, 1) and (2, 3)."""
+    store = HashStore()
+    return [Job(process, 4, process % 2, store) for process in range(4)]
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The files that were read, in order."""
+    from videobench.model import weights
+
+    paths, read = [], weights.sha256_of_file
+    monkeypatch.setattr(weights, "sha256_of_file", lambda path: paths.append(path) or read(path))
+    return paths
+
+
+def test_one_process_of_each_machine_reads_the_weights(checkpoint, processes, hashed):
+    here, there = checkpoint("here"), checkpoint("there")
+    waits = [start_hashing_weights(job, here if job.process < 2 else there, []) for job in processes]
+    assert len({wait() for wait in waits}) == 1
+    assert sorted(hashed) == [*here.weights.paths, *there.weights.paths]
+    assert {wait() for wait in waits} == {waits[0]()}
+
+
+def test_other_weights_on_another_machine_are_refused_there(checkpoint, processes):
+    here, there = checkpoint("here"), checkpoint("there", b"WEIGHTS")
+    waits = [start_hashing_weights(job, here if job.process < 2 else there, []) for job in processes]
+    assert waits[0]() == waits[1]()
+    for wait in waits[2:]:
+        with pytest.raises(InputError, match=r"there: its weights are not those of the first machine \(SHA-256 "):
+            wait()
+
+
+def test_a_job_of_one_process_compares_them_with_the_stored_replies(checkpoint):
+    own = start_hashing_weights(Job(), checkpoint("here"), [])()
+    assert start_hashing_weights(Job(), checkpoint("again"), [own])() == own
+    with pytest.raises(InputError, match=r"other: its weights .* are not those of the replies so far \(" + own[:12]):
+        start_hashing_weights(Job(), checkpoint("other", b"WEIGHTS"), [own])()
+
+
+def test_a_file_that_cannot_be_read_is_named_by_the_process_that_reads_it(checkpoint, processes):
+    gone = checkpoint("here")
+    gone.weights.paths[0].unlink()
+    with pytest.raises(InputError, match=r"model\.safetensors: cannot be read \(No such file"):
+        start_hashing_weights(processes[0], gone, [])()
