@@ -13,50 +13,49 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.cli import FlagParser, run_script
-from videobench.compare.scoring import SCORINGS
+from videobench.compare.settings import SCORINGS, ComparisonSettings
 from videobench.console import one_line
 
 
 @dataclass(frozen=True)
-class ComparisonSettings:
-    npu_path: Path | None  # result file, or folder of result files
-    gpu_path: Path | None
-    answer_path: Path | None  # sampling_answer.json or ANSWER.json
-    repeat_path: Path | None  # a second run of either device
-    scoring: str  # of scoring.SCORINGS
-    margin: float  # points of accuracy, over 0
+class Settings:
+    comparison: ComparisonSettings | None  # None: --export_leaderboard alone
     gate: bool
-    seed: int
     output_json: Path | None
     report_html: Path | None
     video_root: Path | None
-    leaderboard_path: Path | None
+    export: "ExportSettings | None"
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Of --export_leaderboard."""
+
+    path: Path
+    run_path: Path  # the NPU run where both are given
+    answer_path: Path | None
+    scoring: str
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     settings = parse_args(argv)
-    if settings.leaderboard_path:
-        _export_leaderboard(settings)
-    if not (settings.npu_path and settings.gpu_path and settings.answer_path):
-        return 0
-    return _compare(settings, settings.npu_path, settings.gpu_path, settings.answer_path)
+    if settings.export:
+        _export_leaderboard(settings.export)
+    return _compare(settings.comparison, settings) if settings.comparison else 0
 
 
-def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answer_path: Path) -> int:
+def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
     from videobench.compare.verdict import exit_status
     from videobench.files import write_json
     from videobench.report.as_json import build_report
     from videobench.report.terminal import build_text
 
-    comparison = compare_runs(
-        npu_path, gpu_path, answer_path, settings.repeat_path, settings.scoring, settings.margin, settings.seed
-    )
-    report = build_report(comparison)
-    print(build_text(report))
+    comparison = compare_runs(compared)
+    print(build_text(comparison))
     if comparison.inputs.look_exchanged:
-        told = f"warning: by what they say of their devices, {npu_path} and {gpu_path} are given the wrong way round"
-        print(one_line(told), file=sys.stderr)
+        names = f"{compared.npu_path} and {compared.gpu_path}"
+        print(one_line(f"warning: {names} look swapped, judging by their `device` field"), file=sys.stderr)
     if settings.output_json:
         write_json(settings.output_json, report)
         print(f"wrote {settings.output_json}")
@@ -68,21 +67,17 @@ def _compare(settings: ComparisonSettings, npu_path: Path, gpu_path: Path, answe
     return exit_status(comparison.verdict) if settings.gate else 0
 
 
-def _export_leaderboard(settings: ComparisonSettings) -> None:
-    """Of the NPU run where both are given."""
+def _export_leaderboard(settings: ExportSettings) -> None:
     from videobench.compare.leaderboard import write_leaderboard
 
-    run_path = settings.npu_path or settings.gpu_path
-    assert run_path, "parse_args asks for a run"
-    assert settings.leaderboard_path, "the flag that leads here"
-    counts = write_leaderboard(settings.leaderboard_path, run_path, settings.answer_path, settings.scoring)
+    counts = write_leaderboard(settings.path, settings.run_path, settings.answer_path, settings.scoring)
     print(
-        f"wrote {settings.leaderboard_path}: {counts.replies} replies of {run_path}, letters read by --scoring "
+        f"wrote {settings.path}: {counts.replies} replies of {settings.run_path}, letters read by --scoring "
         f"{settings.scoring}, {counts.without_letter} without a letter"
     )
 
 
-def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
+def parse_args(argv: Sequence[str] | None) -> Settings:
     parser = FlagParser(description="Compare an NPU run and a GPU run of Video-Bench and give a verdict.")
     _add_inputs(parser)
     _add_outputs(parser)
@@ -105,20 +100,15 @@ def parse_args(argv: Sequence[str] | None) -> ComparisonSettings:
     if args.seed < 0:
         parser.error("--seed is 0 or more")
     _check_paths(parser, args)
-    return ComparisonSettings(
-        npu_path=args.eval_npu_path,
-        gpu_path=args.eval_gpu_path,
-        answer_path=args.sampling_answer_path,
-        repeat_path=args.repeat_path,
-        scoring=args.scoring,
-        margin=args.margin,
-        gate=args.gate,
-        seed=args.seed,
-        output_json=args.output_json,
-        report_html=args.report_html,
-        video_root=args.Eval_Video_root,
-        leaderboard_path=args.export_leaderboard,
-    )
+    npu_path, gpu_path, answer_path = paths
+    comparison = export = None
+    if all(paths):
+        comparison = ComparisonSettings(
+            npu_path, gpu_path, answer_path, args.repeat_path, args.scoring, args.margin, args.seed
+        )
+    if args.export_leaderboard:
+        export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
+    return Settings(comparison, args.gate, args.output_json, args.report_html, args.Eval_Video_root, export)
 
 
 def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
@@ -162,7 +152,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="POINTS",
-        help="differences of accuracy below it are none, in points (default: %(default)s)",
+        help="accuracy differences smaller than this count as equal, in points (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
 

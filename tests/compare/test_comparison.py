@@ -163,7 +163,7 @@ def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
     assert compare_files(npu, gpu, answers, "--gate")[0] == 0  # of a set that the answers do not ask for
 
 
-def test_answers_that_neither_side_replied_to_are_told(tmp_path, compare_files):
+def test_answers_that_neither_side_replied_to_are_counted(tmp_path, compare_files):
     npu, gpu = (write_run(tmp_path / side, {"1": "A"}) for side in ("npu", "gpu"))
     _, lines, report = compare_files(npu, gpu, {"1": "A", "2": "B"}, MOT={"1": "F"})
     assert "  right answers of questions that neither side has: 2" in lines
@@ -214,7 +214,7 @@ def test_another_release_of_torch_is_another_input(tmp_path, compare_files):
         (("cpu", "cpu"), False),
     ],
 )
-def test_sides_that_are_exchanged_are_told(tmp_path, capsys, devices, exchanged):
+def test_sides_that_are_exchanged_are_named(tmp_path, capsys, devices, exchanged):
     npu, gpu = (
         write_run(tmp_path / side, {"1": "A"}, run={"device": device})
         for side, device in zip(("n", "g"), devices, strict=True)
@@ -222,7 +222,7 @@ def test_sides_that_are_exchanged_are_told(tmp_path, capsys, devices, exchanged)
     (tmp_path / "ANSWER.json").write_text('{"MSVD": {"1": "A"}}')
     answers = f"--sampling_answer_path={tmp_path / 'ANSWER.json'}"
     precision_test.main([f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", answers])
-    assert ("are given the wrong way round" in capsys.readouterr().err) == exchanged
+    assert ("look swapped, judging by their `device` field" in capsys.readouterr().err) == exchanged
 
 
 def test_table_of_inputs(tmp_path, compare_files):

@@ -44,8 +44,8 @@ def test_measures_by_hand():
     # differences 0.25, -0.25, -1, each less the mean of the two others
     assert measured.by_letter[0, :3] == pytest.approx([0.875, 0.125, -1.0])
     assert np.isnan(measured.by_letter[0, 3:]).all()
-    shares = [np.exp(list(side.values())) / np.exp(list(side.values())).sum() for side in (gpu, npu)]
-    assert measured.kl == pytest.approx([float((shares[0] * np.log(shares[0] / shares[1])).sum())])
+    chances = [np.exp(list(side.values())) / np.exp(list(side.values())).sum() for side in (gpu, npu)]
+    assert measured.kl == pytest.approx([float((chances[0] * np.log(chances[0] / chances[1])).sum())])
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import precision_test
-from videobench.compare import original as mindie
+from videobench.compare.original import read_letter_as_original
 from videobench.compare.pairing import pair_runs
 from videobench.compare.scoring import score
 
@@ -29,11 +29,11 @@ from videobench.compare.scoring import score
     ],
 )
 def test_the_original_s_reading(output, letter):
-    assert mindie.read_letter(output) == letter
+    assert read_letter_as_original(output) == letter
 
 
 def _original_figures(npu, gpu, answers):
-    """The original's two accuracies, written anew from its description, one question after the other."""
+    """The original's two accuracies, written again from its description, one question after the other."""
 
     def read(text):
         for _ in range(10):
@@ -145,5 +145,5 @@ def test_no_pass_where_what_the_original_drops_could_undo_it(tmp_path, capsys, l
     flags = ["--eval_npu_path", f"{tmp_path}/npu.json", "--eval_gpu_path", f"{tmp_path}/gpu.json"]
     flags += ["--sampling_answer_path", f"{tmp_path}/answers.json", "--scoring", "mindie", "--margin", "10", "--gate"]
     assert precision_test.main(flags) == status
-    told = f"{lacking} questions are left out, a side gave no letter; all of them wrong" in capsys.readouterr().out
-    assert told == (status == 3)
+    is_named = f"{lacking} questions are left out, a side gave no letter; all of them wrong" in capsys.readouterr().out
+    assert is_named == (status == 3)

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.report.as_json import build_report
+from videobench.compare.settings import ComparisonSettings
 from videobench.report.page import build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -39,7 +39,7 @@ def page_path(tmp_path_factory):
     contents = {side: {"/".join(name): pair[k] for name, pair in rows.items()} for k, side in enumerate(("npu", "gpu"))}
     for name, content in {**contents, "answers": answers}.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    comparison = compare_runs(*(folder / f"{name}.json" for name in ("npu", "gpu", "answers")), None, "strict", 1.0, 0)
+    comparison = compare_runs(ComparisonSettings(*(folder / f"{name}.json" for name in ("npu", "gpu", "answers"))))
     path = folder / "report.html"
     path.write_text(build_page(comparison, build_report(comparison), None), encoding="utf-8")
     return path

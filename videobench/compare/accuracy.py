@@ -67,6 +67,9 @@ class Groups:
 
 
 def compare_groups(pairs: Sequence[Pair], seed: int) -> Groups:
+    """`pairs` may lack a reply on one side: it counts as wrong in the scores and is left out of what is paired.
+
+    `seed` is the bootstrap's."""
     names = sorted({pair.dataset for pair in pairs}, key=_benchmark_order)
     per_dataset = {name: compare(_of_dataset(pairs, name), seed) for name in names}
     tested = {name: group.paired.p_clustered for name, group in per_dataset.items() if group.paired}
@@ -99,6 +102,7 @@ def compare(pairs: Sequence[Pair], seed: int) -> Group:
 
 
 def compare_paired(pairs: Sequence[Pair], seed: int) -> Paired:
+    """`pairs` are one or more, each with an outcome on both sides; one without a reply counts as wrong there."""
     npu = np.array([pair.npu.outcome == RIGHT for pair in pairs])
     gpu = np.array([pair.gpu.outcome == RIGHT for pair in pairs])
     clusters = number_clusters(pair.video for pair in pairs)

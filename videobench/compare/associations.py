@@ -38,25 +38,25 @@ class Association:
     cause: str
     label: str
     questions: int
-    # The group's median of what was looked at, in nats (divergence.Differences), or its share of flips, 0 to 1; for a
-    # letter its mean shift.
+    # The group's median of what was looked at, in nats (divergence.Differences), or its proportion of flips, 0 to 1;
+    # for a letter its mean shift.
     inside: float
     outside: float  # that of the rest
-    above_inside: float  # share of the group whose difference is above the limit
+    above_inside: float  # proportion of the group whose difference is above the limit
     above_outside: float
     z: float
     p_corrected: float  # Bonferroni, over all that were looked at with it
-    unit: str = "nats"  # of inside and outside: "nats" or "share"
+    unit: str = "nats"  # of inside and outside: "nats", or "share" for a proportion
 
 
 def associate(
-    values: FloatArray, above: Mask, pairs: Sequence[Pair], clusters: Clusters, is_share: bool = False
+    values: FloatArray, above: Mask, pairs: Sequence[Pair], clusters: Clusters, is_proportion: bool = False
 ) -> list[Association]:
     """Every group's difference from the rest by the rank-sum test; z includes the design effect of videos, p is not yet
     corrected for the number of groups. `above` says which questions differ by more than the limit.
 
     A group that differs less than the rest is turned round: "all but NPU card 0"."""
-    middle: Callable[[FloatArray], float] = np.mean if is_share else np.median
+    middle: Callable[[FloatArray], float] = np.mean if is_proportion else np.median
     found = []
     for candidate in _candidates(pairs):
         members, label = candidate.members, candidate.label
@@ -75,7 +75,7 @@ def associate(
                 above_outside=float(above[~members].mean()),
                 z=z,
                 p_corrected=normal_p(z),
-                unit="share" if is_share else "nats",
+                unit="share" if is_proportion else "nats",
             )
         )
     return found
@@ -129,7 +129,7 @@ def _all_candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
 
 def _cards(pairs: Sequence[Pair]) -> Iterator[Candidate]:
     npu, gpu = ([getattr(pair, side).reply.rank for pair in pairs] for side in ("npu", "gpu"))
-    if npu == gpu:  # shared out alike: whose card it is cannot be told
+    if npu == gpu:  # shared out alike: whose card it is cannot be known
         yield from _by_value("card", "card ", npu)
     else:
         yield from _by_value("npu card", "NPU card ", npu)
@@ -156,7 +156,7 @@ def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator
 
 
 def _longest_prompt(pair: Pair) -> float | None:
-    """Of both sides: where one side's prompts are cut, the other one's tell their length."""
+    """Of both sides: where one side's prompts are cut, the other one's give their length."""
     lengths = [reply.prompt_tokens for reply in (pair.npu.reply, pair.gpu.reply) if reply and reply.prompt_tokens]
     return max(lengths) if lengths else None
 

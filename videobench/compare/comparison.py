@@ -1,4 +1,4 @@
-"""Two result files and the answers -> everything that a report tells."""
+"""Two result files and the answers -> everything that a report shows."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from videobench.compare.flips import Flip, find_flips
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
 from videobench.compare.same_inputs import Inputs, compare_inputs
 from videobench.compare.scoring import chance_level
+from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide
 from videobench.errors import InputError
 from videobench.results.replies import load_results
@@ -19,12 +20,9 @@ from videobench.results.replies import load_results
 
 @dataclass(frozen=True)
 class Comparison:
-    npu_path: Path
-    gpu_path: Path
-    answer_path: Path
-    repeat_path: Path | None
-    scoring: str
-    seed: int
+    """What the reports are built from."""
+
+    settings: ComparisonSettings
     pairing: Pairing
     inputs: Inputs
     groups: Groups
@@ -36,25 +34,19 @@ class Comparison:
     chance: float | None  # 0 to 1: of these very questions
 
 
-def compare_runs(
-    npu_path: Path, gpu_path: Path, answer_path: Path, repeat_path: Path | None, scoring: str, margin: float, seed: int
-) -> Comparison:
+def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
-    pairing = pair_runs(npu_path, gpu_path, answer_path, scoring)
+    pairing = pair_runs(settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring)
     compared = pairing.compared
     inputs = compare_inputs(pairing)
-    groups = compare_groups(pairing.pairs, seed)
+    groups = compare_groups(pairing.pairs, settings.seed)
     differences = measure(compared)
     diagnosis = diagnose(compared, differences)
-    repeat = measure_repeat(compared, repeat_path, by_key=scoring == "mindie") if repeat_path else None
+    by_key = settings.scoring == "mindie"
+    repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
     noise = find_noise_floor(differences, diagnosis.dtype, repeat)
     return Comparison(
-        npu_path=npu_path,
-        gpu_path=gpu_path,
-        answer_path=answer_path,
-        repeat_path=repeat_path,
-        scoring=scoring,
-        seed=seed,
+        settings=settings,
         pairing=pairing,
         inputs=inputs,
         groups=groups,
@@ -62,13 +54,15 @@ def compare_runs(
         noise=noise,
         diagnosis=diagnosis,
         flips=find_flips(compared, noise.margin),
-        verdict=decide(pairing, groups, inputs, diagnosis, margin, seed),
+        verdict=decide(pairing, groups, inputs, diagnosis, settings.margin, settings.seed),
         chance=chance_level(pair.reply for pair in compared),
     )
 
 
 def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Differences:
-    """A second run against the side that it repeats: the one whose log-probabilities it is nearer to."""
+    """A second run against the side that it repeats: the one whose log-probabilities it is nearer to.
+
+    `by_key` as of load_results. Raises InputError where the second run has no log-probabilities to compare."""
     names = [(pair.dataset, pair.id) for pair in compared]
     replies = load_results(repeat_path, names, by_key).replies
     measured = []

@@ -25,7 +25,7 @@ TYPICAL_LIMIT = {"float32": 0.1, "float16": 0.1, "bfloat16": 0.5}  # nats; of a 
 # Nats: what one rounding moves. The spacing of float16 and bfloat16 numbers from 16 to 32, where a language model's
 # largest logits lie, and the difference of two engines in float32: no margin below it is a clear one.
 ROUNDING_STEP = {"float32": 0.002, "float16": 2**-6, "bfloat16": 2**-3}
-COARSEST = "bfloat16"  # taken where a file does not say its dtype
+COARSEST = "bfloat16"  # taken where a file does not give its dtype
 LOG_FLOOR = -20.0  # nats; below a probability of 2e-9 an option plays no part, and its logarithm is all rounding
 SPREAD_MEDIAN = np.array([0.6745, 0.8326, 0.8881, 0.9160, 0.9329])  # of the standard deviation of 2 to 6 normal numbers
 BULK_TO_TAIL = 2.5758 / 0.6745  # of a normal distribution: the 99 % point of |x| over the median of |x|
@@ -56,6 +56,9 @@ class NoiseFloor:
 
 
 def measure(pairs: Sequence[Pair]) -> Differences:
+    """Pairs without finite log-probabilities of two shared options or more on both sides are left out.
+
+    A log-probability below LOG_FLOOR counts as LOG_FLOOR."""
     replies = [(pair, pair.npu.reply, pair.gpu.reply) for pair in pairs if pair.npu.reply and pair.gpu.reply]
     npu = np.array([_row(npu, gpu) for _, npu, gpu in replies]).reshape(-1, len(LETTERS))
     gpu = np.array([_row(gpu, npu) for _, npu, gpu in replies]).reshape(-1, len(LETTERS))

@@ -13,7 +13,7 @@ CLASSES = {  # in the order in which they deserve a look
     "format": "one side's reply cannot be read",
     "failed": "one side failed, or its logits held NaN or infinity",
     "input": "the sides were given different prompts or pixels",
-    "unknown": "no log-probabilities to tell",
+    "unknown": "no log-probabilities to judge by",
     "tie": "the margin is within the noise on both sides",
 }
 

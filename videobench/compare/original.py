@@ -14,7 +14,7 @@ LETTERS = "ABCDE"
 SHORT_REPLY_LENGTH = 5
 
 
-def read_letter(output: str | Sequence[str]) -> str | None:
+def read_letter_as_original(output: str | Sequence[str]) -> str | None:
     """The letter that the original reads from `output_sequence`: of a bare text it sees the first character only."""
     text = output[0] if output else ""
     for _ in range(10):
@@ -36,16 +36,18 @@ def _first_of(letters: str, text: str) -> str | None:
     return next((letter for letter in letters if letter in text), None)
 
 
-def load_answers(path: Path) -> dict[str, tuple[str, str]]:
-    """Bare key -> (dataset, text of the answer): a later data set overwrites an earlier one's equal key."""
+def load_raw_answers(path: Path) -> dict[str, tuple[str, str]]:
+    """Bare key -> (dataset, text of the answer): a later data set overwrites an earlier one's equal key.
+
+    Raises InputError, naming the entry, where the file is no answer file."""
     content = read_json(path)
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):
-        raise InputError(f"{path}: not an answer file (data set -> question id -> answer); get the file anew")
+        raise InputError(f"{path}: not an answer file (data set -> question id -> answer); get the file again")
     answers = {}
     for dataset, entries in content.items():
         for key, entry in entries.items():
             answer = entry.get("answer") if isinstance(entry, dict) else entry
             if not isinstance(answer, str):
-                raise InputError(f"{path}: {dataset}/{key}: answer {answer!r:.60} is not a text; mend that entry")
+                raise InputError(f"{path}: {dataset}/{key}: answer {answer!r:.60} is not a text; fix that entry")
             answers[key] = (dataset, answer)
     return answers

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from videobench.compare import original as mindie
+from videobench.compare.original import load_raw_answers, right_letter
 from videobench.compare.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
 from videobench.data.dataset import QuestionName, load_answers
 from videobench.errors import InputError
@@ -21,9 +21,11 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
+    """One question and what both sides answered to it; at least one side has a reply."""
+
     dataset: str
     id: str
-    right: str  # the right letter
+    right: str  # the right letter; empty where the original's rule knows none
     npu: Side
     gpu: Side
 
@@ -33,7 +35,7 @@ class Pair:
 
     @property
     def reply(self) -> Reply:
-        """Of whichever side has one: for what both sides' rows say alike."""
+        """Of whichever side has one: for what both sides' rows say alike. The GPU's where both have one."""
         reply = self.gpu.reply or self.npu.reply
         assert reply, "a pair has at least one reply"
         return reply
@@ -50,6 +52,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
+    """All questions of a comparison, and counts of what was left out of it."""
+
     pairs: list[Pair]  # of the data sets that both sides have: each answered by one side at least
     sets_only_npu: dict[str, int]  # data set -> number of its questions; such sets are left out of everything
     sets_only_gpu: dict[str, int]
@@ -64,7 +68,7 @@ class Pairing:
 
 
 def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -> Pairing:
-    """Read both sides and the answers, and judge every reply.
+    """Read both sides and the answers, and judge every reply under `scoring`, one of settings.SCORINGS.
 
     Raises InputError, naming the files, where they have no question in common, or naming one that cannot be scored."""
     if scoring == "mindie":
@@ -87,7 +91,7 @@ def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -
     ]
     if not any(pair.npu.reply and pair.gpu.reply for pair in pairs):
         raise InputError(
-            f"{npu_path} and {gpu_path} have no question in common that {answer_path} answers; {_tell(npu, gpu)}"
+            f"{npu_path} and {gpu_path} have no question in common that {answer_path} answers; {_first_keys(npu, gpu)}"
         )
     return Pairing(
         pairs=pairs,
@@ -108,14 +112,14 @@ def _count_sets(names: Iterable[QuestionName], shared: set[str]) -> dict[str, in
     return dict(Counter(dataset for dataset, _ in names if dataset not in shared))
 
 
-def _tell(npu: Mapping[QuestionName, Reply], gpu: Mapping[QuestionName, Reply]) -> str:
+def _first_keys(npu: Mapping[QuestionName, Reply], gpu: Mapping[QuestionName, Reply]) -> str:
     first = ["/".join(filter(None, next(iter(replies)))) for replies in (npu, gpu)]
     return f"the first replies are to {first[0]} and {first[1]}; name the files of one sample or data set"
 
 
 def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> Pairing:
     """By key alone; a question counts where both sides gave a letter."""
-    answers = mindie.load_answers(answer_path)
+    answers = load_raw_answers(answer_path)
     names = [(dataset, key) for key, (dataset, _) in answers.items()]
     npu = load_results(npu_path, names, by_key=True).replies
     gpu = load_results(gpu_path, names, by_key=True).replies
@@ -129,7 +133,7 @@ def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> 
         if not all(letters):
             dropped += any(reply is not None for reply in sides)
             continue
-        right = mindie.right_letter(answer) or ""
+        right = right_letter(answer) or ""
         npu_side, gpu_side = (
             Side(reply, letter, RIGHT if letter == right else WRONG)
             for reply, letter in zip(sides, letters, strict=True)

@@ -49,7 +49,7 @@ class Inputs:
 
     @property
     def look_exchanged(self) -> bool:
-        """Whether the replies say that they are of the other side's device."""
+        """Whether the replies' `device` fields name the other side's device."""
         return any(
             row.name == "device" and row.npu != row.gpu and (row.npu == "cuda" or row.gpu == "npu") for row in self.rows
         )
@@ -74,7 +74,7 @@ def compare_inputs(pairing: Pairing) -> Inputs:
 
 
 def prompts_differ(pair: Pair) -> bool:
-    """Whether the token ids differ; where a side stores no hash nothing is said to."""
+    """Whether the token ids differ; False where a side stores no hash."""
     return _hashes_differ(pair, "prompt_sha256")
 
 
@@ -101,8 +101,8 @@ def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
     differing = sum(_hashes_differ(pair, field) for pair in compared)
     known = sum(bool(getattr(pair.npu.reply, field, "") and getattr(pair.gpu.reply, field, "")) for pair in compared)
     state = DIFFERS if differing else SAME if known else UNKNOWN
-    told = f"{known - differing} of {known} equal" if known else "not stored"
-    return InputRow(name, told if stored[0] else "not stored", told if stored[1] else "not stored", state)
+    equal = f"{known - differing} of {known} equal" if known else "not stored"
+    return InputRow(name, equal if stored[0] else "not stored", equal if stored[1] else "not stored", state)
 
 
 def _replies(compared: Sequence[Pair]) -> tuple[list[Reply], list[Reply]]:

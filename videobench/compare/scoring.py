@@ -7,13 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from videobench.compare.original import read_letter as read_letter_mindie
+from videobench.compare.original import read_letter_as_original
 from videobench.data.dataset import DATASET_NAMES
 from videobench.data.letters import read_letter
 from videobench.errors import InputError
 from videobench.results.replies import Reply
-
-SCORINGS = ("strict", "logprob", "mindie")
 
 # Level and weight within it: Step3_compute_scores.py of https://github.com/PKU-YuanGroup/Video-Bench. The mean over the
 # three levels is the leaderboard's average.
@@ -50,7 +48,7 @@ class Score:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers, 0 to 1; nan without a question."""
+        """Proportion of right answers, 0 to 1; nan without a question."""
         return self.correct / self.total if self.total else float("nan")
 
 
@@ -62,9 +60,9 @@ def check_scorable(path: Path, replies: Iterable[Reply], scoring: str) -> None:
 
 
 def choose_letter(reply: Reply, scoring: str) -> str | None:
-    """The letter that a reply stands for under one of SCORINGS, or None where there is none to be had."""
+    """The letter that a reply stands for under one of settings.SCORINGS, or None where there is none to be had."""
     if scoring == "mindie":
-        return read_letter_mindie(reply.output)
+        return read_letter_as_original(reply.output)
     if reply.error:
         return None
     if scoring == "strict":

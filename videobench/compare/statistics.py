@@ -52,7 +52,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement beyond chance of two raters; None where both always say one and the same."""
+    """Agreement beyond chance of two raters; None where both always gave one and the same."""
     total = len(first)
     if not total:
         return None
@@ -72,8 +72,8 @@ def tango_interval(only_first: float, only_second: float, total: float, z: float
     def is_outside(delta: float) -> bool:
         linear = -only_first - only_second + (2 * total - only_first + only_second) * delta
         constant = -only_second * delta * (1 - delta)
-        share = (math.sqrt(max(0.0, linear**2 - 8 * total * constant)) - linear) / (4 * total)
-        variance = max(0.0, total * (2 * share + delta * (1 - delta)))
+        second = (math.sqrt(max(0.0, linear**2 - 8 * total * constant)) - linear) / (4 * total)  # of "only second"
+        variance = max(0.0, total * (2 * second + delta * (1 - delta)))
         return abs(only_first - only_second - total * delta) > z * math.sqrt(variance)
 
     middle = (only_first - only_second) / total
@@ -94,9 +94,9 @@ def wilson_interval(correct: int, total: int, z: float = Z95) -> Interval:
     """Wilson's score interval of a proportion, 0 to 1, for independent questions."""
     if not total:
         return 0.0, 1.0
-    share, shrink = correct / total, 1 + z**2 / total
-    half = z * math.sqrt(share * (1 - share) / total + (z / (2 * total)) ** 2) / shrink
-    middle = (share + z**2 / (2 * total)) / shrink
+    observed, shrink = correct / total, 1 + z**2 / total
+    half = z * math.sqrt(observed * (1 - observed) / total + (z / (2 * total)) ** 2) / shrink
+    middle = (observed + z**2 / (2 * total)) / shrink
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
@@ -134,7 +134,7 @@ def design_effect(values: FloatArray, sums: FloatArray, sizes: FloatArray) -> fl
 
 
 def paired_intervals(differences: ArrayLike, clusters: Clusters, seed: int) -> tuple[Interval, Interval]:
-    """95 % and 99 % interval of the mean of differences of -1, 0 or 1, whose questions share videos.
+    """95 % and 99 % interval of the mean of differences of -1, 0 or 1, where one video has several questions.
 
     The percentile bootstrap over videos; where fewer than FEW_DISCORDANT_CLUSTERS of them hold a discordant question,
     each end is the outer one of it and of Tango's interval, its counts divided by the clusters' design effect (that of
@@ -173,7 +173,7 @@ def rank_sum_z(values: FloatArray, in_group: NDArray[np.bool_], clusters: Cluste
 
 
 def average_ranks(values: FloatArray) -> FloatArray:
-    """Ranks from 1; equal values share the mean of their ranks."""
+    """Ranks from 1; equal values have the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[inverse], dtype=float)

@@ -37,8 +37,8 @@ def build_report(comparison: Comparison) -> Json:
             "if_no_difference": verdict.questions_needed_if_equal,
             "text": _needed_text(verdict),
         },
-        "scoring": comparison.scoring,
-        "seed": comparison.seed,
+        "scoring": comparison.settings.scoring,
+        "seed": comparison.settings.seed,
         "files": _files(comparison),
         "inputs": _inputs(comparison),
         **_group(groups.overall),
@@ -70,11 +70,12 @@ def _needed_text(verdict: Verdict) -> str | None:
 
 
 def _files(comparison: Comparison) -> Json:
+    settings = comparison.settings
     paths = {
-        "npu": comparison.npu_path,
-        "gpu": comparison.gpu_path,
-        "answers": comparison.answer_path,
-        "repeat": comparison.repeat_path,
+        "npu": settings.npu_path,
+        "gpu": settings.gpu_path,
+        "answers": settings.answer_path,
+        "repeat": settings.repeat_path,
     }
     return {name: str(path) for name, path in paths.items() if path}
 

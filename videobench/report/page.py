@@ -61,14 +61,9 @@ def load_template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["sentence"] = _sentence
-    environment.globals.update(
-        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_margins, plot_histogram, points_text)}
+    return ", ".join(
+        [*names, f"margin {tell_points(comparison.verdict.margin)}", f"scoring {comparison.settings.scoring}"]
     )
-    environment.globals.update(
-        CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SHOWN_FINDINGS=SHOWN_FINDINGS, SIDES=SIDES
-    )
-    return environment.get_template("page.html.jinja")
 
 
 def page_values(comparison: Comparison, report: Json, strips: FrameStrips | None) -> dict[str, Any]:

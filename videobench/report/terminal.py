@@ -26,9 +26,10 @@ def _visible(line: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
-def _verdict(report: Json) -> Iterator[str]:
-    yield f"{report['verdict']}  (margin {points_text(report['margin_points'])}, scoring {report['scoring']})"
-    for reason in report["reasons"]:
+def _verdict(comparison: Comparison) -> Iterator[str]:
+    verdict = comparison.verdict
+    yield f"{verdict.name}  (margin {tell_points(verdict.margin)}, scoring {comparison.settings.scoring})"
+    for reason in verdict.reasons:
         yield from _wrapped(reason)
     if report["questions_needed"]["text"]:
         yield from _wrapped(report["questions_needed"]["text"])
