@@ -18,16 +18,6 @@ from videobench.console import one_line
 
 
 @dataclass(frozen=True)
-class Settings:
-    comparison: ComparisonSettings | None  # None: --export_leaderboard alone
-    gate: bool
-    output_json: Path | None
-    report_html: Path | None
-    video_root: Path | None
-    export: "ExportSettings | None"
-
-
-@dataclass(frozen=True)
 class ExportSettings:
     """Of --export_leaderboard."""
 
@@ -35,6 +25,16 @@ class ExportSettings:
     run_path: Path  # the NPU run where both are given
     answer_path: Path | None
     scoring: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    comparison: ComparisonSettings | None  # None: --export_leaderboard alone
+    gate: bool
+    output_json: Path | None
+    report_html: Path | None
+    video_root: Path | None
+    export: ExportSettings | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
