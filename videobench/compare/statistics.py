@@ -123,6 +123,14 @@ def bootstrap_means(sums: FloatArray, sizes: FloatArray, replicates: int, rng: n
     return np.asarray((drawn @ kinds[0]) / (drawn @ kinds[1]), dtype=float)
 
 
+def mirrored_bootstrap_means(sums: FloatArray, sizes: FloatArray, seed: int) -> FloatArray:
+    """BOOTSTRAP_REPLICATES means; half of them drawn from the negated sums, so that exchanged sides give the negated
+    means, to the last bit."""
+    half = BOOTSTRAP_REPLICATES // 2
+    means, negated = (bootstrap_means(sign * sums, sizes, half, np.random.default_rng(seed)) for sign in (1, -1))
+    return np.concatenate([means, -negated])
+
+
 def design_effect(values: FloatArray, sums: FloatArray, sizes: FloatArray) -> float:
     """Variance of the mean with its clusters over that without: 1 where questions on one video are independent."""
     total, clusters = len(values), len(sizes)
@@ -141,16 +149,52 @@ def paired_intervals(differences: ArrayLike, clusters: Clusters, seed: int) -> t
     PRIOR_CORRELATION at least)."""
     values = np.asarray(differences, dtype=float)
     sums, sizes = cluster_sums(values, clusters)
-    means = bootstrap_means(sums, sizes, BOOTSTRAP_REPLICATES, np.random.default_rng(seed))
+    means = mirrored_bootstrap_means(sums, sizes, seed)
     low99, low95, high95, high99 = (float(end) for end in np.quantile(means, [0.005, 0.025, 0.975, 0.995]))
     discordant = int((cluster_sums(values != 0, clusters)[0] > 0).sum())
     if discordant >= FEW_DISCORDANT_CLUSTERS:
         return (low95, high95), (low99, high99)
-    shared = float((sizes**2).sum() / sizes.sum()) - 1  # other questions on a question's video, on average
-    effect = max(design_effect(values, sums, sizes), 1 + PRIOR_CORRELATION * shared)
+    effect = flip_effect(values, clusters)
     up, down = (float((values == sign).sum()) / effect for sign in (1, -1))
     score95, score99 = (tango_interval(up, down, len(values) / effect, z) for z in (Z95, Z99))
     return _outer((low95, high95), score95), _outer((low99, high99), score99)
+
+
+def flip_effect(flips: ArrayLike, clusters: Clusters) -> float:
+    """Design effect of rare events of -1 or 1 among zeros: that of PRIOR_CORRELATION at least."""
+    values = np.asarray(flips, dtype=float)
+    sums, sizes = cluster_sums(values, clusters)
+    shared = float((sizes**2).sum() / sizes.sum()) - 1  # other questions on a question's video, on average
+    return max(design_effect(values, sums, sizes), 1 + PRIOR_CORRELATION * shared)
+
+
+def cluster_error(values: ArrayLike, clusters: Clusters) -> float:
+    """Cluster-robust standard error of the mean, with the factor G / (G - 1) of G clusters; 0 of a single cluster."""
+    listed = np.asarray(values, dtype=float)
+    sums, sizes = cluster_sums(listed, clusters)
+    count = len(sizes)
+    if count < 2:
+        return 0.0
+    residuals = sums - sizes * listed.mean()
+    return math.sqrt(count / (count - 1) * float((residuals**2).sum())) / len(listed)
+
+
+def join_intervals(parts: Iterable[tuple[float, Interval]]) -> Interval:
+    """Of a sum of independent estimates, from (estimate, interval) of each: the MOVER, method of variance estimates
+    recovery. With normal intervals it is the normal interval of the sum.
+
+    G. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, Statistics in
+    Medicine 27 (2008), 1693-1702."""
+    listed = list(parts)
+    middle = math.fsum(estimate for estimate, _ in listed)
+    low = math.hypot(*(estimate - interval[0] for estimate, interval in listed))
+    high = math.hypot(*(interval[1] - estimate for estimate, interval in listed))
+    return middle - low, middle + high
+
+
+def normal_cdf(values: FloatArray) -> FloatArray:
+    """Distribution function of the standard normal distribution."""
+    return np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in values.ravel()]).reshape(values.shape)
 
 
 def _outer(first: Interval, second: Interval) -> Interval:
