@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.cli import FlagParser, run_script
-from videobench.compare.settings import SCORINGS, ComparisonSettings
+from videobench.compare.settings import SCORINGS, ComparisonSettings, Margin
 from videobench.console import one_line
 
 
@@ -104,7 +104,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     comparison = export = None
     if all(paths):
         comparison = ComparisonSettings(
-            npu_path, gpu_path, answer_path, args.repeat_path, args.scoring, args.margin, args.seed
+            npu_path, gpu_path, answer_path, args.repeat_path, args.scoring, Margin(args.margin), args.seed
         )
     if args.export_leaderboard:
         export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)

@@ -156,7 +156,7 @@ def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
     status, lines, report = compare_files(npu, gpu, answers, "--gate", MOT={"1": "F"})
     assert (status, report["verdict"], report["inputs"]["datasets_only_gpu"]) == (3, "INCONCLUSIVE", {"MOT": 1})
     assert report["reasons"][0].startswith(
-        "1 questions are left out, of sets that only one file has (MOT): answer them"
+        "not comparable: sets that only one file has are left out (MOT, 1 question): answer them on both sides"
     )
     assert set(report["questions_needed"].values()) == {None}  # more questions would not decide it
     assert not any("would probably decide it" in line for line in lines)
@@ -176,22 +176,40 @@ def test_other_prompts_allow_no_pass(tmp_path, compare_files):
     npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A"), prompt_sha256="b")
     _, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
     assert report["verdict"] == "INCONCLUSIVE"
-    assert report["reasons"][0].startswith("the prompts of 1000 questions differ")
+    assert report["reasons"][0] == (
+        "not comparable: the prompts' token ids differ in 1,000 questions (MSVD/0, MSVD/1, MSVD/2, 997 more)"
+    )
     assert (report["inputs"]["differing_prompts"], report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
 
 
-def test_other_prompts_excuse_no_fail(tmp_path, compare_files):
+@pytest.mark.parametrize(
+    ("with_other_prompts", "status"),
+    [
+        pytest.param(range(900, 1000), 1, id="the-others-show-the-loss"),
+        pytest.param(range(200), 3, id="only-those-are-lost"),
+        pytest.param(range(1000), 3, id="all-of-them"),
+    ],
+)
+def test_other_prompts_excuse_no_fail_of_questions_with_the_same(tmp_path, compare_files, with_other_prompts, status):
+    """The first 200 answers of 1000 are lost."""
     keys = [str(each) for each in range(1000)]
     gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
-    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:200], "B"), prompt_sha256="b")
-    assert compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")[0] == 1
+    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:200], "B"), prompt_sha256="a")
+    rows = json.loads((npu / "MSVD_eval.json").read_text())
+    for each in with_other_prompts:
+        rows[str(each)]["prompt_sha256"] = "b"
+    (npu / "MSVD_eval.json").write_text(json.dumps(rows))
+    got, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    assert got == status
+    assert any(f"token ids differ in {len(with_other_prompts):,} questions" in each for each in report["reasons"])
+    assert report["reasons"][0].startswith("not comparable") == (status == 3)
 
 
 def test_more_questions_do_not_decide_between_other_prompts(tmp_path, compare_files):
     keys = [str(each) for each in range(50)]
     npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A"), prompt_sha256=side) for side in ("npu", "gpu"))
     _, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
-    assert report["reasons"][0].startswith("the prompts of 50 questions differ")
+    assert report["reasons"][0].startswith("not comparable: the prompts' token ids differ in 50 questions")
     assert set(report["questions_needed"].values()) == {None}
     assert not any("would probably decide it" in line for line in lines)
 

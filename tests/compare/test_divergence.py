@@ -11,7 +11,9 @@ from videobench.compare.accuracy import compare_paired
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import find_flips
-from videobench.compare.pairing import Pair, Side
+from videobench.compare.obstacles import find_obstacles
+from videobench.compare.pairing import Pair, Pairing, Side
+from videobench.compare.same_inputs import compare_inputs, inputs_differ
 from videobench.report.terminal import tell_association
 from videobench.results.replies import build_reply
 
@@ -152,13 +154,7 @@ PLANTED = [
     pytest.param(Fault("layer noise", 0.15), "everywhere", "half of all 300 questions differ", id="noise-in-a-layer"),
     pytest.param(Fault("letter", 0.12), "letter", "option B favoured", id="bias-on-a-letter"),
     pytest.param(Fault("truncated", 0.3), "prompt length", "prompts of more than 13", id="prompts-cut"),
-    pytest.param(
-        Fault("truncated", 0.3, hashed=True), "prompts", "questions with other prompts", id="prompts-cut-hashed"
-    ),
     pytest.param(Fault("frame order", 0.3), "order in time", "questions about order in time", id="frames-out-of-order"),
-    pytest.param(
-        Fault("frame order", 0.3, hashed=True), "pixels", "the frames differ", id="frames-out-of-order-hashed"
-    ),
     pytest.param(Fault("card", 0.2), "npu card", "NPU card 2", id="one-card-of-four"),
     pytest.param(Fault("mass", 0.2), "npu card", "NPU card 2", id="one-card-answers-less-with-a-letter"),
     pytest.param(Fault("overflow", 120), "nonfinite", "NPU logits hold NaN or infinity", id="overflow-on-long-prompts"),
@@ -183,6 +179,92 @@ def test_planted_fault_is_found_in_bfloat16(fault, cause, words):
 
 def test_every_fault_of_the_simulation_is_planted_above():
     assert {param.values[0].name for param in PLANTED} == set(FAULTS)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause", "betrayed"),
+    [
+        pytest.param(
+            Fault("truncated", 0.3, hashed=True),
+            "prompts",
+            lambda each: each.npu.reply.prompt_sha256 == "cut",
+            id="prompts-cut",
+        ),
+        pytest.param(Fault("frame order", 0.3, hashed=True), "pixels", lambda each: True, id="frames-out-of-order"),
+    ],
+)
+def test_what_the_hashes_betray_is_named_and_stays_out_of_the_diagnosis(fault, cause, betrayed):
+    pairing = Pairing(spoilt_pairs(fault), {}, {}, [], 0, 0)
+    inputs = compare_inputs(pairing)
+    (obstacle,) = find_obstacles(pairing, inputs)
+    assert (obstacle.cause, obstacle.allows_fail) == (cause, True)
+    assert inputs.other_prompts + inputs.other_pixels == [each.key for each in pairing.pairs if betrayed(each)]
+    same = [each for each in pairing.pairs if not inputs_differ(each)]
+    assert same == [each for each in pairing.pairs if not betrayed(each)]
+    assert diagnose(same, measure(same)).findings == []
+
+
+def noisy_where(hit, size=0.3):
+    rng, pairs = np.random.default_rng(1), []
+    for each in spoilt_pairs(None):
+        if hit(each):
+            logprobs = {letter: value + size * rng.normal() for letter, value in each.npu.reply.logprobs.items()}
+            each = replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs)))
+        pairs.append(each)
+    return pairs
+
+
+@pytest.mark.parametrize(
+    ("hit", "named"),
+    [
+        pytest.param(lambda each: each.dataset in ("TVQA", "SQA3D"), ["SQA3D", "TVQA"], id="two-sets"),
+        pytest.param(lambda each: each.npu.reply.rank in (1, 2), ["NPU card 1", "NPU card 2"], id="two-cards"),
+        pytest.param(lambda each: each.npu.reply.rank > 0, ["all but NPU card 0"], id="three-cards-of-four"),
+        pytest.param(
+            lambda each: each.npu.reply.rank == 1 or each.dataset == "TVQA", ["NPU card 1", "TVQA"], id="card-and-set"
+        ),
+        pytest.param(
+            lambda each: each.npu.reply.rank == 1 and each.dataset != "TVQA", ["NPU card 1"], id="sets-inside-a-card"
+        ),
+    ],
+)
+def test_every_broken_group_is_named_once(hit, named):
+    pairs = noisy_where(hit)
+    findings = diagnose(pairs, measure(pairs)).findings
+    assert sorted(each.text.split(":")[0] for each in findings) == named
+    assert all(each.look_at for each in findings)
+
+
+def test_two_letters_are_named_and_not_those_that_they_leave_behind():
+    pairs = []
+    for each in spoilt_pairs(None):
+        logprobs = {
+            letter: value + {"B": 0.3, "D": -0.2}.get(letter, 0) for letter, value in each.npu.reply.logprobs.items()
+        }
+        pairs.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs))))
+    letters = [each.text for each in diagnose(pairs, measure(pairs)).findings if each.cause == "letter"]
+    assert sorted(text.split(":")[0] for text in letters) == ["option B favoured", "option D avoided"]
+
+
+def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing():
+    pairs = spoilt_pairs(None, SINGLE)
+    for size, hit in ((0.0, False), (0.0003, False), (0.02, True)):
+        rng, again = np.random.default_rng(2), []
+        for each in pairs:
+            logprobs = {letter: value + size * rng.normal() for letter, value in each.gpu.reply.logprobs.items()}
+            again.append(replace(each, npu=replace(each.gpu, reply=replace(each.gpu.reply, logprobs=logprobs))))
+        diagnosis = diagnose(pairs, measure(pairs), measure(again))
+        assert not diagnosis.broken
+        assert [each.cause for each in diagnosis.findings] == ["repeat"] * hit
+        assert all("CUBLAS_WORKSPACE_CONFIG" in each.look_at for each in diagnosis.findings)
+
+
+def test_versions_of_both_sides_stand_beside_a_fault_everywhere():
+    pairs = []
+    for each in spoilt_pairs(Fault("layer noise", 0.15)):
+        run = {**each.npu.reply.run, "torch_npu": "2.6.0", "cann": "8.1"}
+        pairs.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, run=run))))
+    assert diagnose(pairs, measure(pairs)).findings[0].look_at.endswith("(NPU: torch_npu 2.6.0, cann 8.1)")
 
 
 def test_overflow_is_tied_to_the_long_prompts():
@@ -215,18 +297,6 @@ def test_a_few_garbled_replies_among_sound_ones_are_found():
         pairs[index] = replace(pairs[index], npu=replace(pairs[index].npu, reply=garbled))
     finding = diagnose(pairs, measure(pairs)).findings[0]
     assert (finding.cause, finding.questions) == ("scattered", 3)
-
-
-def test_a_set_that_is_worse_is_named():
-    pairs = spoilt_pairs(None)
-    rng = np.random.default_rng(1)
-    for index, each in enumerate(pairs):
-        if each.dataset == "SQA3D":
-            logprobs = {letter: value + 0.3 * rng.normal() for letter, value in each.npu.reply.logprobs.items()}
-            pairs[index] = replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs)))
-    finding = diagnose(pairs, measure(pairs)).findings[0]
-    assert finding.cause == "data set"
-    assert finding.text.startswith("SQA3D: ")
 
 
 def test_without_log_probabilities_flips_are_associated_but_do_not_fail():

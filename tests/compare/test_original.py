@@ -129,7 +129,7 @@ def test_no_pass_where_one_file_lacks_a_set(tmp_path, capsys):
     flags = [f"--eval_npu_path={tmp_path}/npu.json", f"--eval_gpu_path={tmp_path}/gpu.json"]
     flags += [f"--sampling_answer_path={tmp_path}/answers.json", "--scoring=mindie", "--gate"]
     assert precision_test.main(flags) == 3
-    assert "1 questions are left out, of sets that only one file has (MOT)" in capsys.readouterr().out
+    assert "sets that only one file has are left out (MOT, 1 question)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("lacking", "status"), [(1, 0), (40, 3)])

@@ -28,7 +28,7 @@ def row(text="A", **more):
     ("file_name", "key", "content", "name"),
     [
         pytest.param("x.json", "MSVD/1", {}, ("MSVD", "1"), id="key-of-a-sample"),
-        pytest.param("x.json", "MOT/1", {"dataset": "MSVD"}, ("MOT", "1"), id="key-before-dataset"),
+        pytest.param("x.json", "mot/1", {"dataset": "MOT"}, ("MOT", "1"), id="key-and-dataset"),
         pytest.param("x.json", "1", {"dataset": "MOT"}, ("MOT", "1"), id="dataset-of-the-row"),
         pytest.param("MOT_eval.json", "1", {}, ("MOT", "1"), id="name-of-the-file"),
         pytest.param("MOT_eval.json", "1", {"dataset": "MSVD"}, ("MSVD", "1"), id="dataset-before-file"),

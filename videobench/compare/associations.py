@@ -2,15 +2,21 @@
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from videobench.compare.divergence import Differences
 from videobench.compare.pairing import Pair
-from videobench.compare.same_inputs import pixels_differ, prompts_differ
-from videobench.compare.statistics import Clusters, FloatArray, cluster_sums, design_effect, normal_p, rank_sum_z
+from videobench.compare.statistics import (
+    Clusters,
+    FloatArray,
+    average_ranks,
+    cluster_sums,
+    design_effect,
+    normal_p,
+    rank_sum_z,
+)
 from videobench.data.dataset import LETTERS
 
 Mask = NDArray[np.bool_]
@@ -18,6 +24,7 @@ Mask = NDArray[np.bool_]
 SMALLEST_GROUP = 5  # questions; and as many in the rest
 QUANTILES = (0.25, 0.5, 0.75, 0.9)  # where a measured quantity is cut into "above" and the rest
 MANY_VALUES = 40  # of a named quantity: more are not looked at one by one
+ALL_BUT = "all but "  # begins the label of a group turned round
 ABOUT_TIME = re.compile(
     r"\b(first|last|before|after|then|next|begin\w*|start\w*|end(?:s|ed|ing)?|final\w*|order|sequence|direction|while|until)\b",
     re.I,
@@ -47,22 +54,27 @@ class Association:
     z: float
     p_corrected: float  # Bonferroni, over all that were looked at with it
     unit: str = "nats"  # of inside and outside: "nats", or "share" for a proportion
+    members: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool), repr=False)  # none of a letter
 
 
 def associate(
-    values: FloatArray, above: Mask, pairs: Sequence[Pair], clusters: Clusters, is_proportion: bool = False
+    values: FloatArray,
+    above: Mask,
+    candidates: Sequence[Candidate],
+    clusters: Clusters,
+    is_proportion: bool = False,
 ) -> list[Association]:
     """Every group's difference from the rest by the rank-sum test; z includes the design effect of videos, p is not yet
     corrected for the number of groups. `above` says which questions differ by more than the limit.
 
     A group that differs less than the rest is turned round: "all but NPU card 0"."""
     middle: Callable[[FloatArray], float] = np.mean if is_proportion else np.median
-    found = []
-    for candidate in _candidates(pairs):
+    ranks, found = average_ranks(values), []
+    for candidate in candidates:
         members, label = candidate.members, candidate.label
-        z = rank_sum_z(values, members, clusters)
+        z = rank_sum_z(ranks, members, clusters)
         if z < 0:
-            members, label, z = ~members, f"all but {label}", -z
+            members, label, z = ~members, f"{ALL_BUT}{label}", -z
         inside, outside = values[members], values[~members]
         found.append(
             Association(
@@ -76,16 +88,19 @@ def associate(
                 z=z,
                 p_corrected=normal_p(z),
                 unit="share" if is_proportion else "nats",
+                members=members,
             )
         )
     return found
 
 
-def letter_shifts(differences: Differences, clusters: Clusters) -> list[Association]:
-    """Mean shift of each option letter against the question's other letters: a port that favours one letter."""
+def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association]:
+    """Mean shift of each option letter against the question's other letters: a port that favours one letter.
+
+    `by_letter` is Differences.by_letter."""
     found = []
     for column, letter in enumerate(LETTERS):
-        shifts = differences.by_letter[:, column]
+        shifts = by_letter[:, column]
         has = ~np.isnan(shifts)
         if has.sum() < SMALLEST_GROUP:
             continue
@@ -106,16 +121,22 @@ def correct(found: Sequence[Association]) -> list[Association]:
     return sorted(tested, key=lambda each: -each.z)
 
 
-def _candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
-    for candidate in _all_candidates(pairs):
-        size = int(candidate.members.sum())
-        if SMALLEST_GROUP <= size <= len(pairs) - SMALLEST_GROUP:
-            yield candidate
+def find_candidates(pairs: Sequence[Pair]) -> list[Candidate]:
+    """Every group that may differ, large enough to be judged."""
+    return [each for each in _all_candidates(pairs) if _is_large_enough(each.members)]
+
+
+def restrict(candidates: Sequence[Candidate], left: Mask) -> list[Candidate]:
+    """The groups among the pairs that are `left`, where they are large enough still."""
+    smaller = [replace(each, members=each.members[left]) for each in candidates]
+    return [each for each in smaller if _is_large_enough(each.members)]
+
+
+def _is_large_enough(members: Mask) -> bool:
+    return SMALLEST_GROUP <= int(members.sum()) <= len(members) - SMALLEST_GROUP
 
 
 def _all_candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
-    yield Candidate("prompts", "questions with other prompts", _mask(map(prompts_differ, pairs)))
-    yield Candidate("pixels", "questions with other pixels", _mask(map(pixels_differ, pairs)))
     yield from _by_value("data set", "", [pair.dataset for pair in pairs])
     yield from _cards(pairs)
     yield from _by_value("right letter", "right answer ", [pair.right for pair in pairs])

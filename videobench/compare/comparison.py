@@ -9,8 +9,9 @@ from videobench.compare.accuracy import Groups, compare_groups
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import Differences, NoiseFloor, find_noise_floor, measure
 from videobench.compare.flips import Flip, find_flips
+from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
-from videobench.compare.same_inputs import Inputs, compare_inputs
+from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
 from videobench.compare.scoring import chance_level
 from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide
@@ -39,22 +40,23 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
     pairing = pair_runs(settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring)
     compared = pairing.compared
     inputs = compare_inputs(pairing)
-    groups = compare_groups(pairing.pairs, settings.seed)
-    differences = measure(compared)
-    diagnosis = diagnose(compared, differences)
+    # A question with other inputs says nothing about the port.
+    same = [pair for pair in compared if not inputs_differ(pair)]
+    differences = measure(same)
     by_key = settings.scoring == "mindie"
     repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
+    diagnosis = diagnose(same, differences, repeat)
     noise = find_noise_floor(differences, diagnosis.dtype, repeat)
     return Comparison(
         settings=settings,
         pairing=pairing,
         inputs=inputs,
-        groups=groups,
+        groups=compare_groups(pairing.pairs, settings.seed),
         differences=differences,
         noise=noise,
         diagnosis=diagnosis,
         flips=find_flips(compared, noise.margin),
-        verdict=decide(pairing, groups, inputs, diagnosis, settings.margin, settings.seed),
+        verdict=decide(pairing, find_obstacles(pairing, inputs), diagnosis, settings.margin, settings.seed),
         chance=chance_level(pair.reply for pair in compared),
     )
 
@@ -73,7 +75,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
             again = replies.get(("", first.reply.key) if by_key and first.reply else (pair.dataset, pair.id))
             if again:
                 pairs.append(Pair(pair.dataset, pair.id, pair.right, Side(again, None, ""), first))
-        measured.append(measure(pairs))
+        measured.append(measure([each for each in pairs if not inputs_differ(each)]))
     usable = [each for each in measured if each.pairs]
     if not usable:
         raise InputError(

@@ -9,69 +9,90 @@ float16 and float32, 0.5 in bfloat16). A run is called broken where
               times as many or by three times as much as elsewhere, p < 0.001 by rank sums, corrected for all groups;
   letter      one option letter is shifted against the others by a quarter of the limit in the mean, p < 0.001;
   scattered   one question in 200, and three at least, differ by more than ten times the limit.
-The limit is four to five times what was measured between sound runs, of different engine or dtype, so that no
-rule fires on them; benchmarks/verdict_power.py counts how often it does in simulated ones.
+Every such group is named: after the strongest one, the same is asked of the questions outside of it, so that a group
+which lies inside a named one is not named again. The limit is four to five times what was measured between sound runs,
+of different engine or dtype, so that no rule fires on them; benchmarks/verdict_power.py counts how often it does in
+simulated ones.
+
+A finding that calls no run broken: a run that does not repeat itself on one device (`repeat`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from videobench.compare.associations import Association, associate, correct, letter_shifts
-from videobench.compare.divergence import TYPICAL_LIMIT, Differences, coarser_dtype
+from videobench.compare.associations import (
+    ALL_BUT,
+    Association,
+    Mask,
+    associate,
+    correct,
+    find_candidates,
+    letter_shifts,
+    restrict,
+)
+from videobench.compare.divergence import ROUNDING_STEP, TYPICAL_LIMIT, Differences, coarser_dtype, without_letter
+from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
-from videobench.compare.same_inputs import pixels_differ, prompts_differ
-from videobench.compare.statistics import number_clusters
+from videobench.compare.statistics import Clusters, FloatArray, number_clusters
+from videobench.data.dataset import LETTERS
 
 SIGNIFICANT = 0.001
 GROUP_PROPORTION = 0.2  # of a group's questions above the limit
 GROUP_RATIO = 3.0  # how much more often, or by how much more, than elsewhere
 LETTER_PART = 0.25  # of the limit, for a mean shift of one letter
 SCATTERED_FACTOR, SCATTERED_PROPORTION, SCATTERED_COUNT = 10.0, 0.005, 3
+BY_SIZE = {"prompt length", "video length", "resolution"}  # cut at quantiles: what a cut leaves over is no new group
+REPEATED = 0.01  # proportion of questions that may differ by more than the last bits between repeated runs
 
 
 @dataclass(frozen=True)
 class Finding:
     cause: str  # "nonfinite", "everywhere", "letter", "npu card", "prompt length", ...
     text: str  # one sentence
+    look_at: str  # likely causes
     questions: int  # that it is about
     z: float  # strength; infinity for what needs no test
     p_corrected: float | None
+    breaks: bool = True  # whether it calls the run broken
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    findings: list[Finding]  # that call the run broken, strongest first
+    findings: list[Finding]  # strongest first; those that call the run broken before others
     associations: list[Association]  # every significant one, broken or not, strongest first
     dtype: str  # the coarser one of both sides
     limit: float  # nats
 
     @property
     def broken(self) -> bool:
-        return bool(self.findings)
+        return any(each.breaks for each in self.findings)
 
 
-def diagnose(compared: Sequence[Pair], differences: Differences) -> Diagnosis:
-    """`compared` are pairs with a reply on both sides, `differences` what measure() made of them.
+def diagnose(compared: Sequence[Pair], differences: Differences, repeat: Differences | None = None) -> Diagnosis:
+    """`compared` are pairs with a reply on both sides and the same inputs, `differences` what measure() made of them,
+    `repeat` a second run against its first.
 
     The dtypes that the replies state set the limit: the coarser one counts."""
     dtype = coarser_dtype(compared)
     limit = TYPICAL_LIMIT[dtype]
     findings = _nonfinite(compared)
-    associations: list[Association] = []
     if differences.pairs:
         clusters = number_clusters(pair.video for pair in differences.pairs)
-        found = letter_shifts(differences, clusters)
+        candidates = find_candidates(differences.pairs)
         above = differences.largest > limit
-        found += associate(differences.spread, above, differences.pairs, clusters)
-        associations = _significant(found)
-        # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
-        found += associate(differences.common, above, differences.pairs, clusters)
-        findings += _systematic(_significant(found), differences, limit, dtype)
+        found = letter_shifts(differences.by_letter, clusters)
+        associations = _significant([*found, *associate(differences.spread, above, candidates, clusters)])
+        groups, rest = _broken_groups(differences, limit, dtype)
+        letters = _broken_letters(differences.by_letter, clusters, limit)
+        systematic = sorted([*letters, *groups], key=lambda each: -each.z)
+        systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared))
+        findings += systematic or _scattered(differences, limit)
     else:
         associations = _flip_associations(compared)
-    return Diagnosis(findings, associations, dtype, limit)
+    return Diagnosis([*findings, *_not_repeated(repeat)], associations, dtype, limit)
 
 
 def _nonfinite(compared: Sequence[Pair]) -> list[Finding]:
@@ -79,57 +100,87 @@ def _nonfinite(compared: Sequence[Pair]) -> list[Finding]:
     for side in ("npu", "gpu"):
         hit = np.array([bool(getattr(pair, side).reply.nonfinite) for pair in compared])
         if hit.any():
-            clusters = number_clusters(pair.video for pair in compared)
-            where = _significant(associate(hit.astype(float), hit, compared, clusters, is_proportion=True))
+            where = _significant(_proportions(hit, compared))
             most = f", most of all in {where[0].label}" if where else ""
             text = f"{side.upper()} logits hold NaN or infinity in {hit.sum()} of {len(hit)} questions{most}"
-            findings.append(Finding("nonfinite", text, int(hit.sum()), float("inf"), None))
+            findings.append(Finding("nonfinite", text, look_at("nonfinite"), int(hit.sum()), float("inf"), None))
     return findings
 
 
-def _systematic(
-    associations: Sequence[Association], differences: Differences, limit: float, dtype: str
+def _proportions(hit: Mask, pairs: Sequence[Pair]) -> list[Association]:
+    clusters = number_clusters(pair.video for pair in pairs)
+    return associate(hit.astype(float), hit, find_candidates(pairs), clusters, is_proportion=True)
+
+
+def _broken_groups(differences: Differences, limit: float, dtype: str) -> tuple[list[Finding], Mask]:
+    """Strongest first, each found among the questions outside of those before it; and which questions are in none."""
+    candidates = find_candidates(differences.pairs)
+    above = differences.largest > limit
+    left, findings = np.ones(len(above), dtype=bool), list[Finding]()
+    while left.any():
+        indices = np.flatnonzero(left)
+        pairs = [differences.pairs[index] for index in indices]
+        clusters, smaller = number_clusters(pair.video for pair in pairs), restrict(candidates, left)
+        # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
+        found = associate(differences.spread[left], above[left], smaller, clusters)
+        found += associate(differences.common[left], above[left], smaller, clusters)
+        broken = [each for each in _significant(found) if _is_broken(each)]
+        if not broken:
+            break
+        # Two cards of four are two groups rather than "all but NPU card 0".
+        plain = [each for each in broken if each.cause == broken[0].cause and not each.label.startswith(ALL_BUT)]
+        worst = (plain or broken)[0]
+        findings.append(_group_finding(worst, limit, dtype))
+        left[indices[worst.members]] = False
+        candidates = [each for each in candidates if each.cause not in BY_SIZE or each.cause != worst.cause]
+    return findings, left
+
+
+def _is_broken(each: Association) -> bool:
+    is_more = each.above_inside >= GROUP_RATIO * each.above_outside or each.inside >= GROUP_RATIO * each.outside
+    return each.above_inside >= GROUP_PROPORTION and is_more
+
+
+def _group_finding(each: Association, limit: float, dtype: str) -> Finding:
+    text = (
+        f"{each.label}: {each.above_inside:.0%} of {each.questions} questions differ by more than the "
+        f"{limit:g} nats that {dtype} can explain, elsewhere {each.above_outside:.0%} "
+        f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
+    )
+    return Finding(each.cause, text, look_at(each.cause), each.questions, each.z, each.p_corrected)
+
+
+def _broken_letters(by_letter: FloatArray, clusters: Clusters, limit: float) -> list[Finding]:
+    """Strongest first, each found among the options without those before it: where one is favoured, all others are
+    avoided."""
+    findings: list[Finding] = []
+    while len(findings) < len(LETTERS):
+        shifts = _significant(letter_shifts(by_letter, clusters))
+        worst = next((each for each in shifts if abs(each.inside) > LETTER_PART * limit), None)
+        if worst is None:
+            break
+        text = f"{worst.label}: shifted by {worst.inside:+.3f} nats in the mean of {worst.questions} questions"
+        findings.append(Finding("letter", text, look_at("letter"), worst.questions, worst.z, worst.p_corrected))
+        by_letter = without_letter(by_letter, LETTERS.index(worst.label.split()[1]))
+    return findings
+
+
+def _everywhere(
+    largest: FloatArray, total: int, limit: float, dtype: str, runs: Mapping[str, Mapping[str, Any]]
 ) -> list[Finding]:
-    """Strongest first; where most questions had other inputs, that comes first."""
-    strongest: dict[str, Finding] = {}  # of each cause
-    for each in associations:
-        finding = _finding(each, limit, dtype)
-        if finding:
-            strongest.setdefault(each.cause, finding)
-    findings = list(strongest.values())
-    typical, count = float(np.median(differences.largest)), len(differences.pairs)
-    if typical > limit:
-        text = (
-            f"half of all {count} questions differ by {typical:.3g} nats and more, where {dtype} can explain {limit:g}"
-        )
-        findings.append(Finding("everywhere", text, count, 0.0, None))
-    if not findings:
-        return _scattered(differences, limit)
-    for cause, differ, words in (
-        ("prompts", prompts_differ, "the prompts differ"),
-        ("pixels", pixels_differ, "the frames differ (other pixels, or another order)"),
-    ):
-        hit = sum(map(differ, differences.pairs))
-        if hit > count / 2:
-            text = f"{words} in {hit} of {count} questions, and it shows: {findings[0].text}"
-            return [Finding(cause, text, hit, float("inf"), None), *findings]
-    return findings
+    """`largest` of the questions that are in no broken group."""
+    count = len(largest)
+    if count < total / 2 or float(np.median(largest)) <= limit:
+        return []
+    named = f"all {count}" if count == total else f"the {count} other"
+    typical = float(np.median(largest))
+    text = f"half of {named} questions differ by {typical:.3g} nats and more, where {dtype} can explain {limit:g}"
+    return [Finding("everywhere", text, look_at("everywhere", runs), count, 0.0, None)]
 
 
-def _finding(each: Association, limit: float, dtype: str) -> Finding | None:
-    """The association as a fault, where it is large enough to be one."""
-    if each.cause == "letter":
-        text = f"{each.label}: shifted by {each.inside:+.3f} nats in the mean of {each.questions} questions"
-        is_fault = abs(each.inside) > LETTER_PART * limit
-    else:
-        text = (
-            f"{each.label}: {each.above_inside:.0%} of {each.questions} questions differ by more than the "
-            f"{limit:g} nats that {dtype} can explain, elsewhere {each.above_outside:.0%} "
-            f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
-        )
-        is_more = each.above_inside >= GROUP_RATIO * each.above_outside or each.inside >= GROUP_RATIO * each.outside
-        is_fault = each.above_inside >= GROUP_PROPORTION and is_more
-    return Finding(each.cause, text, each.questions, each.z, each.p_corrected) if is_fault else None
+def _runs(compared: Sequence[Pair]) -> dict[str, Mapping[str, Any]]:
+    first = compared[0]
+    return {name.upper(): side.reply.run for name, side in (("npu", first.npu), ("gpu", first.gpu)) if side.reply}
 
 
 def _scattered(differences: Differences, limit: float) -> list[Finding]:
@@ -138,16 +189,29 @@ def _scattered(differences: Differences, limit: float) -> list[Finding]:
     if hit < max(SCATTERED_COUNT, SCATTERED_PROPORTION * count):
         return []
     text = f"{hit} of {count} questions differ by more than {SCATTERED_FACTOR * limit:g} nats, while most agree"
-    return [Finding("scattered", text, hit, 0.0, None)]
+    return [Finding("scattered", text, look_at("scattered"), hit, 0.0, None)]
+
+
+def _not_repeated(repeat: Differences | None) -> list[Finding]:
+    """One device twice: more than rounding in another order of additions explains."""
+    if repeat is None or not repeat.pairs:
+        return []
+    dtype, count = coarser_dtype(repeat.pairs), len(repeat.pairs)
+    step = ROUNDING_STEP[dtype]
+    hit = int((repeat.largest > step).sum())
+    if hit <= REPEATED * count:
+        return []
+    text = (
+        f"the repeated run does not repeat its first: {hit} of {count} questions differ by more than the last bits of "
+        f"{dtype} ({step:g} nats), by {repeat.largest.max():.3g} at most"
+    )
+    return [Finding("repeat", text, look_at("repeat"), hit, 0.0, None, breaks=False)]
 
 
 def _flip_associations(compared: Sequence[Pair]) -> list[Association]:
     """Without log-probabilities: where letters flip more often than elsewhere. That is reported and fails no port."""
     flips = np.array([pair.npu.letter != pair.gpu.letter for pair in compared])
-    if not flips.any():
-        return []
-    clusters = number_clusters(pair.video for pair in compared)
-    return _significant(associate(flips.astype(float), flips, compared, clusters, is_proportion=True))
+    return _significant(_proportions(flips, compared)) if flips.any() else []
 
 
 def _significant(found: Sequence[Association]) -> list[Association]:

@@ -98,10 +98,21 @@ def _row_reduce(reduce, values: FloatArray) -> FloatArray:  # type: ignore[no-un
 
 
 def _against_others(difference: FloatArray) -> FloatArray:
+    """Each option's difference less the mean of the others'."""
     options = (~np.isnan(difference)).sum(axis=1, keepdims=True)
     return np.asarray(
         (difference * options - np.nansum(difference, axis=1, keepdims=True)) / (options - 1), dtype=float
     )
+
+
+def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
+    """Differences.by_letter where the questions lack that option; nan where a single one is left."""
+    options = (~np.isnan(by_letter)).sum(axis=1, keepdims=True)
+    difference = by_letter * (options - 1) / np.maximum(options, 1)  # each less the mean of all
+    difference[:, column] = np.nan
+    difference[(~np.isnan(difference)).sum(axis=1) < 2] = np.nan
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return _against_others(difference)
 
 
 def _spread(difference: FloatArray) -> FloatArray:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videobench.compare.pairing import Pair
-from videobench.compare.same_inputs import pixels_differ, prompts_differ
+from videobench.compare.same_inputs import inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE
 from videobench.results.replies import Reply
 
@@ -12,7 +12,7 @@ CLASSES = {  # in the order in which they deserve a look
     "drift": "a margin clearer than the noise, and yet another letter",
     "format": "one side's reply cannot be read",
     "failed": "one side failed, or its logits held NaN or infinity",
-    "input": "the sides were given different prompts or pixels",
+    "input": "the sides were given different questions, prompts or pixels",
     "unknown": "no log-probabilities to judge by",
     "tie": "the margin is within the noise on both sides",
 }
@@ -53,7 +53,7 @@ def _classify(pair: Pair, margins: tuple[float | None, float | None], noise_marg
     replies = [reply for reply in (pair.npu.reply, pair.gpu.reply) if reply]
     if FAILED in (pair.npu.outcome, pair.gpu.outcome) or any(reply.nonfinite for reply in replies):
         return "failed"
-    if prompts_differ(pair) or pixels_differ(pair):
+    if inputs_differ(pair):
         return "input"
     if UNREADABLE in (pair.npu.outcome, pair.gpu.outcome):
         return "format"

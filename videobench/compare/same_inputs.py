@@ -1,7 +1,8 @@
 """Were the inputs of both runs the same? The question to ask before any accuracy is compared."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from videobench.compare.pairing import Pair, Pairing
@@ -28,6 +29,9 @@ MAY_DIFFER = {
     *("device", "device_name", "torch_npu", "cann", "npu_driver", "cuda"),
     *("batch_size", "tensor_parallel"),
 }
+# Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
+NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256"}
+FLOATING = {"float32", "float16", "bfloat16"}  # dtypes of one kind; a quantised run is another model
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
@@ -39,13 +43,18 @@ class InputRow:
     npu: str  # "float16"
     gpu: str
     state: str  # of SAME, DIFFERS, EXPECTED, UNKNOWN
+    allows_verdict: bool = True  # False: the runs are not comparable at all
 
 
 @dataclass(frozen=True)
 class Inputs:
+    """Of all questions that both files have; the lists hold the keys of those that differ, in the files' order."""
+
     rows: list[InputRow]
-    differing_prompts: int  # questions whose token ids differ
-    differing_pixels: int
+    other_questions: list[str]  # other question, choices or video
+    other_prompts: list[str]  # other token ids
+    other_pixels: list[str]
+    known: bool  # whether both sides store prompts and pixels of every question
 
     @property
     def look_exchanged(self) -> bool:
@@ -58,19 +67,35 @@ class Inputs:
     def differing(self) -> list[str]:
         return [row.name for row in self.rows if row.state == DIFFERS]
 
+    @property
+    def answer(self) -> str:
+        """To the question whether the inputs were the same."""
+        if self.differing:
+            return f"no: {', '.join(self.differing)}"
+        return "yes" if self.known else "not known to be the same: prompts or pixels are not stored"
+
 
 def compare_inputs(pairing: Pairing) -> Inputs:
     compared = pairing.compared
+    rows = [
+        _question_row(pairing),
+        _asked_row(compared),
+        _hash_row("prompts (token ids)", "prompt_sha256", compared),
+        _hash_row("pixels", "pixels_sha256", compared),
+    ]
+    hashes = [(each.prompt_sha256, each.pixels_sha256) for replies in _replies(compared) for each in replies]
     return Inputs(
-        rows=[
-            _question_row(pairing),
-            _hash_row("prompts (token ids)", "prompt_sha256", compared),
-            _hash_row("pixels", "pixels_sha256", compared),
-            *_setting_rows(compared),
-        ],
-        differing_prompts=sum(prompts_differ(pair) for pair in compared),
-        differing_pixels=sum(pixels_differ(pair) for pair in compared),
+        rows=[*rows, *_setting_rows(compared)],
+        other_questions=[pair.key for pair in compared if question_differs(pair)],
+        other_prompts=[pair.key for pair in compared if prompts_differ(pair)],
+        other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
+        known=all(map(all, hashes)),
     )
+
+
+def inputs_differ(pair: Pair) -> bool:
+    """Whether the sides are known to have been given different things."""
+    return bool(question_differs(pair)) or prompts_differ(pair) or pixels_differ(pair)
 
 
 def prompts_differ(pair: Pair) -> bool:
@@ -87,6 +112,40 @@ def _hashes_differ(pair: Pair, field: str) -> bool:
     return bool(npu and gpu and npu != gpu)
 
 
+def question_differs(pair: Pair) -> bool | None:
+    """Whether the rows hold another question, other choices or another video; None where they share no such field."""
+    npu, gpu = pair.npu.reply, pair.gpu.reply
+    if npu is None or gpu is None:
+        return None
+    same = [_same_video(npu, gpu), _same_text(npu, gpu)]
+    if npu.options and gpu.options:
+        same.append(npu.options == gpu.options)
+    known = [each for each in same if each is not None]
+    return not all(known) if known else None
+
+
+def _same_video(npu: Reply, gpu: Reply) -> bool | None:
+    """By the pixels that were seen, else by name: a sample keeps its videos in folders of its own."""
+    if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
+        return True
+    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
+    known = [first == second for first, second in zip(*names, strict=True) if first and second]
+    return all(known) if known else None
+
+
+def _same_text(npu: Reply, gpu: Reply) -> bool | None:
+    """Of the question alone. A row without choices holds them in the question's text, in a form of its own."""
+    options = npu.options or gpu.options
+    npu_text, gpu_text = (
+        " ".join(replace(each, options=each.options or options).own_question.casefold().split()) for each in (npu, gpu)
+    )
+    if not npu_text or not gpu_text:
+        return None
+    if npu.options and gpu.options:
+        return npu_text == gpu_text
+    return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)
+
+
 def _question_row(pairing: Pairing) -> InputRow:
     common = len(pairing.compared)
     npu = sum(pair.npu.reply is not None for pair in pairing.pairs) + sum(pairing.sets_only_npu.values())
@@ -94,6 +153,12 @@ def _question_row(pairing: Pairing) -> InputRow:
     return InputRow(
         "questions", f"{npu} ({common} in both)", f"{gpu} ({common} in both)", SAME if npu == gpu == common else DIFFERS
     )
+
+
+def _asked_row(compared: Sequence[Pair]) -> InputRow:
+    differ = [each for each in map(question_differs, compared) if each is not None]
+    equal = f"{len(differ) - sum(differ)} of {len(differ)} equal" if differ else "not stored"
+    return InputRow("question, video", equal, equal, DIFFERS if any(differ) else SAME if differ else UNKNOWN)
 
 
 def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
@@ -116,7 +181,10 @@ def _setting_rows(compared: Sequence[Pair]) -> list[InputRow]:
     npu, gpu = (_settings(replies) for replies in _replies(compared))
     names = [name for name in FIRST_SETTINGS if name in npu or name in gpu]
     names += sorted((npu.keys() | gpu.keys()) - set(names))
-    return [_setting_row(name, npu.get(name, []), gpu.get(name, [])) for name in names]
+    never = set(NEVER_COMPARABLE)
+    if not (npu.get("checkpoint_sha256") and gpu.get("checkpoint_sha256")):
+        never.add("checkpoint")  # its folder's name
+    return [_setting_row(name, npu.get(name, []), gpu.get(name, []), name in never) for name in names]
 
 
 def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
@@ -134,14 +202,21 @@ def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
     return settings
 
 
-def _setting_row(name: str, npu: list[str], gpu: list[str]) -> InputRow:
+def _setting_row(name: str, npu: list[str], gpu: list[str], is_crucial: bool) -> InputRow:
     if not npu or not gpu:
         state = UNKNOWN
     elif sorted(npu) == sorted(gpu):
         state = SAME
     else:
         state = EXPECTED if name in MAY_DIFFER or (name == "torch" and _releases(npu) == _releases(gpu)) else DIFFERS
-    return InputRow(name, _shown(npu), _shown(gpu), state)
+    is_other_kind = name == "dtype" and _kinds(npu) != _kinds(gpu)
+    allows_verdict = state != DIFFERS or not (is_crucial or is_other_kind)
+    return InputRow(name, _shown(npu), _shown(gpu), state, allows_verdict)
+
+
+def _kinds(dtypes: Iterable[str]) -> set[str]:
+    names = (name.removeprefix("torch.") for name in dtypes)
+    return {"floating" if name in FLOATING else name for name in names}
 
 
 def _releases(versions: Iterable[str]) -> set[str]:

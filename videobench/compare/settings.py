@@ -7,11 +7,26 @@ SCORINGS = ("strict", "logprob", "mindie")
 
 
 @dataclass(frozen=True)
+class Margin:
+    """Accuracy differences smaller than this count as equal."""
+
+    size: float = (
+        1.0  # points of accuracy; where relative, the percentage of the reference's accuracy that must be kept
+    )
+    is_relative: bool = False
+    one_sided: bool = False  # only a loss counts: a better NPU never fails
+
+    def points(self, reference: float) -> float:
+        """`reference`: the GPU's accuracy, 0 to 1."""
+        return reference * (100 - self.size) if self.is_relative else self.size
+
+
+@dataclass(frozen=True)
 class ComparisonSettings:
     npu_path: Path  # result file, or folder of result files
     gpu_path: Path
     answer_path: Path  # sampling_answer.json or ANSWER.json
     repeat_path: Path | None = None  # a second run of either device
     scoring: str = SCORINGS[0]  # of SCORINGS: how a reply becomes a letter
-    margin: float = 1.0  # points of accuracy, over 0
+    margin: Margin = Margin()
     seed: int = 0  # of the bootstrap

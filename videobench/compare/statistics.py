@@ -201,14 +201,13 @@ def _outer(first: Interval, second: Interval) -> Interval:
     return min(first[0], second[0]), max(first[1], second[1])
 
 
-def rank_sum_z(values: FloatArray, in_group: NDArray[np.bool_], clusters: Clusters) -> float:
+def rank_sum_z(ranks: FloatArray, in_group: NDArray[np.bool_], clusters: Clusters) -> float:
     """Wilcoxon's rank-sum statistic, its variance times the design effect; above 0 where the group has larger values.
 
-    0 where the group, or the rest, is empty."""
-    inside, total = int(in_group.sum()), len(values)
+    `ranks` are the values' average_ranks. 0 where the group, or the rest, is empty."""
+    inside, total = int(in_group.sum()), len(ranks)
     if inside in (0, total):
         return 0.0
-    ranks = average_ranks(values)
     gap = ranks[in_group].mean() - ranks[~in_group].mean()
     residuals = ranks - np.where(in_group, ranks[in_group].mean(), ranks[~in_group].mean())
     effect = max(1.0, design_effect(residuals, *cluster_sums(residuals, clusters)))

@@ -1,118 +1,119 @@
 """PASS, FAIL or INCONCLUSIVE: is the NPU as good as the GPU, within a margin, and how sure is that?"""
 
-import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from videobench.compare.accuracy import Groups, Paired, compare_paired
 from videobench.compare.diagnosis import Diagnosis
+from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing
-from videobench.compare.same_inputs import Inputs
-from videobench.compare.statistics import Z95, Z99
+from videobench.compare.rule import COUNTS, DIVERGENCE, FAIL, INCONCLUSIVE, INPUTS, PASS, Evidence, Rule, weigh
+from videobench.compare.same_inputs import inputs_differ
+from videobench.compare.settings import Margin
+from videobench.compare.smoothed import questions_needed
+from videobench.errors import InputError
 
-PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
-Z80, Z90 = 0.8416, 1.2816  # a decision is "probable" with a chance of 80 %; without a difference two ends can spoil it
+MANY_QUESTIONS = 1_000_000  # more are none
 
 
 @dataclass(frozen=True)
 class Verdict:
     name: str  # PASS, FAIL or INCONCLUSIVE
+    decided_by: str  # of rule.SMOOTHED, ACCURACY, DIVERGENCE, INPUTS, COUNTS (of questions that one side lacks)
     margin: float  # points
     reasons: list[str]  # sentences, the deciding one first
+    evidence: Evidence  # over the questions whose inputs are not known to differ, or all where there are none
+    obstacles: list[Obstacle]  # why the runs cannot be compared, in whole or in part
     # Would probably decide it, were the true difference the one seen; None of a PASS or FAIL, and where a doubt stands.
     questions_needed: int | None
     questions_needed_if_equal: int | None  # the same, were there no true difference
 
 
-def decide(pairing: Pairing, groups: Groups, inputs: Inputs, diagnosis: Diagnosis, margin: float, seed: int) -> Verdict:
-    """PASS where the whole 95 % interval lies within the margin, FAIL where the whole 99 % interval lies outside or
-    the divergence says broken, else INCONCLUSIVE.
+def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis, margin: Margin, seed: int) -> Verdict:
+    """FAIL where the divergence says broken, else by Rule.judge.
 
-    99 % for FAIL: it accuses a port, and where many answers flip in a few hundred questions the 95 % interval lies
-    outside the margin in 1 to 1.5 % of comparisons of equals (benchmarks/verdict_power.py); at most 1 % may FAIL.
-    No PASS is given where the prompts differ, where one side lacks whole sets, where questions that one side lacks,
-    counted as wrong, would undo it, or where without those that neither side gave a letter to there were none.
-    """
-    paired = groups.overall.paired
-    assert paired, "pair_runs makes sure of a common question"
-    name, reason = _by_interval(paired, margin)
-    reasons = [reason]
-    doubts = [] if name == FAIL else _of_inputs(pairing, inputs)  # whatever they are, a FAIL stays one
-    if name == PASS:
-        doubts += _of_silence(pairing, paired, margin, seed)
-    if doubts:
-        name, reasons = INCONCLUSIVE, doubts + reasons
+    No PASS is given where there is an obstacle, where questions that one side lacks, or that have no known answer,
+    would undo it if they were counted as wrong, or where there were none without those that neither side gave a letter
+    to.
+    With an obstacle, FAIL stands only where the questions with the same inputs show it.
+
+    Raises InputError where a margin relative to the reference's accuracy is none."""
+    same = [pair for pair in pairing.compared if not inputs_differ(pair)]
+    evidence = weigh(same or pairing.compared, seed)
+    rule = _rule(margin, evidence)
+    judgement = rule.judge(evidence)
+    name, decided_by, reasons, doubts = judgement.name, judgement.decided_by, judgement.reasons, list[str]()
     if diagnosis.broken:
-        name = FAIL
+        name, decided_by = FAIL, DIVERGENCE
         reasons = [f"numerically broken: {diagnosis.findings[0].text}", *reasons]
-    needed = _questions_needed(paired, paired.difference, margin), _questions_needed(paired, 0.0, margin)
-    is_open = name == INCONCLUSIVE and not doubts  # more questions do not remove a doubt
-    return Verdict(name, margin, reasons, *(needed if is_open else (None, None)))
-
-
-def _by_interval(paired: Paired, margin: float) -> tuple[str, str]:
-    low, high = paired.ci95
-    told = f"the difference is {paired.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-    if -margin < low and high < margin:
-        return PASS, f"{told}: all of it within the margin of {margin:g}"
-    low99, high99 = paired.ci99
-    if low99 > margin or high99 < -margin:
-        return FAIL, f"{told}: all of it outside the margin of {margin:g}, and so is the 99 % interval"
-    if low > margin or high < -margin:
-        told99 = f"the 99 % interval, {low99:+.2f} to {high99:+.2f}, reaches across it"
-        return INCONCLUSIVE, f"{told}: all of it outside the margin of {margin:g}, but {told99}"
-    return INCONCLUSIVE, f"{told}: it reaches across the margin of {margin:g}"
-
-
-def _of_inputs(pairing: Pairing, inputs: Inputs) -> list[str]:
-    """Doubts that more questions do not remove: both sides were not asked the same."""
-    doubts = []
-    if inputs.differing_prompts:
-        doubts.append(
-            f"the prompts of {inputs.differing_prompts} questions differ: the devices were not asked the same"
+    texts = [each.text for each in obstacles]
+    if texts and name == FAIL and same and all(each.allows_fail for each in obstacles):
+        reasons = [*reasons, *texts]
+    elif texts:
+        name, decided_by, doubts = INCONCLUSIVE, INPUTS, [f"not comparable: {texts[0]}", *texts[1:]]
+    elif name == PASS and (doubts := list(_of_silence(pairing, evidence, rule, seed))):
+        name, decided_by = INCONCLUSIVE, COUNTS
+    seen = equal = None
+    if name == INCONCLUSIVE and judgement.is_open and not doubts:  # more questions do not remove a doubt
+        estimate = evidence.estimate
+        seen, equal = (
+            questions_needed(estimate, each, rule.margin, rule.one_sided) for each in (estimate.difference, 0.0)
         )
-    left_out = {**pairing.sets_only_npu, **pairing.sets_only_gpu}
-    if left_out:
-        doubts.append(
-            f"{sum(left_out.values())} questions are left out, of sets that only one file has ({', '.join(left_out)}): "
-            "answer them on both sides, or name files of the same sets"
+        reasons = _with_numbers(reasons, evidence, rule.margin, seen, equal)
+    return Verdict(name, decided_by, rule.margin, [*doubts, *reasons], evidence, list(obstacles), seen, equal)
+
+
+def _rule(margin: Margin, evidence: Evidence) -> Rule:
+    paired = evidence.accuracy
+    points = margin.points((paired.both_right + paired.gpu_only) / paired.questions)
+    if points <= 0:
+        raise InputError(
+            f"--margin {margin.size:g}%: the GPU's run has no right answer to relate to; give it in points"
         )
-    return doubts
+    return Rule(points, margin.one_sided)
 
 
-def _of_silence(pairing: Pairing, paired: Paired, margin: float, seed: int) -> list[str]:
-    """Doubts in a PASS: questions without a letter could be what makes it one."""
-    doubts = []
+def _with_numbers(
+    reasons: list[str], evidence: Evidence, margin: float, seen: int | None, equal: int | None
+) -> list[str]:
+    """What so few questions can show comes first where it is the reason; how many would decide it, last otherwise."""
+    estimate = evidence.estimate
+    if estimate.at_best >= margin and equal:
+        clear = "clear flip" if evidence.is_smoothed else "flip"
+        best = f"{estimate.questions} questions without a single {clear} can show {estimate.at_best:.2g} points at best"
+        return [f"{best}; {equal:,} would show {margin:.3g}", *reasons]
+    if equal is None:
+        return reasons
+    if seen == equal:
+        return [*reasons, f"about {seen:,} questions would probably decide it"]
+    if seen is None or seen > MANY_QUESTIONS:
+        about = f"about {equal:,} questions would probably decide it"
+        return [*reasons, f"if there is no difference, {about}; if it is as seen, none can"]
+    about = f"about {seen:,} questions would probably decide it if the difference is as seen"
+    return [*reasons, f"{about}, {equal:,} if there is none"]
+
+
+def _of_silence(pairing: Pairing, evidence: Evidence, rule: Rule, seed: int) -> Iterator[str]:
+    """Doubts in a PASS: questions without a letter or a right answer could be what makes it one."""
     missing = len(pairing.pairs) - len(pairing.compared)
-    if missing and _by_interval(compare_paired(pairing.pairs, seed), margin)[0] != PASS:
-        doubts.append(
-            f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
-        )
+    if missing and not rule.passes(pairing.pairs, seed):
+        yield f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
     # Both sides are equal in those: they would shrink a difference that the others show.
     read = [pair for pair in pairing.compared if pair.npu.letter or pair.gpu.letter]
     silent = len(pairing.compared) - len(read)
-    if silent and not (read and _by_interval(compare_paired(read, seed), margin)[0] == PASS):
-        doubts.append(
-            f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"
+    if silent and not rule.passes(read, seed):
+        yield f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"
+    known, unknown = len(pairing.compared), len(pairing.without_answer)
+    if unknown and not rule.allows_loss_of(unknown / (known + unknown), evidence):
+        yield (
+            f"{unknown} of {known + unknown} questions have no right answer in the answer file; all of them lost would "
+            "undo a PASS: name the file that has them"
         )
-    of_all = 100 * pairing.dropped / (len(pairing.pairs) + pairing.dropped)
-    if pairing.dropped and max(map(abs, paired.ci95)) + of_all >= margin:
-        doubts.append(
+    dropped = pairing.dropped / (len(pairing.pairs) + pairing.dropped)
+    if dropped and not rule.allows_loss_of(dropped, evidence):
+        yield (
             f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
             "answer them, or score in another way"
         )
-    return doubts
-
-
-def _questions_needed(paired: Paired, assumed: float, margin: float) -> int | None:
-    """So many questions of this kind that the interval would lie on one side of the margin with a chance of 80 %.
-
-    None where the assumed difference is the margin itself: no number of questions decides that."""
-    gap = abs(margin - abs(assumed))
-    if gap == 0 or not math.isfinite(paired.standard_error):
-        return None
-    power = Z80 if assumed else Z90
-    confidence = Z99 if abs(assumed) > margin else Z95  # of FAIL, of PASS
-    return math.ceil(paired.questions * ((confidence + power) * paired.standard_error / gap) ** 2)
 
 
 def exit_status(verdict: Verdict) -> int:

@@ -63,9 +63,9 @@ def load_results(path: Path, answers: Iterable[QuestionName], by_key: bool = Fal
 
     A row belongs to the data set that its key names (`MSVD/40810`), else its `dataset`, else its file's name
     (`MSVD_eval.json`), else the only set of `answers` that has its id. Raises InputError, naming file and row, where
-    two sets have it, where two rows answer one question, or where a row is none. `by_key` is for the original's way of
-    scoring, which knows no data sets: the replies are then named ("", key as in the file), a later file's before an
-    earlier one's."""
+    two sets have it, where key and `dataset` name two sets, where two rows answer one question, or where a row is
+    none. `by_key` is for the original's way of scoring, which knows no data sets: the replies are then named ("", key
+    as in the file), a later file's before an earlier one's."""
     finder = _Finder(answers, by_key)
     replies: dict[QuestionName, Reply] = {}
     places: dict[QuestionName, str] = {}
@@ -122,10 +122,14 @@ class _Finder:
 
     def find(self, key: str, row: Mapping[str, Any], file_name: str) -> QuestionName:
         head, slash, tail = key.partition("/")
-        if slash and folded(head) in self.sets:
-            return self.sets[folded(head)], tail
         named = row.get("dataset")
-        if isinstance(named, str) and named.strip() and folded(named) != folded(SAMPLE_NAME):
+        if not isinstance(named, str) or not named.strip() or folded(named) == folded(SAMPLE_NAME):
+            named = ""
+        if slash and folded(head) in self.sets:
+            if named and folded(named) != folded(head):
+                raise ValueError(f"its key names {head}, its dataset is {named!r:.60}; fix the one that is wrong")
+            return self.sets[folded(head)], tail
+        if named:
             return self.sets.get(folded(named), named), key
         stem = file_name.removesuffix(RESULT_SUFFIX)
         if file_name.endswith(RESULT_SUFFIX) and folded(stem) in self.sets:

@@ -1,0 +1,187 @@
+"""Runs that are not comparable: what differs comes first, with both values, and allows no PASS."""
+
+import json
+
+import numpy as np
+import pytest
+
+import precision_test
+from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
+from videobench.compare.comparison import compare_runs
+from videobench.compare.settings import ComparisonSettings
+from videobench.errors import InputError
+
+SETTINGS = {"device": "npu", "dtype": "float16", "num_frames": 8, "checkpoint_sha256": "c" * 64, "qa_sha256": "d" * 64}
+EQUAL = {
+    "prompt_sha256": "p",
+    "pixels_sha256": "x",
+    "question": "What is it? A.cat B.dog",
+    "choices": {"A": "cat", "B": "dog"},
+}
+
+
+def runs_of(folder, npu_run=(), gpu_run=(), npu_row=(), changed=0, count=1000, lost=0):
+    """Two runs of `count` equal answers; the NPU's first `changed` rows are `npu_row`, its first `lost` are wrong."""
+    rows = {"npu": {}, "gpu": {}}
+    for number in range(count):
+        row = EQUAL | {"output_sequence": ["A"], "video_id": number, "vid_path": f"Eval_video/MSVD/{number}.avi"}
+        for side, run in (("npu", npu_run), ("gpu", {"device": "cuda", **dict(gpu_run)})):
+            rows[side][f"MSVD/{number}"] = row | {"run": SETTINGS | dict(run)}
+        if number < lost:
+            rows["npu"][f"MSVD/{number}"]["output_sequence"] = ["B"]
+        if number < changed:
+            rows["npu"][f"MSVD/{number}"] |= dict(npu_row)
+    paths = [folder / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
+    for path, content in zip(
+        paths, (rows["npu"], rows["gpu"], {"MSVD": dict.fromkeys(map(str, range(count)), "A")}), strict=True
+    ):
+        path.write_text(json.dumps(content))
+    return paths
+
+
+def verdict_of(*paths, **more):
+    return compare_runs(ComparisonSettings(*paths, **more)).verdict
+
+
+def test_equal_inputs_are_no_obstacle(tmp_path):
+    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path)))
+    assert (comparison.verdict.name, comparison.verdict.obstacles) == ("PASS", [])
+    assert comparison.inputs.answer == "yes"
+
+
+@pytest.mark.parametrize(
+    ("npu_run", "first"),
+    [
+        pytest.param({"num_frames": 16}, "num_frames is 16 on the NPU and 8 on the GPU", id="frames"),
+        pytest.param(
+            {"checkpoint_sha256": "e" * 64},
+            "checkpoint_sha256 is eeeeeeeeeeee on the NPU and cccccccccccc on the GPU",
+            id="checkpoint",
+        ),
+        pytest.param({"dtype": "int8"}, "dtype is int8 on the NPU and float16 on the GPU", id="dtype-of-another-kind"),
+        pytest.param(
+            {"device": "cuda"},
+            "the NPU and GPU files look swapped, judging by their `device` field: cuda in the NPU's, npu in the GPU's",
+            id="swapped",
+        ),
+    ],
+)
+@pytest.mark.parametrize("lost", [0, 300])
+def test_other_settings_allow_no_verdict_at_all(tmp_path, capsys, npu_run, first, lost):
+    gpu_run = {"device": "npu"} if npu_run.get("device") == "cuda" else {}
+    paths = runs_of(tmp_path, npu_run, gpu_run, lost=lost)
+    flags = [f"--eval_{side}_path={path}" for side, path in zip(("npu", "gpu"), paths, strict=False)]
+    outputs = [f"--output_json={tmp_path / 'r.json'}", f"--report_html={tmp_path / 'r.html'}"]
+    assert precision_test.main([*flags, f"--sampling_answer_path={paths[2]}", "--gate", *outputs]) == 3
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert (report["verdict"], report["reasons"][0]) == ("INCONCLUSIVE", f"not comparable: {first}")
+    shown = " ".join(capsys.readouterr().out.split())
+    page = (tmp_path / "r.html").read_text().replace("&#x27;", "'").replace("&#39;", "'")
+    assert first in shown
+    assert first in page
+
+
+@pytest.mark.parametrize(
+    "npu_run", [{"dtype": "bfloat16"}, {"dtype": "torch.float32"}, {"batch_size": 4}, {"torch": "3"}]
+)
+def test_other_settings_of_the_same_kind_do_not_stand_in_the_way(tmp_path, npu_run):
+    assert verdict_of(*runs_of(tmp_path, npu_run)).name == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("npu_row", "cause"),
+    [
+        pytest.param({"question": "What was it? A.cat B.dog"}, "questions", id="text"),
+        pytest.param({"choices": {"A": "dog", "B": "cat"}, "question": "What is it?"}, "questions", id="choices"),
+        pytest.param({"vid_path": "Eval_video/MSVD/other.avi", "pixels_sha256": ""}, "questions", id="video"),
+        pytest.param({"video_id": "other", "pixels_sha256": ""}, "questions", id="video-id"),
+        pytest.param({"prompt_sha256": "q"}, "prompts", id="prompts"),
+        pytest.param({"pixels_sha256": "y"}, "pixels", id="pixels"),
+    ],
+)
+def test_questions_that_are_not_the_same_are_named_and_allow_no_pass(tmp_path, npu_row, cause):
+    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row=npu_row, changed=4)))
+    assert comparison.verdict.name == "INCONCLUSIVE"
+    assert [each.cause for each in comparison.verdict.obstacles] == [cause]
+    assert comparison.verdict.reasons[0].endswith("in 4 questions (MSVD/0, MSVD/1, MSVD/2, 1 more)")
+    assert comparison.inputs.answer.startswith("no: ")
+    lost = verdict_of(*runs_of(tmp_path, npu_row=npu_row, changed=4, lost=300))
+    assert lost.name == "FAIL"  # four questions do not excuse what the others show
+
+
+@pytest.mark.parametrize(
+    "npu_row",
+    [
+        pytest.param({"vid_path": "Eval_video/sampling_data/MSVD/0.avi"}, id="in-a-sample-s-folder"),
+        pytest.param({"vid_path": "a/copy.avi"}, id="another-name-with-the-same-pixels"),
+        pytest.param({"question": "what  is it?  A.cat B.dog"}, id="case-and-spaces"),
+        pytest.param({"choices": None, "question": "What is it?\nA. cat\nB. dog"}, id="choices-in-the-text-alone"),
+        pytest.param({"question": "", "choices": None, "vid_path": "", "video_id": None}, id="nothing-stored"),
+    ],
+)
+def test_the_same_question_in_another_form_is_the_same(tmp_path, npu_row):
+    assert verdict_of(*runs_of(tmp_path, npu_row=npu_row, changed=1)).obstacles == []
+
+
+def test_what_is_not_stored_is_not_known_to_be_the_same(tmp_path):
+    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row={"pixels_sha256": ""}, changed=1)))
+    assert comparison.inputs.answer == "not known to be the same: prompts or pixels are not stored"
+    assert comparison.verdict.name == "PASS"
+
+
+def test_another_sample_is_named(tmp_path):
+    npu, gpu, answers = runs_of(tmp_path, {"qa_sha256": "f" * 64})
+    assert verdict_of(npu, gpu, answers).name == "PASS"  # the same questions, from another file
+    rows = json.loads(npu.read_text())
+    npu.write_text(json.dumps(dict(list(rows.items())[200:])))
+    verdict = verdict_of(npu, gpu, answers)
+    assert (verdict.name, verdict.decided_by) == ("INCONCLUSIVE", "inputs")
+    assert verdict.reasons[0] == (
+        "not comparable: another sample: qa_sha256 is ffffffffffff on the NPU and dddddddddddd on the GPU, and 200 "
+        "questions in one file only"
+    )
+
+
+@pytest.mark.parametrize(("without", "name"), [(1, "PASS"), (200, "INCONCLUSIVE"), (800, "INCONCLUSIVE")])
+def test_an_answer_file_that_knows_a_part_allows_no_pass(tmp_path, without, name):
+    npu, gpu, answers = runs_of(tmp_path)
+    known = json.loads(answers.read_text())["MSVD"]
+    answers.write_text(json.dumps({"MSVD": dict(list(known.items())[without:])}))
+    verdict = verdict_of(npu, gpu, answers)
+    assert verdict.name == name
+    expected = f"{without} of 1000 questions have no right answer in the answer file"
+    assert verdict.reasons[0].startswith(expected) == (name != "PASS") or without == 800
+    if without == 800:  # too few are left to pass at all
+        assert verdict.reasons[0].startswith("200 questions without a single flip can show 1.9 points at best")
+
+
+def test_a_set_that_contradicts_its_key_is_refused(tmp_path):
+    npu, gpu, answers = runs_of(tmp_path, npu_row={"dataset": "NBA"}, changed=1)
+    with pytest.raises(InputError, match=r"npu_eval.json: row 'MSVD/0': its key names MSVD, its dataset is 'NBA'; fix"):
+        verdict_of(npu, gpu, answers)
+
+
+def test_four_questions_on_another_video_call_no_run_broken(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = simulate_rows(sample_questions(all_questions(), 120, rng), rng)
+    spoilt = {}
+    for index, (name, (npu, gpu, right)) in enumerate(rows.items()):
+        if index < 4:
+            logprobs = {letter: -3.0 * number for number, letter in enumerate(npu["letter_logprobs"])}
+            npu = npu | {"letter_logprobs": logprobs, "vid_path": "Eval_video/x.mp4", "pixels_sha256": "other"}
+        spoilt[name] = (npu, gpu, right)
+    paths = [tmp_path / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
+    answers = {}
+    for (dataset, id), (_, _, right) in spoilt.items():
+        answers.setdefault(dataset, {})[id] = right
+    for path, content in zip(
+        paths,
+        [{"/".join(name): sides[side] for name, sides in spoilt.items()} for side in (0, 1)] + [answers],
+        strict=True,
+    ):
+        path.write_text(json.dumps(content))
+    comparison = compare_runs(ComparisonSettings(*paths))
+    assert comparison.diagnosis.findings == []
+    assert len(comparison.differences.pairs) == 116
+    assert comparison.verdict.name == "INCONCLUSIVE"
+    assert [each.cause for each in comparison.verdict.obstacles] == ["questions", "pixels"]

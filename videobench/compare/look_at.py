@@ -1,0 +1,57 @@
+"""What to look at for each kind of finding: causes that broke real ports, the likeliest first."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+VERSIONS = ("torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers")
+MASK_AND_ROPE = "polarity and dtype of the attention mask (bool, not float), the rope operator and its layout"
+CARD = (
+    "that card alone: its memory and driver, the split of --tensor_parallel, all-reduce (HCCL, NCCL); the same "
+    "questions on another card"
+)
+LOOK_AT = {
+    "everywhere": f"{MASK_AND_ROPE}, the activation's formula (on an NPU gelu is computed as tanh unless "
+    "TORCH_NPU_USE_COMPATIBLE_IMPL=1), releases that do not fit together",
+    "letter": "the output head: rows of that letter's token as loaded (NZ format, split of --tensor_parallel), a bias",
+    "prompt length": "the decode mask beyond 512 keys, a rope cache shorter than the prompts, overflow of float16",
+    "video length": "which frames are read: positions computed from the number of frames, the decoder's version",
+    "resolution": "resize and crop of the frames, and the processor's version, on both machines",
+    "order in time": "the order of the frames: layout of the video tensor, transposed axes, position of each frame",
+    "data set": "what that set alone has: length of its prompts, its videos' format, its cards",
+    "number of options": "padding and masks of a batch: answer some again with --batch_size 1",
+    "right letter": "the order of the options in the prompt, and the output head's rows of their tokens",
+    "card": CARD,
+    "npu card": CARD,
+    "gpu card": CARD,
+    "nonfinite": "overflow: float16 ends at 65504, so answer again with --dtype bfloat16 or float32; on an NPU leave "
+    "INF_NAN_MODE_ENABLE at 1, since 0 hides overflow",
+    "scattered": "single questions: their replies in the report; padding of a batch (--batch_size 1), memory that "
+    "operators overwrite in place",
+    "repeat": "--deterministic, which sets HCCL_DETERMINISTIC and LCCL_DETERMINISTIC on an NPU and "
+    "CUBLAS_WORKSPACE_CONFIG on a GPU; equal --batch_size and cards; memory that operators overwrite in place",
+    "swapped": "the order of --eval_npu_path and --eval_gpu_path",
+    "sample": "which sample each machine has: extract_dataset.py --verify there",
+    "questions": "which QA file each side answered; rows that were edited or joined by hand",
+    "prompts": "tokenizer, chat template and BOS token of both checkpoints, the version of transformers, "
+    "--max_input_length",
+    "pixels": "resize and the processor's version, the version of av, videos that differ: extract_dataset.py --verify",
+    "num_frames": "--num_frames of both runs",
+    "checkpoint_sha256": "--model_path of both runs: whole copies of one checkpoint",
+    "checkpoint": "--model_path of both runs: copies of one checkpoint",
+    "dtype": "--dtype of both runs: a quantised checkpoint is another model",
+    "sets": "--dataset_name of both runs",
+}
+
+
+def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """`runs`: side -> the run's settings and versions, which are named where releases may not fit together."""
+    text = LOOK_AT[cause]
+    return f"{text} ({_versions(runs)})" if cause == "everywhere" and runs and _versions(runs) else text
+
+
+def _versions(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    return "; ".join(f"{side}: {', '.join(found)}" for side, run in runs.items() if (found := list(_named(run))))
+
+
+def _named(run: Mapping[str, Any]) -> Iterable[str]:
+    return (f"{name} {run[name]}" for name in VERSIONS if run.get(name))

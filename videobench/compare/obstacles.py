@@ -1,0 +1,65 @@
+"""Why two runs cannot be compared, in whole or in part: what comes before any verdict on the port."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from videobench.compare.pairing import Pairing
+from videobench.compare.same_inputs import DIFFERS, Inputs
+
+SHOWN_KEYS = 3  # in a sentence; the JSON has all
+SAMPLE_SETTINGS = ("manifest_sha256", "qa_sha256")  # which sample was answered
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    cause: str  # "swapped", a setting ("num_frames"), "sample", "questions", "prompts", "pixels" or "sets"
+    text: str  # one sentence
+    allows_fail: bool  # whether the questions with the same inputs can still show a loss
+
+
+def find_obstacles(pairing: Pairing, inputs: Inputs) -> list[Obstacle]:
+    """Those that allow no verdict at all come first."""
+    return [*_of_devices(inputs), *_of_settings(inputs), *_of_questions(pairing, inputs)]
+
+
+def _of_devices(inputs: Inputs) -> Iterator[Obstacle]:
+    if inputs.look_exchanged:
+        row = next(row for row in inputs.rows if row.name == "device")
+        fields = f"{row.npu} in the NPU's, {row.gpu} in the GPU's"
+        text = f"the NPU and GPU files look swapped, judging by their `device` field: {fields}"
+        yield Obstacle("swapped", text, allows_fail=False)
+
+
+def _of_settings(inputs: Inputs) -> Iterator[Obstacle]:
+    for row in inputs.rows:
+        if not row.allows_verdict:
+            yield Obstacle(row.name, f"{row.name} is {row.npu} on the NPU and {row.gpu} on the GPU", allows_fail=False)
+
+
+def _of_questions(pairing: Pairing, inputs: Inputs) -> Iterator[Obstacle]:
+    alone = len(pairing.pairs) - len(pairing.compared)
+    samples = [row for row in inputs.rows if row.name in SAMPLE_SETTINGS and row.state == DIFFERS]
+    if alone and samples:
+        row = min(samples, key=lambda each: SAMPLE_SETTINGS.index(each.name))
+        text = f"another sample: {row.name} is {row.npu} on the NPU and {row.gpu} on the GPU"
+        yield Obstacle("sample", f"{text}, and {_questions(alone)} in one file only", allows_fail=True)
+    for cause, keys, text in (
+        ("questions", inputs.other_questions, "text, choices or video differ"),
+        ("prompts", inputs.other_prompts, "the prompts' token ids differ"),
+        ("pixels", inputs.other_pixels, "the pixels differ"),
+    ):
+        if keys:
+            yield Obstacle(cause, f"{text} in {_questions(len(keys))} ({_some(keys)})", allows_fail=True)
+    left_out = {**pairing.sets_only_npu, **pairing.sets_only_gpu}
+    if left_out:
+        text = f"sets that only one file has are left out ({', '.join(left_out)}, {_questions(sum(left_out.values()))})"
+        yield Obstacle("sets", f"{text}: answer them on both sides, or name files of the same sets", allows_fail=True)
+
+
+def _questions(count: int) -> str:
+    return f"{count:,} question{'' if count == 1 else 's'}"
+
+
+def _some(keys: Sequence[str]) -> str:
+    more = [f"{len(keys) - SHOWN_KEYS:,} more"] if len(keys) > SHOWN_KEYS else []
+    return ", ".join([*keys[:SHOWN_KEYS], *more])
