@@ -26,6 +26,7 @@ import numpy as np
 from videobench.compare.associations import (
     ALL_BUT,
     Association,
+    Candidate,
     Mask,
     associate,
     correct,
@@ -85,7 +86,7 @@ def diagnose(compared: Sequence[Pair], differences: Differences, repeat: Differe
         above = differences.largest > limit
         found = letter_shifts(differences.by_letter, clusters)
         associations = _significant([*found, *associate(differences.spread, above, candidates, clusters)])
-        groups, rest = _broken_groups(differences, limit, dtype)
+        groups, rest = _broken_groups(differences, candidates, limit, dtype)
         letters = _broken_letters(differences.by_letter, clusters, limit)
         systematic = sorted([*letters, *groups], key=lambda each: -each.z)
         systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared))
@@ -112,9 +113,10 @@ def _proportions(hit: Mask, pairs: Sequence[Pair]) -> list[Association]:
     return associate(hit.astype(float), hit, find_candidates(pairs), clusters, is_proportion=True)
 
 
-def _broken_groups(differences: Differences, limit: float, dtype: str) -> tuple[list[Finding], Mask]:
+def _broken_groups(
+    differences: Differences, candidates: Sequence[Candidate], limit: float, dtype: str
+) -> tuple[list[Finding], Mask]:
     """Strongest first, each found among the questions outside of those before it; and which questions are in none."""
-    candidates = find_candidates(differences.pairs)
     above = differences.largest > limit
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():

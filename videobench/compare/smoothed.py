@@ -62,11 +62,11 @@ class Estimate:
         return join_intervals([(flips, (low, high)), (rest, (rest - z * self.rest_error, rest + z * self.rest_error))])
 
     @property
-    def standard_error(self) -> float:
-        """Points."""
+    def errors(self) -> tuple[float, float]:
+        """Standard errors of both parts, points."""
         mean = (self.ups - self.downs) / self.questions
         variance = ((self.ups + self.downs) / self.questions - mean**2) * self.effect / self.questions
-        return math.hypot(100 * math.sqrt(max(0.0, variance)), self.rest_error)
+        return 100 * math.sqrt(max(0.0, variance)), self.rest_error
 
     @property
     def at_best(self) -> float:
@@ -161,10 +161,25 @@ def questions_needed(estimate: Estimate, difference: float, margin: float, one_s
 
 def _decides(estimate: Estimate, questions: int, difference: float, margin: float, one_sided: bool) -> bool:
     expected = estimate.predict(questions, difference)
-    is_loss, is_gain = difference < -margin, difference > margin and not one_sided
-    low, high = expected.interval(Z99 if is_loss or is_gain else Z95)  # FAIL asks for more than PASS
     # Without a difference, chance can spoil either end of the interval.
-    shift = expected.standard_error * (Z90 if difference == 0 and not one_sided else Z80)
-    if is_loss or is_gain:
-        return high + shift < -margin or low - shift > margin
-    return low - shift > -margin and (one_sided or high + shift < margin)
+    z = Z90 if difference == 0 and not one_sided else Z80
+    if difference < -margin or (difference > margin and not one_sided):
+        low, high = _by_chance(expected, -z).interval(Z99)[0], _by_chance(expected, z).interval(Z99)[1]
+        return high < -margin or low > margin  # FAIL asks for more than PASS
+    low, high = _by_chance(expected, -z).interval()[0], _by_chance(expected, z).interval()[1]
+    return low > -margin and (one_sided or high < margin)
+
+
+def _by_chance(expected: Estimate, z: float) -> Estimate:
+    """A sample that lies `z` standard errors off what is expected, by clear flips and by the rest as they vary."""
+    flips, rest = expected.errors
+    error = math.hypot(flips, rest)
+    if not error:
+        return expected
+    more = expected.questions * z * flips**2 / error / 100  # clear flips
+    return replace(
+        expected,
+        difference=expected.difference + z * error,
+        ups=expected.ups + max(0.0, more),
+        downs=expected.downs + max(0.0, -more),
+    )
