@@ -6,7 +6,7 @@ the NPU's run, in one of several ways, its size solved for so that the expected 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -20,6 +20,7 @@ from videobench.results.replies import Reply
 ACCURACY_LEAD, SPREAD = 1.5, 2.0  # nats: of the right option's logit, and of all logits: a model of 46 %
 LONG_PROMPT = 1345  # tokens; three prompts in ten are longer
 ONE_SET = "SQA3D"  # 12 % of all questions
+BFLOAT16_NOISE = 0.05  # nats; below it a run says that it is float16
 OUTSIDE = 0.01  # nats: a little probability lies outside the options
 LOSSES = {
     "shift": "the right option a little less likely everywhere",
@@ -49,6 +50,7 @@ class Logits:
     npu: np.ndarray
     gpu: np.ndarray
     unreadable: np.ndarray  # of the NPU's replies
+    noise: tuple[float, float]  # nats, NPU and GPU
 
     def margins(self, side: str) -> np.ndarray:
         """The right option less the best wrong one; infinite where there is no other."""
@@ -85,7 +87,7 @@ def _simulate(
         return values + size * scale * (by_video * rng.standard_t(5, values.shape) + by_letter)
 
     npu, gpu = rounded(logits, noise[0]), rounded(logits, noise[1])
-    planted = Logits(questions, right, tokens, npu, gpu, np.zeros(count, dtype=bool))
+    planted = Logits(questions, right, tokens, npu, gpu, np.zeros(count, dtype=bool), noise)
     _plant(planted, kind, size, rng, videos)
     return planted
 
@@ -137,13 +139,14 @@ def build_pairs(logits: Logits, stores_logprobs: bool = True) -> list[Pair]:
     """As pairing.pair_runs reads them from result files, without the files."""
     questions, pairs = logits.questions, []
     names = zip(questions.dataset.tolist(), map(str, questions.number.tolist()), strict=True)
-    sides = [_sides(logits, side, stores_logprobs, {"dtype": "float16", "num_frames": 8}) for side in ("npu", "gpu")]
+    sides = [_sides(logits, side, stores_logprobs) for side in ("npu", "gpu")]
     for (dataset, id), right, npu, gpu in zip(names, logits.right.tolist(), *sides, strict=True):
         pairs.append(Pair(dataset, id, LETTERS[right], npu, gpu))
     return pairs
 
 
-def _sides(logits: Logits, side: str, stores_logprobs: bool, run: Mapping[str, object]) -> Iterator[Side]:
+def _sides(logits: Logits, side: str, stores_logprobs: bool) -> Iterator[Side]:
+    run = {"dtype": "float16" if logits.noise[side == "gpu"] < BFLOAT16_NOISE else "bfloat16", "num_frames": 8}
     values, questions = getattr(logits, side), logits.questions
     logprobs = values - np.log(np.nansum(np.exp(values), axis=1, keepdims=True)) - OUTSIDE
     chosen, is_right = np.nanargmax(values, axis=1).tolist(), logits.is_right(side).tolist()
