@@ -82,8 +82,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     _add_inputs(parser)
     _add_outputs(parser)
     args = parser.parse_args(argv)
-    if not 0 < args.margin < 100:
-        parser.error("--margin is above 0 and below 100, in points of accuracy")
+    margin = _parse_margin(parser, args.margin, args.one_sided)
     paths = (args.eval_npu_path, args.eval_gpu_path, args.sampling_answer_path)
     if not all(paths) and not (args.export_leaderboard and any(paths[:2])):
         parser.error(
@@ -104,11 +103,26 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     comparison = export = None
     if all(paths):
         comparison = ComparisonSettings(
-            npu_path, gpu_path, answer_path, args.repeat_path, args.scoring, Margin(args.margin), args.seed
+            npu_path, gpu_path, answer_path, args.repeat_path, args.scoring, margin, args.seed
         )
     if args.export_leaderboard:
         export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
     return Settings(comparison, args.gate, args.output_json, args.report_html, args.Eval_Video_root, export)
+
+
+def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
+    """Points ("1"), or how much of the reference's accuracy must be kept ("99%")."""
+    is_relative = text.endswith("%")
+    try:
+        size = float(text.removesuffix("%"))
+    except ValueError:
+        size = float("nan")
+    if not (50 <= size < 100 if is_relative else 0 < size < 100):
+        parser.error(
+            "--margin is above 0 and below 100, in points of accuracy, or from 50% to below 100%: so much of the GPU's "
+            f"accuracy must be kept; it is {text!r}"
+        )
+    return Margin(size, is_relative, one_sided)
 
 
 def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
@@ -139,7 +153,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_path("--eval_npu_path", "the NPU run: its result file, or the folder of its result files")
     add_path("--eval_gpu_path", "the GPU run: file or folder")
     add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
-    add_path("--repeat_path", "a second run of either device: gives the noise floor")
+    add_path("--repeat_path", "a second run of either device: does it repeat itself, and within which noise")
     parser.add_argument(
         "--scoring",
         choices=SCORINGS,
@@ -149,11 +163,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--margin",
-        type=float,
-        default=1.0,
+        default="1",
         metavar="POINTS",
-        help="accuracy differences smaller than this count as equal, in points (default: %(default)s)",
+        help="accuracy differences smaller than this count as equal, in points (default: %(default)s); 99%% instead: "
+        "at least so much of the GPU's accuracy must be kept",
     )
+    parser.add_argument("--one_sided", action="store_true", help="only a loss counts: a better NPU never fails")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
 
 

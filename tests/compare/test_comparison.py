@@ -108,6 +108,43 @@ def test_verdict_and_gate(tmp_path, compare_files, right_on_npu, margin, verdict
     assert (report["questions_needed"]["if_no_difference"] is None) == (verdict != "INCONCLUSIVE")
 
 
+@pytest.mark.parametrize(
+    ("flags", "verdict", "points"),
+    [
+        pytest.param(["--margin", "98%"], "PASS", 1.2, id="relative"),  # 2 % of 600 right of 1000
+        pytest.param(["--margin", "99.5%"], "INCONCLUSIVE", 0.3, id="relative-and-too-narrow"),
+        pytest.param(["--margin", "1"], "PASS", 1, id="points"),
+    ],
+)
+def test_a_margin_relative_to_the_reference_s_accuracy(tmp_path, compare_files, flags, verdict, points):
+    replies = {str(each): "A" if each < 600 else "B" for each in range(1000)}
+    npu, gpu = (write_run(tmp_path / side, replies) for side in ("npu", "gpu"))
+    _, _, report = compare_files(npu, gpu, dict.fromkeys(replies, "A"), *flags)
+    assert (report["verdict"], report["margin_points"]) == (verdict, pytest.approx(points))
+    assert report["margin"] == {
+        "size": float(flags[1].removesuffix("%")), "is_relative": "%" in flags[1], "one_sided": False
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("right_on_npu", "right_on_gpu", "statuses"),
+    [
+        pytest.param(400, 300, (1, 0), id="a-better-npu"),
+        pytest.param(300, 400, (1, 1), id="a-worse-npu"),
+        pytest.param(400, 400, (0, 0), id="equal"),
+        pytest.param(396, 400, (3, 3), id="one-point-lost"),
+    ],
+)
+def test_a_one_sided_gate_is_against_loss_only(tmp_path, compare_files, right_on_npu, right_on_gpu, statuses):
+    npu, gpu = (
+        write_run(tmp_path / side, {str(each): "A" if each < right else "B" for each in range(400)})
+        for side, right in (("npu", right_on_npu), ("gpu", right_on_gpu))
+    )
+    for flags, status in zip(([], ["--one_sided"]), statuses, strict=True):
+        got, _, report = compare_files(npu, gpu, dict.fromkeys(map(str, range(400)), "A"), "--gate", *flags)
+        assert (got, report["margin"]["one_sided"]) == (status, bool(flags))
+
+
 def test_without_gate_the_status_says_only_that_it_worked(tmp_path, compare_files):
     npu, gpu = (
         write_run(tmp_path / "npu", dict.fromkeys("1234", "B")),

@@ -31,6 +31,7 @@ def build_report(comparison: Comparison) -> Json:
     return {
         "verdict": verdict.name,
         "margin_points": verdict.margin,
+        "margin": vars(comparison.settings.margin),
         "reasons": verdict.reasons,
         "questions_needed": {
             "if_difference_as_seen": verdict.questions_needed,
