@@ -52,7 +52,8 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.report.terminal import build_text
 
     comparison = compare_runs(compared)
-    print(build_text(comparison))
+    report = build_report(comparison)
+    print(build_text(report))
     if comparison.inputs.look_exchanged:
         names = f"{compared.npu_path} and {compared.gpu_path}"
         print(one_line(f"warning: {names} look swapped, judging by their `device` field"), file=sys.stderr)

@@ -43,7 +43,19 @@ def rows():
 
 @pytest.fixture
 def comparison(tmp_path, rows):
-    return compare_runs(ComparisonSettings(*write_runs(tmp_path, rows)))
+    return compare(write_runs(tmp_path, rows))
+
+
+def compare(paths, repeat_path=None):
+    return compare_runs(ComparisonSettings(*paths, repeat_path))
+
+
+def page_of(comparison, strips=None):
+    return build_page(comparison, build_report(comparison), strips)
+
+
+def text_of(comparison):
+    return build_text(build_report(comparison))
 
 
 class Page(HTMLParser):
@@ -80,15 +92,30 @@ def test_the_page_is_whole_and_fetches_nothing(comparison):
     assert "Numerically broken: NPU card 2" in text
 
 
-def test_every_text_from_data_is_escaped(tmp_path, rows):
-    spoilt = {}
-    for index, (name, (npu, gpu, right)) in enumerate(rows.items()):
-        more = {"question": ATTACK, "vid_path": ATTACK, "choices": dict.fromkeys(npu["choices"], ATTACK)}
-        run = {"run": {"device_name": ATTACK, ATTACK: ATTACK, "dtype": ATTACK}}
-        reply = {"output_sequence": [ATTACK]} if index % 3 else {"error": ATTACK}
-        spoilt[name[0], f"{ATTACK}{name[1]}"] = (npu | more | run | reply, gpu | more | run, right)
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, spoilt)))
-    page = Page("\n".join(build_page(comparison, FrameStrips(tmp_path, 1000))))
+@pytest.fixture
+def hostile(tmp_path, rows):
+    """ATTACK in every text of both runs; question 0 has no answer, and each side lacks a question and a data set."""
+    contents = {"npu": {}, "gpu": {}, "ANSWER": {}}
+    for index, ((_, id), (npu, gpu, right)) in enumerate(rows.items()):
+        dataset, key = f"{index if index in (3, 4) else index % 2}{ATTACK}", f"{ATTACK}{id}"
+        more = {"dataset": dataset, "question": ATTACK, "vid_path": ATTACK}
+        more["choices"] = dict.fromkeys(npu["choices"], ATTACK)
+        reply = {"output_sequence": [f"{index}{ATTACK}"]} if index % 3 else {"error": f"{index}{ATTACK}"}
+        run = {"device_name": ATTACK, "dtype": ATTACK}
+        if index not in (1, 3):
+            contents["npu"][key] = npu | more | reply | {"run": run | {ATTACK: f"npu{ATTACK}"}}
+        if index not in (2, 4):
+            contents["gpu"][key] = gpu | more | {"run": run | {ATTACK: f"gpu{ATTACK}"}}
+        if index:
+            contents["ANSWER"].setdefault(dataset, {})[key] = {"answer": right}
+    paths = [tmp_path / f"{name}.json" for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        path.write_text(json.dumps(content), encoding="utf-8")
+    return compare(paths)
+
+
+def test_no_text_from_data_becomes_an_element(tmp_path, hostile):
+    page = Page(page_of(hostile, FrameStrips(tmp_path, 1000)))
     assert page.tags.count("script") == 1
     assert page.tags.count("img") == 0
 
@@ -149,10 +176,8 @@ def test_flips_that_go_with_a_card_are_reported_as_proportions(tmp_path):
         return {"output_sequence": [letter], "rank": rank}
 
     rows = {("MSVD", str(id)): (row("B" if id % 4 == 2 else "A", id % 4), row("A", 0), "A") for id in range(300)}
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, rows)))
-    lines = build_text(comparison).splitlines()
-    told = "  strongest association: NPU card 2, flips in 100 % against 0 % elsewhere"
-    assert any(line.startswith(told) for line in lines)
+    comparison = compare(write_runs(tmp_path, rows))
+    lines = text_of(comparison).splitlines()
     strongest = build_report(comparison)["divergence"]["strongest_association"]
     assert strongest["text"].startswith("NPU card 2, flips in 100 % against 0 % elsewhere (p ")
     assert f"  strongest association: {strongest['text']}" in lines
@@ -166,8 +191,8 @@ def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ)
     for npu, gpu, _ in shown.values():
         gpu["vid_path"] = npu["vid_path"]
         npu["pixels_sha256"] = "of others" if differ else gpu["pixels_sha256"]
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, shown)))
-    text = "\n".join(build_page(comparison, FrameStrips(video_root, 10**6)))
+    comparison = compare(write_runs(tmp_path, shown))
+    text = page_of(comparison, FrameStrips(video_root, 10**6))
     page = Page(text)
     assert page.tags.count("img") == len(comparison.flips)
     assert text.count("The two runs saw different frames") == (len(comparison.flips) if differ else 0)
@@ -243,8 +268,8 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
 def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
     """One question, no log-probabilities, no video, no run entry; equal on both sides."""
     row = {"output_sequence": "A"}
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, {("MSVD", "1"): (row, row, "A")})))
-    page = Page("\n".join(build_page(comparison, None)))
+    comparison = compare(write_runs(tmp_path, {("MSVD", "1"): (row, row, "A")}))
+    page = Page(page_of(comparison))
     assert page.tags.count("svg") == 2
     assert text_of(comparison).startswith("INCONCLUSIVE")
     json.dumps(build_report(comparison), allow_nan=False)
@@ -252,14 +277,14 @@ def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
 
 def test_equal_runs_have_plots_too(tmp_path, rows):
     equal = {name: (gpu, gpu, right) for name, (_, gpu, right) in rows.items()}
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, equal)))
+    comparison = compare(write_runs(tmp_path, equal))
     assert comparison.flips == []
     assert "None: both devices gave the same letter" in page_of(comparison)
 
 
 def test_repeated_run_is_drawn_beside_the_devices(tmp_path, rows):
     paths = write_runs(tmp_path, rows)
-    comparison = compare_runs(ComparisonSettings(*paths, repeat_path=paths[1]))
+    comparison = compare(paths, repeat_path=paths[1])
     assert comparison.noise.repeat.largest.max() == 0
     text = page_of(comparison)
     assert 'class="repeat"' in text

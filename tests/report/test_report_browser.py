@@ -10,6 +10,7 @@ import pytest
 from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings
+from videobench.report.as_json import build_report
 from videobench.report.page import build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

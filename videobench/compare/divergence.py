@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from videobench.compare.pairing import Pair
-from videobench.compare.statistics import FloatArray
+from videobench.compare.statistics import FloatArray, cluster_error, number_clusters
 from videobench.data.dataset import LETTERS
 from videobench.results.replies import Reply
 
@@ -46,6 +47,8 @@ class Differences:
     )
     # (questions, 2), NPU and GPU: log-probability of the right option less that of the best wrong one; nan: not known
     right_margins: FloatArray
+    right_chances: FloatArray  # (questions, 2): probability of the right option among the options; nan: not known
+    same_top: NDArray[np.bool_]  # whether both sides' most probable option is the same
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,8 @@ def measure(pairs: Sequence[Pair]) -> Differences:
         kl=_divergence(gpu, npu),
         by_letter=_against_others(difference),
         right_margins=np.stack([_right_margin(npu, right), _right_margin(gpu, right)], axis=1),
+        right_chances=np.stack([_right_chance(npu, right), _right_chance(gpu, right)], axis=1),
+        same_top=_top(npu) == _top(gpu),
     )
 
 
@@ -145,6 +150,27 @@ def _right_margin(values: FloatArray, right: np.ndarray) -> FloatArray:
     wrong[rows, right] = np.nan
     margin = values[rows, right] - np.nan_to_num(wrong, nan=-np.inf).max(axis=1, initial=-np.inf)
     return np.asarray(np.where(right >= 0, margin, np.nan), dtype=float)
+
+
+def _right_chance(values: FloatArray, right: np.ndarray) -> FloatArray:
+    chances = np.exp(values) / np.nansum(np.exp(values), axis=1, keepdims=True)
+    return np.asarray(np.where(right >= 0, chances[np.arange(len(values)), right], np.nan), dtype=float)
+
+
+def _top(values: FloatArray) -> NDArray[np.intp]:
+    return np.asarray(np.argmax(np.nan_to_num(values, nan=-np.inf), axis=1), dtype=np.intp)
+
+
+def right_chance_change(differences: Differences) -> tuple[float, float] | None:
+    """Mean change of the right option's probability from GPU to NPU, and its standard error over videos, 0 to 1.
+
+    None where it is known of no question."""
+    change = differences.right_chances[:, 0] - differences.right_chances[:, 1]
+    known = ~np.isnan(change)
+    if not known.any():
+        return None
+    clusters = number_clusters(pair.video for pair, has in zip(differences.pairs, known, strict=True) if has)
+    return float(change[known].mean()), cluster_error(change[known], clusters)
 
 
 def coarser_dtype(pairs: Sequence[Pair]) -> str:

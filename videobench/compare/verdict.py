@@ -1,7 +1,7 @@
 """PASS, FAIL or INCONCLUSIVE: is the NPU as good as the GPU, within a margin, and how sure is that?"""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from videobench.compare.diagnosis import Diagnosis
 from videobench.compare.obstacles import Obstacle
@@ -26,6 +26,25 @@ class Verdict:
     # Would probably decide it, were the true difference the one seen; None of a PASS or FAIL, and where a doubt stands.
     questions_needed: int | None
     questions_needed_if_equal: int | None  # the same, were there no true difference
+
+    @property
+    def too_few(self) -> bool:
+        """Whether so few questions could show nothing, however alike the answers."""
+        return self.questions_needed_if_equal is not None and self.evidence.estimate.at_best >= self.margin
+
+    @property
+    def needed_text(self) -> str | None:
+        """None where no number of questions is asked for, or the first reason says it."""
+        seen, equal = self.questions_needed, self.questions_needed_if_equal
+        if equal is None or self.too_few:
+            return None
+        if seen == equal:
+            return f"about {seen:,} questions would probably decide it"
+        about = f"about {equal:,} questions would probably decide it"
+        if seen is None or seen > MANY_QUESTIONS:
+            return f"if there is no difference, {about}; if it is as seen, no feasible number would"
+        about = f"about {seen:,} questions would probably decide it"
+        return f"{about} if the difference is as seen, {equal:,} if there is none"
 
 
 def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis, margin: Margin, seed: int) -> Verdict:
@@ -58,8 +77,8 @@ def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis
         seen, equal = (
             questions_needed(estimate, each, rule.margin, rule.one_sided) for each in (estimate.difference, 0.0)
         )
-        reasons = _with_numbers(reasons, evidence, rule.margin, seen, equal)
-    return Verdict(name, decided_by, rule.margin, [*doubts, *reasons], evidence, list(obstacles), seen, equal)
+    verdict = Verdict(name, decided_by, rule.margin, [*doubts, *reasons], evidence, list(obstacles), seen, equal)
+    return replace(verdict, reasons=[_at_best(verdict), *reasons]) if verdict.too_few else verdict
 
 
 def _rule(margin: Margin, evidence: Evidence) -> Rule:
@@ -72,24 +91,12 @@ def _rule(margin: Margin, evidence: Evidence) -> Rule:
     return Rule(points, margin.one_sided)
 
 
-def _with_numbers(
-    reasons: list[str], evidence: Evidence, margin: float, seen: int | None, equal: int | None
-) -> list[str]:
-    """What so few questions can show comes first where it is the reason; how many would decide it, last otherwise."""
-    estimate = evidence.estimate
-    if estimate.at_best >= margin and equal:
-        clear = "clear flip" if evidence.is_smoothed else "flip"
-        best = f"{estimate.questions} questions without a single {clear} can show {estimate.at_best:.2g} points at best"
-        return [f"{best}; {equal:,} would show {margin:.3g}", *reasons]
-    if equal is None:
-        return reasons
-    if seen == equal:
-        return [*reasons, f"about {seen:,} questions would probably decide it"]
-    if seen is None or seen > MANY_QUESTIONS:
-        about = f"about {equal:,} questions would probably decide it"
-        return [*reasons, f"if there is no difference, {about}; if it is as seen, none can"]
-    about = f"about {seen:,} questions would probably decide it if the difference is as seen"
-    return [*reasons, f"{about}, {equal:,} if there is none"]
+def _at_best(verdict: Verdict) -> str:
+    """What so few questions can show, which is the first thing to know where it is not enough."""
+    estimate = verdict.evidence.estimate
+    clear = "clear flip" if verdict.evidence.is_smoothed else "flip"
+    best = f"{estimate.questions} questions without a single {clear} can show {estimate.at_best:.2g} points at best"
+    return f"{best}; {verdict.questions_needed_if_equal:,} would show {verdict.margin:.3g}"
 
 
 def _of_silence(pairing: Pairing, evidence: Evidence, rule: Rule, seed: int) -> Iterator[str]:

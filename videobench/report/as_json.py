@@ -36,7 +36,7 @@ def build_report(comparison: Comparison) -> Json:
         "questions_needed": {
             "if_difference_as_seen": verdict.questions_needed,
             "if_no_difference": verdict.questions_needed_if_equal,
-            "text": _needed_text(verdict),
+            "text": verdict.needed_text,
         },
         "scoring": comparison.settings.scoring,
         "seed": comparison.settings.seed,
@@ -55,21 +55,6 @@ def build_report(comparison: Comparison) -> Json:
     }
 
 
-def _needed_text(verdict: Verdict) -> str | None:
-    """None where no number of questions is asked for."""
-    seen, equal = verdict.questions_needed, verdict.questions_needed_if_equal
-    if equal is None:
-        return None
-    if seen == equal:
-        return f"about {seen:,} questions would probably decide it"
-    if seen is None or seen > MOST_QUESTIONS:
-        return (
-            f"if there is no difference, about {equal:,} questions would probably decide it; "
-            "if it is as seen, no feasible number would"
-        )
-    return f"about {seen:,} questions would probably decide it if the difference is as seen, {equal:,} if there is none"
-
-
 def _files(comparison: Comparison) -> Json:
     settings = comparison.settings
     paths = {
@@ -85,11 +70,10 @@ def _inputs(comparison: Comparison) -> Json:
     pairing, inputs = comparison.pairing, comparison.inputs
     return {
         "table": [{"name": row.name, "npu": row.npu, "gpu": row.gpu, "state": row.state} for row in inputs.rows],
-        "same": f"no: {', '.join(inputs.differing)}" if inputs.differing else "yes, as far as the files say",
+        "same": inputs.answer,
         "differing": inputs.differing,
         "differing_prompts": len(inputs.other_prompts),
         "differing_pixels": len(inputs.other_pixels),
-        "same": inputs.answer,
         "other_questions": inputs.other_questions,
         "other_prompts": inputs.other_prompts,
         "other_pixels": inputs.other_pixels,

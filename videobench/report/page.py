@@ -61,9 +61,14 @@ def load_template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return ", ".join(
-        [*names, f"margin {tell_points(comparison.verdict.margin)}", f"scoring {comparison.settings.scoring}"]
+    environment.filters["sentence"] = _sentence
+    environment.globals.update(
+        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_margins, plot_histogram, points_text)}
     )
+    environment.globals.update(
+        CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SHOWN_FINDINGS=SHOWN_FINDINGS, SIDES=SIDES
+    )
+    return environment.get_template("page.html.jinja")
 
 
 def page_values(comparison: Comparison, report: Json, strips: FrameStrips | None) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from videobench.compare.flips import CLASSES
 from videobench.compare.same_inputs import DIFFERS
-from videobench.compare.scoring import FAILED, LEVEL_NAMES, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.report.as_json import count_classes, keys_with
+from videobench.report.as_json import Json, p_value_text
+from videobench.report.as_json import association_text as tell_association  # noqa: F401  # its earlier place and name
 
 WIDTH = 100
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
@@ -26,25 +26,26 @@ def _visible(line: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
-def _verdict(comparison: Comparison) -> Iterator[str]:
-    verdict = comparison.verdict
-    yield f"{verdict.name}  (margin {tell_points(verdict.margin)}, scoring {comparison.settings.scoring})"
-    for reason in verdict.reasons:
+def _verdict(report: Json) -> Iterator[str]:
+    yield f"{report['verdict']}  (margin {points_text(report['margin_points'])}, scoring {report['scoring']})"
+    for reason in report["reasons"]:
         yield from _wrapped(reason)
+    if report["questions_needed"]["text"]:
+        yield from _wrapped(report["questions_needed"]["text"])
 
 
-def tell_points(margin: float) -> str:
-    return f"{margin:g} point" + ("" if margin == 1 else "s")
+def points_text(points: float) -> str:
+    return f"{points:g} point" + ("" if points == 1 else "s")
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
 
 
-def _inputs(comparison: Comparison) -> Iterator[str]:
-    inputs, pairing = comparison.inputs, comparison.pairing
-    yield from _wrapped(f"Were the inputs the same? {inputs.answer}", "")
-    rows = [("", "npu", "gpu", "")] + [(row.name, row.npu, row.gpu, row.state) for row in inputs.rows]
+def _inputs(report: Json) -> Iterator[str]:
+    inputs = report["inputs"]
+    yield from _wrapped(f"Were the inputs the same? {inputs['same']}", "")
+    rows = [("", "npu", "gpu", "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
     for name, npu, gpu, state in rows:
         mark = "!" if state == DIFFERS else " "
         yield f"{mark} {_cut(name, 20):20} {_cut(npu, 28):28} {_cut(gpu, 28):28} {state}".rstrip()
