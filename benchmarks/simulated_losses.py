@@ -7,7 +7,7 @@ the NPU's run, in one of several ways, its size solved for so that the expected 
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from benchmarks.simulated_runs import LETTERS, Questions, all_questions
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import RIGHT, UNREADABLE, WRONG
-from videobench.results.replies import Reply
+from videobench.results.replies import build_reply
 
 ACCURACY_LEAD, SPREAD = 1.5, 2.0  # nats: of the right option's logit, and of all logits: a model of 46 %
 LONG_PROMPT = 1345  # tokens; three prompts in ten are longer
@@ -146,34 +146,26 @@ def build_pairs(logits: Logits, stores_logprobs: bool = True) -> list[Pair]:
 
 
 def _sides(logits: Logits, side: str, stores_logprobs: bool) -> Iterator[Side]:
-    run = {"dtype": "float16" if logits.noise[side == "gpu"] < BFLOAT16_NOISE else "bfloat16", "num_frames": 8}
     values, questions = getattr(logits, side), logits.questions
     logprobs = values - np.log(np.nansum(np.exp(values), axis=1, keepdims=True)) - OUTSIDE
     chosen, is_right = np.nanargmax(values, axis=1).tolist(), logits.is_right(side).tolist()
     unreadable = logits.unreadable.tolist() if side == "npu" else [False] * len(values)
+    run = {"dtype": "float16" if logits.noise[side == "gpu"] < BFLOAT16_NOISE else "bfloat16", "num_frames": 8}
+    first = build_reply(("", ""), "", {"output_sequence": [""], "question": "What is it?", "run": run})
     for index, video in enumerate(questions.video.tolist()):
         text = "" if unreadable[index] else LETTERS[chosen[index]]
         options = _options(int(questions.options[index]))
-        reply = Reply(
+        reply = replace(
+            first,
             dataset=str(questions.dataset[index]),
             id=str(questions.number[index]),
-            key=str(questions.number[index]),
-            output=[text],
             text=text,
-            error="",
-            video_id=video,
             vid_path=f"{video}.mp4",
-            question="What is it?",
             options=options,
             logprobs=dict(zip(options, logprobs[index].tolist(), strict=False)) if stores_logprobs else {},
             prompt_tokens=int(logits.prompt_tokens[index]),
-            prompt_sha256=f"prompt {index}",
-            pixels_sha256=f"pixels {video}",
             frames_decoded=100 + video % 400,
-            resolution="",
-            nonfinite=False,
             rank=video % 4 if side == "npu" else 0,  # four NPUs against one GPU
-            run=run,
         )
         yield Side(reply, text or None, UNREADABLE if not text else RIGHT if is_right[index] else WRONG)
 

@@ -51,8 +51,8 @@ def test_sound_runs_fail_in_at_most_1_percent(dtypes):
 @pytest.mark.parametrize(("questions", "noise"), [(500, HALF16), (1000, (0.06, 0.015)), (1000, (0.1, 0.03))])
 def test_a_thousand_questions_pass_sound_runs(questions, noise):
     found = rates(Case(questions, noise), 60)
-    assert found.smoothed[PASS] >= 54  # 96 % are aimed at
-    assert found.smoothed[FAIL] <= 1
+    assert found.verdict[PASS] >= 54  # 96 % are aimed at
+    assert found.verdict[FAIL] <= 1
     assert found.covered >= 56
 
 
@@ -60,17 +60,17 @@ def test_a_thousand_questions_pass_sound_runs(questions, noise):
 def test_a_loss_of_the_margin_passes_in_at_most_5_percent(kind):
     found = rates(Case(1000, HALF16, Loss(kind, MARGIN)), 40)
     if kind == "tiny leads":  # contrived: the guard against flips that all went one way lets half of them pass
-        assert found.smoothed[PASS] <= 28
+        assert found.verdict[PASS] <= 28
     else:
-        assert found.smoothed[PASS] <= 4
+        assert found.verdict[PASS] <= 4
         assert found.covered >= 35
 
 
 @pytest.mark.parametrize("kind", LOSSES)
 def test_a_loss_of_three_points_fails_and_never_passes(kind):
     found = rates(Case(1000, HALF16, Loss(kind, 3.0)), 40)
-    assert found.smoothed[PASS] == 0
-    assert found.smoothed[FAIL] >= (0 if kind == "tiny leads" else 36)
+    assert found.verdict[PASS] == 0
+    assert found.verdict[FAIL] >= (0 if kind == "tiny leads" else 36)
 
 
 @pytest.mark.parametrize("case", NEEDED, ids=lambda case: f"{case.noise}-{case.seen}")

@@ -86,7 +86,7 @@ def diagnose(compared: Sequence[Pair], differences: Differences, repeat: Differe
         above = differences.largest > limit
         found = letter_shifts(differences.by_letter, clusters)
         associations = _significant([*found, *associate(differences.spread, above, candidates, clusters)])
-        groups, rest = _broken_groups(differences, candidates, limit, dtype)
+        groups, rest = _broken_groups(differences, candidates, clusters, limit, dtype)
         letters = _broken_letters(differences.by_letter, clusters, limit)
         systematic = sorted([*letters, *groups], key=lambda each: -each.z)
         systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared))
@@ -114,18 +114,16 @@ def _proportions(hit: Mask, pairs: Sequence[Pair]) -> list[Association]:
 
 
 def _broken_groups(
-    differences: Differences, candidates: Sequence[Candidate], limit: float, dtype: str
+    differences: Differences, candidates: Sequence[Candidate], clusters: Clusters, limit: float, dtype: str
 ) -> tuple[list[Finding], Mask]:
     """Strongest first, each found among the questions outside of those before it; and which questions are in none."""
     above = differences.largest > limit
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
-        indices = np.flatnonzero(left)
-        pairs = [differences.pairs[index] for index in indices]
-        clusters, smaller = number_clusters(pair.video for pair in pairs), restrict(candidates, left)
+        smaller, videos = restrict(candidates, left), clusters[left]
         # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
-        found = associate(differences.spread[left], above[left], smaller, clusters)
-        found += associate(differences.common[left], above[left], smaller, clusters)
+        found = associate(differences.spread[left], above[left], smaller, videos)
+        found += associate(differences.common[left], above[left], smaller, videos)
         broken = [each for each in _significant(found) if _is_broken(each)]
         if not broken:
             break
@@ -133,7 +131,7 @@ def _broken_groups(
         plain = [each for each in broken if each.cause == broken[0].cause and not each.label.startswith(ALL_BUT)]
         worst = (plain or broken)[0]
         findings.append(_group_finding(worst, limit, dtype))
-        left[indices[worst.members]] = False
+        left[np.flatnonzero(left)[worst.members]] = False
         candidates = [each for each in candidates if each.cause not in BY_SIZE or each.cause != worst.cause]
     return findings, left
 
