@@ -49,6 +49,23 @@ def test_equal_inputs_are_no_obstacle(tmp_path):
     assert comparison.inputs.answer == "yes"
 
 
+def test_a_sample_that_was_enlarged_is_the_same_where_its_questions_are(tmp_path):
+    """Its rows keep the hashes of the smaller sample's files, which they were answered from."""
+    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, {"qa_sha256": "e" * 64})))
+    assert (comparison.verdict.name, comparison.inputs.answer) == ("PASS", "yes")
+    assert {row.state for row in comparison.inputs.rows if row.name == "qa_sha256"} == {"differs, as it may"}
+
+
+@pytest.mark.parametrize("pixels", ["x", "y"])
+def test_another_video_is_known_by_its_bytes_where_the_model_saw_other_pixels(tmp_path, pixels):
+    paths = runs_of(tmp_path, npu_row={"video_sha256": "1", "pixels_sha256": pixels}, changed=3)
+    rows = json.loads(paths[1].read_text())
+    paths[1].write_text(json.dumps({key: row | {"video_sha256": "2"} for key, row in rows.items()}))
+    comparison = compare_runs(ComparisonSettings(*paths))
+    assert len(comparison.inputs.other_questions) == (0 if pixels == "x" else 3)
+    assert comparison.verdict.name == ("PASS" if pixels == "x" else "INCONCLUSIVE")
+
+
 @pytest.mark.parametrize(
     ("npu_run", "first"),
     [

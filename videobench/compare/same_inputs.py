@@ -29,6 +29,7 @@ MAY_DIFFER = {
     *("device", "device_name", "torch_npu", "cann", "npu_driver", "cuda"),
     *("batch_size", "tensor_parallel"),
 }
+SAMPLE_FILES = {"qa_sha256", "manifest_sha256"}  # which sample was answered: each row holds its own question, too
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
 NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256"}
 FLOATING = {"float32", "float16", "bfloat16"}  # dtypes of one kind; a quantised run is another model
@@ -80,12 +81,19 @@ def compare_inputs(pairing: Pairing) -> Inputs:
     rows = [
         _question_row(pairing),
         _asked_row(compared),
+        _hash_row("videos (bytes)", "video_sha256", compared),
         _hash_row("prompts (token ids)", "prompt_sha256", compared),
         _hash_row("pixels", "pixels_sha256", compared),
     ]
     hashes = [(each.prompt_sha256, each.pixels_sha256) for replies in _replies(compared) for each in replies]
+    # A sample that was enlarged, or answered as a part of a larger one, is of another file with the same questions.
+    same_questions = all(row.state == SAME for row in rows[:2])
+    settings = [
+        replace(row, state=EXPECTED) if same_questions and row.name in SAMPLE_FILES and row.state == DIFFERS else row
+        for row in _setting_rows(compared)
+    ]
     return Inputs(
-        rows=[*rows, *_setting_rows(compared)],
+        rows=[*rows, *settings],
         other_questions=[pair.key for pair in compared if question_differs(pair)],
         other_prompts=[pair.key for pair in compared if prompts_differ(pair)],
         other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
@@ -125,9 +133,11 @@ def question_differs(pair: Pair) -> bool | None:
 
 
 def _same_video(npu: Reply, gpu: Reply) -> bool | None:
-    """By the pixels that were seen, else by name: a sample keeps its videos in folders of its own."""
+    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own."""
     if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
         return True
+    if npu.video_sha256 and gpu.video_sha256:
+        return npu.video_sha256 == gpu.video_sha256
     names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
     known = [first == second for first, second in zip(*names, strict=True) if first and second]
     return all(known) if known else None

@@ -13,7 +13,6 @@ from videobench.compare.divergence import Differences
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
 from videobench.compare.statistics import FloatArray
-from videobench.compare.verdict import Verdict
 from videobench.data.dataset import DATASET_NAMES
 
 Json = dict[str, Any]
