@@ -18,7 +18,7 @@ from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.data.video_root import VideoRoot
 from videobench.errors import InputError
 from videobench.sampling.order import STRATEGIES
-from videobench.sampling.placing import check_room, write_sample
+from videobench.sampling.placing import check_free_space, write_sample
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
 from videobench.sampling.verify import VerifySettings, verify_sample
 
@@ -29,13 +29,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return verify_sample(settings)
     candidates = load_candidates(settings)
     sample = choose(candidates, settings)
-    check_room(sample, candidates, settings)
+    check_free_space(sample, candidates, settings)
     if settings.check_videos:
         from videobench.sampling.decodable import fault_finder  # imports torch
 
         with fault_finder(settings.num_workers) as find_faults:
             sample = choose_decodable(candidates, settings, find_faults)
-        check_room(sample, candidates, settings)
+        check_free_space(sample, candidates, settings)
     for path in write_sample(sample, candidates, settings):
         print(path)
     return report(sample, candidates, settings)
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def report(sample: Sample, candidates: Candidates, settings: SampleSettings) -> int:
     if candidates.without_video or candidates.without_answer:
         lost = f"{candidates.without_video} questions lack their video, {candidates.without_answer} their answer"
-        print(f"warning: {lost}; the sample is drawn from the rest", file=sys.stderr)
+        print(f"warning: {lost}; the sample is drawn from the others", file=sys.stderr)
     videos = len({each.video for each in sample.questions})
     folder = settings.output_folder / SAMPLE_NAME
-    replaced = f", {len(sample.undecodable)} videos replaced that do not decode" if sample.undecodable else ""
+    replaced = f", {len(sample.undecodable)} undecodable videos replaced" if sample.undecodable else ""
     print(f"sampled {len(sample.questions)} questions on {videos} videos into {folder}{replaced}")
     return 0
 
@@ -57,12 +57,12 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
     args = parser.parse_args(argv)
     for name in ("nums", "num_workers"):
         if getattr(args, name) < 1:
-            parser.error(f"--{name} is at least 1")
+            parser.error(f"--{name} must be at least 1")
     if args.verify is not None:
         return VerifySettings(args.verify, args.sampling_output_folder, args.num_workers)
     names = resolve_names(args.datasets, args.Eval_QA_root)
     if SAMPLE_NAME in names:
-        raise InputError("--datasets: a sample cannot be drawn from a sample; name sets of Video-Bench, or all")
+        raise InputError("--datasets: cannot draw a sample from a sample; name sets of Video-Bench, or all")
     return SampleSettings(
         qa_root=args.Eval_QA_root,
         videos=VideoRoot(args.Eval_Video_root, args.allow_outside_root),
@@ -82,7 +82,7 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
 
 
 def _json_folder(args: argparse.Namespace) -> Path:
-    """Refuses to write over a file that is read: a second start would draw another sample."""
+    """Refuses to overwrite a file that is read: a second start would draw another sample."""
     folder: Path = args.json_output_path or args.Eval_QA_root / "Eval_QA"
     outputs = {os.path.realpath(folder / name) for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
     for flag, path in (("--exclude", args.exclude), ("--correct_answer_file", args.correct_answer_file)):
@@ -105,17 +105,17 @@ def _build_parser() -> FlagParser:
     add("--correct_answer_file", type=Path, help="default: ANSWER.json in Eval_QA_root")
     add("--nums", type=int, default=1000, help="number of questions (default: %(default)s)")
     add("--seed", type=int, default=0, help="the same seed gives the same sample (default: %(default)s)")
-    add("--datasets", default="all", help="sets to draw from, with commas (default: %(default)s)")
+    add("--datasets", default="all", help="sets to draw from, separated by commas (default: %(default)s)")
     add(
         "--strategy",
         choices=STRATEGIES,
         default="uniform",
-        help="uniform: each question equally likely; stratified: equal numbers of each set, the rest by size; "
-        "proportional: each set by its size (default: %(default)s)",
+        help="uniform: each question equally likely; stratified: equal numbers from each set, the rest by size; "
+        "proportional: from each set in proportion to its size (default: %(default)s)",
     )
     add("--one_per_video", action="store_true", help="no two questions on one video")
-    add("--exclude", type=Path, metavar="FILE", help="do not draw these: a sample's JSON, or a <dataset>/<id> a line")
-    add("--check_videos", action="store_true", help="decode each chosen video, replace what does not decode")
+    add("--exclude", type=Path, metavar="FILE", help="questions not to draw: a sample's JSON, or <dataset>/<id> lines")
+    add("--check_videos", action="store_true", help="decode each chosen video, replace those that do not decode")
     add("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy", help="default: %(default)s")
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of --Eval_Video_root")
     add(
@@ -124,7 +124,7 @@ def _build_parser() -> FlagParser:
         default=len(os.sched_getaffinity(0)),
         help="videos copied, verified or decoded at once (default: %(default)s)",
     )
-    add("--verify", type=Path, metavar="MANIFEST", help="instead: check a sample by its sampling_manifest.json")
+    add("--verify", type=Path, metavar="MANIFEST", help="check a sample by its sampling_manifest.json instead")
     return parser
 
 

@@ -129,7 +129,7 @@ def _parse_int(text: str) -> int:
 
 
 def _refuse_half_characters(content: Any) -> None:
-    """Half of a pair cannot be written as UTF-8 again: the run would end when it stores the reply."""
+    """Half of a pair cannot be encoded as UTF-8: the run would end when it stores the reply."""
     try:
         json.dumps(content, ensure_ascii=False).encode()
     except UnicodeEncodeError:
@@ -137,12 +137,12 @@ def _refuse_half_characters(content: Any) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` beside `path` and rename: a reader sees the old file or the new one, never half of it."""
+    """Write `content` beside `path` and rename: a reader sees the old file or the new one, never a part of it."""
     write_whole(path, encode_json(content, indent=2) + b"\n")
 
 
 def encode_json(content: Any, indent: int | None = None) -> bytes:
-    """As UTF-8. A path in a reason or a name may hold bytes that are no text: each is written as a question mark."""
+    """JSON as UTF-8. A path or a name may hold bytes that are not UTF-8: each becomes a question mark."""
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 

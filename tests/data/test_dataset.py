@@ -142,7 +142,7 @@ def test_of_all_sets_a_missing_one_is_reported_and_left_out(tmp_path, capsys):
     assert "SQA3D; left out" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"SQA3D_QA_new\.json: missing"):
         resolve_names("MSVD,SQA3D", tmp_path)
-    with pytest.raises(InputError, match="asked for twice"):
+    with pytest.raises(InputError, match="named twice"):
         resolve_names("MSVD,msvd", tmp_path)
     with pytest.raises(InputError, match="holds no QA file"):
         resolve_names("all", tmp_path / "elsewhere")

@@ -107,7 +107,7 @@ def test_strict_reading(reply, letter):
         pytest.param("Yes", {"B": "Yes", "C": "No"}, "B", id="letters-with-gaps"),
         pytest.param("A", {"B": "Yes", "C": "No"}, None, id="letter-of-a-null-option"),
         pytest.param("red", {"A": "red", "B": "Red"}, None, id="two-options-of-equal-text"),
-        pytest.param("A. red", {"A": "red", "B": "Red"}, "A", id="equal-texts-told-apart-by-the-letter"),
+        pytest.param("A. red", {"A": "red", "B": "Red"}, "A", id="equal-texts-distinguished-by-the-letter"),
         pytest.param("3", {"A": "2", "B": "3"}, "B", id="number"),
         pytest.param("The answer is Dr . Cooper.", {"A": "Cooper", "B": "Dr . Cooper"}, "B", id="stop-within-a-text"),
         pytest.param("White. The answer is Dr . No.", {"A": "White", "B": "Dr . No"}, None, id="text-before-another"),

@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from videobench.device import npu as npu_install
+from videobench.device import npu
 from videobench.device.devices import DETERMINISTIC_VARIABLES, Device, open_device
 from videobench.device.memory import check_free_memory
 from videobench.errors import InputError
@@ -108,7 +108,9 @@ def test_deterministic_refuses_an_npus_environment_that_says_otherwise(monkeypat
     for name in DETERMINISTIC_VARIABLES["npu"]:
         monkeypatch.setenv(name, DETERMINISTIC_VARIABLES["npu"][name][0])
     monkeypatch.setenv("HCCL_DETERMINISTIC", "false")
-    with pytest.raises(InputError, match="--deterministic needs HCCL_DETERMINISTIC=true, the environment has 'false'"):
+    with pytest.raises(
+        InputError, match="--deterministic needs HCCL_DETERMINISTIC=true, but the environment has 'false'"
+    ):
         open_device("npu", deterministic=True)
 
 
@@ -209,26 +211,26 @@ INSTALL_INFO = f"{platform.machine()}-linux/ascend_toolkit_install.info"
 def test_version_of_cann(monkeypatch, tmp_path, files, expected):
     monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
-    monkeypatch.setattr(npu_install, "CANN_FOLDERS", ())
+    monkeypatch.setattr(npu, "CANN_FOLDERS", ())
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert npu_install.cann_version() == expected
+    assert npu.cann_version() == expected
 
 
 def test_version_of_the_driver(monkeypatch, tmp_path):
-    monkeypatch.setattr(npu_install, "DRIVER_FOLDER", tmp_path / "Ascend")
-    monkeypatch.setattr(npu_install, "DRIVER_INSTALL_INFO", tmp_path / "ascend_install.info")
-    assert npu_install.driver_version() == "unknown"
+    monkeypatch.setattr(npu, "DRIVER_FOLDER", tmp_path / "Ascend")
+    monkeypatch.setattr(npu, "DRIVER_INSTALL_INFO", tmp_path / "ascend_install.info")
+    assert npu.driver_version() == "unknown"
     (tmp_path / "Ascend/driver").mkdir(parents=True)
     (tmp_path / "Ascend/driver/version.info").write_text("Version=25.2.0\nascendhal_version=7.35.23\n")
-    assert npu_install.driver_version() == "25.2.0"
+    assert npu.driver_version() == "25.2.0"
     (tmp_path / "elsewhere/driver").mkdir(parents=True)
     (tmp_path / "elsewhere/driver/version.info").write_text("Version=24.1.rc2\n")
     (tmp_path / "ascend_install.info").write_text(
         f"UserName=HwHiAiUser\nDriver_Install_Path_Param={tmp_path}/elsewhere\n"
     )
-    assert npu_install.driver_version() == "24.1.rc2"
+    assert npu.driver_version() == "24.1.rc2"
 
 
 @pytest.mark.parametrize(
@@ -237,7 +239,7 @@ def test_version_of_the_driver(monkeypatch, tmp_path):
         pytest.param((14_200_000_000, 64_000_000_000), None, id="fits"),
         pytest.param(
             (3_000_000_000, 64_000_000_000),
-            "3.00 GB of 64.00 GB of its memory are free, the weights in float16 take 14.12 GB; another process holds",
+            "3.00 GB of 64.00 GB of its memory is free, the weights in float16 take 14.12 GB; another process holds",
             id="another-process",
         ),
         pytest.param((11_000_000_000, 12_000_000_000), "use a 16-bit --dtype or a larger card", id="too-small"),

@@ -181,7 +181,7 @@ def test_strange_ids_are_ids(bench):
     [
         pytest.param("NBA/7", "the key names NBA, but the row's dataset is MSVD", id="key-of-another-set"),
         pytest.param("MSVD/", "the key names MSVD", id="key-without-id"),
-        pytest.param("first", "for the second time", id="bare-id-and-id-with-set"),
+        pytest.param("first", "repeats question", id="bare-id-and-id-with-set"),
     ],
 )
 def test_a_sample_whose_keys_contradict_it_is_refused(bench, key, found):

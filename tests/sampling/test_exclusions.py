@@ -1,4 +1,4 @@
-"""--exclude: what an earlier sample holds is not drawn again, and a list that is not one is refused."""
+"""--exclude: questions of an earlier sample are not drawn again, and a list that is not one is refused."""
 
 import json
 

@@ -70,7 +70,7 @@ def test_the_originals_own_place_is_refused(benchmark, mode):
         assert original(benchmark, name).read_bytes() == f"{name[:-6]} 3".encode()
 
 
-def test_a_second_start_keeps_what_is_right_and_mends_the_rest(benchmark):
+def test_a_second_start_keeps_what_is_right_and_replaces_the_rest(benchmark):
     extract(benchmark, "--nums", "20")
     paths = videos(benchmark)
     paths["NBA/0.mp4"].write_bytes(b"NBA 9")  # of the right size
@@ -118,7 +118,7 @@ def test_an_interrupted_copy_leaves_whole_videos_only_and_goes_on(benchmark, mon
     assert len(videos(benchmark)) == 10  # nor is a .part left
 
 
-def test_what_does_not_read_as_it_was_written_is_refused(benchmark, monkeypatch):
+def test_what_reads_differently_from_what_was_written_is_refused(benchmark, monkeypatch):
     copy = placing._copy_bytes
 
     def corrupting(source, target):
@@ -128,7 +128,7 @@ def test_what_does_not_read_as_it_was_written_is_refused(benchmark, monkeypatch)
         return facts
 
     monkeypatch.setattr(placing, "_copy_bytes", corrupting)
-    with pytest.raises(InputError, match=r"NBA/3\.mp4: does not read as it was written"):
+    with pytest.raises(InputError, match=r"NBA/3\.mp4: reads differently from what was written"):
         extract(benchmark, "--nums", "20")
     assert not [name for name in videos(benchmark) if name.startswith("NBA/3") or name.endswith(".part")]
     assert not (benchmark / "sample/json").exists()
@@ -192,7 +192,7 @@ def test_an_output_folder_that_is_a_file_is_named(benchmark):
         extract(benchmark, "--nums", "20")
 
 
-def test_the_manifest_tells_what_the_sample_was_made_of(benchmark):
+def test_the_manifest_describes_what_the_sample_was_made_from(benchmark):
     extract(benchmark, "--nums", "20", "--seed", "4", "--strategy", "proportional")
     manifest = read(benchmark, "sampling_manifest.json")
     assert (manifest["seed"], manifest["nums"], manifest["strategy"]) == (4, 20, "proportional")
@@ -218,7 +218,7 @@ def test_a_video_that_does_not_decode_is_replaced_and_named(benchmark, video_roo
     assert len(replaced) == 2
     assert "NBA/1.mp4: " in replaced[0]
     assert "NBA/2.mp4: " in replaced[1]
-    assert "2 videos replaced that do not decode" in captured.out
+    assert "2 undecodable videos replaced" in captured.out
     manifest = read(benchmark, "sampling_manifest.json")
     assert manifest["check_videos"] is True
     assert manifest["undecodable"] == ["NBA/1.mp4", "NBA/2.mp4"]

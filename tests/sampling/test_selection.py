@@ -138,10 +138,10 @@ def test_within_a_set_every_question_is_equally_likely(strategy):
     questions = questions_of({"NBA": 10, "TGIF": 20})
     drawn = Counter(each for seed in range(400) for each in draw_order(questions, strategy, seed)[:6])
     # NBA gives 3 or 2 of 10, TGIF 3 or 4 of 20
-    share = {"stratified": {"NBA": 0.3, "TGIF": 0.15}, "proportional": {"NBA": 0.2, "TGIF": 0.2}}[strategy]
+    proportion = {"stratified": {"NBA": 0.3, "TGIF": 0.15}, "proportional": {"NBA": 0.2, "TGIF": 0.2}}[strategy]
     for each in questions:
-        expected = 400 * share[each.dataset]
-        assert abs(drawn[each] - expected) < 4 * (expected * (1 - share[each.dataset])) ** 0.5
+        expected = 400 * proportion[each.dataset]
+        assert abs(drawn[each] - expected) < 4 * (expected * (1 - proportion[each.dataset])) ** 0.5
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -149,7 +149,7 @@ def test_one_per_video(benchmark, strategy):
     extract(benchmark, "--nums", "10", "--one_per_video", "--strategy", strategy)
     rows = read(benchmark, "sampling_datasets_QA_new.json")
     assert len({row["vid_path"] for row in rows.values()}) == len(rows) == 10
-    with pytest.raises(InputError, match=r"11 questions asked for, but only 10 .* of those on one video one is drawn"):
+    with pytest.raises(InputError, match=r"11 questions asked for, but only 10 .* only one is drawn on each video"):
         extract(benchmark, "--nums", "11", "--one_per_video", "--strategy", strategy)
 
 
@@ -162,8 +162,8 @@ def test_a_missing_video_or_answer_costs_its_questions_only(benchmark, capsys):
     del answers["NBA"]["9"]
     (benchmark / "Video-Bench/ANSWER.json").write_text(json.dumps(answers))
     extract(benchmark, "--nums", "15", out="after")
-    told = "warning: 4 questions lack their video, 1 their answer; the sample is drawn from the rest\n"
-    assert told in capsys.readouterr().err
+    warning = "warning: 4 questions lack their video, 1 their answer; the sample is drawn from the others\n"
+    assert warning in capsys.readouterr().err
     after = sampled(benchmark, "after")
     lost = {f"NBA/{number}" for number in (0, 1, 2, 3, 9)}
     assert len(after) == 15
@@ -212,5 +212,5 @@ def test_a_sample_cannot_be_drawn_from_a_sample(benchmark):
     (benchmark / "Video-Bench/json/sampling_datasets_QA_new.json").rename(
         benchmark / "Video-Bench/Eval_QA/sampling_datasets_QA_new.json"
     )
-    with pytest.raises(InputError, match="cannot be drawn from a sample"):
+    with pytest.raises(InputError, match="cannot draw a sample from a sample"):
         extract(benchmark, "--nums", "2", "--datasets", "sampling_data")

@@ -67,12 +67,15 @@ def replace(path, make):
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", lambda path: path.unlink(), "missing", id="no-video"),
         pytest.param("json/sampling_answer.json", lambda path: path.unlink(), "missing", id="no-answers"),
         pytest.param(
-            "Eval_video/sampling_data/NBA/3.mp4", lambda path: replace(path, os.mkfifo), "is no file", id="a-pipe"
+            "Eval_video/sampling_data/NBA/3.mp4",
+            lambda path: replace(path, os.mkfifo),
+            "is not a regular file",
+            id="a-pipe",
         ),
         pytest.param(
             "json/sampling_answer.json",
             lambda path: replace(path, lambda path: path.symlink_to("/dev/zero")),
-            "is no file",
+            "is not a regular file",
             id="a-device",
         ),
     ],
@@ -124,7 +127,7 @@ def test_the_exit_status_is_2(sample, run_command):
         pytest.param('{"seed": 1}', "not the sampling_manifest.json of a sample", id="other-keys"),
         pytest.param(
             '{"videos_folder": "x", "outputs_sha256": {}, "videos_bytes": {}, "videos_sha256": {}}',
-            "names no whole sample",
+            "does not describe a whole sample",
             id="empty",
         ),
         pytest.param(
@@ -144,7 +147,7 @@ def test_what_is_no_manifest_is_refused(tmp_path, content, found):
 
 def test_videos_that_are_nowhere_are_asked_for(sample):
     (sample / "Eval_video").rename(sample / "videos")
-    with pytest.raises(InputError, match=r"no folder .*Eval_video/sampling_data.* with --sampling_output_folder"):
+    with pytest.raises(InputError, match=r"found no folder .*Eval_video/sampling_data.* with --sampling_output_folder"):
         verify(sample / "json/sampling_manifest.json")
     with pytest.raises(InputError, match="elsewhere/sampling_data"):
         verify(sample / "json/sampling_manifest.json", "--sampling_output_folder", "elsewhere")

@@ -1,4 +1,4 @@
-"""A decode worker whose decoder does what the name of the video says; everything else is the real worker."""
+"""A decode worker whose decoder acts by the name of the video; everything else is the real worker."""
 
 import os
 import signal

@@ -17,7 +17,7 @@ from tests.support.clip_writer import QUIET_X265, picture, write_clip
 from tests.support.odd_files import with_cover_first
 from tests.support.paths import ROOT
 from videobench.errors import VideoError
-from videobench.video import container as video_files
+from videobench.video import container as container_module
 from videobench.video.frames import sample_frames, sample_frames_plain
 
 PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nclip.ts\n#EXT-X-ENDLIST\n"
@@ -147,7 +147,7 @@ def test_metadata_in_another_encoding(tmp_path: Path) -> None:
     ("limit", "value", "reason"),
     [
         pytest.param("MAX_PIXELS", 96 * 64 - 1, "frames of 96 x 64 are larger than 6143 pixels", id="pixels"),
-        pytest.param("MAX_ASPECT_RATIO", 1.4, "more than 1.4 times as long as wide", id="aspect"),
+        pytest.param("MAX_ASPECT_RATIO", 1.4, "one side is more than 1.4 times the other", id="aspect"),
         pytest.param("MAX_STREAMS", 0, "has 1 streams, more than 0", id="streams"),
         pytest.param("MAX_PACKETS", 59, "more than 59 packets", id="packets"),
         pytest.param("MAX_DECODE_S", -1.0, "decoding took more than -1 s", id="time"),
@@ -155,13 +155,15 @@ def test_metadata_in_another_encoding(tmp_path: Path) -> None:
 )
 def test_limits(clip: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: float, reason: str) -> None:
     assert sample_frames(clip, 8).decoded == 60
-    monkeypatch.setattr(video_files, limit, value)
+    monkeypatch.setattr(container_module, limit, value)
     assert_refused(clip, reason)
 
 
 def test_decoder_itself_refuses_a_frame_over_the_limit(two_sizes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file may promise small frames and hold large ones: they are refused before memory is taken for them."""
-    monkeypatch.setitem(video_files.DECODER_OPTIONS, "max_pixels", str(128 * 64))  # FFmpeg counts padding of rows too
+    monkeypatch.setitem(
+        container_module.DECODER_OPTIONS, "max_pixels", str(128 * 64)
+    )  # FFmpeg counts padding of rows too
     for sample in (sample_frames, sample_frames_plain):
         frames = sample(two_sizes, 8)
         assert frames.decoded in (19, 20)  # the decoder may lose the one that it held when the size changed

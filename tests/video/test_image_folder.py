@@ -8,8 +8,8 @@ import pytest
 from av.video.frame import VideoFrame
 
 from videobench.errors import VideoError
-from videobench.video import container as video_files
-from videobench.video import image_folder as frame_folders
+from videobench.video import container as container_module
+from videobench.video import image_folder as image_folder_module
 from videobench.video.frames import sample_frames, sample_frames_plain
 
 ENCODERS = {
@@ -62,7 +62,7 @@ def test_natural_order(tmp_path: Path, suffix: str) -> None:
 )
 def test_order(tmp_path: Path, names: list[str]) -> None:
     folder = write_folder(tmp_path / "frames", names)
-    assert [path.name for path in frame_folders.list_images(folder)] == names
+    assert [path.name for path in image_folder_module.list_images(folder)] == names
     assert sample_frames(folder, 3).pixels[:, 0, 0, 0].tolist() == [0, 10, 20]
 
 
@@ -92,7 +92,7 @@ def test_folder_without_images(tmp_path: Path) -> None:
 def test_mixed_sizes_are_refused_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path / "frames", ["1.png", "2.png", "3.png"])
     write_image(folder / "2.png", 0, size=(96, 32))
-    monkeypatch.setattr(frame_folders, "open_video", None)  # what would decode
+    monkeypatch.setattr(image_folder_module, "open_video", None)  # what would decode
     assert_refused(folder, r"2\.png: is 96 x 32, but 1\.png is 48 x 32")
 
 
@@ -101,13 +101,13 @@ def test_oversized_image_is_refused_before_decoding(tmp_path: Path, monkeypatch:
     whole = (folder / "1.png").read_bytes()
     at = whole.index(b"IHDR") + 4
     (folder / "1.png").write_bytes(whole[:at] + (60000).to_bytes(4, "big") * 2 + whole[at + 8 :])
-    monkeypatch.setattr(frame_folders, "open_video", None)
+    monkeypatch.setattr(image_folder_module, "open_video", None)
     assert_refused(folder, "60000 x 60000 are larger than")
 
 
 def test_too_many_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_folder(tmp_path / "frames", ["1.png", "2.png", "3.png"])
-    monkeypatch.setattr(frame_folders, "MAX_IMAGES", 2)
+    monkeypatch.setattr(image_folder_module, "MAX_IMAGES", 2)
     assert_refused(folder, "3 images, more than 2")
 
 
@@ -131,4 +131,4 @@ def test_playlist_named_as_an_image(tmp_path: Path) -> None:
     header = (folder / "1.png").read_bytes()[:33]
     (folder / "1.png").write_bytes(header + b"#EXTM3U\n")
     assert_refused(folder, r"1\.png: ")
-    assert not {"hls", "concat"} & {*video_files.FORMATS}
+    assert not {"hls", "concat"} & {*container_module.FORMATS}

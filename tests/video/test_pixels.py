@@ -194,7 +194,7 @@ def test_places_in_the_order_of_transformers(tmp_path: Path) -> None:
 def test_folder_without_a_configuration(tmp_path: Path) -> None:
     write_config(tmp_path, "processor_config.json", {"patch_size": 14})
     with pytest.raises(
-        InputError, match=r"none of processor_config\.json, video_preprocessor_config\.json, .* says how"
+        InputError, match=r"none of processor_config\.json, video_preprocessor_config\.json, .* describes how"
     ):
         load_pixel_spec(tmp_path)
 

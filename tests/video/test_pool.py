@@ -32,7 +32,7 @@ VIDEO_BYTES = 8 * 3 * 32 * 32
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sound videos of 3 to 8 frames, whose names say what the stubborn decoder does with them."""
+    """Sound videos of 3 to 8 frames; the stubborn decoder acts by their names."""
     folder = tmp_path_factory.mktemp("videos")
     for number, name in enumerate(["a", "b", "c", "hangs", "crashes", "exits", "prints", "slow", "large"]):
         write_clip(folder / f"{name}.avi", "mpeg4", 3 + number % 6)
@@ -149,7 +149,7 @@ def test_fault_of_a_video_is_a_reason(folder: Path, pool: DecodePool) -> None:
 
 
 def test_unforeseen_error_is_a_reason_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A way to resize that does not exist stands for any defect of ours that one video brings out."""
+    """A way to resize that does not exist represents any defect of the suite that one video reveals."""
     broken = PixelSpec(crop_height=32, crop_width=32, resample="none", mean=(), std=(), shortest_edge=32)
     (found,) = DecodePool(broken, 8, 0).prepare([folder / "a.avi"])
     assert found.error is not None
@@ -166,9 +166,9 @@ def test_pixels_are_the_callers_own(folder: Path, pool: DecodePool) -> None:
 def test_what_a_library_prints_does_not_mix_with_results(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
         assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
-    told = capfd.readouterr()
-    assert "a library that prints" in told.err
-    assert told.out == ""
+    captured = capfd.readouterr()
+    assert "a library that prints" in captured.err
+    assert captured.out == ""
 
 
 def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> None:
@@ -183,7 +183,7 @@ def no_more_processes(*_: object, **__: object) -> None:
     raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
 
-def test_worker_that_cannot_be_started_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_that_cannot_be_started_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "Popen", no_more_processes)
     with pytest.raises(InputError, match=r"cannot be started \(Resource temp.*\); use fewer --num_workers$"):
         DecodePool(SPEC, 8, 1)
@@ -193,7 +193,7 @@ def test_worker_that_cannot_be_replaced_ends_the_run(folder: Path, monkeypatch: 
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
         next(pool.prepare([folder / "a.avi"]))
         monkeypatch.setattr(subprocess, "Popen", no_more_processes)
-        for name in ("exits", "b"):  # and nobody waits for one that will never be there
+        for name in ("exits", "b"):  # and nothing waits for a worker that will never exist
             with pytest.raises(InputError, match="cannot be started"):
                 next(pool.prepare([folder / f"{name}.avi"]))
 
@@ -208,7 +208,7 @@ def test_starts_no_more_workers_than_can_be_busy(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_draws_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_workers: int) -> None:
+def test_takes_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_workers: int) -> None:
     asked = []
 
     def videos() -> Iterator[Path]:
@@ -223,7 +223,7 @@ def test_draws_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_wo
     assert len(list(results)) == 8
 
 
-def test_draws_no_further_than_the_bytes_allow(folder: Path) -> None:
+def test_takes_no_more_than_the_bytes_allow(folder: Path) -> None:
     asked = []
     videos = (asked.append(name) or folder / f"{name}.avi" for name in "abcabc")
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
@@ -297,7 +297,7 @@ def test_no_thread_is_left_behind(folder: Path) -> None:
 @pytest.fixture
 def pool_user(tmp_path: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A script of its own that holds a pool, in a folder with a module that must not stand in for another."""
-    if sys.version_info >= (3, 11):  # before, Python cannot be told to leave the working directory out
+    if sys.version_info >= (3, 11):  # older versions of Python cannot leave the working directory out
         (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the working directory')")
     with subprocess.Popen(
         [sys.executable, str(ROOT / "tests/support/pool_user.py"), str(folder), "a", "b", "hangs"],

@@ -1,1 +1,1 @@
-"""What Video-Bench ships: questions, answers, videos by their names; and what a model's reply says."""
+"""What Video-Bench provides (questions, answers, the names of videos), and how a reply is read."""

@@ -1,6 +1,6 @@
 """Video-Bench's QA and answer files -> checked questions and letters.
 
-Every trap of the real files is handled here and named in tests/data/test_dataset.py: ids that stand in several sets,
+Every trap of the real files is handled here and named in tests/data/test_dataset.py: ids that occur in several sets,
 null, empty and numeric options, letters out of order, numeric video ids, a set spelt with `_` for `-`.
 """
 
@@ -42,24 +42,25 @@ QuestionName = tuple[str, str]  # (dataset, id): an id alone is unique within it
 
 @dataclass(frozen=True)
 class Question:
-    source: str  # "MSVD" or "sampling_data": the set that was asked for, whose result file the reply goes to
+    """One row of a QA file, checked."""
+
+    source: str  # the set that was asked for, "MSVD" or "sampling_data": names the result file of the reply
     dataset: str  # "MSVD"
     id: str  # "40810": unique within its dataset only
     key: str  # as in the QA and result files: the id, in a sample "MSVD/40810"
     vid_path: str  # "Eval_video/MSVD/x.avi", relative to the video root, as in the QA file
-    video: Path  # where that file should lie; whether it does is checked when the work starts
+    video: Path  # the absolute or relative place of that file; it may be missing, which is checked when the work starts
     video_id: str | int  # 7011 in MSRVTT, a text elsewhere
     text: str  # without the options
-    options: dict[str, str] = field(
-        hash=False
-    )  # letter -> text, letters in order, null and empty ones dropped, at least one
+    # Letter -> text, letters ascending, at least one; null and empty options are left out.
+    options: dict[str, str] = field(hash=False)
 
 
 def resolve_names(requested: str, qa_root: Path) -> list[str]:
     """Names of data sets from a flag: one name, several with commas, or `all`; `Driving_exam` is `Driving-exam`.
 
-    Of `all`, a set without its QA file is named on stderr and left out; of sets asked for by name it is an InputError,
-    as is an unknown name."""
+    With `all`, a set without a QA file is left out and named on stderr. Raises InputError where a set that was named
+    has no QA file, is unknown, or is named twice."""
     if requested == "all":
         present = [name for name in DATASET_NAMES if qa_file(qa_root, name).is_file()]
         absent = [name for name in DATASET_NAMES if name not in present]
@@ -71,9 +72,9 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
     names = [canonical_name(name) for name in requested.split(",")]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"data set {name} is asked for twice")
+            raise InputError(f"data set {name} is named twice; name each set once")
         if not qa_file(qa_root, name).is_file():
-            raise InputError(f"{qa_file(qa_root, name)}: missing; check --Eval_QA_root, it is the folder above Eval_QA")
+            raise InputError(f"{qa_file(qa_root, name)}: missing; check --Eval_QA_root, the folder that holds Eval_QA")
     return names
 
 
@@ -89,7 +90,7 @@ def is_known(name: str) -> bool:
 
 
 def folded(name: str) -> str:
-    """One spelling for all that are meant alike: `Driving_Exam` is `driving-exam`."""
+    """One spelling for all variants of a name: `Driving_Exam` becomes `driving-exam`."""
     return name.strip().lower().replace("_", "-")
 
 
@@ -97,38 +98,38 @@ KNOWN_NAMES = {folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
 
 
 def qa_file(qa_root: Path, name: str) -> Path:
-    """The QA file of a data set; `MOT_QA.json`, which lies beside MOT's, holds answers and is not one."""
+    """The QA file of a data set. (`MOT_QA.json`, beside that of MOT, holds answers.)"""
     return qa_root / "Eval_QA" / (SAMPLE_QA_FILE if name == SAMPLE_NAME else f"{name}_QA_new.json")
 
 
 def load_questions(qa_path: Path, name: str, locate: Callable[[str], Path]) -> list[Question]:
     """The questions of one QA file, in its order; `locate` turns a row's `vid_path` into the video's place.
 
-    Raises InputError, naming file, question and mend, at the first row that is not one."""
+    Raises InputError, naming file, question and fix, at the first row that is not a question."""
     rows = read_json(qa_path)
     if not isinstance(rows, dict) or not rows:
-        raise InputError(f"{qa_path}: not a QA file (question id -> question), or empty; get the file anew")
+        raise InputError(f"{qa_path}: not a QA file (question id -> question), or empty; get it again")
     questions: dict[QuestionName, Question] = {}
     for key, row in rows.items():
         try:
-            question = _question(name, key, row, locate)
+            question = _read_question(name, key, row, locate)
             if (question.dataset, question.id) in questions:
-                raise ValueError(f"is question {question.id!r} of {question.dataset} for the second time")
+                raise ValueError(f"repeats question {question.id!r} of {question.dataset}")
         except ValueError as error:
-            raise InputError(f"{qa_path}: question {key!r}: {error}; mend that row or get the file anew") from None
+            raise InputError(f"{qa_path}: question {key!r}: {error}; fix that row or get the file again") from None
         questions[question.dataset, question.id] = question
     return list(questions.values())
 
 
-def _question(name: str, key: str, row: Any, locate: Callable[[str], Path]) -> Question:
+def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path]) -> Question:
     if not isinstance(row, dict):
-        raise ValueError(f"is not an object but {_kind(row)}")
+        raise ValueError(f"is not an object but {_describe_type(row)}")
     if not key.strip() or CONTROL_CHARACTER.search(key):
         raise ValueError("the id is empty, or holds a line end or another control character")
-    vid_path = _vid_path(row)
+    vid_path = _check_vid_path(_require_text(row, "vid_path"))
     video_id = row.get("video_id")
     if isinstance(video_id, bool) or not isinstance(video_id, str | int):
-        raise ValueError(f"video_id is {_kind(video_id)}, not a text or a whole number")
+        raise ValueError(f"video_id is {_describe_type(video_id)}, not a text or a whole number")
     dataset = canonical_name_of_row(name, row)
     return Question(
         source=name,
@@ -138,23 +139,22 @@ def _question(name: str, key: str, row: Any, locate: Callable[[str], Path]) -> Q
         vid_path=vid_path,
         video=locate(vid_path),
         video_id=video_id,
-        text=_text(row, "question"),
-        options=_options(row.get("choices")),
+        text=_require_text(row, "question"),
+        options=_read_options(row.get("choices")),
     )
 
 
 def canonical_name_of_row(name: str, row: Mapping[str, Any]) -> str:
-    """The set a row comes from: the file's own, but in a sample what the row says."""
+    """The set that a row comes from: that of the file, in a sample that of the row. ValueError where it names none."""
     if name != SAMPLE_NAME:
         return name
     dataset = row.get("dataset")
     if dataset not in DATASET_NAMES:
-        raise ValueError(f"dataset is {dataset!r}, in a sample it names one of the 13 sets")
+        raise ValueError(f"dataset is {dataset!r}, but in a sample it must name one of the 13 sets")
     return str(dataset)
 
 
-def _vid_path(row: Mapping[str, Any]) -> str:
-    vid_path = _text(row, "vid_path")
+def _check_vid_path(vid_path: str) -> str:
     parts = PurePosixPath(vid_path).parts
     if vid_path.startswith("/") or ".." in parts or len(parts) < 3:
         raise ValueError(f"vid_path {vid_path!r} is not {VIDEOS_NAME}/<data set>/<file> below the video root")
@@ -166,7 +166,7 @@ def _vid_path(row: Mapping[str, Any]) -> str:
 
 
 def _id_in_sample(key: str, dataset: str) -> str:
-    """The original's samples have bare ids; those of this suite begin with the set."""
+    """In samples of the original ids are bare, in those of this suite the set comes first."""
     head, slash, id = key.partition("/")
     if slash and head in DATASET_NAMES and (head != dataset or not id):
         raise ValueError(f"the key names {head}, but the row's dataset is {dataset}")
@@ -176,16 +176,16 @@ def _id_in_sample(key: str, dataset: str) -> str:
 def load_answers(path: Path) -> dict[QuestionName, str]:
     """(dataset, id) -> right letter, from ANSWER.json or a sample's answer file.
 
-    An entry is `{"answer": "A"}` or a bare `"A"`; ids may be written `<dataset>/<id>`, as in a sample, and a set's name
-    with `_` for `-`. Raises InputError, naming file, data set and question, at the first entry that is neither."""
+    An entry is `{"answer": "A"}` or a bare `"A"`; an id may be written `<dataset>/<id>`, as in a sample, and a set's
+    name with `_` for `-`. Raises InputError, naming file, data set and question, at the first entry that is neither."""
     sets = read_json(path)
     if not isinstance(sets, dict) or not sets:
-        raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get the file anew")
+        raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get it again")
     answers: dict[QuestionName, str] = {}
     for written, entries in sets.items():
         dataset = KNOWN_NAMES.get(folded(written)) or written
         if not isinstance(entries, dict):
-            raise InputError(f"{path}: data set {written!r} holds {_kind(entries)}, not answers; get the file anew")
+            raise InputError(f"{path}: data set {written!r} holds {_describe_type(entries)}, not answers; get it again")
         for key, entry in entries.items():
             id = key.removeprefix(f"{written}/")
             if (dataset, id) in answers:
@@ -193,32 +193,32 @@ def load_answers(path: Path) -> dict[QuestionName, str]:
             letter = entry.get("answer") if isinstance(entry, dict) else entry
             if not isinstance(letter, str) or len(letter.strip()) != 1 or letter.strip() not in LETTERS:
                 raise InputError(
-                    f"{path}: {dataset}/{id}: answer {letter!r} is not a letter of {LETTERS}; mend that entry"
+                    f"{path}: {dataset}/{id}: answer {letter!r} is not a letter of {LETTERS}; fix that entry"
                 )
             answers[dataset, id] = letter.strip()
     if not answers:
-        raise InputError(f"{path}: holds no answer; get the file anew")
+        raise InputError(f"{path}: holds no answer; get it again")
     return answers
 
 
-def _text(row: Mapping[str, Any], field: str) -> str:
+def _require_text(row: Mapping[str, Any], field: str) -> str:
     value = row.get(field)
     if not isinstance(value, str) or not value.strip():
-        raise ValueError(f"{field} is {_kind(value)}, not a text")
+        raise ValueError(f"{field} is {_describe_type(value)}, not a text")
     return value
 
 
-def _options(choices: Any) -> dict[str, str]:
-    """Letter -> text in the order of the letters; null and empty options are dropped, numbers become their text."""
+def _read_options(choices: Any) -> dict[str, str]:
+    """Letter -> text in the order of the letters; null and empty options are left out, numbers become text."""
     if not isinstance(choices, dict):
-        raise ValueError(f"choices is {_kind(choices)}, not an object of letters")
+        raise ValueError(f"choices is {_describe_type(choices)}, not an object of letters")
     options = {}
     for letter in sorted(choices):
         if len(letter) != 1 or letter not in LETTERS:
             raise ValueError(f"option {letter!r} is not a letter of {LETTERS}")
         option = choices[letter]
         if isinstance(option, bool) or not isinstance(option, str | int | float | None):
-            raise ValueError(f"option {letter} is {_kind(option)}, not a text or a number")
+            raise ValueError(f"option {letter} is {_describe_type(option)}, not a text or a number")
         if option is not None and str(option).strip():
             options[letter] = str(option)
     if not options:
@@ -226,6 +226,6 @@ def _options(choices: Any) -> dict[str, str]:
     return options
 
 
-def _kind(value: Any) -> str:
+def _describe_type(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "an empty text", bool: "true or false", type(None): "missing"}
     return names.get(type(value), "a number")

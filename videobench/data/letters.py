@@ -1,9 +1,8 @@
 """Reply -> letter: what a model wrote, read as one of the question's own options or as unreadable. It never guesses.
 
-Two kinds of evidence count: a letter that stands as a label ("B", "(B) Trees", "Option B") or that the reply calls its
-answer ("the answer is B"), and an option's text that stands alone as the reply or as a sentence of it. All evidence in
-a reply must point to one letter; a second one ("A, B", "B. The answer is C", B's letter with C's text) makes it
-unreadable.
+Two kinds of evidence count: a letter used as a label ("B", "(B) Trees", "Option B") or called the answer ("the answer
+is B"), and an option's text that is the whole reply or a sentence of it. All evidence in a reply must point to one
+letter; a second one ("A, B", "B. The answer is C", B's letter with C's text) makes it unreadable.
 """
 
 import re
@@ -25,8 +24,8 @@ SPECIAL_TOKENS = re.compile(
 )
 MARKUP = re.compile(r"\*+|__+|`+|\\boxed|\\text|\$|[{}\"]|(?<!\w)'|'(?!\w)|^\s*#+\s")
 
-# A letter is a label where the reply goes on as after a label. A capital that goes on as a sentence ("A man",
-# "C major", "A or B", "A.M.") is a word; a lower-case letter is a label only at the end or with a dot or bracket.
+# A letter is a label if what follows can follow a label. A capital that begins a phrase ("A man", "C major", "A or B",
+# "A.M.") is a word; a lower-case letter is a label only at the end, or before a dot or bracket.
 ABBREVIATION = r"(?!\.[A-Za-z]\b)"
 REASON = r"\s+(?:because|since|as|which|is\s+the|is\s+correct|is\s+right)\b"
 GOES_ON = rf"(?=\s*$|\s*\n|\s*[.:;,!)\]]|\s+[-\u2013\u2014]\s|{REASON})"
@@ -50,9 +49,9 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def read_letter(reply: str, options: Mapping[str, str]) -> str | None:
-    """The one letter that a reply names, or None where it names none or several, or one that is not an option.
+    """The one letter that a reply names, upper case; None where it names none, several, or one that is not an option.
 
-    `options` maps letters to texts; where a file does not give them it is empty, and letters A to F alone are read."""
+    `options` maps letters to texts. If it is empty, as where a file does not hold them, any of A to F is read."""
     text = _clean(reply)
     letters = options or LETTERS
     bare = text.strip("()[].:,;! \n")
@@ -74,20 +73,20 @@ def _clean(reply: str) -> str:
     return SPACES.sub(lambda run: "\n" if "\n" in run[0] else " ", text)  # so that no pattern meets a long run
 
 
-@lru_cache(maxsize=1 << 17)  # every option text of the benchmark: each is compared with two replies or more
+@lru_cache(maxsize=1 << 17)  # all option texts of the benchmark: each is compared with at least two replies
 def _plain(text: str) -> str:
-    """For comparing a reply with an option's text: case, spaces, quotes and a full stop at the end do not count."""
+    """For comparing a reply with an option: without case, extra spaces, and punctuation at the ends."""
     return " ".join(_clean(text).casefold().split()).strip(" .,;:!?'")
 
 
 def _letters_of_text(text: str, options: Mapping[str, str]) -> list[str]:
-    """The letters whose option is this text: several where options are equal."""
+    """The letters whose option is this text; several where options are equal."""
     plain = _plain(text)
     return [letter for letter, option in options.items() if plain and _plain(option) == plain]
 
 
 def _labels(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Letters that stand as the reply's label or are called its answer, and what contradicts them just behind."""
+    """Letters that are the reply's label or are called its answer, and letters right behind that contradict them."""
     first = LABEL.match(text)
     for match in ([first] if first else []) + list(islice(STATEMENT.finditer(text), MOST_STATEMENTS)):
         letter = (match[1] or match[2]).upper()
@@ -103,7 +102,7 @@ def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Itera
     if named and letter not in named:
         yield from named
     link = LINK.match(rest)
-    assert link, "it may be empty, but it is there"
+    assert link, "the pattern matches the empty text"
     following = None if named else LABEL.match(rest, link.end())
     # Behind a dash a reason may begin with a letter: "B - A is wrong".
     if following and not (link[1] in DASHES and rest[following.end() :].strip()):
@@ -120,7 +119,7 @@ def _pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
 
 
 def _listed_pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Letters that stand anywhere with a dot and their own option's text, as where a reply repeats the options."""
+    """Letters anywhere with a dot and their own option's text, as in a reply that repeats the options."""
     plain = " ".join(text.casefold().split())
     for match in LISTED.finditer(plain):
         own = _plain(options.get(match[1].upper(), ""))
@@ -129,7 +128,7 @@ def _listed_pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
 
 
 def _sentences(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Letters whose text stands alone as a sentence, or behind "the answer is"."""
+    """Letters whose text is a sentence of its own, or follows "the answer is"."""
     behind = PREAMBLE.match(text)
     if behind and (whole := _letters_of_text(behind[1], options)):
         yield from whole

@@ -1,4 +1,4 @@
-"""A sample's manifest: what the sample was made of and what it holds, so that a copy of it can be checked."""
+"""A sample's manifest: what the sample was made from and what it contains, so that a copy of it can be checked."""
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,30 +14,37 @@ SAMPLE_MANIFEST_FILE = "sampling_manifest.json"
 
 @dataclass(frozen=True)
 class FileFacts:
+    """What identifies the content of a file."""
+
     num_bytes: int
     sha256: str  # hexadecimal
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What --verify and the run scripts need of the file."""
+    """The part of a manifest that --verify and the run scripts need (whole: sampling/placing.build_manifest)."""
 
     path: Path
     videos_folder: str  # "Eval_video/sampling_data": as in the QA file's vid_path
-    json_sha256: dict[str, str]  # file name -> SHA-256 of the QA and the answer file
-    videos: dict[str, FileFacts]  # by "<dataset>/<file>"
+    json_sha256: dict[str, str]  # name of the QA and the answer file, beside the manifest -> hexadecimal SHA-256
+    videos: dict[str, FileFacts]  # by the place below sampling_data, "<dataset>/<file>"
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raises InputError where the file is not a manifest of this suite, or names what lies outside of the sample."""
+    """Raises InputError where the file is not a manifest of this suite, or names a file outside of the sample."""
     content = read_json(path)
     try:
         sizes, hashes = content["videos_bytes"], content["videos_sha256"]
         manifest = Manifest(
             path=path,
-            videos_folder=_place(_text(content["videos_folder"])),
-            json_sha256={_file_name(name): _text(digest) for name, digest in content["outputs_sha256"].items()},
-            videos={_place(name): FileFacts(_size(sizes[name]), _text(digest)) for name, digest in hashes.items()},
+            videos_folder=_require_place(_require_text(content["videos_folder"])),
+            json_sha256={
+                _require_file_name(name): _require_text(digest) for name, digest in content["outputs_sha256"].items()
+            },
+            videos={
+                _require_place(name): FileFacts(_require_size(sizes[name]), _require_text(digest))
+                for name, digest in hashes.items()
+            },
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"it lacks {error}" if isinstance(error, KeyError) else error
@@ -45,45 +52,45 @@ def load_manifest(path: Path) -> Manifest:
             f"{path}: not the {SAMPLE_MANIFEST_FILE} of a sample ({found}); get it from where the sample was made"
         ) from None
     if not manifest.videos or not manifest.json_sha256 or sizes.keys() != hashes.keys():
-        raise InputError(f"{path}: names no whole sample; get it from where the sample was made")
+        raise InputError(f"{path}: does not describe a whole sample; get it from where the sample was made")
     return manifest
 
 
-def _text(value: Any) -> str:
+def _require_text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a text")
     return value
 
 
-def _place(name: str) -> str:
-    """Below the sample's folder and nowhere else; "" and "." would be that folder itself."""
+def _require_place(name: str) -> str:
+    """A path below the sample's folder, not that folder itself ("", ".")."""
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or CONTROL_CHARACTER.search(name):
-        raise ValueError(f"{name!r} is no place below the sample's folder")
+        raise ValueError(f"{name!r} is not a path below the sample's folder")
     return name
 
 
-def _file_name(name: str) -> str:
-    if PurePosixPath(_place(name)).parts != (name,):
-        raise ValueError(f"{name!r} is no file name")
+def _require_file_name(name: str) -> str:
+    if PurePosixPath(_require_place(name)).parts != (name,):
+        raise ValueError(f"{name!r} is not a file name")
     return name
 
 
-def _size(value: Any) -> int:
+def _require_size(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is no size in bytes")
+        raise ValueError(f"{value!r} is not a size in bytes")
     return value
 
 
 def manifest_facts(qa_path: Path, qa_sha256: str) -> dict[str, str]:
-    """What a run stores of the manifest beside a sample's QA file; nothing for another set or where there is none.
+    """What a run stores of the manifest beside a sample's QA file: {} for another set, or where there is no manifest.
 
-    Raises InputError where the manifest tells of another QA file: the sample was made anew, or changed, in part."""
+    Raises InputError where the manifest belongs to another QA file: part of the sample was replaced or changed."""
     path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
     if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
         return {}
     if load_manifest(path).json_sha256.get(qa_path.name) != qa_sha256:
         raise InputError(
-            f"{qa_path}: not the file that {path.name} beside it was written with; make or copy the sample anew"
+            f"{qa_path}: not the file that {path.name} beside it was written with; make or copy the sample again"
         )
     return {"manifest_sha256": sha256_of_file(path)}

@@ -1,9 +1,9 @@
-"""Question and options -> the user's turn, as Video-Bench words it, to the letter."""
+"""Question and options -> the user's turn, exactly as Video-Bench words it."""
 
 from collections.abc import Mapping
 
 # Source: the chat step of Video-Bench (https://github.com/PKU-YuanGroup/Video-Bench). The forms differ by number
-# of options in spaces only, and spaces are part of the benchmark; tests/model/test_prompts.py holds each one whole.
+# of options in spaces only, and spaces are part of the benchmark; tests/model/test_prompts.py has each one in full.
 NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 CLOSING = "\n Among the {number} {noun} {letters} above, the one closest to the correct answer is:"
 INSTRUCTION = (

@@ -1,4 +1,4 @@
-"""Where videos lie, and that symbolic links do not lead out of there."""
+"""Where videos lie, and the check that symbolic links do not lead out of there."""
 
 import os
 from collections.abc import Callable
@@ -13,19 +13,19 @@ VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 class VideoRoot:
     """A folder of videos.
 
-    A QA file, a result file or an archive of a stranger could name any file of the user through a link. Where the
-    folder is one of Eval_video's, as sampling_data, links to its neighbours may stay: `extract_dataset.py --copy_mode
-    symlink` makes such. Of a folder of images each image is looked at."""
+    Through a link, a stranger's QA file, result file or archive could name any file of the user. Links between folders
+    of Eval_video are allowed, since `extract_dataset.py --copy_mode symlink` makes such. In a folder of images, each
+    image is checked."""
 
     folder: Path
     allow_outside_root: bool = False  # follow links that lead out of the folder
     skipped_parts: int = 0  # leading folders of a vid_path that `folder` stands for: 2 where it is the set's own
 
     def locate(self, vid_path: str) -> Path:
-        """The place of `Eval_video/<set>/<file>`; ValueError where it lies outside of the folder."""
+        """The place of `Eval_video/<set>/<file>`; ValueError, with the fix, where it lies outside of the folder."""
         parts = PurePosixPath(vid_path).parts
         if vid_path.startswith("/") or ".." in parts or len(parts) <= self.skipped_parts:
-            raise ValueError(f"{vid_path!r} is no path below {self.folder}")
+            raise ValueError(f"{vid_path!r} is not a path below {self.folder}")
         video = self.folder.joinpath(*parts[self.skipped_parts :])
         if not self.allow_outside_root:
             self._check_inside(video)
@@ -36,7 +36,7 @@ class VideoRoot:
         boundary = root.parent if root.parent.name == VIDEOS_NAME else root
         for path in (video, *_linked_images(video)):
             place = Path(self._real_folder(path.parent), path.name)
-            if os.path.islink(place):  # False, too, where nobody may look: the decoder will say so
+            if os.path.islink(place):  # also False where access is denied; the decoder reports that
                 place = Path(os.path.realpath(place))
             if not place.is_relative_to(boundary):
                 raise ValueError(
@@ -50,7 +50,7 @@ class VideoRoot:
 
 
 def _linked_images(video: Path) -> list[Path]:
-    """Symbolic links in a folder of images; none of one that cannot be read, whose decoding will say so."""
+    """Symbolic links in a folder of images; [] where it cannot be read, which the decoder reports."""
     try:
         with os.scandir(video) as entries:
             return [Path(each.path) for each in entries if each.is_symlink()]

@@ -1,1 +1,1 @@
-"""npu, cuda and cpu behind one value."""
+"""npu, cuda and cpu: opening one, its memory, and what an NPU needs installed."""

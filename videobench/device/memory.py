@@ -1,4 +1,4 @@
-"""The memory of a device: how much is free, what running out of it looks like, what a run took."""
+"""The memory of a device: how much is free, how much a run took, and the errors when there is too little."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from videobench.errors import InputError
 
 
 def memory_bytes(device: Device) -> tuple[int, int]:
-    """(free, in all) on the card, or of the machine for cpu."""
+    """(free, total) of the card, or for cpu of the host."""
     import torch
 
     if device.kind == "cpu":
@@ -21,13 +21,12 @@ def memory_bytes(device: Device) -> tuple[int, int]:
 
 
 def check_free_memory(device: Device, needed: int, dtype: str) -> None:
-    """Raises InputError where a card cannot take even the weights: it is too small, or another process fills it."""
+    """Raises InputError where a card has no room for `needed` bytes of weights: too small, or filled by another
+    process."""
     if device.kind == "cpu":
         return
     free, total = memory_bytes(device)
-    found = (
-        f"device {device.torch_device} ({device.name}): {in_bytes(free)} of {in_bytes(total)} of its memory are free"
-    )
+    found = f"device {device.torch_device} ({device.name}): {in_bytes(free)} of {in_bytes(total)} of its memory is free"
     if needed > total:
         raise InputError(
             f"{found}, the weights in {dtype} take {in_bytes(needed)}; use a 16-bit --dtype or a larger card"
@@ -38,20 +37,20 @@ def check_free_memory(device: Device, needed: int, dtype: str) -> None:
 
 @contextmanager
 def reading_weights(device: Device) -> Iterator[None]:
-    """Running out of memory meanwhile becomes an InputError: check_free_memory does not know what the loader takes."""
+    """Turns running out of memory into an InputError: check_free_memory does not know how much the loader takes."""
     try:
         yield
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise InputError(
-            f"device {device.torch_device} ({device.name}): out of memory while the weights were read; free some of "
-            "it, use a 16-bit --dtype, or a larger card"
+            f"device {device.torch_device} ({device.name}): out of memory while reading the weights; free some, "
+            "use a 16-bit --dtype, or a larger card"
         ) from None
 
 
 def release_memory(device: Device) -> None:
-    """Give blocks that torch keeps for later use back to the card, so that blocks of another size can be had."""
+    """Return the blocks that torch keeps for later use to the card, so that blocks of other sizes can be allocated."""
     import torch
 
     if device.kind != "cpu":
@@ -59,7 +58,7 @@ def release_memory(device: Device) -> None:
 
 
 def peak_memory_bytes(device: Device) -> int:
-    """The most memory that tensors have held on the device since the start; 0 on cpu, which does not count."""
+    """The most memory that tensors have used on the device since the start; 0 on cpu, which does not count it."""
     import torch
 
     return 0 if device.kind == "cpu" else int(getattr(torch, device.kind).max_memory_allocated())
@@ -68,6 +67,6 @@ def peak_memory_bytes(device: Device) -> int:
 def too_large(device: Device) -> str:
     """Why a question failed that did not fit by itself."""
     return (
-        f"{device.torch_device} ({device.name}) has not the memory for this question alone; use fewer --num_frames, a "
-        "16-bit --dtype, or a larger card"
+        f"not enough memory on {device.torch_device} ({device.name}) for this question alone; use fewer --num_frames, "
+        "a 16-bit --dtype, or a larger card"
     )

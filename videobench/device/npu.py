@@ -1,7 +1,7 @@
-"""What an NPU needs installed: torch_npu, CANN, the driver. Each thing that is missing gives one line with the mend.
+"""What an NPU needs installed: torch_npu, CANN, the driver. What is missing is reported in one line with the fix.
 
-The only user of torch_npu. The order matters: each check runs before the one that would fail for its reason with a
-message of its own, seen with the wheel of torch_npu 2.13.0 on machines without CANN.
+Only this module imports torch_npu. The order of the checks matters: each runs before the one that would otherwise fail
+for its reason with another message, as the wheel of torch_npu 2.13.0 does on machines without CANN.
 """
 
 import importlib.metadata
@@ -13,19 +13,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from videobench.errors import InputError
+from videobench.files import read_bytes
 
-# Where CANN lies, the environment first (its set_env.sh sets both), then the folders of its installers: from 8.5 on,
-# before 8.5, and of a user without root's rights.
+# Where CANN lies: the environment first (its set_env.sh sets both), then the folders of its installers, from 8.5 on,
+# before 8.5, and for a user who is not root.
 CANN_VARIABLES = ("ASCEND_TOOLKIT_HOME", "ASCEND_HOME_PATH")
 CANN_FOLDERS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/latest", "~/Ascend/cann")
 DRIVER_INSTALL_INFO = Path("/etc/ascend_install.info")  # a line Driver_Install_Path_Param=/usr/local/Ascend
 DRIVER_FOLDER = Path("/usr/local/Ascend")
 SET_ENV = "source /usr/local/Ascend/cann/set_env.sh (before CANN 8.5: ascend-toolkit/set_env.sh)"
+MAX_INFO_BYTES = 1 << 20  # of a file with a version: they have a few lines
 UNKNOWN = "unknown"
 
 
 def count_cards() -> int:
-    """Visible NPUs; raises InputError where torch_npu cannot be used."""
+    """How many NPUs are visible; raises InputError where torch_npu cannot be used."""
     if importlib.util.find_spec("torch_npu") is None:
         raise InputError(
             "device npu: torch_npu is not installed; pip install -r requirements-npu.txt, or run with --device cpu"
@@ -35,14 +37,14 @@ def count_cards() -> int:
     _check_version(torch.__version__)
     _import_torch_npu(torch.__version__)
     try:
-        # Not is_available(): that has been seen to be True beside a count of 0.
+        # Not is_available(), which has been seen to be True while the count was 0.
         return int(getattr(torch, "npu").device_count())  # noqa: B009  # made by torch_npu
-    except Exception as error:  # CANN's own, on a machine of which we know nothing
-        raise _explained(error, torch.__version__) from None
+    except Exception as error:  # of any type: CANN raises it
+        raise _explain(error, torch.__version__) from None
 
 
 def versions() -> dict[str, str]:
-    """Of torch_npu, CANN and driver; "unknown" where none is written down."""
+    """Of "torch_npu", "cann" and "npu_driver"; "unknown" where none is recorded."""
     try:
         torch_npu = importlib.metadata.version("torch_npu")
     except importlib.metadata.PackageNotFoundError:
@@ -53,9 +55,9 @@ def versions() -> dict[str, str]:
 def cann_version() -> str:
     """From `<cpu>-linux/ascend_toolkit_install.info` ("version=9.2.0") or version.cfg of the CANN that is set up."""
     for folder in _cann_folders():
-        found = _entry(folder / f"{platform.machine()}-linux" / "ascend_toolkit_install.info", r"version=(\S+)")
+        found = _find_entry(folder / f"{platform.machine()}-linux" / "ascend_toolkit_install.info", r"version=(\S+)")
         # toolkit_running_version=[7.3.0.1.231:8.0.RC2]: the build's number, then CANN's
-        found = found or _entry(folder / "version.cfg", r"toolkit_\w+=\[[^\]]*?:?([^:\]]+)\]")
+        found = found or _find_entry(folder / "version.cfg", r"toolkit_\w+=\[[^\]]*?:?([^:\]]+)\]")
         if found:
             return found
     return UNKNOWN
@@ -63,8 +65,8 @@ def cann_version() -> str:
 
 def driver_version() -> str:
     """From the driver's version.info ("Version=25.2.0")."""
-    folder = Path(_entry(DRIVER_INSTALL_INFO, r"Driver_Install_Path_Param=(\S+)") or DRIVER_FOLDER)
-    return _entry(folder / "driver" / "version.info", r"Version=(\S+)") or UNKNOWN
+    folder = Path(_find_entry(DRIVER_INSTALL_INFO, r"Driver_Install_Path_Param=(\S+)") or DRIVER_FOLDER)
+    return _find_entry(folder / "driver" / "version.info", r"Version=(\S+)") or UNKNOWN
 
 
 def _cann_folders() -> Iterator[Path]:
@@ -74,30 +76,31 @@ def _cann_folders() -> Iterator[Path]:
     yield from (Path(folder).expanduser() for folder in CANN_FOLDERS)
 
 
-def _entry(path: Path, pattern: str) -> str | None:
-    """The first match at the start of a line; None where the file is not there, or says nothing."""
+def _find_entry(path: Path, pattern: str) -> str | None:
+    """The group of the first match at the start of a line; None where the file is missing or has none."""
     try:
-        found = re.search("^" + pattern, path.read_text(errors="replace"), re.MULTILINE | re.IGNORECASE)
-    except OSError:
+        text = read_bytes(path, MAX_INFO_BYTES).decode(errors="replace")
+    except InputError:
         return None
+    found = re.search("^" + pattern, text, re.MULTILINE | re.IGNORECASE)
     return found[1] if found else None
 
 
 def _check_version(torch_version: str) -> None:
-    """torch_npu never compares itself with torch; a misfit shows as an undefined symbol, or worse."""
+    """torch_npu does not compare its version with that of torch; a wrong one shows as an undefined symbol, or worse."""
     try:
         npu_version = importlib.metadata.version("torch_npu")
     except importlib.metadata.PackageNotFoundError:
         return  # built from source without metadata: nothing to compare
-    if _release(npu_version) != _release(torch_version):
-        wanted, present = (".".join(map(str, _release(each))) for each in (npu_version, torch_version))
+    if _release_numbers(npu_version) != _release_numbers(torch_version):
+        wanted, present = (".".join(map(str, _release_numbers(each))) for each in (npu_version, torch_version))
         raise InputError(
             f"device npu: torch_npu {npu_version} needs torch {wanted}, but torch {torch_version} is installed; "
-            f"pip install torch_npu=={present}, or torch=={wanted} with the torch_npu that is there"
+            f"pip install torch_npu=={present}, or torch=={wanted} for this torch_npu"
         )
 
 
-def _release(version: str) -> tuple[int, ...]:
+def _release_numbers(version: str) -> tuple[int, ...]:
     """`2.13.0+cpu`, `2.13.0.post2`, `2.13.0rc1` -> (2, 13, 0)."""
     return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
 
@@ -105,12 +108,12 @@ def _release(version: str) -> tuple[int, ...]:
 def _import_torch_npu(torch_version: str) -> None:
     try:
         import torch_npu  # noqa: F401
-    except Exception as error:  # ImportError, and whatever CANN's own start raises
-        raise _explained(error, torch_version) from None
+    except Exception as error:  # ImportError, or of any type: CANN raises it at its start
+        raise _explain(error, torch_version) from None
 
 
-def _explained(error: Exception, torch_version: str) -> InputError:
-    """An error from the import of torch_npu, or of its first call, as one line with the mend."""
+def _explain(error: Exception, torch_version: str) -> InputError:
+    """An error from the import of torch_npu, or from its first call, as one line with the fix."""
     text = str(error)
     library = re.search(r"([\w.+-]+\.so[\w.]*): cannot open shared object", text)
     if library and "ascend_hal" in library[1]:
@@ -123,7 +126,7 @@ def _explained(error: Exception, torch_version: str) -> InputError:
     if "undefined symbol" in text:
         return InputError(
             f"device npu: torch_npu fits neither torch {torch_version} nor the installed CANN ({reason}); "
-            "install releases that fit each other"
+            "install matching releases"
         )
     if "Two accelerators" in text:
         return InputError(
@@ -131,5 +134,5 @@ def _explained(error: Exception, torch_version: str) -> InputError:
             "install the CPU build of the same torch (README.md, install)"
         )
     if isinstance(error, ImportError):
-        return InputError(f"device npu: torch_npu cannot be imported: {reason}; install it anew")
+        return InputError(f"device npu: torch_npu cannot be imported: {reason}; install it again")
     return InputError(f"device npu: torch_npu cannot be used: {reason}; check npu-smi info")

@@ -17,7 +17,7 @@ from typing import IO, Any
 
 from videobench.cli import run_script
 from videobench.console import in_bytes
-from videobench.device import npu as npu_install
+from videobench.device import npu
 from videobench.device.devices import BACKENDS, TOOLS, VISIBLE, Device, count_cards, open_device
 from videobench.device.memory import memory_bytes
 from videobench.errors import InputError
@@ -64,7 +64,7 @@ def _versions(kind: str) -> dict[str, str]:
 
     found: dict[str, str] = {"Python": sys.version.split()[0], "torch": torch.__version__}
     if kind == "npu":
-        versions = npu_install.versions()
+        versions = npu.versions()
         found |= {"torch_npu": versions["torch_npu"], "CANN": versions["cann"], "driver": versions["npu_driver"]}
     if kind == "cuda":
         found |= {"CUDA": str(torch.version.cuda)}

@@ -1,1 +1,1 @@
-"""What extract_dataset.py does."""
+"""The work of extract_dataset.py: draw a sample of questions, place its videos, verify a copy of it."""

@@ -1,4 +1,4 @@
-"""Decode each video once, as a run would: the only part of sampling that needs torch and av."""
+"""Decode each video once, as a run does. The only part of sampling that needs torch and av."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,13 +10,14 @@ from tqdm import tqdm
 from videobench.device.devices import open_device
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
-EDGE = 32  # pixels of the frames that come back, which nobody looks at
+EDGE = 32  # pixels of the frames that come back, which are not used
 
 
 @contextmanager
 def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
-    """A function that tells, of some videos, those of which no frame decodes, each with the reason, which names it. A
-    decoder that hangs or dies is one more such reason. The worker processes live as long as the context."""
+    """Yields a function: videos -> those of which no frame decodes, each with the reason, which names the file.
+
+    A decoder that hangs or dies is such a reason, too. The worker processes live as long as the context."""
     open_device("cpu")  # must come before torch is imported: see device/devices.py
     from videobench.video.pool import DecodePool
     from videobench.video.spec import PixelSpec

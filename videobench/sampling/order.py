@@ -1,7 +1,7 @@
-"""The order in which questions are drawn: a sample of n is the first n of it, so a larger sample holds a smaller one.
+"""The order in which questions are drawn: a sample of n is its first n, so a larger sample contains a smaller one.
 
-A question's place is the SHA-256 of the seed and its name: it depends on neither the machine nor the version of Python
-nor on which other videos are there. The strategies differ only in whose turn it is."""
+A question's place is the SHA-256 of the seed and its name. It does not depend on the machine, the version of Python, or
+which other videos are there. The strategies differ only in which set's turn it is."""
 
 import hashlib
 import itertools
@@ -23,9 +23,9 @@ def draw_order(
 ) -> list[Question]:
     """All of `questions` that can be drawn, first to last.
 
-    Left out are those on an `unusable` video and, with `one_per_video`, all but the first drawn on each. The shares of
-    the sets stay those of all `questions`: what is left out is replaced by the next of its own set, as long as that has
-    one; where the strategy is uniform, by the next of all."""
+    Left out are those on an `unusable` video and, with `one_per_video`, all but the first drawn on each. The sets keep
+    the proportions that they have in `questions`: what is left out is replaced by the next of its own set, while there
+    is one; if the strategy is "uniform", by the next of all."""
     sizes = Counter(each.dataset for each in questions)
     left = [each for each in questions if each.video not in unusable]
     left.sort(key=lambda each: _place_in_draw(each, seed))
@@ -47,8 +47,8 @@ def _place_in_draw(question: Question, seed: int) -> bytes:
 
 
 def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, int]) -> list[Question]:
-    """Shares by size, by the method of Webster and Sainte-Lague: the k-th question of a set, from 0, comes at
-    (2 k + 1) / size. Unlike the rounding by largest remainders, no set gets fewer in a larger sample."""
+    """Proportional to size by the method of Webster and Sainte-Lague: the k-th question of a set, from 0, comes at
+    (2 k + 1) / size. Unlike with rounding by largest remainders, no set gets fewer in a larger sample."""
     places = [
         (_divided_by_size(k, sizes[name]), number, k, question)
         for number, (name, queue) in enumerate(by_set.items())
@@ -58,11 +58,11 @@ def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, 
 
 
 def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int]) -> list[Question]:
-    """Round after round one question of each set, the largest set first; the turn of a set that has no more goes to
-    the others by their sizes, as in _proportional. So of S sets each gives at least n // S, or all it has."""
+    """In each round one question of each set, the largest set first. The turns of a set that has no more go to the
+    others by their sizes, as in _proportional. So each of S sets gives at least n // S, or all it has."""
     order: list[Question] = []
-    names = sorted(by_set, key=lambda name: -sizes[name])  # equal ones in the order of the benchmark
-    inherited = dict.fromkeys(names, 0)  # turns that were another set's
+    names = sorted(by_set, key=lambda name: -sizes[name])  # equal sizes in the order of the benchmark
+    inherited = dict.fromkeys(names, 0)  # turns taken over from other sets
     for turn in itertools.cycle(names):
         live = [name for name in names if by_set[name]]
         if not live:
@@ -74,6 +74,6 @@ def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int])
 
 
 def _divided_by_size(k: int, size: int) -> float:
-    """The quotients that Webster's method sorts by. Division is rounded correctly on every machine, and two different
-    quotients of sets below a million questions differ by more than a float's rounding: the order is exact."""
+    """The quotient that Webster's method sorts by. Division rounds correctly on every machine, and two different
+    quotients of sets below a million questions differ by more than the rounding: the order is exact."""
     return (2 * k + 1) / size

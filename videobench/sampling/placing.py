@@ -1,4 +1,4 @@
-"""A sample on the disk: its videos copied or linked, verified and kept where they are right, then its JSON files."""
+"""A sample on the disk: its videos are copied or linked, and kept where they are right already; then its JSON files."""
 
 import hashlib
 import os
@@ -23,8 +23,8 @@ from videobench.sampling.selection import Candidates, Sample, SampleSettings, sa
 T = TypeVar("T")
 
 
-def check_room(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
-    """Raises InputError where the videos that are still to be copied are larger than the free space."""
+def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
+    """Raises InputError where the videos that still have to be copied are larger than the free space."""
     if settings.copy_mode != "copy":
         return
     needed = 0
@@ -35,7 +35,7 @@ def check_room(sample: Sample, candidates: Candidates, settings: SampleSettings)
     free = shutil.disk_usage(_nearest_folder(settings.output_folder)).free
     if needed > free:
         raise InputError(
-            f"{settings.output_folder}: the videos to copy take {needed} bytes, but only {free} are free; make room, "
+            f"{settings.output_folder}: the videos to copy take {needed} bytes, but only {free} are free; free space, "
             "choose another --sampling_output_folder, or --copy_mode hardlink, which takes none"
         )
 
@@ -64,10 +64,10 @@ def _nearest_folder(folder: Path) -> Path:
 
 
 def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, FileFacts]:
-    """Put each chosen video in its place; facts by that place below sampling_data, sorted.
+    """Put each chosen video in its place; its facts by that place below sampling_data, sorted.
 
-    What is there already and right is kept, so an interrupted start goes on. Raises InputError, naming the file, where
-    one cannot be read or written, or does not read as it was written."""
+    A file that is there already and right is kept, so that a second start continues an interrupted one. Raises
+    InputError, naming the file, where one cannot be read or written, or reads differently from what was written."""
     sources = _sources(sample, settings)
     originals = {place for video in candidates.video_bytes for place in (os.path.realpath(video), _real_place(video))}
     place = _copy if settings.copy_mode == "copy" else partial(_link, symbolic=settings.copy_mode == "symlink")
@@ -83,8 +83,8 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
             return place(sources[name], target)
         except OSError as error:
             raise InputError(
-                f"{target}: cannot be made from {sources[name]} ({error.strerror}); check that one can be read and the "
-                "other written, free space, or choose another --copy_mode"
+                f"{target}: cannot be made from {sources[name]} ({error.strerror}); check the permissions of both and "
+                "the free space, or choose another --copy_mode"
             ) from None
 
     num_bytes = {name: candidates.video_bytes[source] for name, source in sources.items()}
@@ -97,9 +97,9 @@ def _real_place(path: Path) -> str:
 
 
 def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
-    """`work` on each name, several at once, with a progress line in bytes on stderr; the results in the same order.
+    """Call `work` on each name in `num_workers` threads; the results in the order of `num_bytes` (name -> size).
 
-    Threads are enough: reading, writing and hashing release Python's lock."""
+    Shows progress in bytes on stderr. Threads are enough: reading, writing and hashing release Python's lock."""
     bar = tqdm(total=sum(num_bytes.values()), desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=None)
     results: dict[str, T] = {}
     with ThreadPoolExecutor(num_workers) as executor, bar:
@@ -114,14 +114,14 @@ def facts_of(path: Path) -> FileFacts:
 
 
 def _is_copy(target: Path, source: Path, num_bytes: int) -> bool:
-    """A file of its own with that size, not a link of either kind to the source."""
+    """Whether `target` is a separate file of that size, not a link of either kind to the source."""
     if target.is_symlink() or not target.is_file():
         return False
     return target.stat().st_size == num_bytes and not target.samefile(source)
 
 
 def _copy(source: Path, target: Path) -> FileFacts:
-    """Write beside the final name, read it back and rename: under that name stands a whole video or none."""
+    """Write beside the final name, read back, rename: under that name there is a whole video or none."""
     if _is_copy(target, source, source.stat().st_size):
         facts = facts_of(source)
         if sha256_of_file(target) == facts.sha256:
@@ -129,12 +129,12 @@ def _copy(source: Path, target: Path) -> FileFacts:
     with replacing(target) as part:
         facts = _copy_bytes(source, part)
         if facts_of(part) != facts:
-            raise InputError(f"{target}: does not read as it was written; check the disk and start again")
+            raise InputError(f"{target}: reads differently from what was written; check the disk and start again")
     return facts
 
 
 def _copy_bytes(source: Path, target: Path) -> FileFacts:
-    """The facts are those of what was read: the source is read once."""
+    """The facts of what was read, so that the source is read only once."""
     digest, num_bytes = hashlib.sha256(), 0
     with open_regular(source) as reader, target.open("wb") as writer:
         while block := reader.read(HASH_BLOCK_BYTES):
@@ -159,7 +159,7 @@ def write_sample(sample: Sample, candidates: Candidates, settings: SampleSetting
 def write_json_files(
     sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, FileFacts]
 ) -> list[Path]:
-    """Questions stand in the order of the draw: those of a smaller sample come first, and --limit is fair."""
+    """Questions in the order of the draw: those of a smaller sample come first, so that --limit takes a fair part."""
     sources = {name: qa_file(settings.qa_root, name) for name in settings.names}
     rows = {name: read_json(path) for name, path in sources.items()}
     qa_rows: dict[str, Any] = {}
@@ -184,7 +184,7 @@ def build_manifest(
     outputs: Iterable[Path],
     videos: Mapping[str, FileFacts],
 ) -> dict[str, Any]:
-    """The file's content. It tells no path of this machine: two teams' manifests are equal to the byte."""
+    """The content of the manifest. It names no path of this machine: two teams' manifests are equal to the byte."""
     num_questions = Counter(each.dataset for each in sample.questions)
     num_videos = Counter(dataset for dataset, _ in {(each.dataset, each.video) for each in sample.questions})
     return {

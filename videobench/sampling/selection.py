@@ -1,4 +1,4 @@
-"""Choose the questions of a sample: two teams with one seed get the same bytes."""
+"""Choose the questions of a sample: two teams that use the same seed get the same bytes."""
 
 import stat
 import sys
@@ -27,16 +27,18 @@ COMMENT = "#"  # starts a line of an --exclude file that is no question
 
 @dataclass(frozen=True)
 class SampleSettings:
+    """The flags of extract_dataset.py, checked."""
+
     qa_root: Path  # holds Eval_QA/
     videos: VideoRoot  # holds Eval_video/
     answer_path: Path
     output_folder: Path  # Eval_video/<dataset>/<file> goes to <output_folder>/sampling_data/<dataset>/<file>
     json_folder: Path  # the three JSON files go here
-    names: tuple[str, ...]  # data sets to draw from
-    nums: int
-    seed: int
+    names: tuple[str, ...]  # data sets to draw from, in the order of the benchmark
+    nums: int  # questions to draw
+    seed: int  # any whole number; the same one gives the same sample
     strategy: str  # "uniform", "stratified" or "proportional"
-    one_per_video: bool
+    one_per_video: bool  # no two questions on one video
     exclude_path: Path | None  # its questions are not drawn
     check_videos: bool  # decode each chosen video, draw another question where that fails
     copy_mode: str  # "copy", "hardlink" or "symlink"
@@ -45,22 +47,28 @@ class SampleSettings:
 
 @dataclass(frozen=True)
 class Candidates:
-    questions: list[Question]  # that have their video and their answer and are not excluded
-    answers: dict[QuestionName, str]
-    video_bytes: dict[Path, int]  # of every video that is there
-    without_video: int
+    """The questions that can be drawn, and how many cannot, by the first reason that applies."""
+
+    questions: list[Question]  # in the order of the QA files; each has its answer and its video, and is not excluded
+    answers: dict[QuestionName, str]  # every entry of the answer file: right letter
+    video_bytes: dict[Path, int]  # size of every video that is there, also of questions that cannot be drawn
     without_answer: int
+    without_video: int
     excluded: int
 
 
 @dataclass(frozen=True)
 class Sample:
+    """The questions that were drawn."""
+
     questions: list[Question]  # in the order in which they were drawn
-    undecodable: tuple[str, ...] = ()  # "<dataset>/<file>" of videos that were tried, did not decode and were replaced
+    undecodable: tuple[str, ...] = ()  # "<dataset>/<file>", sorted, of videos that did not decode and were replaced
 
 
 def load_candidates(settings: SampleSettings) -> Candidates:
-    """Every question of the chosen sets that has its answer, whose video is there, and that is not excluded."""
+    """Read the QA files of the chosen sets, the answers and the exclusions, and look for the videos.
+
+    Raises InputError where one of these files is wrong."""
     answers = load_answers(settings.answer_path)
     questions: list[Question] = []
     locate = cache(settings.videos.locate)  # 17,036 questions are on 5,917 videos
@@ -82,7 +90,7 @@ def load_candidates(settings: SampleSettings) -> Candidates:
 
 
 def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
-    """Size in bytes of each file that is there and not empty: an empty one is a download that never began."""
+    """Size in bytes of each file that is there and not empty: an empty one is a download that did not begin."""
     sizes = {}
     for video in videos:
         try:
@@ -95,15 +103,15 @@ def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
 
 
 def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[QuestionName]:
-    """Questions named by a sample's QA, answer or result file, or by a text file with a `<dataset>/<id>` a line.
+    """Questions named by a sample's QA, answer or result file, or by a text file with one `<dataset>/<id>` per line.
 
-    Raises InputError where a name is not one of a question, so that no misspelt one is drawn after all."""
+    Raises InputError where a name is not that of a question: a misspelt one would be drawn after all."""
     names = frozenset(_read_names(path))
     known = {(each.dataset, each.id) for each in questions}
     sets = {dataset for dataset, _ in known}
     unknown = sorted(name for name in names if name[0] in sets and name not in known)
     if unknown:
-        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such); mend --exclude")
+        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such names); correct them")
     return names
 
 
@@ -117,17 +125,17 @@ def _read_names(path: Path) -> list[QuestionName]:
     else:
         keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(COMMENT)]
     if not keys:
-        raise InputError(f"{path}: names no question; mend --exclude or leave it out")
+        raise InputError(f"{path}: names no question; correct it or leave --exclude out")
     try:
         return [_question_name(key) for key in keys]
     except ValueError as error:
-        raise InputError(f"{path}: {error}; --exclude takes a sample's JSON file or a question a line") from None
+        raise InputError(f"{path}: {error}; --exclude takes a sample's JSON file, or one question per line") from None
 
 
 def _keys_of_json(content: Any) -> list[str]:
-    """`<dataset>/<id>` from a QA or result file of a sample (keyed so) or an answer file (data set -> id -> answer)."""
+    """`<dataset>/<id>`: the keys of a sample's QA or result file, or from an answer file (data set -> id -> answer)."""
     keys: list[str] = []
-    for key, entry in content.items() if isinstance(content, dict) else ():  # of a list none, which is refused
+    for key, entry in content.items() if isinstance(content, dict) else ():  # a list gives none and is refused
         if key in DATASET_NAMES and isinstance(entry, dict):
             keys += [f"{key}/{id.removeprefix(f'{key}/')}" for id in entry]
         else:
@@ -146,7 +154,7 @@ def _question_name(key: str) -> QuestionName:
 
 
 def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
-    """The first `nums` questions of the draw; InputError, with the counts, where there are not as many."""
+    """The first `nums` questions of the draw; InputError, with the counts, where there are fewer."""
     order = draw_order(
         candidates.questions, settings.strategy, settings.seed, settings.one_per_video, unusable=undecodable
     )
@@ -158,9 +166,10 @@ def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozen
 def choose_decodable(
     candidates: Candidates, settings: SampleSettings, find_faults: Callable[[Sequence[Path]], Mapping[Path, str]]
 ) -> Sample:
-    """As `choose`, but a question whose video does not decode is replaced by the next in the draw, the video named.
+    """As `choose`, but a question whose video does not decode is replaced by the next in the draw.
 
-    `find_faults` gives the reason, naming the file, for each video that does not decode; it is asked for each once."""
+    `find_faults`, called once for each video, returns those that do not decode, each with a reason that names the file;
+    the reasons go to stderr."""
     faults: dict[Path, str] = {}
     tried: set[Path] = set()
     while True:
@@ -183,7 +192,7 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
     if undecodable:
         lost += f", {sum(each.video in undecodable for each in candidates.questions)} have a video that does not decode"
     if settings.one_per_video:
-        lost += ", and of those on one video one is drawn"
+        lost += ", and only one is drawn on each video"
     return (
         f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
         f"({lost}); check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"

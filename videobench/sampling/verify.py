@@ -1,4 +1,4 @@
-"""--verify: is a sample that was carried to this machine the one that was made?"""
+"""--verify: is a sample that was copied to this machine the one that was made?"""
 
 import os
 import stat
@@ -13,22 +13,24 @@ from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.sampling.placing import for_each_file
 
-# Where a sample's videos lie: levels above the manifest's folder, and the place below that; {} is the last part of
-# --sampling_output_folder, with sampling_data. First a sample in one folder, last the layout of the whole benchmark.
+# Where a sample's videos may lie: levels above the manifest's folder, and the place below; {} is the last part of
+# --sampling_output_folder and sampling_data. First a sample in one folder, last the layout of the whole benchmark.
 PLACES = ((0, SAMPLE_NAME), (0, "{}"), (1, "{}"), (2, "{}"), (2, "VideoBench/{}"))
 
 
 @dataclass(frozen=True)
 class VerifySettings:
+    """The flags of extract_dataset.py --verify, checked."""
+
     manifest_path: Path
     output_folder: Path | None  # holds sampling_data/; None: it is looked for near the manifest
-    num_workers: int
+    num_workers: int  # files read at once
 
 
 def verify_sample(settings: VerifySettings) -> int:
-    """The exit status 0, with a line on stdout; else InputError after naming each wrong file on stderr.
+    """The exit status 0, after one line on stdout; InputError where a file is wrong, after naming each on stderr.
 
-    QA and answer file lie beside the manifest; every file is compared by size, then by hash."""
+    QA and answer file lie beside the manifest. Every file is compared by size, then by hash."""
     manifest = load_manifest(settings.manifest_path)
     folder = find_videos_folder(manifest, settings.output_folder)
     json_files = {manifest.path.with_name(name): digest for name, digest in manifest.json_sha256.items()}
@@ -43,7 +45,7 @@ def verify_sample(settings: VerifySettings) -> int:
         print(f"wrong: {one_line(f'{path}: {fault}')}", file=sys.stderr)
     if wrong:
         raise InputError(
-            f"{manifest.path}: {len(wrong)} of {len(faults)} files of the sample are wrong; copy them anew"
+            f"{manifest.path}: {len(wrong)} of {len(faults)} files of the sample are wrong; copy them again"
         )
     size = sum(num_bytes.values())
     print(f"{manifest.path}: the sample is whole: {len(manifest.videos)} videos ({size} bytes) in {folder}")
@@ -51,7 +53,7 @@ def verify_sample(settings: VerifySettings) -> int:
 
 
 def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
-    """sampling_data in the folder that was named, else where it lies by the README's layouts; InputError if nowhere."""
+    """sampling_data in the named folder, or else in the first of PLACES that exists; InputError where there is none."""
     if output_folder is not None:
         places = [output_folder / SAMPLE_NAME]
     else:
@@ -61,17 +63,17 @@ def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
         if place.is_dir():
             return place
     raise InputError(
-        f"{manifest.path}: no folder {' nor '.join(map(str, places))}; name the one that holds {SAMPLE_NAME} with "
+        f"{manifest.path}: found no folder {' or '.join(map(str, places))}; name the one that holds {SAMPLE_NAME} with "
         "--sampling_output_folder"
     )
 
 
 def _fault(path: Path, expected: FileFacts) -> str:
-    """What is wrong with a file, "" where nothing is; a size below 0 is not known."""
+    """What is wrong with a file, "" if nothing; an expected size of -1 is not compared."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device would be read for ever
-            return "is no file"
+        if not stat.S_ISREG(status.st_mode):  # a device might be read for ever
+            return "is not a regular file"
         if expected.num_bytes not in (status.st_size, -1):
             return f"has {status.st_size} bytes, not {expected.num_bytes}"
         return "" if sha256_of_file(path) == expected.sha256 else "has other content (its SHA-256 differs)"

@@ -1,1 +1,1 @@
-"""One video file -> frames: which packets hold them, decoding no more than those, in processes that may die."""
+"""One video file -> frames: find the packets that hold them, decode only those, in processes that may die."""

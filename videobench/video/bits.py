@@ -1,18 +1,19 @@
-"""Reading the headers of a video's packets bit by bit."""
+"""Read the headers of a video's packets bit by bit."""
 
 
 class DamagedError(Exception):
-    """A field is missing or impossible, or of a kind that is not read here."""
+    """A field of a header is missing, impossible, or of a kind that this suite does not read."""
 
 
 class Bits:
-    """Reads from the front; raises DamagedError at the end."""
+    """Reads `data` from its first bit; raises DamagedError where it ends."""
 
     def __init__(self, data: bytes):
         self._bits = bin(int.from_bytes(b"\1" + data, "big"))[3:]
         self._at = 0
 
     def number(self, width: int) -> int:
+        """An unsigned number of `width` bits."""
         field = self._bits[self._at : self._at + width]
         self._at += width
         if len(field) < width:
@@ -31,7 +32,7 @@ class Bits:
             raise DamagedError("a marker is missing")
 
     def ones(self) -> int:
-        """How many 1 stand before the next 0, which is passed over."""
+        """How many 1 come before the next 0, which is skipped."""
         zero = self._bits.find("0", self._at)
         if zero < 0:
             raise DamagedError("a header ends early")
@@ -39,6 +40,7 @@ class Bits:
         return count
 
     def exp_golomb(self) -> int:
+        """An unsigned Exp-Golomb code, ue(v) in ITU-T H.264, 9.1."""
         zeros = self._bits.find("1", self._at) - self._at
         if not 0 <= zeros < 32:
             raise DamagedError("a number of more than 32 bits")
@@ -46,5 +48,6 @@ class Bits:
         return self.number(zeros + 1) - 1
 
     def signed_exp_golomb(self) -> int:
+        """A signed one, se(v)."""
         value = self.exp_golomb()
         return (value + 1) // 2 if value % 2 else -(value // 2)

@@ -1,4 +1,4 @@
-"""Opening, demuxing and decoding of one video file under limits: what frames.py and its helpers share."""
+"""Open, demux and decode one video file within limits: what frames.py and its helpers share."""
 
 import time
 from collections.abc import Iterator
@@ -19,18 +19,17 @@ from av.video.stream import VideoStream
 
 from videobench.errors import VideoError
 
-VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: the class takes no argument when it runs
+VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: at runtime the class takes no argument
 
-# Limits against hostile files; an honest video of the benchmark stays far below each.
+# Limits against hostile files; videos of the benchmark stay far below each.
 MAX_PIXELS = 2**25  # of a frame: 7680 x 4320 fits; for the memory see decoding_bytes
-MAX_ASPECT_RATIO = 64  # the resize keeps the shape: at 336 pixels the longer edge becomes up to 21504
+MAX_ASPECT_RATIO = 64  # the resize keeps the shape: with 336 pixels the longer edge becomes up to 21504
 MAX_STREAMS = 100  # a film with every language has about 60; FFmpeg itself gives up at 1000
-MAX_PACKETS = 2_000_000  # of the video stream: 22 hours of 25 frames a second; what is noted of them takes 150 MB
-MAX_DECODE_S = 1200.0  # of processor time: an hour of 1080p, decoded whole on one slow core, takes about 900
+MAX_PACKETS = 2_000_000  # of the video stream: 22 hours at 25 frames per second; the notes on them take 150 MB
+MAX_DECODE_S = 1200.0  # of processor time: an hour of 1080p, all decoded on one slow core, takes about 900
 
-# FFmpeg's own names of what people film, download and hand round. It brings hundreds more, some of which open other
-# files than the one given (playlists), and the faults that are found in it year by year are nearly all in those that
-# nobody uses.
+# FFmpeg's names of what people film, download and share. It has hundreds more: some open other files than the one given
+# (playlists), and nearly all of the faults that are found in FFmpeg each year are in formats that nobody uses.
 FORMATS = (
     *("mov", "matroska", "webm", "avi", "asf", "flv", "gif", "apng", "mpeg", "mpegts", "mpegvideo", "ogg", "nut"),
     *("dv", "rm", "ivf", "h264", "hevc", "m4v", "av1", "obu", "mjpeg", "yuv4mpegpipe"),
@@ -43,48 +42,51 @@ DECODERS = (
     *("prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo"),
 )
 DECODER_OPTIONS = {"codec_whitelist": ",".join(DECODERS), "max_pixels": str(MAX_PIXELS)}
-# The decoders' hold for those, too, with which opening looks into the file: also into its sound, which needs none.
+# The list of decoders applies also when FFmpeg probes the file while opening it, including its sound, which needs none.
 CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **DECODER_OPTIONS}
-# Tags that are no UTF-8 are an error in PyAV before 19, unless it is told so; since then it knows no such flag.
+# Before PyAV 19, tags that are not UTF-8 are an error without this flag; since then there is no such flag.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 DECODER_FRAMES = 17  # 16 that others refer to, the most that H.264 and HEVC allow, and the newest one
-MOST_BITS_PER_PIXEL = 64  # RGBA of 16 bits; where the file does not state it
+MOST_BITS_PER_PIXEL = 64  # 16-bit RGBA, assumed where the file does not state its format
 THUMBNAIL = Disposition.attached_pic | Disposition.timed_thumbnails
-# What PyAV raises for a broken file: its own errors, and Python's for sizes and texts that FFmpeg passed on unread.
+# What PyAV raises for a broken file: its own errors, and Python's for sizes and texts that FFmpeg did not check.
 BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
 
 
 @dataclass
 class OpenVideo:
-    """An open file, its video stream and the processor time that it may still take."""
+    """An open video file, and the processor time at which its decoding began."""
 
     video: Path
     container: InputContainer
-    stream: VideoStream
+    stream: VideoStream  # the one to decode; its codec_context is the decoder
     started_s: float = field(default_factory=time.thread_time)
 
     def refuse(self, reason: str) -> VideoError:
         return VideoError(f"{self.video}: {reason}")
 
     def check_time(self) -> None:
+        """Raises VideoError after MAX_DECODE_S of processor time."""
         if time.thread_time() - self.started_s > MAX_DECODE_S:
             raise self.refuse(f"decoding took more than {MAX_DECODE_S:g} s of processor time")
 
 
 @contextmanager
-def open_video(video: Path, **decoder_options: str) -> Iterator[OpenVideo]:
-    """The file with its first real video stream and one decoder thread; raises VideoError, naming the file."""
+def open_video(video: Path) -> Iterator[OpenVideo]:
+    """The file with its first video stream that is not a cover picture, and one decoder thread.
+
+    Raises VideoError, naming the file, where it is missing, not a video, or over a limit."""
     if not video.is_file():
         raise VideoError(f"{video}: no such file")
     try:
-        # An absolute path is never taken for an address such as `http:...`.
+        # FFmpeg never takes an absolute path for an address such as `http:...`.
         container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, **METADATA)
     except BROKEN_FILE as error:
-        raise VideoError(f"{video}: cannot be opened as a video: {_reason(error)}") from error
+        raise VideoError(f"{video}: cannot be opened as a video: {_describe_error(error)}") from error
     with container:
         stream = _video_stream(video, container)
-        stream.codec_context.thread_count = 1  # many videos at once, one thread each, is the fastest
-        stream.codec_context.options = DECODER_OPTIONS | decoder_options
+        stream.codec_context.thread_count = 1  # one thread for each of many videos at once is fastest
+        stream.codec_context.options = DECODER_OPTIONS
         yield OpenVideo(video, container, stream)
 
 
@@ -99,44 +101,44 @@ def _video_stream(video: Path, container: InputContainer) -> VideoStream:
     if stream.codec_context is None:
         raise VideoError(f"{video}: no decoder for its video stream")
     if (name := stream.codec_context.codec.name) not in DECODERS:
-        raise VideoError(f"{video}: its codec, {name}, is none of those that are decoded; convert it, to H.264 say")
+        raise VideoError(f"{video}: codec {name} is not supported; convert the video, e.g. to H.264")
     check_size(video, stream.width, stream.height)
     return stream
 
 
 def check_size(video: Path, width: int, height: int) -> None:
-    """Raises VideoError for a frame over the limits; sizes of 0 are not known yet and pass."""
+    """Raises VideoError for a frame, in pixels, over the limits; 0 means not known yet and passes."""
     if width * height > MAX_PIXELS:
         raise VideoError(f"{video}: frames of {width} x {height} are larger than {MAX_PIXELS} pixels")
     if max(width, height) > MAX_ASPECT_RATIO * max(1, min(width, height)):
         raise VideoError(
-            f"{video}: frames of {width} x {height} are more than {MAX_ASPECT_RATIO} times as long as wide"
+            f"{video}: frames of {width} x {height}: one side is more than {MAX_ASPECT_RATIO} times the other"
         )
 
 
-def _reason(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
-    """The packets of the video stream that hold data, in decode order, without the one that flushes at the end.
+    """The packets of the video stream that hold data, in decode order.
 
-    Lets FFmpegError through; raises VideoError over a limit."""
+    Raises VideoError over a limit, FFmpegError where the file is damaged."""
     count = 0
-    # PyAV 18 stumbles at the end of a file in which streams appeared late, as they do in a damaged TS.
+    # PyAV 18 raises it at the end of a file in which streams appeared late, as in a damaged TS.
     with suppress(IndexError):
         for packet in opened.container.demux(opened.stream):
             count += 1
             if count > MAX_PACKETS:
                 raise opened.refuse(f"has more than {MAX_PACKETS} packets")
             opened.check_time()
-            # An empty packet would be taken for the end by the decoder; AVI holds such for a frame that repeats.
+            # The decoder would take an empty packet for the end; in AVI it means that a frame repeats.
             if packet.size:
                 yield packet
 
 
 def count_packets(opened: OpenVideo) -> int:
-    """How many packets come until the end of the file, or until demuxing fails."""
+    """The number of packets up to the end of the file, or to where demuxing fails."""
     count = 0
     with suppress(FFmpegError):
         for _ in demux(opened):
@@ -145,7 +147,7 @@ def count_packets(opened: OpenVideo) -> int:
 
 
 def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
-    """All frames that decode, in presentation order: a packet that does not decode is left out, as players do."""
+    """All frames that decode, in presentation order; a packet that does not is skipped, as players do."""
     decoder = opened.stream.codec_context
     packets = demux(opened)
     while True:
@@ -163,7 +165,7 @@ def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
 
 
 def decoding_bytes(opened: OpenVideo, num_frames: int) -> int:
-    """The most memory that decoding takes: what the decoder keeps, `num_frames` frames, one of them as RGB twice."""
+    """The most memory that decoding may take: its own frames, `num_frames` picked ones, and one as RGB."""
     pixel_format = opened.stream.codec_context.format
     bits: int = pixel_format.padded_bits_per_pixel if pixel_format else MOST_BITS_PER_PIXEL
     pixels: int = opened.stream.width * opened.stream.height
@@ -176,6 +178,6 @@ def to_rgb(video: Path, frame: VideoFrame, reformatter: VideoReformatter) -> np.
     try:
         plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
     except BROKEN_FILE as error:
-        raise VideoError(f"{video}: a frame cannot be converted to RGB: {_reason(error)}") from error
+        raise VideoError(f"{video}: a frame cannot be converted to RGB: {_describe_error(error)}") from error
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width * 3]
     return np.array(rows.reshape(frame.height, frame.width, 3))

@@ -1,8 +1,7 @@
-"""Video -> uint8 RGB frames: always as many as asked for, whatever the file is.
+"""Video -> uint8 RGB frames: always as many as requested, whatever the file is.
 
 Frame k of a sample is number k * total // num_frames, in presentation order, of the `total` frames that the file really
-has. Rotation that the file asks for is not applied. Videos are read with av in this folder only; the report's
-thumbnails.py writes its pictures with it.
+has. Rotation metadata is ignored. Only this folder reads videos with av; report/thumbnails.py writes pictures with it.
 """
 
 from bisect import bisect_left
@@ -44,7 +43,7 @@ class Frames:
 
 @dataclass(frozen=True)
 class _Picked:
-    """The wanted frames as the decoder gives them, before their conversion."""
+    """The wanted frames as the decoder returns them, not yet converted to RGB."""
 
     frames: Iterable[VideoFrame]
     decoded: int
@@ -56,22 +55,22 @@ Reserve = Callable[[int], None]
 
 
 def spread(total: int, num_frames: int) -> list[int]:
-    """The numbers of the frames to take of `total`; some come twice where there are fewer."""
+    """The indices of the frames to take of `total`, ascending; some repeat where there are fewer than `num_frames`."""
     return [k * total // num_frames for k in range(num_frames)]
 
 
 def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None, reserve: Reserve | None = None) -> Frames:
-    """The frames of a video file, or of a folder of images; raises VideoError, naming the file, where it has none.
+    """The frames of a video file, or of a folder of images; raises VideoError, naming the file, if it has none.
 
     `shrink` turns each frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one is in memory
     at its full size. `reserve` is called once, before decoding, with the bytes that it may take; it may wait.
 
-    Equal, bit by bit, to `sample_frames_plain`, of which it decodes only a part where it can."""
+    Bit-equal to `sample_frames_plain`, but where possible only a part of the file is decoded."""
     return _convert(video, _pick(video, num_frames, reserve), num_frames, shrink)
 
 
 def sample_frames_plain(video: Path, num_frames: int) -> Frames:
-    """The same by decoding everything: the reference."""
+    """The reference: decodes everything."""
     picked = _pick_images(list_images(video), num_frames) if video.is_dir() else _pick_plainly(video, num_frames)
     return _convert(video, picked, num_frames, None)
 
@@ -119,13 +118,13 @@ def _pick_plainly(video: Path, num_frames: int) -> _Picked:
 
 
 def _pick_images(images: Sequence[Path], num_frames: int) -> _Picked:
-    """They are decoded one by one while they are converted."""
+    """Each is decoded only when it is converted."""
     wanted = (images[index] for index in spread(len(images), num_frames))
     return _Picked(decode_images(wanted), len(images), len(images))
 
 
 def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Raises NoTimelineError or NotSparseError where only decoding everything gives the frames."""
+    """Raises NoTimelineError or NotSparseError where the frames require decoding everything."""
     timeline = read_timeline(opened, hold_packets=True)
     wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
     groups = plan_groups(timeline, wanted)
@@ -138,7 +137,7 @@ def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
 
 
 def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> _Picked:
-    """Each packet is a frame: where one does not decode, the frame before it stays, as in a player."""
+    """Each packet is a frame: where one does not decode, the frame before it remains, as in a player."""
     wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
     picker = _Picker(wanted)
     for frame in decode_tolerantly(opened):
@@ -150,8 +149,8 @@ def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> _Pi
 
 
 def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Where packets do not tell the frames: those that decode are counted, and decoded again if their number is not
-    the one that was expected."""
+    """For packets that do not identify the frames: count those that decode, and decode again if their number is not the
+    expected one."""
     expected = opened.stream.frames or _count_packets_of(opened.video)
     found, total = _frames_at(opened, spread(expected, num_frames))
     if total not in (0, expected):
@@ -162,7 +161,7 @@ def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
 
 
 def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, VideoFrame], int]:
-    """The frames of these numbers, as far as there are any, and how many frames decode."""
+    """The frames at these indices, as far as they exist, and how many frames decode."""
     found, total = {}, 0
     for index, frame in enumerate(decode_tolerantly(opened)):
         total = index + 1
@@ -177,11 +176,11 @@ def _count_packets_of(video: Path) -> int:
 
 
 class _Picker:
-    """Keeps, of the frames that pass by, the newest one at or before each wanted position."""
+    """Keeps, of the frames offered, the last one at or before each wanted position (a time in the stream's units)."""
 
     def __init__(self, wanted: Sequence[int]):
         self._wanted = sorted(set(wanted))
-        # Of the frames after one wanted position and up to the next: its position and itself.
+        # For each interval that ends at a wanted position: the last frame in it, with its position.
         self._newest: list[tuple[int, VideoFrame] | None] = [None] * len(self._wanted)
         self._first: VideoFrame | None = None
 
@@ -194,7 +193,7 @@ class _Picker:
                 self._newest[interval] = (position, frame)
 
     def picked(self, wanted: Sequence[int]) -> list[VideoFrame]:
-        """A frame for each position: the first of all where none came before it, and none where there was none."""
+        """A frame for each position, the first of all where none came before it; [] if no frame was offered."""
         if self._first is None:
             return []
         current, frames = self._first, {}

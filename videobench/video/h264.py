@@ -1,4 +1,4 @@
-"""The few fields of H.264 headers that tell, without decoding, whether each packet is one frame and in which order.
+"""The few H.264 header fields that show, without decoding, whether each packet is one frame, and in which order.
 
 After ITU-T H.264: 7.3.2.1 (sequence parameter set), 7.3.3 (slice header), 8.2.1 (picture order count).
 """
@@ -17,13 +17,13 @@ PERIOD = 1 << 40  # above any picture order count
 
 
 def _bits_of(unit: bytes) -> Bits:
-    """Without the byte 3 that, after two zeros, keeps start codes out of the data."""
+    """Without the byte 3 that, after two zeros, prevents start codes within the data."""
     return Bits(unit.replace(b"\0\0\3", b"\0\0"))
 
 
 @dataclass(frozen=True)
 class SequenceParameters:
-    """What a slice header cannot be read without."""
+    """The fields that are needed to read a slice header."""
 
     frame_num_bits: int
     poc_type: int  # 0: the order is stated; 2: the order of decoding
@@ -33,7 +33,7 @@ class SequenceParameters:
 
 
 def parse_sequence_parameters(unit: bytes) -> SequenceParameters:
-    """From a unit of type 7, its first byte included; raises DamagedError, also for what is not supported here."""
+    """From a unit of type 7, including its first byte; raises DamagedError, also for what is not supported here."""
     bits = _bits_of(unit[1:PARAMETER_BYTES])
     profile = bits.number(8)
     bits.number(16)  # constraints, level
@@ -49,7 +49,7 @@ def parse_sequence_parameters(unit: bytes) -> SequenceParameters:
     poc_type = bits.exp_golomb()
     poc_bits = bits.exp_golomb() + 4 if poc_type == 0 else 0
     if poc_type not in (0, 2) or frame_num_bits > 16 or poc_bits > 16:
-        raise DamagedError("an order of pictures that is not read here")
+        raise DamagedError("an order of pictures that is not supported")
     bits.exp_golomb()  # reference frames
     if bits.flag():
         raise DamagedError("frame numbers may have gaps")
@@ -67,7 +67,7 @@ def _skip_scaling_lists(bits: Bits, count: int) -> None:
 
 
 class H264Order:
-    """Follows the packets of a stream in decode order, and tells for each at which place its frame is shown."""
+    """Takes the packets of a stream in decode order, and returns the place in presentation order of each frame."""
 
     def __init__(self, extradata: bytes):
         """`extradata` is FFmpeg's: an "avcC" box, or units between start codes, or nothing; raises DamagedError."""
@@ -86,14 +86,14 @@ class H264Order:
         self._decoded = 0  # in this period
 
     def read(self, packet: bytes) -> tuple[bool, int]:
-        """(whether it is an IDR picture, its place in the order); raises DamagedError unless it is one whole frame."""
+        """(whether it is an IDR picture, its place in the order); raises DamagedError if it is not one whole frame."""
         picture = b""
         for unit in self._units(packet):
             kind = unit[0] & 31
             if kind == PARAMETERS:
                 self._take_parameters(unit)
             elif kind in (SLICE, IDR_SLICE):
-                starts_picture = unit[1:2] >= b"\x80"  # its first bit says: at macroblock 0
+                starts_picture = unit[1:2] >= b"\x80"  # the first bit: begins at macroblock 0
                 if starts_picture == bool(picture):
                     raise DamagedError("a picture without a start, or two of them")
                 picture = picture or unit
@@ -106,7 +106,7 @@ class H264Order:
             self._parameters, self._parameters_unit = parse_sequence_parameters(unit), unit
 
     def _units(self, packet: bytes) -> Iterator[bytes]:
-        """The units by their stated lengths, or else between start codes; raises DamagedError."""
+        """The units, by their stated lengths or between start codes; raises DamagedError."""
         at = 0 if self._length_bytes else packet.find(START_CODE)
         while 0 <= at < len(packet):
             if self._length_bytes:
@@ -131,7 +131,7 @@ class H264Order:
         bits.number(2 if known.separate_planes else 0)
         frame_num = bits.number(known.frame_num_bits)
         if not known.frames_only and bits.flag():
-            raise DamagedError("fields are not read here")
+            raise DamagedError("fields are not supported")
         if is_idr:
             bits.exp_golomb()  # its number
             self._period, self._decoded, self._poc = self._period + 1, 0, 0
@@ -145,7 +145,7 @@ class H264Order:
         return self._period * PERIOD + poc
 
     def _next_poc(self, low_bits: int, known: SequenceParameters) -> int:
-        """The picture order count: its low bits are stated, the rest is the nearest to the one before (8.2.1.1)."""
+        """The picture order count nearest to the one before that has the stated low bits (8.2.1.1)."""
         if known.poc_type == 2:
             return self._decoded
         half = 1 << known.poc_bits >> 1

@@ -1,4 +1,4 @@
-"""The few fields of MPEG-4 headers that tell, without decoding, whether each packet is one frame and in which order.
+"""The few MPEG-4 header fields that show, without decoding, whether each packet is one frame, and in which order.
 
 After ISO/IEC 14496-2: 6.2.3 (video object layer), 6.2.4 (group of pictures), 6.2.5 (picture).
 """
@@ -11,18 +11,18 @@ START_CODE = b"\0\0\1"
 LAYERS, GROUP, PICTURE = range(0x20, 0x30), 0xB3, 0xB6  # the byte after a start code
 INTRA, BIDIRECTIONAL = 0, 2
 DAY_S = 24 * 3600
-HEADER_BYTES = 64  # more than the fields that are read here take
+HEADER_BYTES = 64  # more than the fields that are read here
 
 
 def _units(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """The byte after each start code, and what follows it."""
+    """The byte after each start code, and the HEADER_BYTES that follow it."""
     at = data.find(START_CODE)
     while 0 <= at < len(data) - 3:
         yield data[at + 3], data[at + 4 : at + 4 + HEADER_BYTES]
         at = data.find(START_CODE, at + 3)
 
 
-def _ticks_a_second(layer: bytes) -> int:
+def _ticks_per_second(layer: bytes) -> int:
     bits = Bits(layer)
     bits.skip(9)  # random access, type
     if bits.flag():
@@ -34,7 +34,7 @@ def _ticks_a_second(layer: bytes) -> int:
         if bits.flag():
             bits.skip(79)  # rate buffer
     if bits.number(2) != 0:
-        raise DamagedError("a picture that is no rectangle")
+        raise DamagedError("a picture that is not a rectangle")
     bits.marker()
     ticks = bits.number(16)
     bits.marker()
@@ -44,17 +44,17 @@ def _ticks_a_second(layer: bytes) -> int:
 
 
 class Mpeg4Order:
-    """Follows the packets of a stream in decode order, and tells for each at which time its frame is shown."""
+    """Takes the packets of a stream in decode order, and returns the time at which each frame is shown."""
 
     def __init__(self, extradata: bytes):
         """`extradata` is FFmpeg's: units, or nothing; raises DamagedError."""
-        self._ticks = 0  # a second
+        self._ticks = 0  # per second
         self._second = self._second_before = 0  # of the two newest pictures that others refer to
         for kind, unit in _units(extradata):
             self._follow(kind, unit)
 
     def read(self, packet: bytes) -> tuple[bool, int]:
-        """(whether it is intra, its time in ticks); raises DamagedError unless it is one coded picture."""
+        """(whether it is intra, its time in ticks); raises DamagedError if it is not one coded picture."""
         pictures = []
         for kind, unit in _units(packet):
             self._follow(kind, unit)
@@ -66,14 +66,14 @@ class Mpeg4Order:
 
     def _follow(self, kind: int, unit: bytes) -> None:
         if kind in LAYERS:
-            self._ticks = _ticks_a_second(unit)
+            self._ticks = _ticks_per_second(unit)
         elif kind == GROUP:
             bits = Bits(unit)
             hours, minutes = bits.number(5), bits.number(6)
             bits.marker()
             second = hours * 3600 + minutes * 60 + bits.number(6)
-            # A time of day: the nearest one to what was before, since a clip may run past midnight. So does one that
-            # an edit list begins before time 0, as FFmpeg writes it.
+            # A time of day: the one nearest to the time before, since a clip may run past midnight. FFmpeg writes
+            # such times also where an edit list begins before time 0.
             self._second += (second - self._second + DAY_S // 2) % DAY_S - DAY_S // 2
 
     def _place(self, unit: bytes) -> tuple[bool, int]:

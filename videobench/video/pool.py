@@ -1,7 +1,7 @@
-"""Worker processes that decode ahead of the device, and that can hang or die without taking the run with them.
+"""Worker processes that decode ahead of the device, and that can hang or die without ending the run.
 
-A process of its own, not a fork: the parent may hold a device and threads. It is started by its command line and not by
-multiprocessing, which would import the main script again.
+They are separate processes, not forks, since the parent may hold a device and threads. Each is started by its command
+line and not by multiprocessing, which would import the main script again.
 """
 
 import os
@@ -25,10 +25,10 @@ from videobench.video.worker import NEEDS, READY
 
 WORKER_COMMAND = (sys.executable, "-m", "videobench.video.worker")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
-END_TIMEOUT_S = 5.0  # from the end of the connection to the end of the process
-VIDEO_TIMEOUT_S = 1800.0  # above the processor time that one pass over a video may take, see container.py
+END_TIMEOUT_S = 5.0  # from the end of the connection to that of the process
+VIDEO_TIMEOUT_S = 1800.0  # more than container.MAX_DECODE_S, the processor time of one pass over a video
 MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
-# What one rank has drawn, no other can take: near the end of a job they would wait for it.
+# Other processes cannot take what one has claimed: near the end of a job they would wait for it.
 MAX_AHEAD_PER_WORKER = 3
 FEWER = "use fewer --num_workers"
 
@@ -37,30 +37,30 @@ Ahead = deque[Future[PreparedVideo]]
 
 
 class _WorkerLost(Exception):
-    """The process died, or did not answer in time."""
+    """The process died or did not answer in time."""
 
 
 def _worker_environment() -> dict[str, str]:
     root = str(Path(__file__).resolve().parents[2])
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        "PYTHONSAFEPATH": "1",  # a module in the working directory must not stand in for one of ours
-        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",  # torch_npu would take the device
+        "PYTHONSAFEPATH": "1",  # a module in the working directory must not replace one of the suite
+        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",  # torch_npu would occupy the device
         "OMP_NUM_THREADS": "1",
     }
 
 
 class _Worker:
-    """One process and the connection to it. Starting does not wait; the first answer does."""
+    """One process and the connection to it. The constructor does not wait for its start; the first answer does."""
 
     def __init__(self, command: Sequence[str], settings: bytes):
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
                 [*command, str(theirs.fileno())],
-                stdin=subprocess.PIPE,  # never written to: its end tells the worker that this process is gone
-                stdout=2,  # results have their own way; a library that prints must not mix with the run's
-                stderr=2,  # said, since it may be a stand-in that is not passed on by itself (console.py)
+                stdin=subprocess.PIPE,  # nothing is written to it; the worker ends when it closes
+                stdout=2,  # results go through the connection; what a library prints must not mix with those of the run
+                stderr=2,  # explicit, since sys.stderr may be a wrapper that a process does not inherit (console.py)
                 pass_fds=[theirs.fileno()],
                 env=_worker_environment(),
                 start_new_session=True,  # Ctrl-C goes to the parent alone
@@ -68,7 +68,7 @@ class _Worker:
         self._settings: bytes | None = settings
 
     def prepare(self, video: Path, timeout_s: float, room: Room) -> PreparedVideo:
-        """Raises _WorkerLost; InputError where the process did not even start."""
+        """Raises _WorkerLost, or InputError where the process did not start."""
         self._finish_start()
         try:
             self._connection.send_bytes(os.fsencode(video))
@@ -94,10 +94,10 @@ class _Worker:
             if not self._connection.poll(START_TIMEOUT_S):
                 raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; {FEWER}")
             if self._connection.recv_bytes() != READY:
-                raise RuntimeError("a decoding process does not speak as worker.py does")
+                raise RuntimeError("a decoding process does not follow the protocol of worker.py")
         except (EOFError, OSError):
             how = self._how_it_ended()
-            raise InputError(f"a decoding process did not start ({how}, what it said stands above); {FEWER}") from None
+            raise InputError(f"a decoding process did not start ({how}, its messages are above); {FEWER}") from None
         self._settings = None
 
     def _how_it_ended(self) -> str:
@@ -109,13 +109,13 @@ class _Worker:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:
-        """Ends the process, and the waiting for its answer: out of a disk that is gone it may not end for hours."""
+        """End the process, and the waiting for it: while it reads from a lost disk it may not end for hours."""
         self._process.kill()
         with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Frees what is left of a killed worker; nobody may wait for an answer any more."""
+        """Free the resources of a killed worker; no thread may still be waiting for its answer."""
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(END_TIMEOUT_S)
         self._connection.close()
@@ -124,11 +124,13 @@ class _Worker:
 
 
 class DecodePool:
-    """Decodes, resizes and crops videos in worker processes, ahead of their use and in order.
+    """Decodes, resizes and crops videos in worker processes, in order and ahead of their use.
 
-    With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but one
-    video at least) are in the making or ready. A video that takes longer than `timeout_s` fails. The videos in decoding
-    take at most `max_decoding_bytes` together, by default `decoding_room_bytes()`."""
+    With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but at
+    least one video) are in preparation or ready. A video that takes longer than `timeout_s` fails. Decoding takes at
+    most `max_decoding_bytes` of memory in all workers together, by default `decoding_room_bytes()`.
+
+    Raises InputError where a process cannot be started."""
 
     def __init__(
         self,
@@ -142,13 +144,13 @@ class DecodePool:
     ):
         self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
         self._fitting = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
-        self._num_workers = num_workers = min(num_workers, self._fitting)  # no more could ever be busy
+        self._num_workers = num_workers = min(num_workers, self._fitting)  # more could never be busy
         self._max_ahead = max(1, min(self._fitting, MAX_AHEAD_PER_WORKER * num_workers))
         self._room = Room(decoding_room_bytes() if max_decoding_bytes is None else max_decoding_bytes)
         self._command = worker_command
         self._workers: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        # One thread for each worker: it waits for the answer, so that workers go on while the caller computes.
+        # One thread for each worker waits for its answer, so that workers continue while the caller computes.
         self._waiters = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode")
         for _ in range(num_workers):
             self._idle.put(self._start_worker())
@@ -159,21 +161,21 @@ class DecodePool:
     def __exit__(self, *_: object) -> None:
         self._waiters.shutdown(wait=False, cancel_futures=True)
         for worker in list(self._workers):
-            worker.kill()  # which ends the waiting
+            worker.kill()  # ends the waiting
         self._waiters.shutdown()
         for worker in self._workers:
-            worker.kill()  # one that was started in between
+            worker.kill()  # if it was started meanwhile
             worker.close()
         self._workers.clear()
 
     def look_ahead(self, num_videos: int) -> None:
-        """From now on have so many videos ready while others are in the making, as far as the bytes allow."""
+        """From now on have `num_videos` ready while others are in preparation, as far as `max_ahead_bytes` allows."""
         wanted = num_videos + self._num_workers
         self._max_ahead = min(self._fitting, max(self._max_ahead, wanted))
 
     def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
-        """Each of `videos`, which are drawn as they are needed, in the same order; at most `limit()` are ahead of their
-        use. The first are begun at once."""
+        """Each of `videos` in order. They are taken from the iterable as needed, the first at once; at most `limit()`
+        are ahead of their use."""
         if self._num_workers == 0:
             return (prepare_video(video, self._spec, self._num_frames) for video in videos)
         source: Iterator[Path] = iter(videos)
@@ -216,4 +218,4 @@ class DecodePool:
             worker = self._start_worker()
             return failed_video(video, f"{video}: {lost}")
         finally:
-            self._idle.put(worker)  # also one that did not start: the next video tries it again, and fails the same way
+            self._idle.put(worker)  # even if it did not start: the next video tries again and fails in the same way

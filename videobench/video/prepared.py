@@ -1,4 +1,4 @@
-"""One video made ready for the device, and its way from a worker process through a pipe."""
+"""One video, ready for the device, and its transfer from a worker process."""
 
 import hashlib
 import json
@@ -35,14 +35,14 @@ class PreparedVideo:
 
 
 def failed_video(video: Path, reason: str) -> PreparedVideo:
-    """Without pixels; the reason is brought to one line."""
+    """One without pixels; `reason` is put on one line."""
     return PreparedVideo(video, None, "", "", None, 0, 0, "", " ".join(reason.split()))
 
 
 def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserve | None = None) -> PreparedVideo:
-    """Decode, resize, crop; does not raise: a fault of the video or its decoder becomes the reason.
+    """Decode, resize and crop; does not raise: a fault of the video or its decoder becomes the `error` of the result.
 
-    `reserve` is that of `sample_frames`."""
+    `reserve` is as in `sample_frames`."""
 
     def shrink(frame: np.ndarray) -> np.ndarray:
         return resize_and_crop(frame[np.newaxis], spec)[0].numpy()
@@ -64,7 +64,7 @@ def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserv
 
 
 def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
-    """A header in JSON, then the bytes of the pixels where there are any."""
+    """A header in JSON, then the bytes of the pixels if there are any."""
     pixels = prepared.pixels
     header = {
         "shape": None if pixels is None else list(pixels.shape),
@@ -82,7 +82,9 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
 
 
 def receive_prepared(connection: Connection, header: bytes, video: Path) -> PreparedVideo:
-    """What `send_prepared` sent for this video. Raises EOFError or OSError where the sender is gone."""
+    """What `send_prepared` sent for this video; `header` is its first message.
+
+    Raises EOFError or OSError where the sender is gone."""
     fields = json.loads(header)
     shape, stamp = fields.pop("shape"), fields.pop("stamp")
     fields["stamp"] = None if stamp is None else tuple(stamp)

@@ -1,4 +1,4 @@
-"""How much of the host's memory the videos that are decoded at once may take."""
+"""How much of the host's memory the videos that are being decoded may take together."""
 
 import os
 from collections.abc import Iterator
@@ -6,15 +6,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Condition
 
-# Videos are decoded at once as long as what they may take together (container.decoding_bytes) stays below this part of
-# the host's memory, divided among the processes of the job on this host; others wait. A video that needs more than that
-# is decoded alone. 1080p takes 0.1 GB, the largest frames 1.4 GB, in the widest formats 7 GB.
+# Videos are decoded at the same time only while what they may take together (container.decoding_bytes) stays below this
+# part of the host's memory, divided among the job's processes on this host; others wait. A video that needs more than
+# all of it is decoded alone. 1080p needs 0.1 GB, the largest frames 1.4 GB, in the widest pixel formats 7 GB.
 DECODING_PART = 0.5
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container: its bytes or "max"
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container: bytes, or "max"
 
 
 class Room:
-    """Bytes of memory that the videos in decoding share. One that needs more than all of it takes all of it."""
+    """`num_bytes` of memory that users of several threads take and give back."""
 
     def __init__(self, num_bytes: int):
         self._all = self._free = num_bytes
@@ -22,6 +22,7 @@ class Room:
 
     @contextmanager
     def taken(self, num_bytes: int) -> Iterator[None]:
+        """Waits until so much is free; whoever needs more than all of it gets all of it."""
         num_bytes = min(num_bytes, self._all)
         with self._changed:
             self._changed.wait_for(lambda: num_bytes <= self._free)
@@ -35,7 +36,7 @@ class Room:
 
 
 def decoding_room_bytes() -> int:
-    """What the decoding of one process of a job may take: see DECODING_PART."""
+    """What the workers of one process of a job may take for decoding: see DECODING_PART."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):
         memory = min(memory, int(CGROUP_LIMIT.read_text()))

@@ -1,4 +1,4 @@
-"""Decoding only the groups of pictures that hold a wanted frame, bit-equal to decoding everything."""
+"""Decode only the groups of pictures that hold a wanted frame, bit-equal to decoding everything."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,29 +14,29 @@ from av.video.frame import VideoFrame
 from videobench.video.container import OpenVideo, VideoPacket
 from videobench.video.timeline import Timeline
 
-# Any damage becomes an error: what the decoder would paint over it depends on frames that were not decoded.
+# Any damage becomes an error: what the decoder would conceal it with depends on frames that were not decoded.
 STRICT_DECODER = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
-# A picture that ends early raises no error even so; the decoder only reports that it "conceals" the rest.
+# Even so, a picture that ends early raises no error; the decoder only logs that it is "concealing" the rest.
 CONCEALMENT = "concealing"
 
 
 class NotSparseError(Exception):
-    """A group did not decode as it should: only decoding everything gives the frames."""
+    """A group did not decode as it should; the frames require decoding everything."""
 
 
 @dataclass
 class Group:
-    """Packets first to last, counted from the start of the file, hold the frames at these times."""
+    """A run of packets to decode. Times are in the stream's time base."""
 
-    first: int
+    first: int  # index of a packet in the file, at which decoding may start
     last: int
-    wanted_pts: set[int] = field(default_factory=set)
+    wanted_pts: set[int] = field(default_factory=set)  # times of the wanted frames that these packets hold
 
 
 def plan_groups(timeline: Timeline, wanted_pts: Sequence[int]) -> list[Group]:
-    """The groups to decode, in file order. One starts at the last possible packet before the wanted frame in the
-    order of decoding and of presentation: of an open group, the first frames need the group before."""
+    """The groups to decode, in file order. Each starts at the last possible packet that precedes the wanted frame in
+    decode order and in presentation order: the first frames of an open group need the group before it."""
     indices = np.flatnonzero(np.isin(timeline.pts, wanted_pts)).tolist()
     index_of_pts = {int(timeline.pts[index]): index for index in indices}
     starts = timeline.starts.tolist()
@@ -53,7 +53,7 @@ def plan_groups(timeline: Timeline, wanted_pts: Sequence[int]) -> list[Group]:
 
 
 def _merge_overlapping(groups: Sequence[Group]) -> list[Group]:
-    """Groups without a common packet: the first frames of an open group lie behind its first packet."""
+    """Groups without a common packet: the first frames of an open group come after its first packet."""
     merged: list[Group] = []
     for group in groups:
         if merged and group.first <= merged[-1].last:
@@ -73,14 +73,14 @@ def _between(packets: Iterator[tuple[int, VideoPacket]], first: int, last: int) 
 
 
 def decode_groups(opened: OpenVideo, packets: Iterable[VideoPacket], groups: Sequence[Group]) -> dict[int, VideoFrame]:
-    """The wanted frames by their times; `packets` come from the start of the file; raises NotSparseError."""
+    """The wanted frames by their times; `packets` are those of the whole file. Raises NotSparseError."""
     decoder = opened.stream.codec_context
     decoder.options = decoder.options | STRICT_DECODER
     found: dict[int, VideoFrame] = {}
     numbered = enumerate(packets)
     try:
         with _decoder_messages() as messages:
-            decoder.open(strict=False)  # before skip_frame, which opening would reset
+            decoder.open(strict=False)  # before skip_frame is set, which opening resets
             for group in groups:
                 decoder.flush_buffers()
                 in_group = _between(numbered, group.first, group.last)
@@ -88,13 +88,13 @@ def decode_groups(opened: OpenVideo, packets: Iterable[VideoPacket], groups: Seq
     except FFmpegError as error:
         raise NotSparseError(f"a group does not decode: {error}") from error
     if any(CONCEALMENT in text for _, _, text in messages):
-        raise NotSparseError("a damaged picture was painted over")
+        raise NotSparseError("a damaged picture was concealed")
     return found
 
 
 @contextmanager
 def _decoder_messages() -> Iterator[list[tuple[int, str, str]]]:
-    """What FFmpeg reports of this thread's decoding: (level, part, text) each. Nothing of it is printed."""
+    """FFmpeg's log messages about this thread's decoding, each (level, part, text); nothing is printed."""
     level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.INFO)
     av.logging.set_skip_repeated(False)
@@ -130,4 +130,4 @@ def _frames_of_group(
         # Both codecs of timeline.py allow skipping frames that no other frame refers to.
         decoder.skip_frame = "DEFAULT" if packet.pts in group.wanted_pts else "NONREF"
         yield from decoder.decode(packet)
-    yield from decoder.decode(None)  # what it holds back for reordering
+    yield from decoder.decode(None)  # frames held back for reordering

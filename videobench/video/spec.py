@@ -1,4 +1,4 @@
-"""How a checkpoint wants its frames: size, crop and normalisation, read from its preprocessor's file."""
+"""The frames that a checkpoint expects: size, crop and normalisation, read from its preprocessor's file."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 from videobench.errors import InputError
 from videobench.files import read_json
 
-# Where a checkpoint keeps it, in the order in which transformers looks: (file, the keys that lead to the part).
+# Where a checkpoint stores them, in the order in which transformers looks: (file, key of the part or None for all).
 CONFIG_PLACES = (
     ("processor_config.json", "video_processor"),
     ("video_preprocessor_config.json", None),
@@ -23,19 +23,19 @@ NEEDED_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """How a checkpoint wants its frames."""
+    """The frames that a checkpoint expects. Lengths are in pixels; either shortest_edge or exact_size is set."""
 
     crop_height: int  # 336
     crop_width: int  # 336
     resample: str  # "bicubic" or "bilinear"
-    mean: tuple[float, ...]  # of red, green and blue, of values from 0 to 1
-    std: tuple[float, ...]
-    shortest_edge: int | None = None  # 336: the frame's shorter edge becomes this, its shape stays
-    exact_size: tuple[int, int] | None = None  # (height, width), set where shortest_edge is not: its shape is lost
+    mean: tuple[float, ...]  # of red, green and blue, in values from 0 to 1
+    std: tuple[float, ...]  # likewise, above 0
+    shortest_edge: int | None = None  # 336: length of the frame's shorter edge after the resize, which keeps its shape
+    exact_size: tuple[int, int] | None = None  # (height, width) after a resize that does not keep the shape
     rescale_factor: float = 1 / 255
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of a frame of that size after the resize, before the crop."""
+        """(height, width), in pixels, of a frame of that size after the resize and before the crop."""
         if self.exact_size is not None:
             return self.exact_size
         assert self.shortest_edge is not None
@@ -45,7 +45,7 @@ class PixelSpec:
 
 
 class _Config:
-    """One part of one configuration file, which names file and key in each of its complaints."""
+    """One part of one configuration file. Its errors name file and key."""
 
     def __init__(self, path: Path, values: Mapping[str, Any]):
         self.path = path
@@ -61,7 +61,7 @@ class _Config:
                 raise self.refuse(key, "only true is supported")
 
     def edge(self, key: str) -> tuple[int | None, tuple[int, int] | None]:
-        """(shortest edge, None) or (None, (height, width)) from any of the spellings of a size."""
+        """(shortest edge, None) or (None, (height, width)), from any spelling of a size."""
         value = self.values.get(key)
         if _is_length(value):
             return value, None
@@ -71,7 +71,7 @@ class _Config:
                 return value["shortest_edge"], None
             if set(value) == {"height", "width"} and all(_is_length(value[k]) for k in ("height", "width")):
                 return None, (value["height"], value["width"])
-        raise self.refuse(key, 'a length, {"shortest_edge": length} or {"height": length, "width": length} is wanted')
+        raise self.refuse(key, 'a length, {"shortest_edge": length} or {"height": length, "width": length} is needed')
 
     def box(self, key: str) -> tuple[int, int]:
         edge, exact = self.edge(key)
@@ -89,15 +89,15 @@ class _Config:
     def three(self, key: str) -> tuple[float, ...]:
         value = self.values.get(key)
         if not isinstance(value, list) or len(value) != 3 or not all(_is_number(v) for v in value):
-            raise self.refuse(key, "three numbers are wanted")
+            raise self.refuse(key, "three numbers are needed")
         if key == "image_std" and min(value) <= 0:
-            raise self.refuse(key, "deviations above 0 are wanted")
+            raise self.refuse(key, "deviations above 0 are needed")
         return tuple(float(v) for v in value)
 
     def factor(self) -> float:
         value = self.values.get("rescale_factor", 1 / 255)
         if not _is_number(value) or not value > 0:
-            raise self.refuse("rescale_factor", "a number above 0 is wanted")
+            raise self.refuse("rescale_factor", "a number above 0 is needed")
         return float(value)
 
 
@@ -117,18 +117,20 @@ def _find_config(model_path: Path) -> _Config:
         values = read_json(path)
         if not isinstance(values, dict):
             raise InputError(
-                f"{path}: an object is wanted, found {type(values).__name__}; use the checkpoint's own file"
+                f"{path}: found {type(values).__name__}, but an object is needed; use the checkpoint's own file"
             )
         if part is None:
             return _Config(path, values)
         if isinstance(values.get(part), dict):
             return _Config(path, values[part])
     names = ", ".join(dict.fromkeys(name for name, _ in CONFIG_PLACES))
-    raise InputError(f"{model_path}: none of {names} says how frames are prepared; download the whole checkpoint")
+    raise InputError(f"{model_path}: none of {names} describes how frames are prepared; download the whole checkpoint")
 
 
 def load_pixel_spec(model_path: Path) -> PixelSpec:
-    """How the checkpoint in this folder wants its frames; raises InputError where that is missing or unsupported."""
+    """The frames that the checkpoint in this folder expects.
+
+    Raises InputError, naming file and key, where that is missing, wrong, or not supported."""
     config = _find_config(model_path)
     config.check_steps()
     shortest_edge, exact_size = config.edge("size")

@@ -1,7 +1,8 @@
 """A worker process of the decode pool, which starts it: `python -m videobench.video.worker <file descriptor>`.
 
-Through the connection at that descriptor come the settings once and then the path of one video after another; back go
-"ready" and each prepared video. The end of standard input says that the parent is gone.
+The connection at that descriptor brings the settings once, then the path of one video after another. "ready" goes back
+first, then for each video how much memory it needs and, once the parent has granted it, the prepared video. The worker
+ends when its standard input closes: the parent is gone.
 """
 
 import faulthandler
@@ -23,16 +24,15 @@ from videobench.video.spec import PixelSpec
 
 READY = b"ready"
 NEEDS = b"needs "  # and the bytes of memory that decoding may take; the parent's answer, any message, grants them
-# After the parent's time for a video a worker that even its threads cannot end, ends itself.
-GRACE_S = 60.0
+GRACE_S = 60.0  # beyond the parent's time for a video; then a worker that not even its threads can end, ends itself
 
 
 def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = prepare_video) -> None:
-    """Answer requests until the parent closes the connection; a test passes another `prepare`."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    faulthandler.enable()  # a decoder that crashes says where
-    with suppress(OSError):  # elsewhere than on Linux, or where it may not
-        Path("/proc/self/oom_score_adj").write_text("1000")  # if the host's memory ends, this one goes, not the run
+    """Answer requests until the parent closes the connection. `prepare` is replaced in tests."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the parent, which ends its workers
+    faulthandler.enable()  # shows where a decoder crashes
+    with suppress(OSError):  # not on Linux, or not permitted
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if the host runs out of memory, it ends this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     connection = Connection(int(sys.argv[1]))
@@ -51,7 +51,7 @@ def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = pr
 
 
 def _reserve(connection: Connection, timeout_s: float, num_bytes: int) -> None:
-    """Asks the parent for memory and waits until it may be taken; the video's time begins only then."""
+    """Ask the parent for memory and wait until it is granted. Only then does the video's time begin."""
     faulthandler.cancel_dump_traceback_later()
     try:
         connection.send_bytes(NEEDS + str(num_bytes).encode())
@@ -62,7 +62,7 @@ def _reserve(connection: Connection, timeout_s: float, num_bytes: int) -> None:
 
 
 def _die_with_parent() -> None:
-    """Ends the process, also out of a decoder that never returns, as soon as the parent is gone in whatever way."""
+    """End the process as soon as the parent is gone for any reason, even from within a decoder that never returns."""
     os.read(0, 1)
     os._exit(1)
 

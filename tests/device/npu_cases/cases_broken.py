@@ -43,7 +43,7 @@ def test_a_card_that_another_process_fills(monkeypatch, run):
     gc.collect()  # engines of the tests above
     monkeypatch.setattr(torch.npu, "_USED", MEMORY_BYTES - torch.npu.memory_allocated() - (1 << 20))
     with pytest.raises(
-        InputError, match=r"1\.05 MB of 68\.72 GB of its memory are free, the weights .*; another process"
+        InputError, match=r"1\.05 MB of 68\.72 GB of its memory is free, the weights .*; another process"
     ):
         run("--dtype", "float32")
 
@@ -69,15 +69,15 @@ def test_the_launchers_inf_nan_mode_does_not_keep_a_card_from_starting(monkeypat
     assert device_facts(open_device("npu"))["inf_nan_mode"] is True
     assert "warning" not in capsys.readouterr().err
     monkeypatch.setenv("INF_NAN_MODE_ENABLE", "0")
-    monkeypatch.setenv("INF_NAN_MODE_FORCE_DISABLE", "1")  # whoever wants saturation has to say so
+    monkeypatch.setenv("INF_NAN_MODE_FORCE_DISABLE", "1")  # saturation has to be requested
     assert device_facts(open_device("npu"))["inf_nan_mode"] is False
-    assert "overflows of float16 cannot be found" in capsys.readouterr().err
+    assert "overflows of float16 cannot be detected" in capsys.readouterr().err
 
 
 def test_a_first_generation_card(monkeypatch, capsys):
     monkeypatch.setattr(torch.npu, "_FIRST_GENERATION", True)
     device = open_device("npu")
-    assert "overflows of float16 cannot be found" in capsys.readouterr().err
+    assert "overflows of float16 cannot be detected" in capsys.readouterr().err
     assert device_facts(device)["inf_nan_mode"] is False
     assert device_check._check_product(device, "bfloat16") is None
     assert device_check._check_product(device, "float16") < 1e-3

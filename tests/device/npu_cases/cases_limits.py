@@ -65,19 +65,19 @@ def test_a_question_that_does_not_fit_alone_fails_alone(run, capsys, tmp_path, q
     status, fitted = run("--dtype", "float32", name="fitted", **options)
     assert status == 1
     assert [key for key, row in fitted.items() if "error" in row] == [long_key]
-    assert "has not the memory for this question alone; use fewer --num_frames" in fitted[long_key]["error"]
+    assert "for this question alone; use fewer --num_frames" in fitted[long_key]["error"]
     others = {key: row for key, row in fitted.items() if key != long_key}
     same_answers(others, {key: rows[key] for key in others}, tolerance=1e-4)
     captured = capsys.readouterr()
     assert f"answered {LIMIT - 1}, failed 1, in " in captured.out
-    assert f"failed: {SET}/{long_key}: npu:0 (Simulated910B) has not the memory" in captured.err
+    assert f"failed: {SET}/{long_key}: not enough memory on npu:0 (Simulated910B)" in captured.err
 
 
 def test_weights_that_only_just_fit_leave_no_traceback(run, tiny_model_path):
     weights = 4 * load_checkpoint(tiny_model_path).weights.total
     held = torch.npu.memory_allocated(0)  # by the engine of the tests above
     SIMULATOR.init(1, held + weights // 2, False)
-    with pytest.raises(InputError, match="out of memory while the weights were read; free some"):
+    with pytest.raises(InputError, match="out of memory while reading the weights; free some"):
         run("--dtype", "float32")
 
 
