@@ -6,127 +6,17 @@ python extract_dataset.py --Eval_QA_root egs/Video-Bench/ --Eval_Video_root egs/
 python extract_dataset.py --verify egs/Video-Bench/Eval_QA/sampling_manifest.json
 """
 
-import argparse
-import os
-import sys
-from collections.abc import Sequence
-from pathlib import Path
-
-from videobench.cli import FlagParser, run_script
-from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, resolve_names
-from videobench.data.manifest import SAMPLE_ANSWER_FILE
-from videobench.data.video_root import VideoRoot
-from videobench.errors import InputError
-from videobench.sampling.order import STRATEGIES
-from videobench.sampling.placing import check_free_space, write_sample
-from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
-from videobench.sampling.verify import VerifySettings, verify_sample
+import videobench  # noqa: F401  # ends an old Python with one line, so that any Python must be able to read this file
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    settings = parse_args(argv)
-    if isinstance(settings, VerifySettings):
-        return verify_sample(settings)
-    candidates = load_candidates(settings)
-    sample = choose(candidates, settings)
-    check_free_space(sample, candidates, settings)
-    if settings.check_videos:
-        from videobench.sampling.decodable import fault_finder  # imports torch
+def main(argv=None):
+    """The exit status."""
+    from videobench.sampling.command import main
 
-        with fault_finder(settings.num_workers) as find_faults:
-            sample = choose_decodable(candidates, settings, find_faults)
-        check_free_space(sample, candidates, settings)
-    for path in write_sample(sample, candidates, settings):
-        print(path)
-    return report(sample, candidates, settings)
-
-
-def report(sample: Sample, candidates: Candidates, settings: SampleSettings) -> int:
-    if candidates.without_video or candidates.without_answer:
-        lost = f"{candidates.without_video} questions lack their video, {candidates.without_answer} their answer"
-        print(f"warning: {lost}; the sample is drawn from the others", file=sys.stderr)
-    videos = len({each.video for each in sample.questions})
-    folder = settings.output_folder / SAMPLE_NAME
-    replaced = f", {len(sample.undecodable)} undecodable videos replaced" if sample.undecodable else ""
-    print(f"sampled {len(sample.questions)} questions on {videos} videos into {folder}{replaced}")
-    return 0
-
-
-def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
-    parser = _build_parser()
-    args = parser.parse_args(argv)
-    for name in ("nums", "num_workers"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} must be at least 1")
-    if args.verify is not None:
-        return VerifySettings(args.verify, args.sampling_output_folder, args.num_workers)
-    names = resolve_names(args.datasets, args.Eval_QA_root)
-    if SAMPLE_NAME in names:
-        raise InputError("--datasets: cannot draw a sample from a sample; name sets of Video-Bench, or all")
-    return SampleSettings(
-        qa_root=args.Eval_QA_root,
-        videos=VideoRoot(args.Eval_Video_root, args.allow_outside_root),
-        answer_path=args.correct_answer_file or args.Eval_QA_root / "ANSWER.json",
-        output_folder=args.sampling_output_folder or args.Eval_Video_root / "Eval_video",
-        json_folder=_json_folder(args),
-        names=tuple(sorted(names, key=DATASET_NAMES.index)),
-        nums=args.nums,
-        seed=args.seed,
-        strategy=args.strategy,
-        one_per_video=args.one_per_video,
-        exclude_path=args.exclude,
-        check_videos=args.check_videos,
-        copy_mode=args.copy_mode,
-        num_workers=args.num_workers,
-    )
-
-
-def _json_folder(args: argparse.Namespace) -> Path:
-    """Refuses to overwrite a file that is read: a second start would draw another sample."""
-    folder: Path = args.json_output_path or args.Eval_QA_root / "Eval_QA"
-    outputs = {os.path.realpath(folder / name) for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
-    for flag, path in (("--exclude", args.exclude), ("--correct_answer_file", args.correct_answer_file)):
-        if path is not None and os.path.realpath(path) in outputs:
-            raise InputError(f"{path}: {flag} names a file that would be overwritten; choose --json_output_path")
-    return folder
-
-
-def _build_parser() -> FlagParser:
-    parser = FlagParser(description="Sample questions of Video-Bench with their videos and answers, or verify one.")
-    add = parser.add_argument
-    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
-    add("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/")
-    add(
-        "--sampling_output_folder",
-        type=Path,
-        help="the videos go to sampling_data/ in this folder (default: Eval_video in Eval_Video_root)",
-    )
-    add("--json_output_path", type=Path, help="the three JSON files go here (default: Eval_QA in Eval_QA_root)")
-    add("--correct_answer_file", type=Path, help="default: ANSWER.json in Eval_QA_root")
-    add("--nums", type=int, default=1000, help="number of questions (default: %(default)s)")
-    add("--seed", type=int, default=0, help="the same seed gives the same sample (default: %(default)s)")
-    add("--datasets", default="all", help="sets to draw from, separated by commas (default: %(default)s)")
-    add(
-        "--strategy",
-        choices=STRATEGIES,
-        default="uniform",
-        help="uniform: each question equally likely; stratified: equal numbers from each set, the rest by size; "
-        "proportional: from each set in proportion to its size (default: %(default)s)",
-    )
-    add("--one_per_video", action="store_true", help="no two questions on one video")
-    add("--exclude", type=Path, metavar="FILE", help="questions not to draw: a sample's JSON, or <dataset>/<id> lines")
-    add("--check_videos", action="store_true", help="decode each chosen video, replace those that do not decode")
-    add("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy", help="default: %(default)s")
-    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of --Eval_Video_root")
-    add(
-        "--num_workers",
-        type=int,
-        default=len(os.sched_getaffinity(0)),
-        help="videos copied, verified or decoded at once (default: %(default)s)",
-    )
-    add("--verify", type=Path, metavar="MANIFEST", help="check a sample by its sampling_manifest.json instead")
-    return parser
+    return main(argv)
 
 
 if __name__ == "__main__":
-    sys.exit(run_script(main))
+    from videobench.cli import start
+
+    start(main)

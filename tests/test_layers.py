@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "video": BASE,
     "results": BASE | {"data"},
     "model": BASE | {"data", "device", "video"},
-    "sampling": BASE | {"data", "device", "video"},
+    "sampling": BASE | {"cli", "data", "device", "video"},
     "run": BASE | {"cli", "jobs", "data", "device", "video", "model", "results"},
     "compare": BASE | {"data", "results"},
     "report": BASE | {"data", "video", "compare"},
