@@ -44,7 +44,7 @@ def row(text="A", **more):
 )
 def test_a_row_finds_its_question(tmp_path, file_name, key, content, name):
     path = write(tmp_path / file_name, {key: row(**content)})
-    assert list(load_results(path, ANSWERS).replies) == [name]
+    assert list(load_results(path, ANSWERS)) == [name]
 
 
 def test_an_ambiguous_bare_id_is_refused(tmp_path):
@@ -65,7 +65,7 @@ def test_an_ambiguous_bare_id_is_refused(tmp_path):
     ],
 )
 def test_replies_of_every_form(tmp_path, content, text):
-    reply = load_results(write(tmp_path / "MSVD_eval.json", {"1": content}), ANSWERS).replies["MSVD", "1"]
+    reply = load_results(write(tmp_path / "MSVD_eval.json", {"1": content}), ANSWERS)["MSVD", "1"]
     assert (reply.text, reply.error) == (text, content.get("error", ""))
 
 
@@ -85,7 +85,7 @@ def test_every_field_is_read(tmp_path):
         rank=3,
         run={"dtype": "float16"},
     )
-    reply = load_results(write(tmp_path / "MSVD_eval.json", {"1": content}), ANSWERS).replies["MSVD", "1"]
+    reply = load_results(write(tmp_path / "MSVD_eval.json", {"1": content}), ANSWERS)["MSVD", "1"]
     assert (reply.video_id, reply.options, reply.own_question) == (7011, {"A": "cat", "B": "dog"}, "what?")
     assert (reply.logprobs, reply.resolution, reply.rank) == ({"A": -1.5, "B": -0.25}, "320x240", 3)
     assert (reply.nonfinite, reply.prompt_tokens, reply.run["dtype"]) == (True, 1290, "float16")
@@ -128,7 +128,7 @@ def test_a_folder_of_result_files(tmp_path):
     write(tmp_path / "MOT_eval.json", {"1": row()})
     write(tmp_path / "journal" / "MOT.rank0.jsonl", {})
     write(tmp_path / "notes.json", {})
-    assert sorted(load_results(tmp_path, ANSWERS).replies) == [("MOT", "1"), ("MSVD", "1"), ("MSVD", "2")]
+    assert sorted(load_results(tmp_path, ANSWERS)) == [("MOT", "1"), ("MSVD", "1"), ("MSVD", "2")]
 
 
 def test_a_folder_without_result_files_is_refused(tmp_path):

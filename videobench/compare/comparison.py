@@ -66,7 +66,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
 
     `by_key` as of load_results. Raises InputError where the second run has no log-probabilities to compare."""
     names = [(pair.dataset, pair.id) for pair in compared]
-    replies = load_results(repeat_path, names, by_key).replies
+    replies = load_results(repeat_path, names, by_key)
     measured = []
     for side in ("npu", "gpu"):
         pairs = []

@@ -24,7 +24,7 @@ def write_leaderboard(path: Path, run_path: Path, answer_path: Path | None, scor
     answers serve only to find the data set of rows that do not name theirs. Raises InputError where there is none, or
     where the run cannot be scored so."""
     answers = load_answers(answer_path) if answer_path else {}
-    replies = load_results(run_path, answers).replies
+    replies = load_results(run_path, answers)
     check_scorable(run_path, replies.values(), scoring)
     form: dict[str, dict[str, Any]] = {}
     without_letter = 0

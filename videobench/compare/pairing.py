@@ -74,7 +74,7 @@ def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -
     if scoring == "mindie":
         return _pair_as_the_original(npu_path, gpu_path, answer_path)
     answers = load_answers(answer_path)
-    npu, gpu = load_results(npu_path, answers).replies, load_results(gpu_path, answers).replies
+    npu, gpu = load_results(npu_path, answers), load_results(gpu_path, answers)
     for path, replies in ((npu_path, npu), (gpu_path, gpu)):
         check_scorable(path, replies.values(), scoring)
     shared_sets = {dataset for dataset, _ in npu} & {dataset for dataset, _ in gpu}
@@ -121,8 +121,8 @@ def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> 
     """By key alone; a question counts where both sides gave a letter."""
     answers = load_raw_answers(answer_path)
     names = [(dataset, key) for key, (dataset, _) in answers.items()]
-    npu = load_results(npu_path, names, by_key=True).replies
-    gpu = load_results(gpu_path, names, by_key=True).replies
+    npu = load_results(npu_path, names, by_key=True)
+    gpu = load_results(gpu_path, names, by_key=True)
     sets = [Counter(answers[key][0] for _, key in replies if key in answers) for replies in (npu, gpu)]
     pairs, dropped = [], 0
     for key, (dataset, answer) in answers.items():

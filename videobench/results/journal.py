@@ -19,12 +19,11 @@ from typing import Any
 
 from videobench.console import one_line
 from videobench.errors import InputError
-from videobench.files import open_regular, parse_json, read_json, write_json
-from videobench.results.journal_file import JournalFile, open_to_append
+from videobench.files import read_json, write_json
+from videobench.results.journal_file import JournalFile, open_to_append, read_entries
 from videobench.results.replies import build_reply
 from videobench.results.rows import Row
 
-MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
 UNFIT = "the stored reply is not one of a run; the question is asked again"
@@ -190,14 +189,10 @@ class Journals:
 
     def _read_one(self, path: Path) -> list[dict[str, Any]]:
         """Entries of `key`, `row`, and in all but old journals `at`, in seconds since 1970, and `stamp`."""
-        try:
-            with open_regular(path) as file:
-                lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
-        if not lines:
+        entries = read_entries(path)
+        if not entries:
             return []
-        first, *rest = (self._parse(path, number, line) for number, line in enumerate(lines, start=1))
+        first, *rest = entries
         stored = first["settings"]
         for setting in {**stored, **self._settings}:
             if stored.get(setting) != self._settings.get(setting):
@@ -206,17 +201,6 @@ class Journals:
                     f"{self._settings.get(setting)!r}; use the former, another output folder, or --overwrite"
                 )
         return rest
-
-    def _parse(self, path: Path, number: int, line: bytes) -> dict[str, Any]:
-        try:
-            entry = parse_json(line.decode())
-            _check(entry, number)
-        except ValueError as error:
-            raise InputError(
-                f"{path}: damaged at line {number} ({error}); repair or remove that line (the file, if it is line 1), "
-                "then start again: what the others hold is kept"
-            ) from None
-        return dict(entry)
 
     def _path(self, replica: int) -> Path:
         return self._folder / "journal" / f"{self._name}.rank{replica}.jsonl"
@@ -239,18 +223,3 @@ def _answered(path: Path) -> int:
     with suppress(InputError):
         rows = read_json(path)
     return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
-
-
-def _check(entry: Any, number: int) -> None:
-    """Raises ValueError where this suite does not write such a line."""
-    if number == 1:
-        if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
-            raise ValueError("it holds no settings")
-        return
-    row = entry.get("row") if isinstance(entry, dict) else None
-    if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
-        raise ValueError("it holds no reply")
-    if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
-        raise ValueError("its time is not a number")
-    if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
-        raise ValueError("its reply is not one of a run")

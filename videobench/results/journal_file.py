@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from videobench.errors import InputError
-from videobench.files import encode_json, without_waiting, write_whole
+from videobench.files import encode_json, open_regular, parse_json, without_waiting, write_whole
+
+MAX_BYTES = 1 << 30  # of a journal; all 17,036 replies take 40 MB
 
 
 class JournalFile:
@@ -107,3 +109,38 @@ def open_to_append(path: Path) -> FileIO:
         raise OSError(errno.EINVAL, "Not a regular file")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None
+
+
+def read_entries(path: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal: its settings, then its replies. Raises InputError, naming the line, at the first
+    that this suite does not write."""
+    try:
+        with open_regular(path) as file:
+            lines = file.read(MAX_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            entries.append(_checked(parse_json(line.decode()), number))
+        except ValueError as error:
+            raise InputError(
+                f"{path}: damaged at line {number} ({error}); repair or remove that line (the file, if it is line 1), "
+                "then start again: what the others hold is kept"
+            ) from None
+    return entries
+
+
+def _checked(entry: Any, number: int) -> dict[str, Any]:
+    if number == 1:
+        if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
+            raise ValueError("it holds no settings")
+        return entry
+    row = entry.get("row") if isinstance(entry, dict) else None
+    if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
+        raise ValueError("it holds no reply")
+    if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
+        raise ValueError("its time is not a number")
+    if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
+        raise ValueError("its reply is not one of a run")
+    return dict(entry)

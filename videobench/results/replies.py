@@ -52,13 +52,7 @@ class Reply:
         return own.strip().removesuffix("Choices:")
 
 
-@dataclass(frozen=True)
-class Results:
-    path: Path  # file or folder, as given
-    replies: dict[QuestionName, Reply]
-
-
-def load_results(path: Path, answers: Iterable[QuestionName], by_key: bool = False) -> Results:
+def load_results(path: Path, answers: Iterable[QuestionName], by_key: bool = False) -> dict[QuestionName, Reply]:
     """The replies of one result file, or of every `*_eval.json` of a folder.
 
     A row belongs to the data set that its key names (`MSVD/40810`), else its `dataset`, else its file's name
@@ -82,7 +76,7 @@ def load_results(path: Path, answers: Iterable[QuestionName], by_key: bool = Fal
             elif name in replies:
                 raise InputError(f"{place} answers the same question as {places[name]}; remove one of them")
             replies[name], places[name] = reply, place
-    return Results(path, replies)
+    return replies
 
 
 def _files_of(path: Path) -> list[Path]:
