@@ -32,6 +32,7 @@ class Settings:
     comparison: ComparisonSettings | None  # None: --export_leaderboard alone
     gate: bool
     output_json: Path | None
+    output_markdown: Path | None
     report_html: Path | None
     video_root: Path | None
     export: ExportSettings | None
@@ -47,8 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
     from videobench.compare.verdict import exit_status
-    from videobench.files import write_json
+    from videobench.files import write_json, write_whole
     from videobench.report.as_json import build_report
+    from videobench.report.markdown import build_markdown
     from videobench.report.terminal import build_text
 
     comparison = compare_runs(compared)
@@ -60,6 +62,9 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     if settings.output_json:
         write_json(settings.output_json, report)
         print(f"wrote {settings.output_json}")
+    if settings.output_markdown:
+        write_whole(settings.output_markdown, build_markdown(report).encode("utf-8", "replace"))
+        print(f"wrote {settings.output_markdown}")
     if settings.report_html:
         from videobench.report.page import write_html
 
@@ -90,10 +95,11 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
             "--eval_npu_path, --eval_gpu_path and --sampling_answer_path are needed; "
             "--export_leaderboard alone needs one run"
         )
-    if not all(paths) and (args.gate or args.output_json or args.report_html or args.repeat_path):
+    outputs = (args.output_json, args.output_markdown, args.report_html)
+    if not all(paths) and (args.gate or any(outputs) or args.repeat_path):
         parser.error(
-            "--gate, --output_json, --report_html and --repeat_path are of a comparison, which needs --eval_npu_path, "
-            "--eval_gpu_path and --sampling_answer_path"
+            "--gate, --output_json, --output_markdown, --report_html and --repeat_path are of a comparison, which "
+            "needs --eval_npu_path, --eval_gpu_path and --sampling_answer_path"
         )
     if args.Eval_Video_root and not args.report_html:
         parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
@@ -108,7 +114,9 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
         )
     if args.export_leaderboard:
         export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
-    return Settings(comparison, args.gate, args.output_json, args.report_html, args.Eval_Video_root, export)
+    return Settings(
+        comparison, args.gate, args.output_json, args.output_markdown, args.report_html, args.Eval_Video_root, export
+    )
 
 
 def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
@@ -138,7 +146,7 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
     folders = {os.path.realpath(path) for path in runs}  # a new result file there would be read the next time
     if args.sampling_answer_path:
         taken.add(os.path.realpath(args.sampling_answer_path))
-    for output in (args.output_json, args.report_html, args.export_leaderboard):
+    for output in (args.output_json, args.output_markdown, args.report_html, args.export_leaderboard):
         if output is None:
             continue
         path = os.path.realpath(output)
@@ -179,6 +187,7 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE")
     add_path("--output_json", "write everything as JSON to this file")
+    add_path("--output_markdown", "write the report as Markdown, for a CI's page or an issue")
     add_path("--report_html", "write a report for the browser to this one file")
     add_path("--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
     add_path("--export_leaderboard", "write Video-Bench's submission form of the NPU run, or of the one run given")

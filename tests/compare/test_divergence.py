@@ -8,13 +8,13 @@ import pytest
 
 from benchmarks.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
 from videobench.compare.accuracy import compare_paired
+from videobench.compare.associations import association_text
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import find_flips
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side
 from videobench.compare.same_inputs import compare_inputs, inputs_differ
-from videobench.report.terminal import tell_association
 from videobench.results.replies import build_reply
 
 HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")
@@ -311,4 +311,4 @@ def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
     assert diagnosis.findings == []
     assert diagnosis.associations[0].label == "NPU card 2"
     assert math.isclose(diagnosis.associations[0].inside, 1.0)
-    assert tell_association(diagnosis.associations[0]).startswith("NPU card 2, flips in 100 % against 0 % elsewhere")
+    assert association_text(diagnosis.associations[0]).startswith("NPU card 2, flips in 100 % against 0 % elsewhere")

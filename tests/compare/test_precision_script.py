@@ -38,6 +38,7 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
                 ["--report_html", "a.json"],
                 ["--export_leaderboard", "./g.json"],
                 ["--output_json", "x", "--report_html", "x"],
+                ["--output_markdown", "n.json"],
                 ["--eval_npu_path", "folder", "--output_json", "folder/MSVD_eval.json"],
             )
         ),
@@ -55,7 +56,13 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
                 "are of a comparison, which needs --eval_npu_path",
                 id=f"no-comparison-{more[0]}",
             )
-            for more in (["--gate"], ["--output_json", "r"], ["--report_html", "r"], ["--repeat_path", "r"])
+            for more in (
+                ["--gate"],
+                ["--output_json", "r"],
+                ["--output_markdown", "r"],
+                ["--report_html", "r"],
+                ["--repeat_path", "r"],
+            )
         ),
     ],
 )

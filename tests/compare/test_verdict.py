@@ -56,6 +56,7 @@ def pairs_of(count, *flips, stores_logprobs=True):
             pairs_of(960, (9, TIE), (-1, TIE)), False, INCONCLUSIVE, ACCURACY, "went one way: 9 are right on the GPU",
             id="coins-that-fall-one-way",
         ),
+        pytest.param(pairs_of(9000, (30, TIE)), False, PASS, SMOOTHED, "all of it within", id="one-way-and-small"),
         pytest.param(pairs_of(960, (40, CLEAR)), False, FAIL, SMOOTHED, "all of it outside", id="a-clear-loss"),
         pytest.param(
             pairs_of(960, (40, CLEAR), stores_logprobs=False), False, FAIL, ACCURACY, "all of it outside",

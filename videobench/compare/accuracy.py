@@ -43,9 +43,13 @@ class Paired:
         return self.same_letter / self.questions
 
     @property
-    def standard_error(self) -> float:
-        """In points, from the width of the interval."""
-        return (self.ci95[1] - self.ci95[0]) / 3.92
+    def npu_accuracy(self) -> float:
+        """Over these questions, 0 to 1."""
+        return (self.both_right + self.npu_only) / self.questions
+
+    @property
+    def gpu_accuracy(self) -> float:
+        return (self.both_right + self.gpu_only) / self.questions
 
 
 @dataclass(frozen=True)

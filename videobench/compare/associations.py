@@ -121,6 +121,20 @@ def correct(found: Sequence[Association]) -> list[Association]:
     return sorted(tested, key=lambda each: -each.z)
 
 
+def association_text(each: Association) -> str:
+    """ "NPU card 2, 0.41 nats against 0.01 elsewhere (p 1e-09, corrected)"."""
+    amounts = f"{each.inside:.3g} nats against {each.outside:.3g} elsewhere"
+    if each.cause == "letter":
+        amounts = f"shifted by {each.inside:+.3g} nats in the mean"
+    if each.unit == "share":
+        amounts = f"flips in {100 * each.inside:.3g} % against {100 * each.outside:.3g} % elsewhere"
+    return f"{each.label}, {amounts} ({p_value_text(each.p_corrected)})"
+
+
+def p_value_text(p_corrected: float) -> str:
+    return "p < 1e-300, corrected" if p_corrected < 1e-300 else f"p {p_corrected:.1g}, corrected"
+
+
 def find_candidates(pairs: Sequence[Pair]) -> list[Candidate]:
     """Every group that may differ, large enough to be judged."""
     return [each for each in _all_candidates(pairs) if _is_large_enough(each.members)]

@@ -86,9 +86,7 @@ def diagnose(compared: Sequence[Pair], differences: Differences, repeat: Differe
         above = differences.largest > limit
         found = letter_shifts(differences.by_letter, clusters)
         associations = _significant([*found, *associate(differences.spread, above, candidates, clusters)])
-        groups, rest = _broken_groups(differences, candidates, clusters, limit, dtype)
-        letters = _broken_letters(differences.by_letter, clusters, limit)
-        systematic = sorted([*letters, *groups], key=lambda each: -each.z)
+        systematic, rest = _broken_groups(differences, candidates, clusters, limit, dtype)
         systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared))
         findings += systematic or _scattered(differences, limit)
     else:
@@ -116,53 +114,48 @@ def _proportions(hit: Mask, pairs: Sequence[Pair]) -> list[Association]:
 def _broken_groups(
     differences: Differences, candidates: Sequence[Candidate], clusters: Clusters, limit: float, dtype: str
 ) -> tuple[list[Finding], Mask]:
-    """Strongest first, each found among the questions outside of those before it; and which questions are in none."""
-    above = differences.largest > limit
+    """Strongest first, each found among the questions outside of those before it, and among the options without a
+    letter before it: where one is favoured, all others are avoided. And which questions are in no such group."""
+    above, by_letter = differences.largest > limit, differences.by_letter
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
         smaller, videos = restrict(candidates, left), clusters[left]
+        found = letter_shifts(by_letter[left], videos)
         # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
-        found = associate(differences.spread[left], above[left], smaller, videos)
+        found += associate(differences.spread[left], above[left], smaller, videos)
         found += associate(differences.common[left], above[left], smaller, videos)
-        broken = [each for each in _significant(found) if _is_broken(each)]
+        broken = [each for each in _significant(found) if _is_broken(each, limit)]
         if not broken:
             break
         # Two cards of four are two groups rather than "all but NPU card 0".
         plain = [each for each in broken if each.cause == broken[0].cause and not each.label.startswith(ALL_BUT)]
         worst = (plain or broken)[0]
-        findings.append(_group_finding(worst, limit, dtype))
-        left[np.flatnonzero(left)[worst.members]] = False
+        findings.append(_finding(worst, limit, dtype))
+        if worst.cause == "letter":
+            by_letter = without_letter(by_letter, LETTERS.index(worst.label.split()[1]))
+        else:
+            left[np.flatnonzero(left)[worst.members]] = False
         candidates = [each for each in candidates if each.cause not in BY_SIZE or each.cause != worst.cause]
     return findings, left
 
 
-def _is_broken(each: Association) -> bool:
+def _is_broken(each: Association, limit: float) -> bool:
+    if each.cause == "letter":
+        return abs(each.inside) > LETTER_PART * limit
     is_more = each.above_inside >= GROUP_RATIO * each.above_outside or each.inside >= GROUP_RATIO * each.outside
     return each.above_inside >= GROUP_PROPORTION and is_more
 
 
-def _group_finding(each: Association, limit: float, dtype: str) -> Finding:
-    text = (
-        f"{each.label}: {each.above_inside:.0%} of {each.questions} questions differ by more than the "
-        f"{limit:g} nats that {dtype} can explain, elsewhere {each.above_outside:.0%} "
-        f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
-    )
+def _finding(each: Association, limit: float, dtype: str) -> Finding:
+    if each.cause == "letter":
+        text = f"{each.label}: shifted by {each.inside:+.3f} nats in the mean of {each.questions} questions"
+    else:
+        text = (
+            f"{each.label}: {each.above_inside:.0%} of {each.questions} questions differ by more than the "
+            f"{limit:g} nats that {dtype} can explain, elsewhere {each.above_outside:.0%} "
+            f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
+        )
     return Finding(each.cause, text, look_at(each.cause), each.questions, each.z, each.p_corrected)
-
-
-def _broken_letters(by_letter: FloatArray, clusters: Clusters, limit: float) -> list[Finding]:
-    """Strongest first, each found among the options without those before it: where one is favoured, all others are
-    avoided."""
-    findings: list[Finding] = []
-    while len(findings) < len(LETTERS):
-        shifts = _significant(letter_shifts(by_letter, clusters))
-        worst = next((each for each in shifts if abs(each.inside) > LETTER_PART * limit), None)
-        if worst is None:
-            break
-        text = f"{worst.label}: shifted by {worst.inside:+.3f} nats in the mean of {worst.questions} questions"
-        findings.append(Finding("letter", text, look_at("letter"), worst.questions, worst.z, worst.p_corrected))
-        by_letter = without_letter(by_letter, LETTERS.index(worst.label.split()[1]))
-    return findings
 
 
 def _everywhere(

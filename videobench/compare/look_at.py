@@ -42,6 +42,26 @@ LOOK_AT = {
     "sets": "--dataset_name of both runs",
 }
 
+AGAIN = "run one side again, into another folder, with the other's"
+SAME_QUESTIONS = "extract_dataset.py --verify on both machines, then both runs again on one sample"
+NEXT_STEP = {  # one sentence with the command or flag
+    "swapped": "exchange --eval_npu_path and --eval_gpu_path",
+    "num_frames": f"{AGAIN} --num_frames",
+    "checkpoint_sha256": f"{AGAIN} --model_path",
+    "checkpoint": f"{AGAIN} --model_path",
+    "dtype": f"{AGAIN} --dtype",
+    "sample": SAME_QUESTIONS,
+    "questions": SAME_QUESTIONS,
+    "prompts": "install one version of transformers on both sides, then run one again with --overwrite",
+    "pixels": "install one version of av and of transformers on both sides, then run one again with --overwrite",
+    "sets": "answer these sets on both sides, or name files of the same sets",
+    "nonfinite": "run that side again with --dtype bfloat16, into another folder",
+    "broken": "run the NPU with --dtype float32 --limit 20: does the difference stay?",
+    "flips": "read what flipped: --report_html FILE, --Eval_Video_root with the videos' folder",
+    "repeat": "run that side twice with --deterministic, and compare it with itself by --repeat_path",
+    "pass": "nothing is left to do; keep both result files beside this report",
+}
+
 
 def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """`runs`: side -> the run's settings and versions, which are named where releases may not fit together."""

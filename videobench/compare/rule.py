@@ -51,8 +51,9 @@ class Rule:
         """By smoothed accuracy, or by accuracy where a side stores no log-probabilities: PASS where the whole 95 %
         interval lies within the margin, FAIL where the whole 99 % interval lies outside, else INCONCLUSIVE.
 
-        Accuracy FAILs a run in any case. Nor is there a PASS where the answers that flipped went one way: coins fall
-        both ways, and a fault that overturns only right answers of a tiny lead hardly moves smoothed accuracy.
+        Accuracy FAILs a run in any case. Nor is there a PASS where the answers that flipped went one way, unless
+        accuracy's own interval lies within the margin: coins fall both ways, and a fault that overturns only right
+        answers of a tiny lead hardly moves smoothed accuracy.
 
         99 % for FAIL: it accuses a port, and where many answers flip in a few hundred questions the 95 % interval lies
         outside the margin in 1 to 1.5 % of comparisons of equals (benchmarks/verdict_power.py)."""
@@ -65,7 +66,7 @@ class Rule:
         one_way = paired.p_clustered < ONE_WAY and not (self.one_sided and paired.difference > 0)
         if name != FAIL and by_accuracy == FAIL and one_way:
             return Judgement(FAIL, ACCURACY, [accuracy, smoothed])
-        if name == PASS and one_way:
+        if name == PASS and one_way and by_accuracy != PASS:
             return Judgement(INCONCLUSIVE, ACCURACY, [_one_way(paired), smoothed, accuracy])
         return Judgement(name, SMOOTHED, [smoothed, accuracy], name == INCONCLUSIVE)
 

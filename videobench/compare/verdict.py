@@ -82,8 +82,7 @@ def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis
 
 
 def _rule(margin: Margin, evidence: Evidence) -> Rule:
-    paired = evidence.accuracy
-    points = margin.points((paired.both_right + paired.gpu_only) / paired.questions)
+    points = margin.points(evidence.accuracy.gpu_accuracy)
     if points <= 0:
         raise InputError(
             f"--margin {margin.size:g}%: the GPU's run has no right answer to relate to; give it in points"

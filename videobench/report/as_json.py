@@ -7,13 +7,16 @@ from typing import Any
 import numpy as np
 
 from videobench.compare.accuracy import Group, Paired
-from videobench.compare.associations import Association
 from videobench.compare.comparison import Comparison
-from videobench.compare.divergence import Differences
 from videobench.compare.flips import CLASSES, Flip
+from videobench.compare.look_at import look_at
+from videobench.compare.pairing import Pair
+from videobench.compare.rule import Evidence
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
-from videobench.compare.statistics import FloatArray
+from videobench.compare.statistics import Z95, Z99
+from videobench.compare.summary import summarize
 from videobench.data.dataset import DATASET_NAMES
+from videobench.report.divergence_json import distribution, divergence_json
 
 Json = dict[str, Any]
 
@@ -29,6 +32,10 @@ def build_report(comparison: Comparison) -> Json:
     verdict, groups = comparison.verdict, comparison.groups
     return {
         "verdict": verdict.name,
+        "summary": vars(summarize(comparison)),
+        "decided_by": verdict.decided_by,
+        "comparable": not verdict.obstacles,
+        "obstacles": [vars(each) | {"look_at": look_at(each.cause)} for each in verdict.obstacles],
         "margin_points": verdict.margin,
         "margin": vars(comparison.settings.margin),
         "reasons": verdict.reasons,
@@ -42,15 +49,46 @@ def build_report(comparison: Comparison) -> Json:
         "files": _files(comparison),
         "inputs": _inputs(comparison),
         **_group(groups.overall),
+        "smoothed": _smoothed(verdict.evidence),
+        "over": _over(groups.overall, verdict.evidence),
+        "points_at_best": verdict.evidence.estimate.at_best,
         "per_level": {
             str(level): {"name": LEVEL_NAMES[level], **_group(group)} for level, group in groups.per_level.items()
         },
         "per_dataset": {name: _dataset(comparison, name, group) for name, group in groups.per_dataset.items()},
         "weighted_average": _weighted(comparison),
-        "divergence": _divergence(comparison),
+        "divergence": divergence_json(comparison),
         "flip_classes": _flip_classes(comparison.flips),
         "flips": [_flip(flip) for flip in comparison.flips],
-        "listed": {side: _listed(comparison, side) for side in ("npu", "gpu")},
+        "listed": {side: _listed(comparison.pairing.pairs, side) for side in ("npu", "gpu")},
+    }
+
+
+def _over(overall: Group, evidence: Evidence) -> list[str]:
+    """Why some figures are not over the same questions; nothing where all are."""
+    paired, notes = overall.paired, []
+    if paired and not overall.npu.total == overall.gpu.total == paired.questions:
+        accuracies = f"{100 * paired.npu_accuracy:.2f} % on the NPU, {100 * paired.gpu_accuracy:.2f} % on the GPU"
+        notes.append(
+            f"the differences are over the {paired.questions:,} questions that both files have ({accuracies}); each "
+            "side's own percentage counts missing answers as wrong"
+        )
+    if paired and evidence.estimate.questions != paired.questions:
+        notes.append(f"the verdict looks at the {evidence.estimate.questions:,} of them whose inputs are the same")
+    return notes
+
+
+def _smoothed(evidence: Evidence) -> Json | None:
+    """None where a side stores no log-probabilities."""
+    if not evidence.is_smoothed:
+        return None
+    estimate = evidence.estimate
+    return {
+        "questions": estimate.questions,
+        "difference_points": estimate.difference,
+        "difference_ci95": list(estimate.interval(Z95)),
+        "difference_ci99": list(estimate.interval(Z99)),
+        "clear_flips": {"npu_only": estimate.ups, "gpu_only": estimate.downs},
     }
 
 
@@ -102,6 +140,8 @@ def _paired(paired: Paired) -> Json:
             "videos": paired.videos,
             "both_right": paired.both_right,
             "both_wrong": paired.both_wrong,
+            "npu_accuracy": paired.npu_accuracy,
+            "gpu_accuracy": paired.gpu_accuracy,
         },
         "difference_points": paired.difference,
         "difference_ci95": list(paired.ci95),
@@ -123,8 +163,8 @@ def _dataset(comparison: Comparison, name: str, group: Group) -> Json:
         "p_corrected": group.p_corrected,
         "divergence": {
             "questions": int(own.sum()),
-            "largest_difference": _distribution(differences.largest[own]),
-            "kl": _distribution(differences.kl[own]),
+            "largest_difference": distribution(differences.largest[own]),
+            "kl": distribution(differences.kl[own]),
         },
     }
 
@@ -140,71 +180,6 @@ def _weighted(comparison: Comparison) -> Json:
         "chance_of_these_questions": None if comparison.chance is None else 100 * comparison.chance,
         "reference": REFERENCE_ROWS,
     }
-
-
-def _divergence(comparison: Comparison) -> Json:
-    differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
-    return {
-        "questions": len(differences.pairs),
-        "broken": diagnosis.broken,
-        "findings": [
-            {"cause": each.cause, "text": each.text, "questions": each.questions, "p_corrected": each.p_corrected}
-            for each in diagnosis.findings
-        ],
-        "strongest_association": _association(diagnosis.associations[0]) if diagnosis.associations else None,
-        "associations": [_association(each) for each in diagnosis.associations],
-        "dtype": diagnosis.dtype,
-        "explained_by_dtype": diagnosis.limit,
-        **_distributions(differences),
-        "noise_floor": {
-            "margin": noise.margin,
-            "source": noise.source,
-            "repeat": _distributions(noise.repeat) if noise.repeat else None,
-        },
-        "unit": "nats",
-    }
-
-
-def _distributions(differences: Differences) -> Json:
-    return {
-        "largest_difference": _distribution(differences.largest),
-        "margin_shift": _distribution(np.abs(differences.shift)),
-        "kl": _distribution(differences.kl),
-    }
-
-
-def _distribution(values: FloatArray) -> Json | None:
-    if not len(values):
-        return None
-    median, p90, p99 = (float(value) for value in np.quantile(values, [0.5, 0.9, 0.99]))
-    return {"median": median, "p90": p90, "p99": p99, "max": float(values.max())}
-
-
-def _association(each: Association) -> Json:
-    return {
-        "cause": each.cause,
-        "text": association_text(each),
-        "group": each.label,
-        "questions": each.questions,
-        "inside": each.inside,
-        "elsewhere": each.outside,
-        "unit": each.unit,
-        "p_corrected": each.p_corrected,
-    }
-
-
-def association_text(each: Association) -> str:
-    """ "NPU card 2, 0.41 nats against 0.01 elsewhere (p 1e-09, corrected)"."""
-    amounts = f"{each.inside:.3g} nats against {each.outside:.3g} elsewhere"
-    if each.cause == "letter":
-        amounts = f"shifted by {each.inside:+.3g} nats in the mean"
-    if each.unit == "share":
-        amounts = f"flips in {100 * each.inside:.3g} % against {100 * each.outside:.3g} % elsewhere"
-    return f"{each.label}, {amounts} ({p_value_text(each.p_corrected)})"
-
-
-def p_value_text(p_corrected: float) -> str:
-    return "p < 1e-300, corrected" if p_corrected < 1e-300 else f"p {p_corrected:.1g}, corrected"
 
 
 def _flip_classes(flips: Sequence[Flip]) -> dict[str, int]:
@@ -228,8 +203,7 @@ def _flip(flip: Flip) -> Json:
     }
 
 
-def _listed(comparison: Comparison, side: str) -> dict[str, list[str]]:
-    pairs = comparison.pairing.pairs
+def _listed(pairs: Sequence[Pair], side: str) -> dict[str, list[str]]:
     return {
         outcome: [pair.key for pair in pairs if getattr(pair, side).outcome == outcome]
         for outcome in (UNREADABLE, FAILED, MISSING)

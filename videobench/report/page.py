@@ -22,7 +22,7 @@ from videobench.console import one_line
 from videobench.files import write_whole
 from videobench.report.as_json import Json
 from videobench.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
-from videobench.report.terminal import points_text
+from videobench.report.terminal import margin_text
 from videobench.report.thumbnails import FrameStrips
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
@@ -30,7 +30,6 @@ FRAMES_BUDGET_BYTES = 6_000_000  # of pictures in the page, so that the whole st
 MOST_PANELS = 400  # the JSON has every flip; more would make the page slow and its file large
 LONGEST_REPLY = 400  # characters shown
 LISTED_KEYS = 300  # of a list of questions
-SHOWN_FINDINGS = 6
 SIDES = ("npu", "gpu")
 
 
@@ -63,11 +62,9 @@ def load_template() -> Template:
     )
     environment.filters["sentence"] = _sentence
     environment.globals.update(
-        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_margins, plot_histogram, points_text)}
+        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_margins, plot_histogram, margin_text)}
     )
-    environment.globals.update(
-        CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SHOWN_FINDINGS=SHOWN_FINDINGS, SIDES=SIDES
-    )
+    environment.globals.update(CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES)
     return environment.get_template("page.html.jinja")
 
 

@@ -42,26 +42,32 @@ def _dot(x: float, y: float, radius: float, style: str, title: str = "") -> Mark
 
 
 def plot_interval(report: Json) -> Markup:
-    """The 95 % interval of the difference, in points, against the margin."""
-    difference, margin = float(report["difference_points"]), float(report["margin_points"])
-    interval: list[float] = report["difference_ci95"]
-    reach = max(2 * margin, 1.1 * abs(interval[0]), 1.1 * abs(interval[1]))
+    """The 95 % intervals of the difference, in points, against the margin: the one that decides below the other."""
+    margin = float(report["margin_points"])
+    measured = [("accuracy", report)] + ([("smoothed accuracy", report["smoothed"])] if report["smoothed"] else [])
+    ends = [float(end) for _, group in measured for end in group["difference_ci95"]]
+    reach = max(2 * margin, *(1.1 * abs(end) for end in ends))
+    bottom = 34 + 34 * len(measured)
 
     def x_of(points: float) -> float:
         return WIDTH / 2 + points / reach * (WIDTH / 2 - 20)
 
-    parts = [_rect(x_of(-margin), 18, x_of(margin) - x_of(-margin), 50, "zone")]
-    parts += [_line(x_of(edge), 18, x_of(edge), 68, "zone-edge") for edge in (-margin, margin)]
-    parts += [_line(x_of(0), 18, x_of(0), 68, "zero"), _line(20, 68, WIDTH - 20, 68, "axis")]
+    parts = [_rect(x_of(-margin), 18, x_of(margin) - x_of(-margin), bottom - 18, "zone")]
+    parts += [_line(x_of(edge), 18, x_of(edge), bottom, "zone-edge") for edge in (-margin, margin)]
+    parts += [_line(x_of(0), 18, x_of(0), bottom, "zero"), _line(20, bottom, WIDTH - 20, bottom, "axis")]
     parts += [_text(x_of(0), 12, "equal, within the margin", "middle small")]
-    parts += [_text(x_of(edge), 84, f"{edge:+g}" if edge else "0", "middle") for edge in (-margin, 0, margin)]
-    parts += [_text(20, 102, "NPU worse", "small"), _text(WIDTH - 20, 102, "NPU better", "end small")]
-    parts += [_line(x_of(interval[0]), 43, x_of(interval[1]), 43, "interval")]
-    parts += [_line(x_of(end), 36, x_of(end), 50, "interval") for end in interval]
-    parts += [_dot(x_of(difference), 43, 6, "estimate")]
-    ends = f"{interval[0]:+.2f} to {interval[1]:+.2f}"
-    title = f"Difference {difference:+.2f} points, 95 % interval {ends}, margin {margin:g}"
-    return _svg(106, title, parts)
+    parts += [
+        _text(x_of(edge), bottom + 16, f"{edge:+.3g}" if edge else "0", "middle") for edge in (-margin, 0, margin)
+    ]
+    parts += [_text(20, bottom + 34, "NPU worse", "small"), _text(WIDTH - 20, bottom + 34, "NPU better", "end small")]
+    titles = []
+    for index, (name, group) in enumerate(measured):
+        (low, high), middle, y = group["difference_ci95"], group["difference_points"], 52 + 34 * index
+        parts += [_text(x_of(low), y - 12, name, "small"), _line(x_of(low), y, x_of(high), y, "interval")]
+        parts += [_line(x_of(end), y - 7, x_of(end), y + 7, "interval") for end in (low, high)]
+        parts += [_dot(x_of(middle), y, 6, "estimate")]
+        titles.append(f"{name} {middle:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
+    return _svg(bottom + 38, f"Difference of {'; of '.join(titles)}; margin {margin:.3g}", parts)
 
 
 def plot_accuracies(per_dataset: Json) -> Markup:

@@ -1,23 +1,23 @@
-"""A report as a page for the terminal, 100 columns wide: the verdict, whether it can be trusted, the numbers."""
+"""A report as a page for the terminal, 80 columns wide: three lines to act on, then why."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
 from videobench.compare.same_inputs import DIFFERS
-from videobench.report.as_json import Json, p_value_text
-from videobench.report.as_json import association_text as tell_association  # noqa: F401  # its earlier place and name
+from videobench.compare.summary import points_text
+from videobench.report.as_json import Json
 
-WIDTH = 100
+WIDTH = 80
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
-SHOWN_FINDINGS = 3
 SIDES = ("gpu", "npu")  # the original's order
 
 
 def build_text(report: Json) -> str:
     """Lines of at most WIDTH characters, all printable; `report` is as_json.build_report's."""
-    sections = (_verdict, _inputs, _accuracy, _tables, _divergence, _flips, _listed)
+    sections = (_summary, _verdict, _inputs, _accuracy, _tables, _divergence, _flips, _listed)
     return "\n\n".join(text for text in ("\n".join(map(_visible, section(report))) for section in sections) if text)
 
 
@@ -26,29 +26,46 @@ def _visible(line: str) -> str:
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
+def _summary(report: Json) -> Iterator[str]:
+    summary = report["summary"]
+    yield from _hanging(summary["verdict"])
+    yield from _hanging(f"Numbers: {summary['numbers']}")
+    yield from _hanging(f"Next: {summary['next_step']}")
+
+
 def _verdict(report: Json) -> Iterator[str]:
-    yield f"{report['verdict']}  (margin {points_text(report['margin_points'])}, scoring {report['scoring']})"
+    margin = margin_text(report)
+    yield from _hanging(f"{report['verdict']} by {report['decided_by']} (margin {margin}, scoring {report['scoring']})")
     for reason in report["reasons"]:
         yield from _wrapped(reason)
     if report["questions_needed"]["text"]:
         yield from _wrapped(report["questions_needed"]["text"])
+    for obstacle in report["obstacles"]:
+        yield from _wrapped(f"look at: {obstacle['look_at']}")
 
 
-def points_text(points: float) -> str:
-    return f"{points:g} point" + ("" if points == 1 else "s")
+def margin_text(report: Json) -> str:
+    """ "1 point", "0.455 points, 99 % kept, one-sided"."""
+    margin = report["margin"]
+    kept = f", {margin['size']:g} % kept" if margin["is_relative"] else ""
+    return f"{points_text(report['margin_points'])}{kept}{', one-sided' if margin['one_sided'] else ''}"
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ")
+
+
+def _hanging(text: str) -> list[str]:
+    return _wrapped(text, "")
 
 
 def _inputs(report: Json) -> Iterator[str]:
     inputs = report["inputs"]
-    yield from _wrapped(f"Were the inputs the same? {inputs['same']}", "")
+    yield from _hanging(f"Were the inputs the same? {inputs['same']}")
     rows = [("", "npu", "gpu", "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
     for name, npu, gpu, state in rows:
         mark = "!" if state == DIFFERS else " "
-        yield f"{mark} {_cut(name, 20):20} {_cut(npu, 28):28} {_cut(gpu, 28):28} {state}".rstrip()
+        yield f"{mark} {_cut(name, 20):20} {_cut(npu, 18):18} {_cut(gpu, 18):18} {state}".rstrip()
     for side in ("npu", "gpu"):
         sets = inputs[f"datasets_only_{side}"]
         if sets:
@@ -77,19 +94,25 @@ def _accuracy(report: Json) -> Iterator[str]:
         score = report[side]
         counts = ", ".join(f"{score[outcome]} {outcome}" for outcome in ("unreadable", "failed", "missing"))
         yield f"{side} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
-    compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
-    yield (
-        f"difference {report['difference_points']:+.2f} points, 95 % interval {_interval(report)}, "
-        f"{compared['questions']:,} questions on {compared['videos']:,} videos"
-    )
+    compared, mcnemar, kappa, smoothed = report["compared"], report["mcnemar"], report["kappa"], report["smoothed"]
+    yield f"difference of accuracy {_difference(report)}"
+    if smoothed:
+        yield f"difference of smoothed accuracy {_difference(smoothed)}"
+    yield f"  over {compared['questions']:,} questions on {compared['videos']:,} videos, npu minus gpu"
+    for note in report["over"]:
+        yield from _wrapped(note)
     yield (
         f"agreement {100 * report['agreement']:.1f} % ({report['same_letter']}/{compared['questions']}), "
         f"kappa {'-' if kappa is None else format(kappa, '.3f')}"
     )
-    yield (
+    yield from _hanging(
         f"both right {compared['both_right']}, only npu {mcnemar['npu_only']}, only gpu {mcnemar['gpu_only']}, "
         f"both wrong {compared['both_wrong']}; exact McNemar p {mcnemar['p_value']:.3g}"
     )
+
+
+def _difference(group: Json) -> str:
+    return f"{group['difference_points']:+.2f} points, 95 % interval {_interval(group)}"
 
 
 def _interval(group: Json) -> str:
@@ -98,7 +121,7 @@ def _interval(group: Json) -> str:
 
 
 def _tables(report: Json) -> Iterator[str]:
-    yield f"{'':25} {'questions':>9} {'npu %':>7} {'gpu %':>7} {'diff':>7} {'95 % interval':>18} {'p (corrected)':>14}"
+    yield f"{'':25} {'number':>6} {'npu %':>6} {'gpu %':>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
     for level, group in report["per_level"].items():
         yield _group_row(f"level {level} {group['name']}", group)
     for name, group in report["per_dataset"].items():
@@ -108,18 +131,21 @@ def _tables(report: Json) -> Iterator[str]:
         averages = ", ".join(f"{side} {weighted[side]['all']:.2f}" for side in SIDES)
         chance = weighted["chance_of_these_questions"]
         more = "" if chance is None else f"; chance of these questions {chance:.2f}"
-        yield from _wrapped(f"leaderboard's weighted average over these sets, %: {averages}{more}", "")
+        yield from _hanging(f"leaderboard's weighted average over these sets, %: {averages}{more}")
         yield from _wrapped("; ".join(f"{name} {value:.2f}" for name, value in weighted["reference"].items()))
 
 
 def _group_row(name: str, group: Json) -> str:
-    difference = f"{'-':>7} {'-':>18}"
+    difference, interval = "-", "-"
     if "compared" in group:
-        difference = f"{group['difference_points']:+7.2f} {_interval(group):>18}"
+        difference = f"{group['difference_points']:+.2f}"
+        interval = "{:+.1f} to {:+.1f}".format(*group["difference_ci95"])
     p_corrected = group.get("p_corrected")  # of data sets only
-    p_value = "" if p_corrected is None else f"{p_corrected:14.3g}"
-    accuracies = f"{100 * group['npu']['accuracy']:7.2f} {100 * group['gpu']['accuracy']:7.2f}"
-    return f"{_cut(name, 25):25} {group['npu']['total']:9} {accuracies} {difference} {p_value}".rstrip()
+    p_value = "" if p_corrected is None else f"{p_corrected:8.2g}"
+    accuracies = f"{100 * group['npu']['accuracy']:6.2f} {100 * group['gpu']['accuracy']:6.2f}"
+    return (
+        f"{_cut(name, 25):25} {group['npu']['total']:6} {accuracies} {difference:>7} {interval:>16} {p_value}".rstrip()
+    )
 
 
 def _divergence(report: Json) -> Iterator[str]:
@@ -128,25 +154,36 @@ def _divergence(report: Json) -> Iterator[str]:
         yield "Numeric divergence: not known, a side stores no log-probabilities"
     else:
         floor = divergence["noise_floor"]
-        yield f"Numeric divergence of the option log-probabilities, nats ({divergence['questions']:,} questions)"
+        yield f"Numeric divergence of the options' log-probabilities, nats ({divergence['questions']:,} questions)"
         yield _quantiles("largest difference of a question", divergence["largest_difference"])
         if floor["repeat"]:
             yield _quantiles("the same between repeated runs", floor["repeat"]["largest_difference"])
         yield _quantiles("shift of the top-2 margin", divergence["margin_shift"])
-        yield _quantiles("Kullback-Leibler divergence", divergence["kl"])
+        kl = divergence["kl"]
+        yield f"  KL divergence: mean {kl['mean']:.6f}, median {kl['median']:.6f}, 99.9 % {kl['p999']:.6f}"
+        yield from _wrapped(f"same top option in {100 * divergence['same_top']:.2f} %{_right_probability(divergence)}")
         yield from _wrapped(f"noise floor of a margin: {floor['margin']:.4f}; {floor['source']}")
-    for finding in divergence["findings"][:SHOWN_FINDINGS]:
+    for finding in divergence["findings"]:
         p_corrected = finding["p_corrected"]
         corrected = "" if p_corrected is None else f" ({p_value_text(p_corrected)})"
-        yield from _wrapped(f"BROKEN, {finding['cause']}: {finding['text']}{corrected}")
+        kind = "BROKEN" if finding["breaks"] else "FOUND"
+        yield from _wrapped(f"{kind}, {finding['cause']}: {finding['text']}{corrected}")
+        yield from _wrapped(f"look at: {finding['look_at']}", "    ")
     strongest = divergence["strongest_association"]
     if strongest and not divergence["broken"]:
         limit = ", too weak to call the run broken" if strongest["unit"] == "nats" else ""
         yield from _wrapped(f"strongest association{limit}: {strongest['text']}")
 
 
+def _right_probability(divergence: Json) -> str:
+    change = divergence["right_probability"]
+    if change is None:
+        return ""
+    return f"; right option's probability {change['difference_points']:+.3f} points, error {change['error_points']:.3f}"
+
+
 def _quantiles(name: str, values: Json) -> str:
-    return f"  {name:34} median {values['median']:8.5f}   99 % {values['p99']:8.5f}   max {values['max']:8.5f}"
+    return f"  {name:32} median {values['median']:.5f}, 99 % {values['p99']:.5f}, max {values['max']:.5f}"
 
 
 def _flips(report: Json) -> Iterator[str]:
@@ -155,6 +192,8 @@ def _flips(report: Json) -> Iterator[str]:
     yield f"Flips: {len(flips)}" + (f" ({counts})" if counts else "")
     for kind in classes:
         yield f"  {kind}: {CLASSES[kind]}"
+    if flips:
+        yield f"  {'class':8} {'question':26} npu, gpu: letter and margin, nats; right"
     for flip in flips[:SHOWN_FLIPS]:
         yield _flip_row(flip)
     if len(flips) > SHOWN_FLIPS:
@@ -162,14 +201,14 @@ def _flips(report: Json) -> Iterator[str]:
 
 
 def _flip_row(flip: Json) -> str:
-    letters = " ".join(f"{name} {flip[f'{name}_letter'] or '-'}" for name in ("npu", "gpu", "right"))
-    margins = [(side, flip[f"{side}_margin"]) for side in ("npu", "gpu")]
-    shown = " ".join(f"{side} {'-' if margin is None else format(margin, '.3f')}" for side, margin in margins)
-    return f"  {flip['class']:8} {_cut(flip['key'], 34):34} {letters}  margins {shown}"
+    margins = {side: flip[f"{side}_margin"] for side in ("npu", "gpu")}
+    shown = {side: "-" if margin is None else f"{margin:.3f}" for side, margin in margins.items()}
+    sides = ", ".join(f"{side} {flip[f'{side}_letter'] or '-'} {shown[side]}" for side in ("npu", "gpu"))
+    return f"  {flip['class']:8} {_cut(flip['key'], 26):26} {sides}, right {flip['right_letter'] or '-'}"
 
 
 def _listed(report: Json) -> Iterator[str]:
     for side in SIDES:
         for outcome, keys in report["listed"][side].items():
             if keys:
-                yield from _wrapped(f"{side} {outcome} {_some(keys)}", "")
+                yield from _hanging(f"{side} {outcome} {_some(keys)}")

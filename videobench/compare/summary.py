@@ -1,0 +1,109 @@
+"""The three lines to act on: the verdict, what the numbers show, and the next command."""
+
+from dataclasses import dataclass
+
+from videobench.compare.comparison import Comparison
+from videobench.compare.diagnosis import Diagnosis
+from videobench.compare.divergence import Differences
+from videobench.compare.look_at import NEXT_STEP
+from videobench.compare.pairing import Pairing
+from videobench.compare.rule import ACCURACY, COUNTS, DIVERGENCE, FAIL, INCONCLUSIVE, INPUTS, PASS
+from videobench.compare.scoring import FAILED, MISSING
+from videobench.compare.verdict import Verdict
+
+ALL_QUESTIONS = 17_036  # of Video-Bench
+SHOWN_GROUPS = 3
+
+
+@dataclass(frozen=True)
+class Summary:
+    verdict: str  # "PASS: the NPU answers as well as the GPU, within 1 point"
+    numbers: str  # "sound within float16's rounding: median 0.01 nats, 0.1 explained"
+    next_step: str  # what to do, with the command or flag
+
+
+def summarize(comparison: Comparison) -> Summary:
+    verdict, diagnosis = comparison.verdict, comparison.diagnosis
+    return Summary(
+        f"{verdict.name}: {_meaning(verdict, diagnosis, comparison.settings.margin.one_sided)}",
+        _numbers(verdict, diagnosis, comparison.differences),
+        _next_step(verdict, diagnosis, comparison.pairing),
+    )
+
+
+def points_text(points: float) -> str:
+    """ "1 point", "0.455 points"."""
+    return f"{points:.3g} point" + ("" if points == 1 else "s")
+
+
+def _meaning(verdict: Verdict, diagnosis: Diagnosis, one_sided: bool) -> str:
+    margin, (low, high) = points_text(verdict.margin), verdict.evidence.interval()
+    if verdict.name == PASS:
+        return f"no loss on the NPU beyond {margin}" if one_sided else f"the NPU answers like the GPU, within {margin}"
+    if verdict.decided_by == DIVERGENCE:
+        return f"numerically broken: {_groups(diagnosis)}"
+    if verdict.name == FAIL:
+        by_accuracy = verdict.decided_by == ACCURACY
+        lost = verdict.evidence.accuracy.difference if by_accuracy else verdict.evidence.estimate.difference
+        return f"the NPU {'loses' if lost < 0 else 'gains'} {points_text(abs(lost))}, where {margin} may differ"
+    if verdict.decided_by in (INPUTS, COUNTS):
+        return verdict.reasons[0]
+    if verdict.too_few:
+        return f"too few questions to show {margin}"
+    if not verdict.questions_needed_if_equal:
+        return "the answers that flipped went one way"
+    return f"the difference lies between {low:+.2f} and {high:+.2f} points, where {margin} may differ"
+
+
+def _groups(diagnosis: Diagnosis) -> str:
+    """The findings' groups, without figures: "NPU card 2; TVQA"."""
+    named = [each.text.split(": ")[0] for each in diagnosis.findings if each.breaks]
+    more = [f"{len(named) - SHOWN_GROUPS} more"] if len(named) > SHOWN_GROUPS else []
+    return "; ".join(named[:SHOWN_GROUPS] + more)
+
+
+def _numbers(verdict: Verdict, diagnosis: Diagnosis, differences: Differences) -> str:
+    repeats = not any(each.cause == "repeat" for each in diagnosis.findings)
+    more = "" if repeats else "; a run does not repeat itself"
+    if diagnosis.broken:
+        return f"broken: {_groups(diagnosis)}{more}"
+    if not differences.pairs:
+        why = "no question has the same inputs" if verdict.obstacles else "a side stores no log-probabilities"
+        return f"not known: {why}{more}"
+    typical = sorted(differences.largest)[len(differences.largest) // 2]
+    rounding = f"median {typical:.2g} nats, {diagnosis.limit:g} explained"
+    return f"sound within {diagnosis.dtype}'s rounding: {rounding}{more}"
+
+
+def _next_step(verdict: Verdict, diagnosis: Diagnosis, pairing: Pairing) -> str:
+    if verdict.decided_by == INPUTS:
+        return NEXT_STEP[verdict.obstacles[0].cause]
+    unanswered = _unanswered(pairing)
+    if verdict.decided_by == COUNTS:
+        return unanswered or "give --sampling_answer_path the file that has all the right answers"
+    if verdict.decided_by == DIVERGENCE:
+        return NEXT_STEP["nonfinite" if diagnosis.findings[0].cause == "nonfinite" else "broken"]
+    if verdict.name == FAIL:
+        return unanswered or NEXT_STEP["flips"]
+    if verdict.name == INCONCLUSIVE:
+        if verdict.evidence.is_smoothed:
+            return _more(verdict)
+        return f"{_more(verdict)}; fewer decide where both sides store log-probabilities, as this suite does"
+    return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
+
+
+def _unanswered(pairing: Pairing) -> str:
+    """ "" where both sides answered all."""
+    lacking = {
+        side: sum(getattr(pair, side).outcome in (FAILED, MISSING) for pair in pairing.pairs) for side in ("npu", "gpu")
+    }
+    named = " and ".join(f"{count} on the {side.upper()}" for side, count in lacking.items() if count)
+    return f"start the run again: it asks only what failed or is missing ({named})" if named else ""
+
+
+def _more(verdict: Verdict) -> str:
+    seen, equal = verdict.questions_needed, verdict.questions_needed_if_equal
+    needed = (equal if verdict.too_few else seen or equal) or 2 * verdict.evidence.accuracy.questions
+    if needed > ALL_QUESTIONS:
+        return f"choose a wider --margin: {needed:,} questions would be needed, Video-Bench has {ALL_QUESTIONS:,}"
+    return f"extract_dataset.py --nums {needed}, then both runs again (new ones only)"
