@@ -81,7 +81,6 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
         return Device("cpu", torch.device("cpu"), "cpu")
     _check_index(kind, count, index)
     name = _start(kind, index)
-    _keep_float32_exact(kind)
     {"npu": _set_up_npu, "cuda": _set_up_cuda}[kind]()
     return Device(kind, torch.device(kind, index), name)
 
@@ -150,26 +149,16 @@ def _start(kind: str, index: int) -> str:
     return str(module.get_device_name(index))
 
 
-def _keep_float32_exact(kind: str) -> None:
-    """float32 means float32. By default both makers round the inputs of its convolutions to fewer bits, each to another
-    number of them (docs of PyTorch, torch.backends.cudnn.allow_tf32; docs of TorchNPU, torch.npu.conv.allow_hf32)."""
-    import torch
-
-    if kind == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
-    if kind == "npu":
-        module = getattr(torch, kind)
-        module.matmul.allow_hf32 = False
-        module.conv.allow_hf32 = False
-
-
 def _set_up_cuda() -> None:
-    """Attention without cuDNN, which torch prefers on some cards. On those of 2025 it gives wrong tokens with models of
-    few key-value heads (pytorch issue 193893, open), and for each new shape it makes a plan, which takes longer than
-    the attention itself (FunASR issue 3704). PyTorch has its own kernels for it."""
     import torch
 
+    # float32 means float32. By default both makers round the inputs of its convolutions to fewer bits, and not to the
+    # same number of them (docs of PyTorch, torch.backends.cudnn.allow_tf32; of TorchNPU, torch.npu.conv.allow_hf32).
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    # Attention without cuDNN, which torch prefers on some cards. On those of 2025 it gives wrong tokens with models of
+    # few key-value heads (pytorch issue 193893, open), and for each new shape it makes a plan, which takes longer than
+    # the attention itself (FunASR issue 3704). PyTorch has its own kernels for it.
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -179,6 +168,8 @@ def _set_up_npu() -> None:
     import torch
 
     module = getattr(torch, "npu")  # noqa: B009  # made by torch_npu
+    module.matmul.allow_hf32 = False  # see _set_up_cuda
+    module.conv.allow_hf32 = False
     # Use the operators that CANN ships compiled: with many prompt lengths, compiling each would take minutes. This is
     # the default on Atlas A2 and A3, but not on older cards (docs of TorchNPU, set_compile_mode).
     module.set_compile_mode(jit_compile=False)

@@ -12,7 +12,7 @@ from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.data.video_root import VideoRoot
 from videobench.errors import InputError
 from videobench.sampling.order import STRATEGIES
-from videobench.sampling.placing import check_free_space, write_sample
+from videobench.sampling.placing import check_free_space, place_videos, write_json_files
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
 from videobench.sampling.verify import VerifySettings, verify_sample
 
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None) -> int:
         with fault_finder(settings.num_workers) as find_faults:
             sample = choose_decodable(candidates, settings, find_faults)
         check_free_space(sample, candidates, settings)
-    for path in write_sample(sample, candidates, settings):
+    videos = place_videos(sample, candidates, settings)
+    for path in write_json_files(sample, candidates, settings, videos):
         print(path)
     return report(sample, candidates, settings)
 

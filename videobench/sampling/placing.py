@@ -151,15 +151,12 @@ def _link(source: Path, target: Path, symbolic: bool) -> FileFacts:
     return facts_of(target)
 
 
-def write_sample(sample: Sample, candidates: Candidates, settings: SampleSettings) -> list[Path]:
-    """Place the videos, then write QA file, answer file and manifest; the paths of the three."""
-    return write_json_files(sample, candidates, settings, place_videos(sample, candidates, settings))
-
-
 def write_json_files(
     sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, FileFacts]
 ) -> list[Path]:
-    """Questions in the order of the draw: those of a smaller sample come first, so that --limit takes a fair part."""
+    """Write QA file, answer file and manifest; their paths.
+
+    Questions are in the order of the draw: those of a smaller sample come first, so that --limit takes a fair part."""
     sources = {name: qa_file(settings.qa_root, name) for name in settings.names}
     rows = {name: read_json(path) for name, path in sources.items()}
     qa_rows: dict[str, Any] = {}

@@ -137,15 +137,6 @@ def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
                 yield packet
 
 
-def count_packets(opened: OpenVideo) -> int:
-    """The number of packets up to the end of the file, or to where demuxing fails."""
-    count = 0
-    with suppress(FFmpegError):
-        for _ in demux(opened):
-            count += 1
-    return count
-
-
 def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
     """All frames that decode, in presentation order; a packet that does not is skipped, as players do."""
     decoder = opened.stream.codec_context

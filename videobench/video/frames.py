@@ -12,13 +12,13 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from videobench.errors import VideoError
 from videobench.video.container import (
     OpenVideo,
-    count_packets,
     decode_tolerantly,
     decoding_bytes,
     demux,
@@ -139,19 +139,31 @@ def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
 def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> _Picked:
     """Each packet is a frame: where one does not decode, the frame before it remains, as in a player."""
     wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
-    picker = _Picker(wanted)
+    times = sorted(set(wanted))
+    current: VideoFrame | None = None  # the first of all, where none came before a wanted time
+    # By wanted time: of the frames after the wanted time before it and up to it, the newest, with its time.
+    newest: dict[int, tuple[int, VideoFrame]] = {}
     for frame in decode_tolerantly(opened):
-        if frame.pts is not None:
-            picker.offer(frame.pts, frame)
-            if frame.pts == wanted[-1]:
-                break
-    return _Picked(picker.picked(wanted), timeline.total, opened.stream.frames)
+        if frame.pts is None:
+            continue
+        current = current or frame
+        at = bisect_left(times, frame.pts)
+        if at < len(times) and (times[at] not in newest or newest[times[at]][0] < frame.pts):
+            newest[times[at]] = frame.pts, frame
+        if frame.pts == wanted[-1]:
+            break
+    picked: list[VideoFrame] = []
+    if current:
+        for pts in wanted:
+            _, current = newest.get(pts, (pts, current))
+            picked.append(current)
+    return _Picked(picked, timeline.total, opened.stream.frames)
 
 
 def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
     """For packets that do not identify the frames: count those that decode, and decode again if their number is not the
     expected one."""
-    expected = opened.stream.frames or _count_packets_of(opened.video)
+    expected = opened.stream.frames or _count_packets(opened.video)
     found, total = _frames_at(opened, spread(expected, num_frames))
     if total not in (0, expected):
         with open_video(opened.video) as again:
@@ -170,34 +182,10 @@ def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, Vide
     return found, total
 
 
-def _count_packets_of(video: Path) -> int:
-    with open_video(video) as opened:
-        return count_packets(opened)
-
-
-class _Picker:
-    """Keeps, of the frames offered, the last one at or before each wanted position (a time in the stream's units)."""
-
-    def __init__(self, wanted: Sequence[int]):
-        self._wanted = sorted(set(wanted))
-        # For each interval that ends at a wanted position: the last frame in it, with its position.
-        self._newest: list[tuple[int, VideoFrame] | None] = [None] * len(self._wanted)
-        self._first: VideoFrame | None = None
-
-    def offer(self, position: int, frame: VideoFrame) -> None:
-        self._first = self._first or frame
-        interval = bisect_left(self._wanted, position)
-        if interval < len(self._wanted):
-            newest = self._newest[interval]
-            if newest is None or newest[0] < position:
-                self._newest[interval] = (position, frame)
-
-    def picked(self, wanted: Sequence[int]) -> list[VideoFrame]:
-        """A frame for each position, the first of all where none came before it; [] if no frame was offered."""
-        if self._first is None:
-            return []
-        current, frames = self._first, {}
-        for position, newest in zip(self._wanted, self._newest, strict=True):
-            current = newest[1] if newest else current
-            frames[position] = current
-        return [frames[position] for position in wanted]
+def _count_packets(video: Path) -> int:
+    """Up to the end of the file, or to where demuxing fails."""
+    count = 0
+    with open_video(video) as opened, suppress(FFmpegError):
+        for _ in demux(opened):
+            count += 1
+    return count

@@ -66,16 +66,8 @@ def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserv
 def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
     """A header in JSON, then the bytes of the pixels if there are any."""
     pixels = prepared.pixels
-    header = {
-        "shape": None if pixels is None else list(pixels.shape),
-        "pixels_sha256": prepared.pixels_sha256,
-        "video_sha256": prepared.video_sha256,
-        "stamp": prepared.stamp,
-        "frames_decoded": prepared.frames_decoded,
-        "frames_stated": prepared.frames_stated,
-        "resolution": prepared.resolution,
-        "error": prepared.error,
-    }
+    header = {name: value for name, value in vars(prepared).items() if name not in ("video", "pixels")}
+    header["shape"] = None if pixels is None else list(pixels.shape)
     connection.send_bytes(json.dumps(header).encode())
     if pixels is not None:
         connection.send_bytes(pixels.numpy().reshape(-1).data)
