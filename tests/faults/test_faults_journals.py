@@ -36,7 +36,7 @@ def change_line(number, change):
         ),
         pytest.param(change_line(1, lambda line: b'{"key": [], "row": {}}\n'), "it holds no reply", id="key-is-a-list"),
         pytest.param(
-            change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "reply is none of a run", id="empty-row"
+            change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "reply is not one of a run", id="empty-row"
         ),
         pytest.param(change_line(1, lambda line: b'{"key": "1", ' + line[1:]), "'key' occurs twice", id="doubled-key"),
         pytest.param(change_line(1, lambda line: line.replace(b'"rank": 0', b'"rank": NaN')), "NaN", id="NaN"),
