@@ -2,68 +2,21 @@
 nothing but one batch is computed twice, and the final result is, byte by byte, that of an undisturbed run."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.support.fault_tools import Bench
-from tests.support.paths import ROOT
+from tests.support.noted_run import NotedRuns
 
 
-class Host:
-    """tests/support/fork_host.py, and the runs that it starts."""
-
-    def __init__(self, log):
-        self.log = log
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.fork_host"],
-            cwd=ROOT,
-            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-
-    def start(self, argv, stop=None):
-        """The process id of the run; with `stop`, (batch, signal), it gets that signal at that batch."""
-        self._process.stdin.write(json.dumps({"argv": argv, "log": str(self.log), "stop": stop}) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
-
-    def wait(self):
-        status = int(self._process.stdout.readline())
-        self._process.stdin.write("\n")
-        self._process.stdin.flush()
-        return status
-
-    def finish(self, argv):
-        self.start(argv)
-        return self.wait()
-
-    def computed(self):
-        """Questions given to the engine since the last call."""
-        sizes = [int(size) for size in self.log.read_text().split()] if self.log.exists() else []
-        self.log.unlink(missing_ok=True)
-        return sum(sizes)
-
-    def close(self):
-        self._process.stdin.close()
-        self._process.wait()
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory):
-    host = Host(tmp_path_factory.mktemp("host") / "batches")
-    yield host
-    host.close()
+@pytest.fixture
+def runs(tmp_path):
+    return NotedRuns(tmp_path / "batches")
 
 
 @pytest.fixture
@@ -71,12 +24,12 @@ def bench(tmp_path, capsys, record_property):
     return Bench(tmp_path, capsys, record_property)
 
 
-def undisturbed(bench, host, argv):
+def undisturbed(bench, runs, argv):
     """(bytes of the result, bytes of the journal, questions of the largest batch)"""
-    host.computed()
-    assert host.finish(argv) == 0
+    runs.computed()
+    assert runs.finish(argv) == 0
     result, size = bench.result.read_bytes(), bench.journal.stat().st_size
-    assert host.computed() == len(json.loads(result))
+    assert runs.computed() == len(json.loads(result))
     videos = [row["vid_path"] for row in json.loads(result).values()]
     shutil.rmtree(bench.folder / "out")
     return result, size, max(videos.count(video) for video in videos)
@@ -89,21 +42,17 @@ def wait_for_journal(bench, size, more_s):
     time.sleep(more_s)
 
 
-def kill_and_go_on(bench, host, argv, size, more_s, expected, batch):
-    """The status of the start that was killed at that moment; a second one finishes."""
-    child = host.start(argv)
-    wait_for_journal(bench, size, more_s)
-    workers = decoding_workers(child)
-    os.kill(child, signal.SIGKILL)  # where it has ended by then, the host keeps its number until it is waited for
-    status = host.wait()
+def kill(process):
+    workers = decoding_workers(process.pid)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     wait_until_gone(workers)
-    go_on(bench, host, argv, expected, batch)
-    return status
 
 
-def decoding_workers(process):
+def decoding_workers(pid):
     """Those that a run has started, as process ids."""
-    children = [tasks.read_text().split() for tasks in Path(f"/proc/{process}/task").glob("*/children")]
+    children = [tasks.read_text().split() for tasks in Path(f"/proc/{pid}/task").glob("*/children")]
     return [int(child) for own in children for child in own if is_worker(child)]
 
 
@@ -121,13 +70,13 @@ def wait_until_gone(workers, within_s=60):
         time.sleep(0.01)
 
 
-def go_on(bench, host, argv, expected, batch):
+def go_on(bench, runs, argv, expected, batch):
     kept = whole_lines(bench)
-    assert host.finish(argv) == 0
+    assert runs.finish(argv) == 0
     assert bench.result.read_bytes() == expected
     assert whole_lines(bench)[: len(kept)] == kept
     assert len(whole_lines(bench)) == 1 + len(json.loads(expected))
-    assert host.computed() <= len(json.loads(expected)) + batch
+    assert runs.computed() <= len(json.loads(expected)) + batch
     shutil.rmtree(bench.folder / "out")
 
 
@@ -135,71 +84,60 @@ def whole_lines(bench):
     return bench.journal.read_bytes().split(b"\n")[:-1] if bench.journal.exists() else []
 
 
-def kill_many_times(bench, host, argv, kills, seed):
-    """Starts until so many have been killed; the statuses of all."""
-    expected, size, batch = undisturbed(bench, host, argv)
-    moments, longest_s = random.Random(seed), 0.1
-    statuses = []
-    while statuses.count(-signal.SIGKILL) < kills:
-        assert len(statuses) < 10 * kills
-        more_s = moments.uniform(0, longest_s)
-        status = kill_and_go_on(bench, host, argv, moments.uniform(0, size), more_s, expected, batch)
-        assert status in (-signal.SIGKILL, 0)
-        if status == 0:
-            longest_s *= 0.8  # it had ended before: this machine is fast
-        statuses.append(status)
-    return statuses
+def kill_many_times(bench, runs, argv, kills, seed, *flags):
+    """`flags` are those of the starts that are killed alone."""
+    expected, size, batch = undisturbed(bench, runs, argv)
+    moments = random.Random(seed)
+    for _ in range(kills):
+        process = runs.start([*argv, *flags], stays=True)
+        wait_for_journal(bench, moments.uniform(0, size), moments.uniform(0, 0.03))
+        kill(process)
+        go_on(bench, runs, argv, expected, batch)
 
 
-def test_kill_9_at_20_random_moments(bench, host, record_property):
-    statuses = kill_many_times(bench, host, bench.run_flags("--limit", 12), 20, seed=0)
-    record_property("gave", f"20 killed in {len(statuses)} starts, all results equal to the undisturbed one")
+def test_kill_9_at_10_random_moments(bench, runs):
+    kill_many_times(bench, runs, bench.run_flags("--limit", 12), 10, seed=0)
 
 
 @pytest.mark.slow
-def test_kill_9_at_100_random_moments(bench, host, record_property):
-    statuses = kill_many_times(bench, host, bench.run_flags(), 100, seed=1)
-    record_property("gave", f"100 killed in {len(statuses)} starts, all results equal to the undisturbed one")
+def test_kill_9_at_100_random_moments(bench, runs):
+    kill_many_times(bench, runs, bench.run_flags(), 100, seed=1)
 
 
-WITH_WORKERS = ("--limit", 12, "--num_workers", 2)
+WITH_WORKERS = ("--num_workers", "2")
 
 
-def test_kill_9_with_decoding_workers(bench, host, record_property):
-    statuses = kill_many_times(bench, host, bench.run_flags(*WITH_WORKERS), 2, seed=2)
-    record_property("gave", f"2 killed in {len(statuses)} starts, no worker left, all results equal")
+def test_kill_9_with_decoding_workers(bench, runs):
+    kill_many_times(bench, runs, bench.run_flags("--limit", 12), 1, 2, *WITH_WORKERS)
 
 
 @pytest.mark.slow
-def test_kill_9_with_decoding_workers_at_15_random_moments(bench, host, record_property):
-    statuses = kill_many_times(bench, host, bench.run_flags(*WITH_WORKERS), 15, seed=3)
-    record_property("gave", f"15 killed in {len(statuses)} starts, no worker left, all results equal")
+def test_kill_9_with_decoding_workers_at_15_random_moments(bench, runs):
+    kill_many_times(bench, runs, bench.run_flags("--limit", 12, *WITH_WORKERS), 15, seed=3)
 
 
-def test_killed_again_and_again_until_it_is_done(bench, host, record_property):
+def test_killed_again_and_again_until_it_is_done(bench, runs, record_property):
     argv = bench.run_flags("--limit", 24)
-    expected, size, _ = undisturbed(bench, host, argv)
+    expected, size, _ = undisturbed(bench, runs, argv)
     starts, written = 0, 0
     while not bench.result.exists():
         starts += 1
-        child = host.start(argv)
+        process = runs.start(argv, stays=True)
         wait_for_journal(bench, written + size / 6, 0)
-        os.kill(child, signal.SIGKILL)
+        kill(process)
         written = bench.journal.stat().st_size
-        assert host.wait() in (-signal.SIGKILL, 0)
-    assert host.finish(argv) == 0
+    assert runs.finish(argv) == 0
     assert bench.result.read_bytes() == expected
     record_property("gave", f"{starts} starts, the result equal to the undisturbed one")
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_the_terminal_goes_or_somebody_stops_it(bench, host, number, record_property):
+def test_the_terminal_goes_or_somebody_stops_it(bench, runs, number, record_property):
     argv = bench.run_flags("--limit", 24)
-    expected, _, batch = undisturbed(bench, host, argv)
-    host.start(argv, stop=(3, number))
-    status = host.wait()
+    expected, _, batch = undisturbed(bench, runs, argv)
+    status = runs.finish(argv, stop=(3, number))
     assert whole_lines(bench)
-    go_on(bench, host, argv, expected, batch)
+    go_on(bench, runs, argv, expected, batch)
     assert status == 128 + number
     record_property("gave", f"{status}; the result after the next start equal to the undisturbed one")
 

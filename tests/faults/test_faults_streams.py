@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from tests.support.fault_tools import Bench
+from tests.support.forks import call_script, fork
 from tests.support.paths import ROOT
 
 
@@ -45,10 +46,17 @@ def test_a_stream_that_was_closed_before_the_start(bench, monkeypatch, name):
     assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
 
 
+def answer_without_stderr(argv):
+    os.close(2)
+    sys.stderr = None
+    return call_script("run_gpu", argv)
+
+
 def test_stderr_that_was_closed_before_the_start_of_a_run_with_workers(bench):
-    command = [sys.executable, ROOT / "run_gpu.py", *bench.run_flags("--limit", 2, "--num_workers", 1)]
-    done = subprocess.run(["bash", "-c", 'exec "$@" 2>&-', "-", *command], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.count("\n")) == (0, 2)
+    out = bench.folder / "out.txt"
+    process = fork(answer_without_stderr, bench.run_flags("--limit", 2, "--num_workers", 1), err=out)
+    process.join()
+    assert (process.exitcode, out.read_text().count("\n")) == (0, 2)
 
 
 OPENER = """

@@ -1,92 +1,44 @@
 """Processes of one job: each piece of work once, one word for all, and none left waiting for one that failed."""
 
-import json
-import subprocess
-import sys
-
 import pytest
 
+from tests.support.forks import CONTEXT, fork
+from tests.support.job_process import draw_numbers
+from tests.support.jobs import free_port
 from videobench.errors import InputError
 from videobench.jobs.job import Job
 
-WORKER = """
-import json, os, sys, time
-from videobench.jobs import heartbeats
-from videobench.jobs import job
-from videobench.errors import OtherProcessFailed, ProcessLost
-from videobench.jobs.job import Job, stop_others
-
-mode = sys.argv[1]
-heartbeats.SILENCE_S, heartbeats.BEAT_S = 1.0, 0.1
-job._connect()
-job.CONNECT /= 300  # 2 s from here on
-if os.environ["RANK"] == "1" and mode == "before-its-hello":
-    stop_others()
-    sys.exit(0)
-if os.environ["RANK"] == "1" and mode == "never-comes":
-    time.sleep(4)  # it serves no store, and is as good as gone
-    sys.exit(0)
-try:
-    own = Job.from_environment()
-    sent = own.broadcast("numbers", [5, 7] if own.is_first else None)
-    if mode == "silent" and own.replica == 1:
-        own.close()
-        time.sleep(4)
-        sys.exit(0)
-    own.store.add("here", 1)  # both begin together
-    own._poll(lambda: own.store.add("here", 0) == 2 or mode == "silent", range(2))
-    claimed = []
-    for number in own.claim(40):
-        claimed.append(number)
-        if mode == "while-claiming" and own.replica == 1:
-            stop_others()
-            own.close()
-            sys.exit(0)
-        time.sleep(0.1 if own.replica else 0.02)  # process 1 has a slow card
-    if mode == "while-waiting" and own.replica == 1:
-        time.sleep(0.5)
-        stop_others()
-        own.close()
-        sys.exit(0)
-    own.wait_for_all()
-    print(json.dumps([own.replica, sent, claimed]))
-    own.close()
-except (OtherProcessFailed, ProcessLost) as error:
-    own.close() if "own" in globals() else None
-    print(json.dumps([type(error).__name__, len(globals().get("claimed", ()))]))
-"""
-
-
-def run_two(mode, port):
-    variables = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, mode],
-            env={"PATH": "", "PYTHONPATH": ":".join(sys.path), **variables, "RANK": str(each), "LOCAL_RANK": str(each)},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for each in range(2)
-    ]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    return [json.loads(output) if output else None for output in outputs]
+TIMEOUT_S = 120
 
 
 @pytest.fixture
-def free_port():
-    import socket
+def run_ranks(tmp_path):
+    """What each of two processes sends, None where it sends nothing; the second is killed when the first has ended."""
 
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+    def run(mode):
+        job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        processes, results = [], []
+        for rank in "01":
+            receive, send = CONTEXT.Pipe(duplex=False)
+            rank_of = {"RANK": rank, "LOCAL_RANK": rank}
+            processes.append(fork(draw_numbers, mode, send, err=tmp_path / f"err{rank}", **job, **rank_of))
+            results.append(receive)
+        first, second = processes
+        first.join(TIMEOUT_S)
+        assert first.exitcode == 0, (tmp_path / "err0").read_text()
+        if mode in ("never-comes", "silent"):
+            second.kill()
+        second.join(TIMEOUT_S)
+        return [receive.recv() if receive.poll() else None for receive in results]
+
+    return run
 
 
-def test_work_is_claimed_once_and_the_slow_process_gets_less(free_port):
-    [first, second] = run_two("work", free_port)
-    assert first[1] == second[1] == [5, 7]
-    assert sorted(first[2] + second[2]) == list(range(40))
-    assert len(first[2]) > len(second[2]) > 0
+def test_work_is_drawn_once_and_the_slow_rank_gets_less(run_ranks):
+    [first, second] = run_ranks("work")
+    assert first[0] == second[0] == [5, 7]
+    assert sorted(first[1] + second[1]) == list(range(40))
+    assert len(first[1]) > len(second[1]) > 0
 
 
 @pytest.mark.parametrize(
@@ -99,9 +51,9 @@ def test_work_is_claimed_once_and_the_slow_process_gets_less(free_port):
         pytest.param("silent", "ProcessLost", 40, 40, id="falls-silent"),
     ],
 )
-def test_nobody_waits_for_a_process_that_failed_or_is_gone(free_port, mode, error, least, most):
-    """`least` and `most` are what the other one has claimed when it hears of it."""
-    [first, second] = run_two(mode, free_port)
+def test_nobody_waits_for_a_rank_that_failed_or_is_gone(run_ranks, mode, error, least, most):
+    """`least` and `most` are what the other one has drawn when it hears of it."""
+    [first, second] = run_ranks(mode)
     assert second is None
     assert first[0] == error
     assert least <= first[1] <= most

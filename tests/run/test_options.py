@@ -7,6 +7,7 @@ import pytest
 
 import run_gpu
 import run_npu
+from tests.support.forks import call_script, fork
 from tests.support.runs import SET, results
 
 
@@ -84,13 +85,16 @@ def test_a_wrong_flag_is_one_line_and_status_2(flags, argv, found, run_command):
     assert done.stdout == ""
 
 
-def test_npu_without_an_npu_ends_with_2_and_gpu_without_cuda_says_that_it_runs_on_the_cpu(small, flags, run_command):
+def test_npu_without_an_npu_ends_with_2_and_gpu_without_cuda_says_that_it_runs_on_the_cpu(tmp_path, flags):
     at = flags.index("--device")
     without_device = flags[:at] + flags[at + 2 :]
-    done = run_command(sys.executable, "run_npu.py", *without_device)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: device npu: ")
-    assert done.stderr.count("\n") == 1
-    done = run_command(sys.executable, "run_gpu.py", *without_device, "--limit", "1", CUDA_VISIBLE_DEVICES="")
-    assert done.returncode == 0
-    assert done.stderr.startswith("WARNING: no CUDA device is visible: running on the CPU")
+    npu, gpu = tmp_path / "npu", tmp_path / "gpu"
+    process = fork(call_script, "run_npu", without_device, err=npu)
+    process.join()
+    assert process.exitcode == 2
+    assert npu.read_text().startswith("error: device npu: ")
+    assert npu.read_text().count("\n") == 1
+    process = fork(call_script, "run_gpu", [*without_device, "--limit", "1"], err=gpu, CUDA_VISIBLE_DEVICES="")
+    process.join()
+    assert process.exitcode == 0
+    assert gpu.read_text().startswith("WARNING: no CUDA device is visible: running on the CPU")

@@ -1,15 +1,12 @@
-"""Jobs of several processes for the tests, started by tests/support/torchrun_host.py."""
+"""Jobs of several processes for the tests: torchrun's own agent and its ranks (tests/support/torchrun_fork.py)."""
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 
-from tests.support.paths import ROOT
+from tests.support.forks import fork
+from tests.support.torchrun_fork import become_torchrun
 
 TIMEOUT_S = 300.0
 
@@ -23,29 +20,23 @@ class Job:
 
     @property
     def err(self):
-        path = self.folder / "err"
-        return path.read_text() if path.exists() else ""
+        return (self.folder / "err").read_text()
 
     def ranks(self):
         """Process ids."""
-        children = Path(f"/proc/{self.process}/task/{self.process}/children")
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         try:
             return [int(each) for each in children.read_text().split()]
         except OSError:
             return []
 
     def is_running(self):
-        try:
-            return Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-        except OSError:
-            return False
+        return self.process.is_alive()
 
     def wait(self):
         """The status that the launchers would end with."""
-        until = time.monotonic() + TIMEOUT_S
-        while self.is_running():
-            assert time.monotonic() < until, self.err
-            time.sleep(0.02)
+        self.process.join(TIMEOUT_S)
+        assert not self.is_running(), self.err
         status = self.folder / "status"
         return int(status.read_text().split()[1]) if status.exists() else None
 
@@ -53,51 +44,44 @@ class Job:
         """No more waiting at `hold`."""
         (self.folder / "go").touch()
 
-    def kill(self, number=signal.SIGKILL):
+    def kill(self):
         """All of its processes."""
-        for process in [self.process, *self.ranks()]:
-            kill(process, number)
+        for process in [self.process.pid, *self.ranks()]:
+            kill(process, signal.SIGKILL)
 
 
-class Host:
-    """tests/support/torchrun_host.py, and the jobs that it starts."""
+class Jobs:
+    """Starts them, each with a folder of its own."""
 
     def __init__(self, folder):
         self._folder = folder
-        self._count = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.torchrun_host"],
-            cwd=ROOT,
-            env=os.environ | {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._started = []
 
-    def start(self, argv, processes, more=(), beside=None, **told):
-        """`beside` is the job under the other agent, where there are two; `told`: see torchrun_host.py."""
-        self._count += 1
-        folder = self._folder / str(self._count)
+    def start(self, argv, processes, more=(), beside=None, **order):
+        """`beside` is the job under the other agent, where there are two; `order`: see torchrun_fork.py."""
+        folder = self._folder / str(len(self._started))
         (folder / "forked").mkdir(parents=True)
         flags = ["--nproc_per_node", str(processes), "--max_restarts", "3"]
         # As torchrun's --standalone does: the port is the one that was free when it was taken.
         flags += more or ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--rdzv_id", folder.name]
-        order = {"torchrun_flags": flags, "argv": argv, "err": f"{folder}/err", "status": f"{folder}/status"}
-        order |= {"forked": f"{(beside.folder if beside else folder) / 'forked'}", "go": f"{folder}/go"}
-        order |= {"out": argv[argv.index("--chat_conversation_output_folder") + 1]}
         usual = {"poison": [], "immune": None, "hold": 10**9, "silence": 60.0, "die_at_end": False}
-        self._process.stdin.write(json.dumps(order | usual | told) + "\n")
-        self._process.stdin.flush()
-        return Job(int(self._process.stdout.readline()), folder)
+        usual |= {"go": folder / "go", "out": argv[argv.index("--chat_conversation_output_folder") + 1]}
+        arguments = (flags, argv, (beside.folder if beside else folder) / "forked", usual | order)
+        environment = {"VIDEOBENCH_STATUS_FILE": f"{folder}/status"}
+        job = Job(fork(become_torchrun, *arguments, err=folder / "err", **environment), folder)
+        self._started.append(job)
+        return job
 
-    def finish(self, argv, processes, **more):
-        job = self.start(argv, processes, **more)
+    def finish(self, argv, processes, **order):
+        job = self.start(argv, processes, **order)
         assert job.wait() == 0, job.err
         return job
 
     def close(self):
-        self._process.stdin.close()
-        self._process.wait()
+        """Ends what a test that failed has left."""
+        for job in self._started:
+            if job.is_running():
+                job.kill()
 
 
 def free_port():

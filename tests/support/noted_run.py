@@ -1,0 +1,51 @@
+"""run_gpu.py in a fork (tests/support/forks.py) that notes each batch."""
+
+import os
+import signal
+from pathlib import Path
+
+from tests.support.forks import call_script, fork
+
+
+class NotedRuns:
+    """Starts runs that add a line with its size to the file `log` for every batch that is given to the engine."""
+
+    def __init__(self, log: Path):
+        self._log = log
+
+    def start(self, argv, stop=None, stays=False):
+        """The process. With `stop`, (batch, signal), it gets that signal at that batch; one that `stays` waits for a
+        signal when all is done."""
+        return fork(run, argv, self._log, stop, stays)
+
+    def finish(self, argv, stop=None):
+        """The exit status."""
+        process = self.start(argv, stop)
+        process.join()
+        return process.exitcode
+
+    def computed(self):
+        """Questions given to the engine since the last call."""
+        sizes = [int(size) for size in self._log.read_text().split()] if self._log.exists() else []
+        self._log.unlink(missing_ok=True)
+        return sum(sizes)
+
+
+def run(argv, log, stop, stays):
+    from videobench.model.engine import Engine
+
+    answer, calls = Engine.answer, []
+
+    def noted(self, videos, batch_size):
+        with log.open("a") as file:
+            print(sum(len(video.prompts) for video in videos), file=file)
+        calls.append(len(videos))
+        if stop and len(calls) == stop[0]:
+            os.kill(os.getpid(), stop[1])
+        return answer(self, videos, batch_size)
+
+    Engine.answer = noted
+    status = call_script("run_gpu", argv)
+    if stays:
+        signal.pause()
+    return status
