@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -211,47 +210,10 @@ def test_stopped_they_end_torchrun_and_say_how_to_go_on(launch, number, expected
     assert done.stderr.endswith("stopped; what was answered is kept; to go on: " + f"bash {NPU} w\\ 7B v q o\n")
 
 
-def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(
-    tmp_path, run_command, tiny_model_path, qa_root, video_root
-):
-    """Through the real torchrun: `Driving_exam` is the README's own example for the set Driving-exam."""
-    data = shutil.copytree(video_root, tmp_path / "VideoBench")
-    done = run_command(
-        *("bash", NPU, tiny_model_path, f"{data}/Eval_video/Driving_exam", qa_root, tmp_path / "out"),
-        *("--device", "cpu", "--num_workers", "1"),
-        ASCEND_RT_VISIBLE_DEVICES="0,1",
-    )
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "out/Driving-exam_eval.json").read_text())
-    assert set(rows) == set(json.loads(qa_file(qa_root, "Driving-exam").read_text()))
-    assert len(list((tmp_path / "out/journal").glob("*.jsonl"))) == 2
-    assert f"answered {len(rows)}, failed 0" in done.stdout
+# --- Through the real torchrun ---
 
-
-def test_an_error_of_all_processes_is_printed_once(tmp_path, run_command, tiny_model_path, qa_root, video_root):
-    done = run_command(
-        *("bash", NPU, tiny_model_path, video_root / "Eval_video/MSVD", qa_root, tmp_path, "--device", "cpu"),
-        *("--num_frames", "500"),
-        ASCEND_RT_VISIBLE_DEVICES="0,1",
-    )
-    assert done.returncode == 2
-    assert done.stderr.count("error: 500 frames") == 1
-    assert "Traceback" not in done.stderr
-
-
-def start_launcher(flags, tmp_path, name):
-    """In the background, on two processes; what it says goes to a file."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "PYTHONPATH": str(tmp_path), "HOLD": f"{tmp_path}/{name}"}
-    environment.pop("MASTER_PORT", None)
-    environment["TMPDIR"] = f"{tmp_path}/temporary"
-    os.makedirs(environment["TMPDIR"], exist_ok=True)
-    command = ["bash", str(ROOT / GPU), *map(str, flags), "--device", "cpu", "--num_workers", "0"]
-    with (tmp_path / f"{name}.err").open("w") as err:
-        return subprocess.Popen(command, env=environment, stdout=err, stderr=err)
-
-
-# Python imports this module at its start. A process that takes videos in hand waits there as long as HOLD exists.
+# Python imports this module at its start. A process that takes videos in hand says so in the file TAKEN, and waits as
+# long as there is a file HOLD.
 SITE = """
 import os, time
 if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -259,86 +221,86 @@ if "TORCHELASTIC_RUN_ID" in os.environ:
     take = Attempts.take
     def held(self, videos):
         take(self, videos)
+        open(os.environ["TAKEN"], "a").write(f"{os.getpid()}\\n")
         while os.path.exists(os.environ["HOLD"]):
-            open(os.environ["HOLD"] + ".there", "a").write(f"{os.getpid()}\\n")
             time.sleep(0.05)
     Attempts.take = held
 """
+TIMEOUT_S = 300
 
 
-@pytest.fixture
-def held_job(tmp_path, tiny_model_path, qa_root, video_root):
-    """A real launcher whose processes wait with their first videos in hand: (flags, launcher, process ids)."""
-    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SITE}")
-    hold, there = tmp_path / "first", tmp_path / "first.there"
-    hold.touch()
-    flags = ["MSVD", qa_root, video_root, tiny_model_path, tmp_path / "out"]
-    job = start_launcher(flags, tmp_path, "first")
-    until = time.monotonic() + 120
-    while len(set(there.read_text().split() if there.exists() else ())) < 2:
-        assert time.monotonic() < until, (tmp_path / "first.err").read_text()
-        time.sleep(0.05)
-    yield flags, job, [int(each) for each in sorted(set(there.read_text().split()))]
-    hold.unlink(missing_ok=True)
-    job.wait()
+class Launched:
+    """A launcher in the background, on two processes; what it says goes to files."""
+
+    def __init__(self, folder, *command):
+        self._folder = folder
+        folder.mkdir()
+        self.hold, self._taken = folder / "hold", folder / "taken"
+        (folder / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SITE}")
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+        environment |= {"PYTHONPATH": str(folder), "HOLD": str(self.hold), "TAKEN": str(self._taken)}
+        environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "ASCEND_RT_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "1"}
+        environment.pop("MASTER_PORT", None)
+        command = ["bash", str(ROOT / command[0]), *map(str, command[1:]), "--device", "cpu", "--num_workers", "0"]
+        self.hold.touch()
+        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
+            self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
+
+    def said(self, stream="err"):
+        return (self._folder / stream).read_text()
+
+    def processes(self):
+        """Process ids of those that have taken videos in hand."""
+        return sorted(set(map(int, self._taken.read_text().split()))) if self._taken.exists() else []
+
+    def wait_for_processes(self, number):
+        until = time.monotonic() + TIMEOUT_S
+        while len(self.processes()) < number:
+            assert time.monotonic() < until, self.said()
+            assert self._process.poll() is None, self.said()
+            time.sleep(0.05)
+
+    def wait(self):
+        self.hold.unlink(missing_ok=True)
+        self.status = self._process.wait(TIMEOUT_S)
 
 
-def test_a_second_launcher_on_one_folder_names_the_first(held_job, tmp_path):
-    flags, job, _ = held_job
-    second = start_launcher(flags, tmp_path, "second")
-    said = (tmp_path / "second.err").read_text
-    assert second.wait(120) == 2, said()
-    assert said().count("error: ") == 1
-    assert "held by another run (process " in said()
-    assert "Traceback" not in said()
-    (tmp_path / "first").unlink()
-    assert job.wait(120) == 0, (tmp_path / "first.err").read_text()
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory, tiny_model_path, qa_root, video_root):
+    """Two launchers on one folder of results, and that folder. The second comes while the processes of the first have
+    their first videos in hand; then one of these is killed.
 
-
-def test_a_process_that_is_killed_under_a_launcher_is_started_again(held_job, tmp_path):
-    flags, job, processes = held_job
-    (tmp_path / "first").unlink()
-    os.kill(processes[1], signal.SIGKILL)
-    assert job.wait(120) == 0, (tmp_path / "first.err").read_text()
-    rows = json.loads((tmp_path / "out/MSVD_eval.json").read_text())
-    assert set(rows) == set(json.loads(qa_file(flags[1], "MSVD").read_text()))
-    assert not any("error" in row for row in rows.values())
-
-
-def test_a_torchrun_that_is_killed_takes_its_processes_with_it(held_job, tmp_path):
-    _, job, processes = held_job
-    torchrun = int(Path(f"/proc/{processes[0]}/stat").read_text().rpartition(")")[2].split()[1])
-    os.kill(torchrun, signal.SIGKILL)
-    assert job.wait(10) == 70
-    until = time.monotonic() + 10
-    while any(is_running(each) for each in processes):
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    said = (tmp_path / "first.err").read_text()
-    assert "error: torchrun was killed (status 137): why stands above" in said
-    assert f"to go on: bash {ROOT / GPU} MSVD" in said
-    assert not list((tmp_path / "temporary").iterdir())
-
-
-def is_running(process):
+    `Driving_exam` is the README's own example for the set Driving-exam."""
+    folder = tmp_path_factory.mktemp("launched")
+    out = folder / "out"
+    first = Launched(folder / "first", NPU, tiny_model_path, video_root / "Eval_video/Driving_exam", qa_root, out)
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+        first.wait_for_processes(2)
+        second = Launched(folder / "second", GPU, "Driving-exam", qa_root, video_root, tiny_model_path, out)
+        second.wait()
+        os.kill(first.processes()[1], signal.SIGKILL)
+    finally:
+        first.wait()
+    return first, second, out
 
 
-@pytest.mark.parametrize("port", ["abc", "999999"])
-def test_a_port_that_is_none_is_refused(run_command, port):
-    done = run_command("bash", GPU, "MSVD", "qa", "videos", "model", "out", MASTER_PORT=port)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: MASTER_PORT is '{port}', not a port's number; unset it, or choose one\n"
+def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_root):
+    first, _, out = launched
+    assert first.status == 0, first.said()
+    rows = json.loads((out / "Driving-exam_eval.json").read_text())
+    assert set(rows) == set(json.loads(qa_file(qa_root, "Driving-exam").read_text()))
+    assert len(list((out / "journal").glob("*.jsonl"))) == 2
+    assert f"answered {len(rows)}, failed 0" in first.said("out")
 
 
-def test_a_port_in_use_is_refused(run_command):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = str(listener.getsockname()[1])
-        done = run_command("bash", GPU, "MSVD", "qa", "videos", "model", "out", MASTER_PORT=port)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: MASTER_PORT {port} is in use by another process; unset it, or choose another\n"
+def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
+    first, _, _ = launched
+    assert len(first.processes()) > 2
+
+
+def test_a_second_launcher_on_one_folder_names_the_first(launched):
+    _, second, _ = launched
+    assert second.status == 2, second.said()
+    assert second.said().count("error: ") == 1
+    assert "held by another run (process " in second.said()
+    assert "Traceback" not in second.said()
