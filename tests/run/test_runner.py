@@ -1,17 +1,11 @@
 """run_gpu.py and run_npu.py as their users start them: what is answered, fails alone, is refused, resumes."""
 
-import json
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 import run_gpu
 import run_npu
-from tests.support.paths import ROOT
 from tests.support.runs import SET, results
 from videobench.data.dataset import load_questions, qa_file, resolve_names
 from videobench.errors import InputError
@@ -117,26 +111,6 @@ def test_all_processes_claim_from_one_list_whatever_each_of_them_sees(small, fla
             (small / "elsewhere").rename(video)
     assert works[0] == works[1]
     assert (video in works[0]) == (seeing == 0)
-
-
-def test_kill_9_in_the_middle_then_the_same_command(small, flags):
-    run_gpu.main(flags)
-    undisturbed = results(small)
-    shutil.rmtree(small / "out")
-    journal = small / f"out/journal/{SET}.rank0.jsonl"
-    process = subprocess.Popen([sys.executable, ROOT / "run_gpu.py", *flags], stderr=subprocess.DEVNULL)
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 4:
-        assert process.poll() is None
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    answered = journal.read_bytes().count(b"\n") - 1
-    assert 3 <= answered < len(undisturbed)
-    assert not (small / f"out/{SET}_eval.json").exists()
-    assert run_gpu.main(flags) == 0
-    answers_equal(results(small), undisturbed)
-    lines = [json.loads(line) for line in journal.read_bytes().splitlines()[1:]]
-    assert len(lines) == len(undisturbed)  # none was answered twice
 
 
 @pytest.mark.parametrize(

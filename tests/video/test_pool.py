@@ -1,6 +1,6 @@
 """Videos are prepared ahead, in order, by processes that may hang, die, or be left behind.
 
-A worker takes a second or two to start, so the tests share one where they can."""
+A worker takes some seconds to start, so the tests share one where they can."""
 
 import errno
 import hashlib
@@ -40,9 +40,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pool() -> Iterator[DecodePool]:
+def stderr(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the workers of `pool` write what they have to say."""
+    return tmp_path_factory.mktemp("stderr") / "stderr"
+
+
+@pytest.fixture(scope="module")
+def pool(stderr: Path) -> Iterator[DecodePool]:
     """One stubborn worker, room for six videos: it may have MAX_AHEAD_PER_WORKER, 3, ahead."""
+    own = os.dup(2)
+    with stderr.open("w") as file:
+        os.dup2(file.fileno(), 2)
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=6 * VIDEO_BYTES) as pool:
+        os.dup2(own, 2)
+        os.close(own)
         yield pool
 
 
@@ -163,17 +174,14 @@ def test_pixels_are_the_callers_own(folder: Path, pool: DecodePool) -> None:
     assert_same(second, folder, "a")
 
 
-def test_what_a_library_prints_does_not_mix_with_results(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
-        assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
-    captured = capfd.readouterr()
-    assert "a library that prints" in captured.err
-    assert captured.out == ""
+def test_what_a_library_prints_does_not_mix_with_results(folder: Path, pool: DecodePool, stderr: Path) -> None:
+    assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
+    assert stderr.read_text() == "a library that prints\n"
 
 
 def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> None:
     with (
-        DecodePool(SPEC, 8, 1, worker_command=(*STUBBORN, "--broken")) as pool,
+        DecodePool(SPEC, 8, 1, worker_command=(sys.executable, "-c", "raise SystemExit(7)")) as pool,
         pytest.raises(InputError, match=r"did not start \(exit status 7, .*\); use fewer --num_workers$"),
     ):
         next(pool.prepare([folder / "a.avi"]))
@@ -223,14 +231,6 @@ def test_takes_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_wo
     assert len(list(results)) == 8
 
 
-def test_takes_no_more_than_the_bytes_allow(folder: Path) -> None:
-    asked = []
-    videos = (asked.append(name) or folder / f"{name}.avi" for name in "abcabc")
-    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
-        next(pool.prepare(videos))
-    assert asked == ["a", "b"]
-
-
 def test_room_for_less_than_one_video_is_room_for_one(folder: Path) -> None:
     pool = DecodePool(SPEC, 8, 0, max_ahead_bytes=1)
     assert pool._max_ahead == 1
@@ -255,9 +255,12 @@ def test_a_caller_that_gives_up_leaves_the_pool_usable(folder: Path, pool: Decod
     assert_same(next(pool.prepare([folder / "b.avi"])), folder, "b")
 
 
-def test_leaving_the_pool_ends_a_hanging_worker(folder: Path) -> None:
+def test_draws_no_further_than_the_bytes_allow_and_leaving_the_pool_ends_a_hanging_worker(folder: Path) -> None:
+    asked = []
+    videos = (asked.append(name) or folder / f"{name}.avi" for name in ("a", "hangs", "b", "c"))
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
-        next(pool.prepare(folder / f"{name}.avi" for name in ("a", "hangs")))
+        next(pool.prepare(videos))
+        assert asked == ["a", "hangs"]
         (process,) = [worker._process for worker in pool._workers]
         assert process.poll() is None
     assert process.poll() is not None
@@ -318,7 +321,7 @@ def is_alive(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("blow", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_hanging_worker_ends_with_the_parent(pool_user: subprocess.Popen[str], blow: signal.Signals) -> None:
     lines = [pool_user.stdout.readline().split() for _ in range(2)]
     assert [line[:2] for line in lines] == [["0", "None"], ["1", "None"]]
