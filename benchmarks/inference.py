@@ -29,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 import run_gpu  # noqa: E402
+from benchmarks.arithmetic import floor_operations, matrix_rate  # noqa: E402
 from benchmarks.clip_questions import OPTIONS, SET, make_clips, make_questions  # noqa: E402
 from benchmarks.onednn import use_onednn  # noqa: E402
 from benchmarks.plain_answers import (  # noqa: E402
@@ -39,15 +40,8 @@ from benchmarks.plain_answers import (  # noqa: E402
     decode_whole,
     keep_decoded,
 )
-from benchmarks.random_checkpoint import (  # noqa: E402
-    SHAPES,
-    floor_operations,
-    make_model,
-    matrix_rate,
-    save_checkpoint,
-    write_checkpoint,
-)
 from benchmarks.vllm_answers import answer_by_vllm  # noqa: E402
+from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint  # noqa: E402
 from videobench.data.question_text import build_question_text  # noqa: E402
 from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, SUFFIX_MULTIPLES, open_device  # noqa: E402
 from videobench.device.memory import release_memory  # noqa: E402

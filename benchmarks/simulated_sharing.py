@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.simulated_runs import VIDEO_BENCH
+from tests.support.simulated_runs import VIDEO_BENCH
 from videobench.device.devices import DEFAULT_BATCH_SIZES
 from videobench.jobs.job import Job
 from videobench.jobs.work import WorkQueue

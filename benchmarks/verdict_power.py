@@ -18,11 +18,16 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script, Python looks beside it only
 
-from benchmarks import simulated_losses, simulated_runs
-from benchmarks.simulated_losses import LOSSES, Logits, Loss, simulate
-from benchmarks.simulated_runs import LONG_PROMPT, Fault, all_questions, sample_questions
-from videobench.compare.accuracy import Paired
-from videobench.compare.diagnosis import Diagnosis, diagnose
+from tests.support.simulated_runs import (
+    LONG_PROMPT,
+    Fault,
+    all_questions,
+    build_pairs,
+    sample_questions,
+    simulate_rows,
+)
+from videobench.compare.accuracy import Groups, compare
+from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import measure
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.rule import FAIL, INCONCLUSIVE, PASS, Rule

@@ -1,4 +1,6 @@
-"""Which folder of the package may import which, and what must not import torch: docs/architecture.md."""
+"""Which folder of the package may import which, and what must not import torch: docs/architecture.md.
+
+Of the tests none imports another, and what they share with benchmarks is in tests/support."""
 
 import ast
 import subprocess
@@ -31,23 +33,23 @@ MAY_IMPORT = {
 WITHOUT_TORCH = ("videobench.model.questions", "videobench.video.spec", "videobench.compare.comparison")
 
 
-def imports_of(path):
-    """(line, imported module of the package), those under TYPE_CHECKING and within functions too."""
+def imports_of(path, *packages):
+    """(line, imported module of the packages), those under TYPE_CHECKING and within functions too."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             modules = [each.name for each in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: a relative import"
             modules = [node.module]
-            if (PACKAGE.parent / node.module.replace(".", "/")).is_dir():
+            if (ROOT / node.module.replace(".", "/")).is_dir():
                 modules = [f"{node.module}.{each.name}" for each in node.names]
         else:
             continue
-        yield from ((node.lineno, each) for each in modules if each.split(".")[0] == "videobench")
+        yield from ((node.lineno, each) for each in modules if each.split(".")[0] in packages)
 
 
-def modules():
-    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
+def modules(folder=PACKAGE):
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(folder.rglob("*.py"))}
 
 
 def layer_of(module):
@@ -60,7 +62,7 @@ def test_a_layer_imports_only_those_below_it(layer):
         f"{path.relative_to(ROOT)}:{line}: imports {imported}"
         for module, path in modules().items()
         if module != "videobench.__init__" and layer_of(module) == layer
-        for line, imported in imports_of(path)
+        for line, imported in imports_of(path, "videobench")
         if layer_of(imported) not in MAY_IMPORT[layer] | {layer}
     ]
     assert not wrong, "\n".join(wrong)
@@ -71,7 +73,7 @@ def test_every_module_has_a_layer():
 
 
 def test_no_imports_go_in_a_circle():
-    left = {module: {imported for _, imported in imports_of(path)} for module, path in modules().items()}
+    left = {module: {imported for _, imported in imports_of(path, "videobench")} for module, path in modules().items()}
     while free := [module for module, imported in left.items() if not imported & left.keys()]:
         for module in free:
             del left[module]
@@ -88,3 +90,25 @@ def test_is_imported_without_torch(module):
         check=True,
     )
     assert found.stdout == "False\n"
+
+
+# The tests of benchmarks.
+MAY_IMPORT_BENCHMARKS = {
+    "tests.compare.test_verdict_power",
+    "tests.device.npu_cases.cases_benchmark",
+    "tests.jobs.test_work",
+    "tests.run.test_inference_benchmark",
+}
+
+
+@pytest.mark.parametrize("folder", ["tests", "benchmarks"])
+def test_tests_and_benchmarks_import_only_what_they_share(folder):
+    tests = [path.stem for path in (ROOT / "tests").rglob("test_*.py")]  # pytest puts their folders on the path
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line}: imports {imported}"
+        for module, path in modules(ROOT / folder).items()
+        for line, imported in imports_of(path, "tests", "benchmarks", *tests)
+        if not imported.startswith(("tests.support.", "tests.assets."))
+        and not (imported.startswith("benchmarks.") and (folder == "benchmarks" or module in MAY_IMPORT_BENCHMARKS))
+    ]
+    assert not wrong, "\n".join(wrong)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
+from tests.support.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
 from videobench.compare.accuracy import compare_paired
 from videobench.compare.associations import association_text
 from videobench.compare.diagnosis import diagnose

@@ -12,7 +12,7 @@ import pytest
 from markupsafe import escape
 
 import precision_test
-from benchmarks.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings
 from videobench.report.as_json import build_report

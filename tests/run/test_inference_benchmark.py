@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from benchmarks import clip_questions, inference
+from benchmarks.arithmetic import floor_operations
 from benchmarks.onednn import use_onednn
 from benchmarks.plain_answers import NotingEngine, PlainAnswer
-from benchmarks.random_checkpoint import SHAPES, floor_operations, make_model, write_checkpoint
 from benchmarks.vllm_answers import answer_by_vllm
+from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.questions import VideoQuestions
 

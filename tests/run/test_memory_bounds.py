@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from benchmarks.random_checkpoint import Shape, make_model, write_checkpoint
 from tests.support.clip_writer import write_clip
 from tests.support.paths import ROOT
+from tests.support.random_checkpoint import Shape, make_model, write_checkpoint
 
 MB = 2**20
 SLACK_BYTES = 64 * MB  # for what Python and the allocator keep

@@ -9,7 +9,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.device.npu_cases import DTYPES, same_answers
+from tests.support.npu_cases import DTYPES, same_answers
 from videobench.data.question_text import build_question_text
 from videobench.device.devices import open_device
 from videobench.errors import InputError

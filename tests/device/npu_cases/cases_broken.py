@@ -6,7 +6,7 @@ import importlib
 import pytest
 import torch
 
-from tests.device.npu_cases import MEMORY_BYTES
+from tests.support.npu_cases import MEMORY_BYTES
 from videobench.device.devices import device_facts, open_device
 from videobench.errors import InputError
 from videobench.run import device_check
@@ -30,7 +30,8 @@ def test_a_card_that_does_not_exist(monkeypatch):
 def test_no_card_is_visible(monkeypatch, listed, in_machine):
     monkeypatch.setattr(torch.npu, "_IN_MACHINE", in_machine)
     monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", listed)
-    with pytest.raises(InputError, match=rf"no card is visible .*='{listed}'.*; check npu-smi info"):
+    mend = r"check npu-smi info and ASCEND_RT_VISIBLE_DEVICES, with ascending numbers, or run with --device cpu"
+    with pytest.raises(InputError, match=rf"no card is visible \(ASCEND_RT_VISIBLE_DEVICES='{listed}'\); {mend}$"):
         open_device("npu")
 
 

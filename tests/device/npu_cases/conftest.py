@@ -1,11 +1,15 @@
-"""What the cases share. A pytest that has no simulated NPU reads this file, too, but collects no case."""
+"""Tests that run in a process of their own, on the simulated NPU: test_npu.py starts pytest on cases_*.py here.
+
+transformers decides once in a process whether it runs on an NPU, so these cannot share one with the other tests. A
+pytest that has no simulated NPU reads this file, too, but collects no case.
+"""
 
 import json
 
 import pytest
 
 import run_npu
-from tests.device.npu_cases import LIMIT, MEMORY_BYTES, SET, SIMULATOR
+from tests.support.npu_cases import LIMIT, MEMORY_BYTES, SET, SIMULATOR
 
 
 @pytest.fixture(autouse=True)

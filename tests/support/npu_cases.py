@@ -1,7 +1,4 @@
-"""Tests that run in a process of their own, on the simulated NPU: test_npu.py starts pytest on cases_*.py here.
-
-transformers decides once in a process whether it runs on an NPU, so these cannot share one with the other tests.
-"""
+"""What the tests on the simulated NPU share (tests/device)."""
 
 import pytest
 import torch

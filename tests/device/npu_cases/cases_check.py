@@ -1,0 +1,48 @@
+"""--check_device: this process starts one on each card."""
+
+import os
+
+import pytest
+import torch
+
+import run_npu
+from tests.support.npu_cases import MEMORY_BYTES
+from videobench.cli import run_script
+
+
+@pytest.fixture
+def check(monkeypatch, capsys):
+    """(exit status, lines of stdout, stderr) with so many cards."""
+
+    def start(cards, *flags, **environment):
+        monkeypatch.setattr(torch.npu, "_IN_MACHINE", cards)
+        for name, value in (environment | {"SIM_NPU_COUNT": str(cards)}).items():
+            monkeypatch.setenv(name, value)
+        status = run_script(lambda: run_npu.main(["--check_device", *flags]))
+        said = capsys.readouterr()
+        return status, said.out.splitlines(), said.err
+
+    return start
+
+
+def test_check_device_on_two_cards(check, tmp_path):
+    info = tmp_path / f"{os.uname().machine}-linux/ascend_toolkit_install.info"
+    info.parent.mkdir()
+    info.write_text("package_name=Ascend-cann-toolkit\nversion=9.2.0\n")
+    environment = {"SIM_NPU_USED": "1000000000", "ASCEND_HOME_PATH": str(tmp_path)}
+    status, lines, err = check(2, "--deterministic", **environment)
+    assert (status, err) == (0, "")
+    assert lines[0] == "device npu: 2 visible (ASCEND_RT_VISIBLE_DEVICES is not set)"
+    assert f"torch {torch.__version__}, torch_npu 2.13.0, CANN 9.2.0, driver unknown" in lines[1]
+    assert lines[2] == "npu:0 Simulated910B: 67.72 GB of 68.72 GB free"
+    assert lines[3].startswith("  matrix product, difference from the CPU's: float16 ")
+    assert lines[4] == "npu:1 Simulated910B: 67.72 GB of 68.72 GB free"
+    assert lines[6:] == ["all-reduce over 2 cards (hccl): right on each", "everything works"]
+
+
+def test_check_device_when_one_of_its_processes_fails(check):
+    status, lines, err = check(1, SIM_NPU_USED=str(MEMORY_BYTES))
+    assert status == 2
+    assert err.startswith("error: device npu:0: no memory is free; another process holds it: find it with ")
+    assert err.count("\n") == 1
+    assert "everything works" not in lines
