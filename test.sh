@@ -15,4 +15,4 @@ install requirements.txt tests/requirements.txt
 workers=$(nproc)  # before the next variable, which it heeds
 # One thread for each of the processes that run tests: the small model is too small to gain from more.
 export OMP_NUM_THREADS=1
-python -m pytest -n "$workers" --dist loadfile -m "$selection" "$@"
+python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder -m "$selection" "$@"

@@ -11,6 +11,26 @@ import pytest
 from tests.support.paths import ASSETS, ROOT
 from videobench.data.dataset import qa_file
 
+# Begun first, so that no worker is left with one of them at the end. test.sh keeps this order (--no-loadscope-reorder).
+LONGEST_FILES = (
+    "test_npu.py",
+    "test_distributed.py",
+    "test_launchers.py",
+    "test_faults_kills.py",
+    "test_pool.py",
+    "test_chain.py",
+    "test_faults_running.py",
+    "test_frames.py",
+    "test_same_answers.py",
+    "test_options.py",
+    "test_runner.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONGEST_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
+
 
 @pytest.fixture(scope="session")
 def tiny_model_path():
