@@ -45,14 +45,19 @@ def leave_only(folder, num_bytes):
         pytest.param("//etc/MSVD/passwd", id="absolute-with-two-slashes"),
     ],
 )
-@pytest.mark.parametrize("start", [Bench.answer, Bench.sample])
-def test_a_path_that_leaves_the_video_root_is_refused(bench, vid_path, start):
+def test_a_path_that_leaves_the_video_root_is_refused(bench, vid_path):
     key = bench.change(vid_path=vid_path)
     before = bench.contents()
-    assert_refused(start(bench), bench.qa, f"question '{key}': vid_path '.*' is not Eval_video/<data set>/<file>")
-    assert_refused(
-        start(bench, "--nums", 1) if start is Bench.sample else start(bench, "--allow_outside_root"), "", key
-    )
+    found = f"question '{key}': vid_path '.*' is not Eval_video/<data set>/<file>"
+    for flags in ([], ["--allow_outside_root"]):
+        assert_refused(bench.answer(*flags), bench.qa, found)
+    assert bench.contents() == before
+
+
+def test_a_sample_refuses_it_too(bench):
+    key = bench.change(vid_path="../../secret.avi")
+    before = bench.contents()
+    assert_refused(bench.sample(), bench.qa, f"question '{key}': vid_path '.*' is not Eval_video/<data set>/<file>")
     assert bench.contents() == before
 
 
@@ -147,28 +152,36 @@ def test_a_video_that_is_no_file_fails_alone(bench, kind):
     assert outcome.err.count("failed: ") == len(own)
 
 
-@pytest.mark.parametrize("name", ["out", "out/journal", f"out/{SET}_eval.json", "report.json", "report.html"])
-def test_an_output_whose_place_is_taken_is_refused(bench, name):
-    """By a file where a folder must be, or by a folder where the file must be."""
-    bench.write_replies("npu.json")
-    bench.write_replies("gpu.json")
+@pytest.mark.parametrize("name", ["out", "out/journal"])
+def test_an_output_folder_whose_place_a_file_has_is_refused(bench, name):
     path = bench.folder / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text("mine") if name in ("out", "out/journal") else path.mkdir()
-    if name.startswith("out"):
-        assert_refused(bench.answer("--limit", 2), path, "cannot be written")
-    else:
-        flag = "--output_json" if name.endswith("json") else "--report_html"
-        assert_refused(bench.compare(flag, path), path, "cannot be written .Is a directory")
-    assert path.is_dir() or path.read_text() == "mine"
+    path.write_text("mine")
+    assert_refused(bench.answer("--limit", 2), path, "cannot be written")
+    assert path.read_text() == "mine"
+
+
+def test_a_result_whose_place_a_folder_has_is_refused(bench):
+    bench.result.mkdir(parents=True)
+    assert_refused(bench.answer("--limit", 2), bench.result, "cannot be written .Is a directory")
+    assert not list(bench.folder.rglob("*.part"))
+
+
+@pytest.mark.parametrize("flag", ["--output_json", "--report_html"])
+def test_a_report_whose_place_a_folder_has_is_refused(bench, flag):
+    bench.write_replies("npu.json")
+    bench.write_replies("gpu.json")
+    path = bench.folder / "report"
+    path.mkdir()
+    assert_refused(bench.compare(flag, path), path, "cannot be written .Is a directory")
     assert not list(bench.folder.rglob("*.part"))
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused(bench):
     """Below /proc nobody, not even root, makes a folder."""
     assert_refused(bench.answer("--chat_conversation_output_folder", "/proc/out"), "/proc/out", "cannot be written")
-    for flag in ("--json_output_path", "--sampling_output_folder"):
-        assert_refused(bench.sample(flag, "/proc/out"), "/proc/out", "cannot be written|only 0 are free")
+    assert_refused(bench.sample("--json_output_path", "/proc/out"), "/proc/out/sampling_", "cannot be written")
+    assert_refused(bench.sample("--sampling_output_folder", "/proc/out"), "/proc/out", "only 0 are free")
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")
     for flag in ("--output_json", "--report_html"):
@@ -204,10 +217,9 @@ def test_a_disk_that_is_full_when_the_result_is_written(bench, small_disk):
 
 def test_a_full_disk_and_the_other_scripts(bench, small_disk):
     leave_only(small_disk, 4096)
-    for flag in ("--sampling_output_folder", "--json_output_path"):
-        assert_refused(
-            bench.sample(flag, small_disk / "sample"), small_disk, "bytes are free|No space left|only .* free"
-        )
+    sample = small_disk / "sample"
+    assert_refused(bench.sample("--sampling_output_folder", sample), sample, "bytes, but only 4096 are free")
+    assert_refused(bench.sample("--json_output_path", sample), sample, "cannot be written .No space left on device")
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")
     for flag in ("--output_json", "--report_html"):
