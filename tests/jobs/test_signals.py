@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +39,7 @@ sys.exit(run_script(main))
 """
 
 
-def stop(number, *arguments, **environment):
+def start(*arguments, **environment):
     process = subprocess.Popen(
         [sys.executable, "-c", WORKER, *arguments],
         cwd=ROOT,
@@ -48,12 +49,20 @@ def stop(number, *arguments, **environment):
         text=True,
     )
     assert process.stdout.readline() == "ready\n"
-    time.sleep(1 if "library" in arguments else 0.1)  # until it is where it does not come back from
+    asleep = 0
+    while asleep < 5:  # it is where it does not come back from
+        asleep = asleep + 1 if state(process.pid) == "S" else 0
+        time.sleep(0.02)
+    return process
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def stop(number, *arguments, **environment):
+    process = start(*arguments, **environment)
     process.send_signal(number)
-    if "ignored" in arguments:
-        time.sleep(0.3)
-        assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=30)
     return process.returncode, out, err
 
@@ -77,7 +86,12 @@ def test_a_library_that_does_not_come_back_is_not_waited_for():
 
 
 def test_what_nohup_ignores_stays_ignored():
-    assert stop(signal.SIGHUP, "ignored")[0] == 128 + signal.SIGTERM
+    """The first signal that counts says with which status it ends."""
+    process = start("ignored")
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
 
 
 CALLER = """
@@ -85,14 +99,14 @@ import os, signal, sys, time
 from videobench.jobs import signals as stopping
 from videobench.cli import run_script
 
-stopping.GRACE_S = 0.2
+stopping.GRACE_S = 0.1
 
 def main():
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(60)
 
 assert run_script(main) == 143
-time.sleep(1)  # GRACE_S has passed
+time.sleep(0.5)  # GRACE_S has passed
 print("goes on")
 """
 

@@ -186,7 +186,8 @@ def test_replies_of_any_length_leave_the_batch_when_they_end(checkpoint, whole_m
     answers = engine.answer(seen_videos, batch_size=100)
     assert [answer.token_ids for each in answers for answer in each] == expected
     num_going = [sum(len(ids) > done for ids in expected) for done in range(max_new_tokens)]
-    assert 0 < num_going[-1] < num_going[0] or max_new_tokens == 1
+    assert num_going[-1] > 0
+    assert (num_going[-1] < num_going[0]) == (max_new_tokens > 1)
     assert rows[0] == len(seen_videos)  # the prefixes
     assert [rows[1 + done] for done in (0, 1, 4, 8, 16) if done < max_new_tokens] == [
         num_going[done] for done in (0, 1, 4, 8, 16) if done < max_new_tokens
