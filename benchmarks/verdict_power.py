@@ -18,16 +18,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script, Python looks beside it only
 
-from tests.support.simulated_runs import (
-    LONG_PROMPT,
-    Fault,
-    all_questions,
-    build_pairs,
-    sample_questions,
-    simulate_rows,
-)
-from videobench.compare.accuracy import Groups, compare
-from videobench.compare.diagnosis import diagnose
+from tests.support import simulated_losses, simulated_runs
+from tests.support.simulated_losses import LOSSES, Logits, Loss, simulate
+from tests.support.simulated_runs import LONG_PROMPT, Fault, all_questions, sample_questions
+from videobench.compare.accuracy import Paired
+from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import measure
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.rule import FAIL, INCONCLUSIVE, PASS, Rule

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import precision_test
-from benchmarks.simulated_runs import all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings
 from videobench.errors import InputError

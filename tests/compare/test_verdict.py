@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.simulated_losses import build_pairs, simulate
-from benchmarks.simulated_runs import all_questions, sample_questions
+from tests.support.simulated_losses import build_pairs, simulate
+from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import measure
 from videobench.compare.pairing import Pair, Pairing, Side

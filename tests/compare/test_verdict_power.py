@@ -2,7 +2,6 @@
 
 import pytest
 
-from benchmarks.simulated_losses import LOSSES, Loss
 from benchmarks.verdict_power import (
     MARGIN,
     NEEDED,
@@ -14,6 +13,7 @@ from benchmarks.verdict_power import (
     rates,
     verdicts,
 )
+from tests.support.simulated_losses import LOSSES, Loss
 from videobench.compare.rule import FAIL, PASS
 
 pytestmark = pytest.mark.slow

@@ -129,3 +129,25 @@ WORDS = st.text(string.ascii_lowercase, min_size=1, max_size=9)
 @given(st.lists(WORDS, min_size=2, max_size=9).filter(lambda words: words[0] not in BEFORE_A_LETTER).map(" ".join))
 def test_lower_case_prose_is_never_a_letter(reply):
     assert read_letter(f"zz {reply} zz", {"A": "x1", "B": "x2"}) is None
+
+
+OPTIONS = {"A": "a cat", "B": "a dog"}
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"),
+    [
+        pytest.param("x" + " " * 50_000 + "(A", None, id="spaces"),
+        pytest.param("x" + " \n" * 50_000 + "(A)", None, id="lines"),
+        pytest.param("(" * 100_000 + "A", "A", id="brackets"),
+        pytest.param("answer: A " * 20_000, "A", id="statements"),
+        pytest.param("the answer is " * 20_000 + "B", "B", id="nouns"),
+        pytest.param("*" * 100_000 + "B", "B", id="markup"),
+        pytest.param("B" + " because" * 20_000, "B", id="reasons"),
+        pytest.param("Let me think. " * 2_000 + "The answer is B.", "B", id="letter-at-the-end"),
+        pytest.param("A. " + "It is so. " * 2_000 + "The answer is B.", None, id="another-letter-at-the-end"),
+    ],
+)
+def test_a_reply_of_any_length_is_read_in_no_time(reply, letter):
+    """Each of these takes hundredths of a second; where the work is quadratic, a minute and more."""
+    assert read_letter(reply, OPTIONS) == letter

@@ -106,9 +106,46 @@ WEIGHTS = [
         "is no safetensors file",
         id="shard-is-pickled",
     ),
-    pytest.param(write("tokenizer.json", b"{}"), "tokenizer cannot be loaded", id="tokenizer-empty"),
-    pytest.param(write("chat_template.json", b"{"), "chat template cannot be read", id="template-cut-short"),
-    pytest.param(write("chat_template.jinja", b"\xff"), "cannot be loaded .'utf-8' codec", id="template-not-UTF-8"),
+    pytest.param(rename_a_weight, "1 weights missing, lm_head.weight first", id="weight-of-another-name"),
+]
+TOKENIZERS = [
+    pytest.param(write("tokenizer.json", b"{}"), "tokenizer cannot be used", id="empty"),
+    pytest.param(write("tokenizer.json", b"[" * 10**6), "tokenizer cannot be used", id="nested"),
+    pytest.param(write("tokenizer_config.json", b"[" * 10**6), "tokenizer cannot be used", id="nested-settings"),
+    pytest.param(write("tokenizer_config.json", b"[]"), "tokenizer cannot be used", id="settings-are-a-list"),
+    pytest.param(
+        tokenizer(lambda content: content["model"].update(unk_token="<none>")),
+        "tokenizer cannot be used",
+        id="unknown-token-is-unknown",
+    ),
+    pytest.param(
+        tokenizer(lambda content: content["model"]["vocab"].update({"x": 2**40})), "cannot be used", id="id-1e12"
+    ),
+    pytest.param(
+        tokenizer(lambda content: content["model"]["vocab"].update({"huge": 2**31})),
+        "tokenizer has the id 2147483648, but the text model has 281",
+        id="id-2e9",
+    ),
+    pytest.param(
+        tokenizer(
+            lambda content: content["added_tokens"].append(
+                content["added_tokens"][0] | {"id": 2**31, "content": "brand new"}
+            )
+        ),
+        "tokenizer has the id 281, but the text model has 281",
+        id="added-id-2e9",
+    ),
+    pytest.param(
+        tokenizer(lambda content: content["model"].update(type="os.system")), "cannot be used", id="model-type"
+    ),
+    pytest.param(set_in("tokenizer_config.json", {"eos_token": {"x": 1}}), "tokenizer", id="end-is-an-object"),
+    pytest.param(
+        set_in("tokenizer_config.json", {"tokenizer_class": 5}), "tokenizer cannot be used", id="class-is-a-number"
+    ),
+    # Templates.
+    pytest.param(write("chat_template.json", b"{"), "chat_template.json: not JSON", id="template-cut-short"),
+    pytest.param(write("chat_template.jinja", b"\xff"), "cannot be used|not UTF-8", id="template-not-UTF-8"),
+    pytest.param(write("chat_template.jinja", b" " * (2 << 20)), "larger than 1048576 bytes", id="template-large"),
     pytest.param(write("chat_template.jinja", b"{% for"), "cannot hold a video and a question", id="template-broken"),
     pytest.param(
         write("chat_template.jinja", b"hello"), "cannot hold a video and a question", id="template-without-question"

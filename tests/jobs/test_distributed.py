@@ -69,7 +69,6 @@ def test_data_parallel_answers_as_one_process(bench, jobs, expected):
 # --- One copy of the weights on several cards ---
 
 
-@pytest.mark.skipif(transformers.__version__ < "4.56", reason="cuts no model up before transformers 4.56.2")
 @pytest.mark.parametrize(("processes", "cards"), [pytest.param(2, 2, marks=pytest.mark.slow), (4, 2)])
 def test_tensor_parallel_answers_as_one_process(bench, jobs, expected, processes, cards):
     jobs.finish(bench.run_flags("--tensor_parallel", cards), processes)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.forks import CONTEXT, fork
-from tests.support.job_process import draw_numbers
+from tests.support.job_process import claim_numbers
 from tests.support.jobs import free_port
 from videobench.errors import InputError
 from videobench.jobs.job import Job
@@ -12,16 +12,16 @@ TIMEOUT_S = 120
 
 
 @pytest.fixture
-def run_ranks(tmp_path):
+def run_two(tmp_path):
     """What each of two processes sends, None where it sends nothing; the second is killed when the first has ended."""
 
     def run(mode):
         job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         processes, results = [], []
-        for rank in "01":
+        for each in "01":
             receive, send = CONTEXT.Pipe(duplex=False)
-            rank_of = {"RANK": rank, "LOCAL_RANK": rank}
-            processes.append(fork(draw_numbers, mode, send, err=tmp_path / f"err{rank}", **job, **rank_of))
+            number = {"RANK": each, "LOCAL_RANK": each}
+            processes.append(fork(claim_numbers, mode, send, err=tmp_path / f"err{each}", **job, **number))
             results.append(receive)
         first, second = processes
         first.join(TIMEOUT_S)
@@ -34,8 +34,8 @@ def run_ranks(tmp_path):
     return run
 
 
-def test_work_is_drawn_once_and_the_slow_rank_gets_less(run_ranks):
-    [first, second] = run_ranks("work")
+def test_work_is_drawn_once_and_the_slow_rank_gets_less(run_two):
+    [first, second] = run_two("work")
     assert first[0] == second[0] == [5, 7]
     assert sorted(first[1] + second[1]) == list(range(40))
     assert len(first[1]) > len(second[1]) > 0
@@ -51,9 +51,9 @@ def test_work_is_drawn_once_and_the_slow_rank_gets_less(run_ranks):
         pytest.param("silent", "ProcessLost", 40, 40, id="falls-silent"),
     ],
 )
-def test_nobody_waits_for_a_rank_that_failed_or_is_gone(run_ranks, mode, error, least, most):
+def test_nobody_waits_for_a_rank_that_failed_or_is_gone(run_two, mode, error, least, most):
     """`least` and `most` are what the other one has drawn when it hears of it."""
-    [first, second] = run_ranks(mode)
+    [first, second] = run_two(mode)
     assert second is None
     assert first[0] == error
     assert least <= first[1] <= most

@@ -59,9 +59,9 @@ def test_batches_of_several_videos_as_on_a_card(run, plain, monkeypatch):
             sizes.append(len(batch))
             yield batch
 
-    make_batches = answering.make_batches
-    monkeypatch.setattr(answering, "make_batches", whole)
-    monkeypatch.setitem(answering.SUFFIX_MULTIPLES, "cpu", 32)
+    make_batches = loop.make_batches
+    monkeypatch.setattr(loop, "make_batches", whole)
+    monkeypatch.setitem(loop.SUFFIX_MULTIPLES, "cpu", 32)
     assert_same(run("--num_workers=0", "--batch_size=16"), plain)
     assert max(sizes) > 1
 

@@ -1,4 +1,4 @@
-"""One of two processes that draw numbers and wait for each other as those of a run do.
+"""One of two processes that claim numbers and wait for each other as those of a run do.
 
 `mode` says what the second one, whose card is slow, does instead."""
 
@@ -8,9 +8,9 @@ import time
 from datetime import timedelta
 
 
-def draw_numbers(mode, results):
-    """Sends what it has drawn, or the error that it came to."""
-    from videobench.errors import OtherRankFailed, ProcessLost
+def claim_numbers(mode, results):
+    """Sends what it has claimed, or the error that it came to."""
+    from videobench.errors import OtherProcessFailed, ProcessLost
     from videobench.jobs import heartbeats, job
 
     heartbeats.SILENCE_S, heartbeats.BEAT_S = 1.0, 0.1
@@ -22,18 +22,18 @@ def draw_numbers(mode, results):
         return
     if is_second and mode == "never-comes":
         signal.pause()  # it serves no store, and is as good as gone
-    own, drawn = None, []
+    own, claimed = None, []
     try:
-        own = job.Ranks.from_environment()
-        shared = own.share([5, 7] if own.is_first else None)
+        own = job.Job.from_environment()
+        sent = own.broadcast("numbers", [5, 7] if own.is_first else None)
         if is_second and mode == "silent":
             own.close()
             signal.pause()
         own.store.add("here", 1)  # both begin together
         own._poll(lambda: own.store.add("here", 0) == 2 or mode == "silent", range(2))
-        for number in own.draw(40):
-            drawn.append(number)
-            if is_second and mode == "while-drawing":
+        for number in own.claim(40):
+            claimed.append(number)
+            if is_second and mode == "while-claiming":
                 job.stop_others()
                 return
             time.sleep(0.1 if is_second else 0.02)
@@ -42,9 +42,9 @@ def draw_numbers(mode, results):
             job.stop_others()
             return
         own.wait_for_all()
-        results.send([shared, drawn])
-    except (OtherRankFailed, ProcessLost) as error:
-        results.send([type(error).__name__, len(drawn)])
+        results.send([sent, claimed])
+    except (OtherProcessFailed, ProcessLost) as error:
+        results.send([type(error).__name__, len(claimed)])
     finally:
         if own is not None:
             own.close()

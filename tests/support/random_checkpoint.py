@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import LlavaNextVideoConfig, LlavaNextVideoForConditionalGeneration
 
+from tests.support.checkpoints import write_hollow_weights
 from tests.support.paths import ASSETS
 
 SMALL_MODEL = ASSETS / "tiny-llava-next-video"

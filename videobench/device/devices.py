@@ -74,9 +74,9 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
     count = count_cards(kind)
     import torch
 
-    # Operators without a deterministic form raise. torch_npu passes it on to CANN's operators (docs of op-plugin,
-    # deterministic computing: to be set once, before the first operator).
-    if torch.are_deterministic_algorithms_enabled() != deterministic:  # it imports torch's compiler: seconds
+    # torch_npu passes it on to CANN's operators (docs of op-plugin, deterministic computing: to be set once, before the
+    # first operator).
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it imports torch's compiler: seconds
         torch.use_deterministic_algorithms(deterministic)
     if kind == "cpu":
         return Device("cpu", torch.device("cpu"), "cpu")

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from benchmarks.simulated_runs import LETTERS, Questions, all_questions
+from tests.support.simulated_runs import LETTERS, Questions, all_questions
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import RIGHT, UNREADABLE, WRONG
 from videobench.results.replies import build_reply
