@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole chain on the small model and data of this repository, on the CPU: a sample of 120 questions, the same answered
+# The whole chain on the small model and data of this repository, on the CPU: all its 339 questions, the same answered
 # in bfloat16 by the NPU's script and in float32 by the GPU's script, and the comparison. Results go to demo_results/.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
@@ -13,7 +13,7 @@ step() { printf '\n== %s\n' "$*"; }
 step "1. extract_dataset.py: sample questions, videos and answers"
 python extract_dataset.py --Eval_QA_root $data/Video-Bench --Eval_Video_root $data/VideoBench \
     --sampling_output_folder $out/VideoBench/Eval_video --json_output_path $out/Video-Bench/Eval_QA \
-    --correct_answer_file $data/Video-Bench/ANSWER.json --nums 120
+    --correct_answer_file $data/Video-Bench/ANSWER.json --nums 339
 
 step "2. run_pa_videobench.sh: what an NPU would answer, here the CPU in bfloat16"
 ASCEND_RT_VISIBLE_DEVICES=0 bash run_pa_videobench.sh $model $out/VideoBench/Eval_video/sampling_data \
@@ -24,5 +24,6 @@ CUDA_VISIBLE_DEVICES=0 bash run_pa_videobench_gpu.sh sampling_data $out/Video-Be
     $model $out/gpu --device cpu --overwrite
 
 step "4. precision_test.py: the comparison"
+echo "The margin is 2 points, not 1 as by default: 339 questions on 90 videos can show 1.6 points at best, however alike."
 python precision_test.py --eval_npu_path $out/npu/sampling_data_eval.json --eval_gpu_path $out/gpu/sampling_data_eval.json \
-    --sampling_answer_path $out/Video-Bench/Eval_QA/sampling_answer.json
+    --sampling_answer_path $out/Video-Bench/Eval_QA/sampling_answer.json --margin 2

@@ -1,5 +1,6 @@
 """Smoothed accuracy: credits and intervals worked by hand, and what they promise of any runs."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from tests.support.paths import ROOT
 from videobench.compare import statistics
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import choose_letter, judge
@@ -184,3 +186,12 @@ def test_accuracy_is_the_estimate_whose_credits_are_0_and_1():
     plain, smoothed = (estimate_difference(pairs, each) for each in (False, True))
     assert (plain.difference, plain.rest_error, plain.downs) == (-25, 0, 1)
     assert smoothed.difference == pytest.approx(100 * (3 * (0.84134 - 1) - 1) / 4, abs=1e-3)
+
+
+def test_the_demo_says_rightly_what_its_questions_can_show(qa_root):
+    rows = [row for path in qa_root.glob("Eval_QA/*_QA_new.json") for row in json.loads(path.read_text()).values()]
+    videos = statistics.number_clusters(row["vid_path"] for row in rows)
+    at_best = build_estimate(np.zeros((len(rows), 2)), videos).at_best
+    [sentence] = [line for line in (ROOT / "demo.sh").read_text().splitlines() if "can show" in line]
+    assert f"{len(rows)} questions on {videos.max() + 1} videos can show {at_best:.1f} points at best" in sentence
+    assert f"--nums {len(rows)}" in (ROOT / "demo.sh").read_text()
