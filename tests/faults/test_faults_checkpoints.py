@@ -93,7 +93,7 @@ WEIGHTS = [
     ),
     pytest.param(
         lambda model: shard(model, weight_map={"x": "a.safetensors"}),
-        "x is not in it, but",
+        "x is not in it, though",
         id="index-of-another-upload",
     ),
     pytest.param(

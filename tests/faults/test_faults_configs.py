@@ -35,7 +35,7 @@ CONFIGS = [
     pytest.param(config(text_config=None), "text_config is None, not an object", id="part-is-null"),
     pytest.param(config(spatial_pool_stride=0), "spatial_pool_stride is 0, not a whole number", id="stride-0"),
     pytest.param(config(spatial_pool_stride=7), "leave no token of a frame", id="stride-beyond-the-frame"),
-    pytest.param(config(vision_feature_layer=-5), "vision_feature_layer is none of the layers", id="no-such-layer"),
+    pytest.param(config(vision_feature_layer=-5), "vision_feature_layer is beyond the layers", id="no-such-layer"),
     pytest.param(config(video_token_index=3), "token 3, the tokenizer says", id="token-id"),
     pytest.param(config(quantization_config={"quant_method": "awq"}), "a quantised copy", id="quantised"),
     pytest.param(text(quantization_config={"quant_method": "awq"}), "a quantised copy", id="quantised-part"),

@@ -176,7 +176,7 @@ def _check_sizes(checkpoint: Checkpoint) -> None:
         (checkpoint.tokens_per_frame > 0, "patch_size and spatial_pool_stride leave no token of a frame"),
         (
             -vision.num_hidden_layers - 1 <= config.vision_feature_layer <= vision.num_hidden_layers,
-            "vision_feature_layer is none of the layers",
+            "vision_feature_layer is beyond the layers",
         ),
         (
             text.num_attention_heads % text.num_key_value_heads == 0,

@@ -58,7 +58,7 @@ def load_engine(
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise InputError(
-            f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint anew"
+            f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint again"
         )
     drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)

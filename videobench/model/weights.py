@@ -100,7 +100,7 @@ def read_weight_headers(path: Path) -> WeightFiles:
     held = {name: _read_header(path / name) for name in names}
     for weight, name in by_weight.items():
         if weight not in held[name] and not COMPUTED.fullmatch(weight):
-            raise InputError(f"{path / name}: {weight} is not in it, but {index.name} says so; download both again")
+            raise InputError(f"{path / name}: {weight} is not in it, though {index.name} lists it; download both again")
     shapes = {weight: shape for file in held.values() for weight, shape in file.items()}
     return WeightFiles(tuple(path / name for name in names), shapes)
 
