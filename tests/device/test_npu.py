@@ -7,7 +7,6 @@ of what fails before anything runs.
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 import run_gpu
+from tests.support.jobs import free_port
 from tests.support.npu_cases import DTYPES, LIMIT, SET
 from tests.support.paths import ROOT
 from videobench.device.devices import SUFFIX_MULTIPLES
@@ -81,21 +81,16 @@ def cpu_results(tmp_path_factory, tiny_model_path, qa_root, video_root):
     return folder
 
 
-def test_cases_in_one_process_on_a_simulated_npu(on_npu, cpu_results, tiny_model_path):
+def test_cases_in_one_process_on_a_simulated_npu(on_npu, cpu_results, tiny_model_path, pytestconfig):
     """Equal answers, settings, copies, memory, NaN, --check_device, the benchmark: see tests/device/npu_cases/."""
     command = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "python_files=cases_*.py")
+    command += ("-m", pytestconfig.getoption("markexpr"))
     done = on_npu(*command, "tests/device/npu_cases", CPU_RESULTS=str(cpu_results), TINY_MODEL=str(tiny_model_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
 
 
 # --- Through the launcher ---
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def same_answers(rows, expected):

@@ -25,12 +25,13 @@ def check(monkeypatch, capsys):
     return start
 
 
-def test_check_device_on_two_cards(check, tmp_path):
+@pytest.mark.parametrize("flags", [(), pytest.param(("--deterministic",), marks=pytest.mark.slow)])
+def test_check_device_on_two_cards(check, tmp_path, flags):
     info = tmp_path / f"{os.uname().machine}-linux/ascend_toolkit_install.info"
     info.parent.mkdir()
     info.write_text("package_name=Ascend-cann-toolkit\nversion=9.2.0\n")
     environment = {"SIM_NPU_USED": "1000000000", "ASCEND_HOME_PATH": str(tmp_path)}
-    status, lines, err = check(2, "--deterministic", **environment)
+    status, lines, err = check(2, *flags, **environment)
     assert (status, err) == (0, "")
     assert lines[0] == "device npu: 2 visible (ASCEND_RT_VISIBLE_DEVICES is not set)"
     assert f"torch {torch.__version__}, torch_npu 2.13.0, CANN 9.2.0, driver unknown" in lines[1]
