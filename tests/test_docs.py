@@ -1,6 +1,7 @@
 """The documents: equal in both languages, and true of the files, flags, modules and messages that they name."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -39,6 +40,7 @@ FILE = re.compile(
     r"(?<![\w./<-])(?:(?:videobench|tests|benchmarks|docs|\.ci)/[\w./-]*[\w/]|(?:\w+/)*\w+\.(?:py|sh|txt|toml))(?![\w/*])",
     re.ASCII,
 )
+LOGPROBS = {"A": -0.1, "B": -2.4}
 FILES_OF_USERS = {"set_env.sh"}
 
 
@@ -222,6 +224,34 @@ def test_messages_that_are_quoted_are_the_programs(name):
     assert quoted
     unknown = [each for each in quoted if not any(is_said_by(pieces, each) for pieces in texts_of_the_program())]
     assert not unknown
+
+
+def json_block(name, key):
+    """The code block of a document whose object, or its only row, has this key."""
+    blocks = [json.loads(content) for language, content in blocks_of(name) if language == "json"]
+    [found] = [each for block in blocks for each in (block, *block.values()) if isinstance(each, dict) and key in each]
+    return found
+
+
+def test_the_report_has_the_keys_of_its_example(tmp_path):
+    rows = {f"MSVD/{k}": {"dataset": "MSVD", "output_sequence": ["A"], "letter_logprobs": LOGPROBS} for k in range(20)}
+    for side in ("npu", "gpu"):
+        (tmp_path / f"{side}.json").write_text(json.dumps(rows))
+    (tmp_path / "answers.json").write_text(json.dumps({"MSVD": dict.fromkeys(map(str, range(20)), "A")}))
+    paths = [f"--eval_{side}_path={tmp_path}/{side}.json" for side in ("npu", "gpu")]
+    command = [*paths, f"--sampling_answer_path={tmp_path}/answers.json", f"--output_json={tmp_path}/report.json"]
+    subprocess.run([sys.executable, "precision_test.py", *command], cwd=ROOT, capture_output=True, check=True)
+    report, example = json.loads((tmp_path / "report.json").read_text()), json_block("docs/files.md", "decided_by")
+    assert set(example) == set(report)
+    for key, value in example.items():
+        if isinstance(value, dict) and key not in ("files", "per_level"):
+            assert set(value) <= set(report[key]) | {"MSVD"}, key
+
+
+def test_a_row_has_the_fields_of_its_example():
+    [writer] = (ROOT / "videobench").rglob("rows.py")
+    fields = set(re.findall(r"^    (\w+): ", writer.read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(json_block("docs/files.md", "output_sequence")) <= fields
 
 
 def test_the_limits_that_are_named_are_constants():
