@@ -9,8 +9,8 @@ import precision_test
 from videobench.compare.accuracy import compare_groups, compare_paired
 from videobench.compare.pairing import Pair, Side
 from videobench.data.dataset import DATASET_NAMES
+from videobench.data.replies import build_reply
 from videobench.errors import InputError
-from videobench.results.replies import build_reply
 
 
 def write_run(folder, replies, **more):

@@ -24,7 +24,7 @@ from videobench.compare.smoothed import (
     smoothed_credits,
 )
 from videobench.compare.statistics import Z95, Z99, tango_interval
-from videobench.results.replies import build_reply
+from videobench.data.replies import build_reply
 
 
 def side(text, logprobs, right="A", **more):

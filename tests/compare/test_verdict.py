@@ -15,8 +15,8 @@ from videobench.compare.pairing import Pair, Pairing, Side
 from videobench.compare.rule import FAIL, INCONCLUSIVE, PASS, Rule, weigh
 from videobench.compare.settings import Margin
 from videobench.compare.verdict import decide
+from videobench.data.replies import build_reply
 from videobench.errors import InputError
-from videobench.results.replies import build_reply
 
 CLEAR, TIE = 3.0, 0.01  # nats by which the right option leads
 SMOOTHED, ACCURACY = "smoothed accuracy", "accuracy"

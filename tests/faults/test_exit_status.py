@@ -149,7 +149,7 @@ def test_the_process_ends_with_the_status_of_the_script_alone(tmp_path, name):
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
 
 
-SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "videobench/__init__.py"]
+SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "precision_test.py", "videobench/__init__.py"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

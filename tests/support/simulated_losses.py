@@ -15,7 +15,7 @@ import numpy as np
 from tests.support.simulated_runs import LETTERS, Questions, all_questions
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import RIGHT, UNREADABLE, WRONG
-from videobench.results.replies import build_reply
+from videobench.data.replies import build_reply
 
 ACCURACY_LEAD, SPREAD = 1.5, 2.0  # nats: of the right option's logit, and of all logits: a model of 46 %
 LONG_PROMPT = 1345  # tokens; three prompts in ten are longer

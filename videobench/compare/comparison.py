@@ -15,8 +15,8 @@ from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
 from videobench.compare.scoring import chance_level
 from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide
+from videobench.data.replies import load_results
 from videobench.errors import InputError
-from videobench.results.replies import load_results
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from videobench.compare.pairing import Pair
 from videobench.compare.statistics import FloatArray, cluster_error, number_clusters
 from videobench.data.dataset import LETTERS
-from videobench.results.replies import Reply
+from videobench.data.replies import Reply
 
 TYPICAL_LIMIT = {"float32": 0.1, "float16": 0.1, "bfloat16": 0.5}  # nats; of a question's largest difference
 # Nats: what one rounding moves. The spacing of float16 and bfloat16 numbers from 16 to 32, where a language model's

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from videobench.compare.pairing import Pair
 from videobench.compare.same_inputs import inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE
-from videobench.results.replies import Reply
+from videobench.data.replies import Reply
 
 CLASSES = {  # in the order in which they deserve a look
     "drift": "a margin clearer than the noise, and yet another letter",

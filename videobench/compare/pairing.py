@@ -8,8 +8,8 @@ from pathlib import Path
 from videobench.compare.original import load_raw_answers, right_letter
 from videobench.compare.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
 from videobench.data.dataset import QuestionName, load_answers
+from videobench.data.replies import Reply, load_results
 from videobench.errors import InputError
-from videobench.results.replies import Reply, load_results
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from videobench.compare.pairing import Pair, Pairing
-from videobench.results.replies import Reply
+from videobench.data.replies import Reply
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (

@@ -10,8 +10,8 @@ from pathlib import Path
 from videobench.compare.original import read_letter_as_original
 from videobench.data.dataset import DATASET_NAMES
 from videobench.data.letters import read_letter
+from videobench.data.replies import Reply
 from videobench.errors import InputError
-from videobench.results.replies import Reply
 
 # Level and weight within it: Step3_compute_scores.py of https://github.com/PKU-YuanGroup/Video-Bench. The mean over the
 # three levels is the leaderboard's average.

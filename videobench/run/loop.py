@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from videobench.data.dataset import Question
+from videobench.data.rows import Row, answered_row
 from videobench.device.devices import SUFFIX_MULTIPLES
 from videobench.device.memory import check_free_memory
 from videobench.jobs.crashes import Attempts
 from videobench.jobs.work import WorkQueue
 from videobench.model.prompts import Prompt
 from videobench.model.questions import Answer, VideoQuestions
-from videobench.results.rows import Row, answered_row
 from videobench.run.batches import Prepared, RetryingEngine, batch_size_for, make_batches
 from videobench.run.context import RunContext
 from videobench.run.progress import Progress

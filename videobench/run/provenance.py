@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from videobench.data.dataset import SAMPLE_QA_FILE
 from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_facts
+from videobench.data.rows import Row, Run
 from videobench.device.devices import Device, device_facts
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
 from videobench.model.weights import start_hashing
-from videobench.results.rows import Row, Run
 from videobench.run.options import RunSettings
 
 if TYPE_CHECKING:

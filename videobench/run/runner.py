@@ -8,11 +8,11 @@ from dataclasses import replace
 from videobench.cli import traceback_to
 from videobench.console import one_line, warn_once
 from videobench.data.dataset import Question, load_answers
+from videobench.data.rows import NONFINITE_FIX
 from videobench.device.devices import DEFAULT_DTYPES, Device, cuda_is_available, open_device
 from videobench.device.memory import check_free_memory
 from videobench.jobs.job import Job
 from videobench.model.sharding import check_tensor_parallel
-from videobench.results.rows import NONFINITE_FIX
 from videobench.run.batches import batch_size_for
 from videobench.run.context import RunContext
 from videobench.run.loop import answer_left

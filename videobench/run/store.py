@@ -7,12 +7,12 @@ from types import TracebackType
 from typing import Any
 
 from videobench.data.dataset import Question
+from videobench.data.journal import Journals
+from videobench.data.rows import Row, Run, failed_row, question_rows
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
 from videobench.jobs.crashes import SET_ASIDE, Attempts
 from videobench.jobs.job import Job
 from videobench.jobs.signals import at_stop
-from videobench.results.journal import Journals
-from videobench.results.rows import Row, Run, failed_row, question_rows
 from videobench.run.context import RunContext
 from videobench.run.plan import costliest_first
 from videobench.run.provenance import run_facts, run_identity, source_facts

@@ -7,9 +7,9 @@ import pytest
 
 from videobench.compare.leaderboard import write_leaderboard
 from videobench.compare.pairing import pair_runs
+from videobench.data.replies import build_reply, load_results
+from videobench.data.rows import Row
 from videobench.errors import InputError
-from videobench.results.replies import build_reply, load_results
-from videobench.results.rows import Row
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
 

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from videobench.data.journal import QUESTION_CHANGED, UNFIT, VIDEO_CHANGED, Journals
 from videobench.errors import InputError
 from videobench.files import read_json, write_json
-from videobench.results.journal import QUESTION_CHANGED, UNFIT, VIDEO_CHANGED, Journals
 
 SETTINGS = {"dtype": "float32", "num_frames": 8}
 

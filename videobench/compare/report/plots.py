@@ -9,8 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from videobench.compare.comparison import Comparison
+from videobench.compare.report.as_json import Json
 from videobench.compare.statistics import FloatArray, wilson_interval
-from videobench.report.as_json import Json
 
 WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn

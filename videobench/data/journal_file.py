@@ -14,7 +14,7 @@ from typing import Any
 from videobench.errors import InputError
 from videobench.files import encode_json, open_regular, parse_json, without_waiting, write_whole
 
-MAX_BYTES = 1 << 30  # of a journal; all 17,036 replies take 40 MB
+MAX_JOURNAL_BYTES = 1 << 30  # of a journal; all 17,036 replies take 40 MB
 
 
 class JournalFile:
@@ -116,7 +116,7 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     that this suite does not write."""
     try:
         with open_regular(path) as file:
-            lines = file.read(MAX_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
+            lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
     entries = []

@@ -11,12 +11,12 @@ from videobench.compare.comparison import Comparison
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
+from videobench.compare.report.divergence_json import distribution, divergence_json
 from videobench.compare.rule import Evidence
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
 from videobench.compare.statistics import Z95, Z99
 from videobench.compare.summary import summarize
 from videobench.data.dataset import DATASET_NAMES
-from videobench.report.divergence_json import distribution, divergence_json
 
 Json = dict[str, Any]
 

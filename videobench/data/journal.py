@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from videobench.console import one_line
+from videobench.data.journal_file import JournalFile, open_to_append, read_entries
+from videobench.data.replies import build_reply
+from videobench.data.rows import Row
 from videobench.errors import InputError
 from videobench.files import read_json, write_json
-from videobench.results.journal_file import JournalFile, open_to_append, read_entries
-from videobench.results.replies import build_reply
-from videobench.results.rows import Row
 
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"

@@ -1,6 +1,6 @@
 """The whole page of the terminal, and the one as Markdown, for each verdict: texts/ holds them to the letter.
 
-After a wanted change: python tests/report/test_whole_text.py writes them again; read the difference before it is kept.
+After a wanted change `python tests/compare/report/test_whole_text.py` writes them again: read the difference first.
 """
 
 import json
@@ -13,10 +13,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # called as a script
 
 from videobench.compare.comparison import compare_runs
+from videobench.compare.report.as_json import build_report
+from videobench.compare.report.markdown import build_markdown
+from videobench.compare.report.terminal import build_text
 from videobench.compare.settings import ComparisonSettings, Margin
-from videobench.report.as_json import build_report
-from videobench.report.markdown import build_markdown
-from videobench.report.terminal import build_text
 
 TEXTS = Path(__file__).parent / "texts"
 RUN = {"dtype": "float16", "num_frames": 8, "checkpoint": "7b", "checkpoint_sha256": "c" * 64, "torch": "2.6.0"}

@@ -17,13 +17,13 @@ from markupsafe import Markup
 from videobench.compare.comparison import Comparison
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair
+from videobench.compare.report.as_json import Json
+from videobench.compare.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
+from videobench.compare.report.terminal import margin_text
+from videobench.compare.report.thumbnails import FrameStrips
 from videobench.compare.same_inputs import DIFFERS, pixels_differ
 from videobench.console import one_line
 from videobench.files import write_whole
-from videobench.report.as_json import Json
-from videobench.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
-from videobench.report.terminal import margin_text
-from videobench.report.thumbnails import FrameStrips
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
 FRAMES_BUDGET_BYTES = 6_000_000  # of pictures in the page, so that the whole stays below 10 MB

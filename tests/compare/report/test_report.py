@@ -14,12 +14,12 @@ from markupsafe import escape
 import precision_test
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
+from videobench.compare.report.as_json import build_report
+from videobench.compare.report.markdown import build_markdown
+from videobench.compare.report.page import build_page, load_template, page_values, write_html
+from videobench.compare.report.terminal import build_text
+from videobench.compare.report.thumbnails import FrameStrips, encode_jpeg, tile
 from videobench.compare.settings import ComparisonSettings
-from videobench.report.as_json import build_report
-from videobench.report.markdown import build_markdown
-from videobench.report.page import build_page, load_template, page_values, write_html
-from videobench.report.terminal import build_text
-from videobench.report.thumbnails import FrameStrips, encode_jpeg, tile
 
 ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
+from videobench.compare.report.as_json import Json
 from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.summary import points_text
-from videobench.report.as_json import Json
 
 WIDTH = 80
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all

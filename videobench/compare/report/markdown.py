@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+from videobench.compare.report.as_json import Json
+from videobench.compare.report.terminal import margin_text
 from videobench.compare.scoring import LEVEL_NAMES
-from videobench.report.as_json import Json
-from videobench.report.terminal import margin_text
 
 SIDES = ("npu", "gpu")
 SHOWN_FLIPS = 20

@@ -1,1 +1,0 @@
-"""What a run stores: rows, the journals that collect them, result files and their reader."""
