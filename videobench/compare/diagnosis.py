@@ -14,7 +14,8 @@ which lies inside a named one is not named again. The limit is four to five time
 of different engine or dtype, so that no rule fires on them; benchmarks/verdict_power.py counts how often it does in
 simulated ones.
 
-A finding that calls no run broken: a run that does not repeat itself on one device (`repeat`).
+Findings that call no run broken: one side's replies that cannot be read (`unreadable`; they count as wrong), and a run
+that does not repeat itself on one device (`repeat`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,8 @@ from videobench.compare.associations import (
 from videobench.compare.divergence import ROUNDING_STEP, TYPICAL_LIMIT, Differences, coarser_dtype, without_letter
 from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
-from videobench.compare.statistics import Clusters, FloatArray, number_clusters
+from videobench.compare.scoring import UNREADABLE
+from videobench.compare.statistics import Clusters, FloatArray, mcnemar_p, number_clusters
 from videobench.data.dataset import LETTERS
 
 SIGNIFICANT = 0.001
@@ -91,7 +93,7 @@ def diagnose(compared: Sequence[Pair], differences: Differences, repeat: Differe
         findings += systematic or _scattered(differences, limit)
     else:
         associations = _flip_associations(compared)
-    return Diagnosis([*findings, *_not_repeated(repeat)], associations, dtype, limit)
+    return Diagnosis([*findings, *_unreadable(compared), *_not_repeated(repeat)], associations, dtype, limit)
 
 
 def _nonfinite(compared: Sequence[Pair]) -> list[Finding]:
@@ -183,6 +185,18 @@ def _scattered(differences: Differences, limit: float) -> list[Finding]:
         return []
     text = f"{hit} of {count} questions differ by more than {SCATTERED_FACTOR * limit:g} nats, while most agree"
     return [Finding("scattered", text, look_at("scattered"), hit, 0.0, None)]
+
+
+def _unreadable(compared: Sequence[Pair]) -> list[Finding]:
+    """Where one side alone has them more often than chance explains."""
+    unread = [(pair.npu.outcome == UNREADABLE, pair.gpu.outcome == UNREADABLE) for pair in compared]
+    counts = {"NPU": unread.count((True, False)), "GPU": unread.count((False, True))}
+    side = max(counts, key=counts.__getitem__)
+    p_value = mcnemar_p(*counts.values())
+    if p_value >= SIGNIFICANT:
+        return []
+    text = f"{counts[side]} replies of the {side} alone cannot be read"
+    return [Finding("unreadable", text, look_at("unreadable"), counts[side], 0.0, p_value, breaks=False)]
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:

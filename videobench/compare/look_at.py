@@ -27,6 +27,8 @@ LOOK_AT = {
     "INF_NAN_MODE_ENABLE at 1, since 0 hides overflow",
     "scattered": "single questions: their replies in the report; padding of a batch (--batch_size 1), memory that "
     "operators overwrite in place",
+    "unreadable": "the replies' texts: readable but off topic or full of blanks points at the attention mask, "
+    "gibberish at rope, an answer that is cut off at --max_new_tokens",
     "repeat": "--deterministic, which sets HCCL_DETERMINISTIC and LCCL_DETERMINISTIC on an NPU and "
     "CUBLAS_WORKSPACE_CONFIG on a GPU; equal --batch_size and cards; memory that operators overwrite in place",
     "swapped": "the order of --eval_npu_path and --eval_gpu_path",

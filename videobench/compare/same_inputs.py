@@ -55,7 +55,7 @@ class Inputs:
     other_questions: list[str]  # other question, choices or video
     other_prompts: list[str]  # other token ids
     other_pixels: list[str]
-    known: bool  # whether both sides store prompts and pixels of every question
+    known: bool  # whether both sides store prompts and pixels of every question that they answered
 
     @property
     def look_exchanged(self) -> bool:
@@ -85,7 +85,7 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         _hash_row("prompts (token ids)", "prompt_sha256", compared),
         _hash_row("pixels", "pixels_sha256", compared),
     ]
-    hashes = [(each.prompt_sha256, each.pixels_sha256) for replies in _replies(compared) for each in replies]
+    answered = [each for replies in _replies(compared) for each in replies if not each.error]
     # A sample that was enlarged, or answered as a part of a larger one, is of another file with the same questions.
     same_questions = all(row.state == SAME for row in rows[:2])
     settings = [
@@ -97,7 +97,7 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         other_questions=[pair.key for pair in compared if question_differs(pair)],
         other_prompts=[pair.key for pair in compared if prompts_differ(pair)],
         other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
-        known=all(map(all, hashes)),
+        known=all(each.prompt_sha256 and each.pixels_sha256 for each in answered),
     )
 
 

@@ -1,0 +1,124 @@
+"""The three lines to act on, for each kind of verdict."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from benchmarks.simulated_losses import build_pairs, simulate
+from benchmarks.simulated_runs import all_questions, sample_questions
+
+from videobench.compare.diagnosis import diagnose
+from videobench.compare.divergence import measure
+from videobench.compare.look_at import LOOK_AT, NEXT_STEP
+from videobench.compare.obstacles import Obstacle
+from videobench.compare.pairing import Pairing, Side
+from videobench.compare.settings import ComparisonSettings, Margin
+from videobench.compare.summary import summarize
+from videobench.compare.verdict import decide
+
+
+def pairs_of(count, noise=0.0, unreadable=0, stores_logprobs=True):
+    """Sound in float16, but for the NPU's noise in nats and its unreadable replies."""
+    rng = np.random.default_rng(0)
+    logits = simulate(sample_questions(all_questions(), count, rng), rng, (0.005, 0.005), None)
+    logits.npu[:] += noise * rng.normal(size=logits.npu.shape)
+    logits.unreadable[:unreadable] = True
+    return build_pairs(logits, stores_logprobs)
+
+
+def without(pairs, count):
+    """The NPU lacks the first `count` answers."""
+    return [replace(each, npu=Side(None, None, "missing")) if i < count else each for i, each in enumerate(pairs)]
+
+
+def summary_of(pairs, margin=Margin(), obstacles=(), repeat=None):  # noqa: B008
+    pairing = Pairing(pairs, {}, {}, [], 0, 0)
+    differences = measure(pairing.compared)
+    diagnosis = diagnose(pairing.compared, differences, measure(repeat()) if repeat else None)
+    return summarize(
+        SimpleNamespace(
+            settings=ComparisonSettings("n", "g", "a", margin=margin),
+            pairing=pairing,
+            diagnosis=diagnosis,
+            differences=differences,
+            verdict=decide(pairing, list(obstacles), diagnosis, margin, 0),
+        )
+    )
+
+
+def shaken(pairs):
+    """The GPU's run once more, on a device that does not repeat itself."""
+    again = []
+    for index, each in enumerate(pairs):
+        logprobs = {
+            letter: value - 0.1 * (index % 2) * (letter == "A") for letter, value in each.gpu.reply.logprobs.items()
+        }
+        again.append(replace(each, npu=replace(each.gpu, reply=replace(each.gpu.reply, logprobs=logprobs))))
+    return again
+
+
+SOUND = "sound within float16's rounding: median 0.0"
+CASES = {
+    "pass": (
+        lambda: pairs_of(600), {},
+        "PASS: the NPU answers like the GPU, within 1 point", SOUND, "nothing is left to do",
+    ),
+    "pass-one-sided": (
+        lambda: pairs_of(600), {"margin": Margin(one_sided=True)},
+        "PASS: no loss on the NPU beyond 1 point", SOUND, "nothing is left to do",
+    ),
+    "too-few": (
+        lambda: pairs_of(300), {}, "INCONCLUSIVE: too few questions to show 1 point", SOUND,
+        "extract_dataset.py --nums 39",
+    ),
+    "too-narrow": (
+        lambda: pairs_of(300), {"margin": Margin(0.02)}, "INCONCLUSIVE: too few questions to show 0.02 points", SOUND,
+        "choose a wider --margin: ",
+    ),
+    "no-log-probabilities": (
+        lambda: pairs_of(300, stores_logprobs=False), {},
+        "INCONCLUSIVE: too few", "not known: a side stores no log-prob", "extract_dataset.py --nums ",
+    ),
+    "loss": (
+        lambda: pairs_of(600, unreadable=60), {}, "FAIL: the NPU loses ", "sound within", NEXT_STEP["flips"],
+    ),
+    "everywhere": (
+        lambda: pairs_of(300, noise=0.2), {},
+        "FAIL: numerically broken: half of all 300 questions differ by", "broken: half of all", NEXT_STEP["broken"],
+    ),
+    "missing": (
+        lambda: without(pairs_of(600), 30), {}, "INCONCLUSIVE: 30 questions are in one file only", SOUND,
+        "start the run again: it asks only what failed or is missing (30 on the NPU)",
+    ),
+    "swapped": (
+        lambda: pairs_of(600), {"obstacles": [Obstacle("swapped", "the files look swapped", False)]},
+        "INCONCLUSIVE: not comparable: the files look swapped", SOUND, "exchange --eval_npu_path and --eval_gpu_path",
+    ),
+    "not-repeated": (
+        lambda: pairs_of(600), {"repeat": lambda: shaken(pairs_of(600))},
+        "PASS: ", "a run does not repeat itself", NEXT_STEP["repeat"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_three_lines(case):
+    build, more, verdict, numbers, next_step = CASES[case]
+    summary = summary_of(build(), **more)
+    assert summary.verdict.startswith(verdict)
+    assert numbers in summary.numbers
+    assert summary.next_step.startswith(next_step)
+
+
+def test_unreadable_replies_of_one_side_are_a_finding():
+    pairs = pairs_of(300, unreadable=30)
+    [finding] = diagnose(pairs, measure(pairs)).findings
+    assert (finding.cause, finding.breaks) == ("unreadable", False)
+    assert finding.text.endswith("replies of the NPU alone cannot be read")
+    assert "gibberish at rope" in finding.look_at
+
+
+def test_every_obstacle_says_what_to_look_at_and_what_to_do():
+    causes = ("swapped", "num_frames", "checkpoint", "checkpoint_sha256", "dtype", "sample", "questions", "prompts")
+    assert {*causes, "pixels", "sets"} <= LOOK_AT.keys() & NEXT_STEP.keys()
