@@ -19,7 +19,7 @@ from videobench.data.replies import build_reply
 from videobench.errors import InputError
 
 CLEAR, TIE = 3.0, 0.01  # nats by which the right option leads
-SMOOTHED, ACCURACY = "smoothed accuracy", "accuracy"
+SMOOTHED, ACCURACY, FLIPS = "smoothed accuracy", "accuracy", "flips"
 
 
 def side(number, is_right, lead, stores_logprobs=True):
@@ -53,7 +53,7 @@ def pairs_of(count, *flips, stores_logprobs=True):
             False, INCONCLUSIVE, ACCURACY, "it reaches across", id="coins-without-log-probabilities",
         ),
         pytest.param(
-            pairs_of(960, (9, TIE), (-1, TIE)), False, INCONCLUSIVE, ACCURACY, "went one way: 9 are right on the GPU",
+            pairs_of(960, (9, TIE), (-1, TIE)), False, INCONCLUSIVE, FLIPS, "went one way: 9 are right on the GPU",
             id="coins-that-fall-one-way",
         ),
         pytest.param(pairs_of(9000, (30, TIE)), False, PASS, SMOOTHED, "all of it within", id="one-way-and-small"),
@@ -67,7 +67,7 @@ def pairs_of(count, *flips, stores_logprobs=True):
         pytest.param(pairs_of(960, (-40, CLEAR)), True, PASS, SMOOTHED, "no loss beyond", id="a-gain-one-sided"),
         pytest.param(pairs_of(960, (-9, TIE)), True, PASS, SMOOTHED, "no loss beyond", id="coins-for-the-npu"),
         pytest.param(pairs_of(960, (40, CLEAR)), True, FAIL, SMOOTHED, "all of it outside", id="a-loss-one-sided"),
-        pytest.param(pairs_of(960, (9, TIE)), True, INCONCLUSIVE, ACCURACY, "went one way", id="coins-against-the-npu"),
+        pytest.param(pairs_of(960, (9, TIE)), True, INCONCLUSIVE, FLIPS, "went one way", id="coins-against-the-npu"),
     ],
 )  # fmt: skip
 def test_the_rule(pairs, one_sided, name, decided_by, words):

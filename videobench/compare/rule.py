@@ -9,7 +9,8 @@ from videobench.compare.smoothed import Estimate, can_be_smoothed, estimate_diff
 from videobench.compare.statistics import Z95, Z99, Interval
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
-SMOOTHED, ACCURACY, DIVERGENCE, INPUTS, COUNTS = "smoothed accuracy", "accuracy", "divergence", "inputs", "counts"
+SMOOTHED, ACCURACY, DIVERGENCE = "smoothed accuracy", "accuracy", "divergence"
+FLIPS, INPUTS, COUNTS = "flips", "inputs", "counts"
 ONE_WAY = 0.05  # p of the sign test below which the flips are no coins
 
 
@@ -37,7 +38,7 @@ def weigh(pairs: Sequence[Pair], seed: int) -> Evidence:
 @dataclass(frozen=True)
 class Judgement:
     name: str  # PASS, FAIL or INCONCLUSIVE
-    decided_by: str  # SMOOTHED or ACCURACY
+    decided_by: str  # SMOOTHED, ACCURACY or FLIPS
     reasons: list[str]  # the deciding one first
     is_open: bool = False  # INCONCLUSIVE, and more questions would decide it
 
@@ -67,7 +68,7 @@ class Rule:
         if name != FAIL and by_accuracy == FAIL and one_way:
             return Judgement(FAIL, ACCURACY, [accuracy, smoothed])
         if name == PASS and one_way and by_accuracy != PASS:
-            return Judgement(INCONCLUSIVE, ACCURACY, [_one_way(paired), smoothed, accuracy])
+            return Judgement(INCONCLUSIVE, FLIPS, [_one_way(paired), smoothed, accuracy])
         return Judgement(name, SMOOTHED, [smoothed, accuracy], name == INCONCLUSIVE)
 
     def passes(self, pairs: Sequence[Pair], seed: int) -> bool:

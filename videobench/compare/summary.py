@@ -7,7 +7,7 @@ from videobench.compare.diagnosis import Diagnosis
 from videobench.compare.divergence import Differences
 from videobench.compare.look_at import NEXT_STEP
 from videobench.compare.pairing import Pairing
-from videobench.compare.rule import ACCURACY, COUNTS, DIVERGENCE, FAIL, INCONCLUSIVE, INPUTS, PASS
+from videobench.compare.rule import ACCURACY, COUNTS, DIVERGENCE, FAIL, FLIPS, INCONCLUSIVE, INPUTS, PASS
 from videobench.compare.scoring import FAILED, MISSING
 from videobench.compare.verdict import Verdict
 
@@ -48,10 +48,10 @@ def _meaning(verdict: Verdict, diagnosis: Diagnosis, one_sided: bool) -> str:
         return f"the NPU {'loses' if lost < 0 else 'gains'} {points_text(abs(lost))}, where {margin} may differ"
     if verdict.decided_by in (INPUTS, COUNTS):
         return verdict.reasons[0]
+    if verdict.decided_by == FLIPS:
+        return "the answers that flipped went one way"
     if verdict.too_few:
         return f"too few questions to show {margin}"
-    if not verdict.questions_needed_if_equal:
-        return "the answers that flipped went one way"
     return f"the difference lies between {low:+.2f} and {high:+.2f} points, where {margin} may differ"
 
 

@@ -18,7 +18,7 @@ MANY_QUESTIONS = 1_000_000  # more are none
 @dataclass(frozen=True)
 class Verdict:
     name: str  # PASS, FAIL or INCONCLUSIVE
-    decided_by: str  # of rule.SMOOTHED, ACCURACY, DIVERGENCE, INPUTS, COUNTS (of questions that one side lacks)
+    decided_by: str  # of rule.SMOOTHED, ACCURACY, DIVERGENCE, FLIPS, INPUTS, COUNTS (of questions that lack something)
     margin: float  # points
     reasons: list[str]  # sentences, the deciding one first
     evidence: Evidence  # over the questions whose inputs are not known to differ, or all where there are none
