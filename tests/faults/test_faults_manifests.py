@@ -43,4 +43,4 @@ def test_a_manifest_that_names_other_files_is_refused(bench, field, content, fou
 def test_a_run_refuses_it_too(bench):
     path, start = manifest_to_run(bench)
     path.write_text(json.dumps(json.loads(path.read_bytes()) | {"videos_folder": "/etc"}))
-    assert_refused(start(), path, "'/etc' is no place")
+    assert_refused(start(), path, "'/etc' is not a path below")

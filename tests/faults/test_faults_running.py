@@ -32,8 +32,8 @@ def after_batch(monkeypatch):
     def arrange(action, number=2):
         append, calls = Store.append, []
 
-        def then(self, rows):
-            append(self, rows)
+        def then(self, rows, stamps):
+            append(self, rows, stamps)
             calls.append(rows)
             if len(calls) == number + 1:  # the first call stores what cannot be asked
                 action()
@@ -88,8 +88,8 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
         asked.append(sum(len(video.prompts) for video in videos))
         return answer(self, videos, batch_size)
 
-    def then(self, rows):
-        append(self, rows)
+    def then(self, rows, stamps):
+        append(self, rows, stamps)
         if sum(asked) == 24:
             last.set()
 
@@ -112,7 +112,7 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
 def test_a_disk_that_fails_again_and_again_blames_no_video(bench, monkeypatch, error):
     append = Store.append
 
-    def fail(self, rows):
+    def fail(self, rows, stamps):
         if rows:
             raise error
 
@@ -125,7 +125,7 @@ def test_a_disk_that_fails_again_and_again_blames_no_video(bench, monkeypatch, e
 
 @pytest.mark.parametrize("step", ["append", "write_result"])
 def test_a_fault_that_nobody_foresaw_leaves_its_traceback_in_a_file(bench, monkeypatch, step):
-    def fail(self, given):
+    def fail(self, given, *_):
         if given:  # not the empty list of what cannot be asked, before the run begins
             raise RuntimeError("nobody foresaw this")
 

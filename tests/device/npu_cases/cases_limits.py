@@ -15,13 +15,13 @@ from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint
 
 
-def test_peak_memory_is_told(run, capsys):
+def test_peak_memory_is_reported(run, capsys):
     SIMULATOR.reset_peak(0)
     run("--dtype", "float32")
     peak = torch.npu.max_memory_allocated(0)
     weights = 4 * load_checkpoint(Path(os.environ["TINY_MODEL"])).weights.total
     assert peak > weights
-    assert f"npu:0: at the most {peak / 1e6:.2f} MB of the device's memory" in capsys.readouterr().err
+    assert f"npu:0: at most {peak / 1e6:.2f} MB of the device's memory" in capsys.readouterr().err
 
 
 def peak_of(run, *flags, name, **options):
