@@ -23,7 +23,7 @@ SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "precision_test.py"
 # Flags of other programs, which no --help of ours lists.
 FOREIGN_FLAGS = {
     "hf": {"--local-dir", "--repo-type"},
-    "pip": {"--index-url", "--no-deps", "--disable-pip"},
+    "pip": {"--no-deps", "--disable-pip"},
     "git": {"--depth"},
     "curl": {"--output"},
     "torchrun": {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id", "--master_addr", "--node_rank"},
