@@ -123,12 +123,8 @@ def _build_parser(device: str) -> FlagParser:
         "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
     )
     sizes = ", ".join(f"{size} on {kind}" for kind, size in DEFAULT_BATCH_SIZES.items())
-    add(
-        "--batch_size",
-        "--max_batch_size",
-        type=int,
-        help=f"questions answered together (default: {sizes}, or what fits)",
-    )
+    together = f"questions answered together (default: {sizes}, or what fits)"
+    add("--batch_size", "--max_batch_size", type=int, help=together)
     add(
         "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
     )
@@ -138,11 +134,7 @@ def _build_parser(device: str) -> FlagParser:
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
     add("--limit", type=int, help="answer only the first N questions of each set")
     add("--answer_path", type=Path, help="the right answers: the progress line shows the accuracy so far")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="start over; the old result is kept until the new one is complete",
-    )
+    add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
