@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # called as a script
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # called as a script
 
 from videobench.compare.comparison import compare_runs
 from videobench.compare.report.as_json import build_report
