@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarks.simulated_losses import build_pairs, simulate
-from benchmarks.simulated_runs import all_questions, sample_questions
 
+from tests.support.simulated_losses import build_pairs, simulate
+from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import measure
 from videobench.compare.look_at import LOOK_AT, NEXT_STEP

@@ -241,5 +241,5 @@ def _unfit(found: str) -> str:
 
     return (
         f"--tensor_parallel does not work with transformers {transformers.__version__}: {found}; use one of the "
-        "versions in the README, or --tensor_parallel 1"
+        "versions in docs/running.md, or --tensor_parallel 1"
     )

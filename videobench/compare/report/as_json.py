@@ -1,4 +1,4 @@
-"""A comparison as the dict that --output_json writes, and that text and HTML are made from; its keys: README."""
+"""A comparison as the dict that --output_json writes, and that text and HTML are made from; its keys: docs/files.md."""
 
 from collections import Counter
 from collections.abc import Sequence
