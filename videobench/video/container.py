@@ -138,16 +138,23 @@ def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
 
 
 def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
-    """All frames that decode, in presentation order; a packet that does not is skipped, as players do."""
+    """All frames that decode, in presentation order; a packet that does not is skipped, as players do.
+
+    Raises MemoryError where memory ends: FFmpeg's is an FFmpegError, too, but skipping for it would give other frames.
+    """
     decoder = opened.stream.codec_context
     packets = demux(opened)
     while True:
         try:
             packet = next(packets, None)
+        except MemoryError:
+            raise
         except FFmpegError:
             packet = None  # the file ends here
         try:
             yield from decoder.decode(packet)
+        except MemoryError:
+            raise
         except FFmpegError:
             if not decoder.is_open:  # its headers are broken: nothing decodes
                 return
