@@ -1,17 +1,29 @@
 #!/usr/bin/env bash
-# Every test: bash test.sh [--slow | --oldest] [pytest arguments]
+# Every test: bash test.sh [--slow | --oldest | --cuda [--no_install]] [pytest arguments]
 # --slow adds the longer proofs. --oldest runs with the oldest versions that are supported (Python 3.10 to 3.12).
+# --cuda runs those that need a CUDA card, and none else; with --no_install in the python3 that is there.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source ./setup.sh
 
-selection="not slow"
+selection="not slow and not cuda" python=python
 case "${1-}" in
-    --slow) selection="slow or not slow"; shift ;;
+    --slow) selection="not cuda"; shift ;;
     --oldest) oldest=yes; shift ;;
+    --cuda) selection=cuda; shift ;;
 esac
-install requirements.txt tests/requirements.txt
+if [ "$selection" = cuda ] && [ "${1-}" = --no_install ]; then
+    python=${PYTHON:-python3}
+    shift
+else
+    install requirements.txt tests/requirements.txt
+fi
+if [ "$selection" = cuda ]; then
+    "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
+        { echo "error: torch sees no CUDA card; check nvidia-smi and CUDA_VISIBLE_DEVICES" >&2; exit 2; }
+    exec "$python" -m pytest -m cuda "$@"  # one process: the card is one
+fi
 workers=$(nproc)  # before the next variable, which it heeds
 # One thread for each of the processes that run tests: the small model is too small to gain from more.
 export OMP_NUM_THREADS=1

@@ -3,6 +3,8 @@
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.support.clip_writer import write_clip
@@ -15,13 +17,17 @@ OPTIONS = {"A": "a red ball", "B": "a blue ball", "C": "a green ball", "D": "a w
 
 def make_clips(folder: Path, size: tuple[int, int]) -> list[Path]:
     """H.264 with a key frame every ten seconds, but for those that are there already; `size` is (width, height)."""
-    clips = [folder / f"{seconds} s, {size[0]}x{size[1]}.mp4" for seconds in CLIP_SECONDS]
-    for seconds, path in zip(CLIP_SECONDS, clips, strict=True):
-        if not path.is_file():
-            unfinished = folder / "unfinished.mp4"
-            write_clip(unfinished, "libx264", 25 * seconds, size, gop=250, options={"preset": "veryfast"})
-            unfinished.rename(path)
-    return clips
+    clips = {folder / f"{seconds} s, {size[0]}x{size[1]}.mp4": seconds for seconds in CLIP_SECONDS}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # a fork of a process with threads can hang
+        for made in [pool.submit(_make_clip, *clip, size) for clip in clips.items() if not clip[0].is_file()]:
+            made.result()
+    return list(clips)
+
+
+def _make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
+    unfinished = path.with_name(f"unfinished {path.name}")
+    write_clip(unfinished, "libx264", 25 * seconds, size, gop=250, options={"preset": "veryfast"})
+    unfinished.rename(path)
 
 
 def make_questions(folder: Path, clips: Sequence[Path], count: int, per_video: int) -> list[Question]:

@@ -1,15 +1,16 @@
 """How fast questions are answered, against the original's way and against what the device's arithmetic allows.
 
 python benchmarks/inference.py --device cpu               # a middle-sized model, float32
-python benchmarks/inference.py --device cuda --shape 7b   # LLaVA-NeXT-Video-7B's shapes, bfloat16, 500 questions
+python benchmarks/inference.py --device cuda --shape 7b   # LLaVA-NeXT-Video-7B's shapes, bfloat16: below 10 minutes
 python benchmarks/inference.py --device npu --shape 7b    # the same on an NPU
 ... --vllm_python ~/vllm/bin/python                       # the same questions through vLLM, with frames in memory
 
 Makes 720p clips of 10 to 60 s (a minute or two, once: --folder keeps them) and models with random weights, then runs
 the original's way (benchmarks/plain_answers.py) and run_gpu.py's own main function one after the other, in turns, and
-prints the best of each. The floor is the time that the arithmetic of one pass over each video and question would take
-at the rate of a large matrix product, measured in the same run. Replies are of two tokens, as nearly all real ones are
-(a letter and the end). Exit status 1 where an answer differs in float32.
+prints the best of each. The start of a run, until the first frames are there, stands apart. The floor is the time that
+the arithmetic of one pass over each video and question would take at the rate of a large matrix product, measured in
+the same run. Replies are of two tokens, as nearly all real ones are (a letter and the end). Exit status 1 where an
+answer differs in float32.
 """
 
 import argparse
@@ -18,8 +19,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from unittest import mock
 
@@ -43,7 +45,7 @@ from benchmarks.plain_answers import (  # noqa: E402
 from benchmarks.vllm_answers import answer_by_vllm  # noqa: E402
 from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint  # noqa: E402
 from videobench.data.question_text import build_question_text  # noqa: E402
-from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, SUFFIX_MULTIPLES, open_device  # noqa: E402
+from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, LENGTH_MULTIPLES, open_device  # noqa: E402
 from videobench.device.memory import release_memory  # noqa: E402
 from videobench.model.checkpoint import load_checkpoint  # noqa: E402
 from videobench.model.engine import drop_unread_layers  # noqa: E402
@@ -58,8 +60,9 @@ REPLY_TOKENS = 2
 class Case:
     questions_per_video: int
     num_questions: int
-    num_plain: int | None  # the original's way answers so many of them, and is scaled up
-    in_memory: bool = False  # the frames are decoded beforehand, for both ways
+    num_plain: int  # the original's way answers so many of them, and is scaled up
+    in_memory: bool  # the frames are decoded beforehand, for both ways
+    plain_step: int = 1  # and answers one of so many
 
 
 def main() -> int:
@@ -73,12 +76,13 @@ def main() -> int:
         print(f"{_name(dtype)}, a large matrix product: {bench.measure_rate() / 1e9:,.0f} GFLOP/s\n")
         plain_dtypes = [dtype] if is_cpu else [*dict.fromkeys([torch.float32, dtype])]
         columns = ["questions a video", "frames", *(f"original, {_name(each)}, s" for each in plain_dtypes)]
-        columns += ["this suite, s", "times as fast", "questions/s", "share of the floor", "waiting for frames"]
+        columns += ["this suite, s", "after a start of, s", "times as fast", "questions/s", "share of the floor"]
+        columns += ["waiting for frames"]
         columns += ["equal answers", *(["vLLM, tuned / with its defaults, s"] if args.vllm_python else [])]
         columns += ["this suite on oneDNN, as vLLM, s"] if bench.can_use_onednn else []
         print("|", " | ".join(columns), "|")
         print("|" + "---|" * len(columns))
-        equal = [bench.run(case, plain_dtypes, args.repeats) for case in cases_of(args)]
+        equal = [bench.run(case, plain_dtypes, args.repeats or (2 if is_cpu else 1)) for case in cases_of(args)]
     return 0 if all(equal) or dtype is not torch.float32 else 1
 
 
@@ -87,14 +91,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--device", choices=KINDS, default="cpu")
     parser.add_argument("--shape", choices=tuple(SHAPES), help="default: mid on cpu, else 7b")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--questions_per_video", type=int, nargs="+", help="default: 3 1 29 on cpu, else 1 3")
-    parser.add_argument("--num_questions", type=int, help="of each row (default: of 24 or 12 videos on cpu, else 500)")
+    parser.add_argument("--questions_per_video", type=int, nargs="+", help="default: 3 1 29")
+    parser.add_argument("--num_questions", type=int, help="of each row (default: of 24 or 12 videos on cpu, else 480)")
     parser.add_argument(
         "--plain_questions",
         type=int,
-        help="the original's way answers so many, scaled up (default: 24 or 2 videos on cpu, else all)",
+        help="the original's way answers so many, scaled up (default: 24 or 2 videos on cpu; else one on each of 2 "
+        "videos, of 12 in memory)",
     )
-    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeats", type=int, help="default: 2 on cpu, else 1")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count())
     parser.add_argument("--clip_size", type=int, nargs=2, default=(1280, 720), help="width and height")
     parser.add_argument("--vllm_python", help="of an environment with vLLM")
@@ -104,12 +109,11 @@ def parse_args() -> argparse.Namespace:
 
 def cases_of(args: argparse.Namespace) -> Iterator[Case]:
     is_cpu = args.device == "cpu"
-    for count in args.questions_per_video or ((3, 1, 29) if is_cpu else (1, 3)):
-        number = args.num_questions or (count * (24 if count <= 3 else 12) if is_cpu else 500)
-        num_plain = args.plain_questions or (max(2 * count, 24) if is_cpu else None)
-        yield Case(count, number, num_plain)
-        if count == 3 or args.vllm_python:
-            yield Case(count, number, num_plain, in_memory=True)
+    for count in args.questions_per_video or (3, 1, 29):
+        number = args.num_questions or (count * (24 if count <= 3 else 12) if is_cpu else 480)
+        for in_memory in (False, True):
+            num_plain = args.plain_questions or (max(2 * count, 24) if is_cpu else 12 if in_memory else 2)
+            yield Case(count, number, num_plain, in_memory, plain_step=1 if is_cpu else count)
 
 
 class Bench:
@@ -141,41 +145,42 @@ class Bench:
         questions = make_questions(self.folder, self.clips, case.num_questions, case.questions_per_video)
         texts = [build_question_text(each.text, each.options) for each in questions]
         asked = list(zip(questions, self.checkpoint.prompt_builder(NUM_FRAMES).build(texts), strict=True))
-        suite_s, plain_s = [], {dtype: [] for dtype in plain_dtypes}
+        plainly_asked = asked[:: case.plain_step][: case.num_plain]
+        runs, plain_s = [], {dtype: [] for dtype in plain_dtypes}
         for _ in range(repeats):
             for dtype in plain_dtypes:
-                seconds, plain = self.answer_plainly(asked[: case.num_plain], dtype, case.in_memory)
+                seconds, plain = self.answer_plainly(plainly_asked, dtype, case.in_memory)
                 plain_s[dtype].append(seconds * len(asked) / len(plain))
             engine = self.make_engine()
-            suite_s.append(self.answer_from_memory(engine, asked) if case.in_memory else self.answer_as_a_run(engine))
-        best, usage = min(suite_s), engine.usage
+            runs.append(self.answer_from_memory(engine, asked) if case.in_memory else self.answer_as_a_run(engine))
+        best, start, waiting = min(runs)
         prefix, suffixes = len(asked[0][1].prefix_ids), [len(prompt.suffix_ids) for _, prompt in asked]
         num_videos = len({question.video for question, _ in asked})
         floor = floor_operations(self.shape, NUM_FRAMES, num_videos, prefix, suffixes) / self.measure_rate()
-        is_equal, equal = engine.compare(asked, plain)
+        is_equal, equal = engine.compare(plainly_asked, plain)
         cells = [
             str(case.questions_per_video),
             "in memory" if case.in_memory else "decoded",
             *(f"{min(each):.1f}" for each in plain_s.values()),
             f"{best:.1f}",
+            "" if case.in_memory else f"{start:.1f}",
             " / ".join(f"{min(each) / best:.1f}" for each in plain_s.values()),
             f"{len(asked) / best:.2f}",
             f"{floor / best:.0%}",
-            "" if case.in_memory else f"{usage.seconds['frames'] / suite_s[-1]:.0%}",
+            "" if case.in_memory else f"{waiting / best:.0%}",
             equal,
         ]
-        del engine  # its model
         if self.vllm_python:
-            cells.append(self.time_vllm(asked, case, plain) if case.in_memory else "")
+            cells.append(self.time_vllm(asked, plainly_asked, case, plain) if case.in_memory else "")
         if self.can_use_onednn:
-            cells.append(self.time_on_onednn(asked, plain) if case.in_memory else "")
+            cells.append(self.time_on_onednn(asked, plainly_asked, plain) if case.in_memory else "")
         print("| " + " | ".join(cells) + " |", flush=True)
         return is_equal
 
     def answer_plainly(self, asked: Asked, dtype: torch.dtype, in_memory: bool) -> tuple[float, list[PlainAnswer]]:
         spec = self.checkpoint.pixel_spec
-        model = self.make_model(dtype)
-        answer_plainly(model, spec, asked[:1], self.known, REPLY_TOKENS)  # warms up
+        model = self.model if dtype is self.dtype else self.make_model(dtype)
+        answer_plainly(model, spec, asked[:2], self.known, REPLY_TOKENS)  # warms up
         begun = time.monotonic()
         found = answer_plainly(model, spec, asked, self.known if in_memory else self.read, REPLY_TOKENS)
         return time.monotonic() - begun, found
@@ -184,14 +189,18 @@ class Bench:
         release_memory(self.device)  # of the model before
         return make_model(self.checkpoint.path, self.device.torch_device, dtype)
 
-    def make_engine(self, change: Callable[[torch.nn.Module], None] = lambda model: None) -> NotingEngine:
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """What both ways answer with, as load_engine leaves it: without the layer that nothing reads."""
         model = self.make_model(self.dtype)
-        drop_unread_layers(model)  # as load_engine does
-        change(model)
-        return NotingEngine(model, self.checkpoint, REPLY_TOKENS, SUFFIX_MULTIPLES[self.device.kind])
+        drop_unread_layers(model)
+        return model
 
-    def answer_as_a_run(self, engine: NotingEngine) -> float:
-        """Seconds."""
+    def make_engine(self) -> NotingEngine:
+        return NotingEngine(self.model, self.checkpoint, REPLY_TOKENS, LENGTH_MULTIPLES[self.device.kind])
+
+    def answer_as_a_run(self, engine: NotingEngine) -> tuple[float, float, float]:
+        """Seconds from the first frames to the end, those before, and those of waiting for further frames."""
         load = mock.patch("videobench.model.engine.load_engine", new=lambda *_: engine)  # noqa: PT008  # a mock keeps models
         with tempfile.TemporaryDirectory() as out, load:
             flags = [
@@ -203,13 +212,14 @@ class Bench:
             begun = time.monotonic()
             with contextlib.redirect_stdout(sys.stderr):  # stdout is the table's
                 status = run_gpu.main(flags)
-            seconds = time.monotonic() - begun
+            ended = time.monotonic()
         if status:
             raise SystemExit(f"the run ended with status {status}")
-        return seconds
+        first, usage = engine.first_call, engine.usage
+        return ended - first, first - begun, usage.seconds["frames"] - (first - usage.started)
 
-    def answer_from_memory(self, engine: NotingEngine, asked: Asked) -> float:
-        """Seconds, when the first video has been answered once before."""
+    def answer_from_memory(self, engine: NotingEngine, asked: Asked) -> tuple[float, float, float]:
+        """Seconds, when the first batch has been answered once before; nothing comes before or between."""
         videos: dict[Path, list[Prompt]] = {}
         for question, prompt in asked:
             videos.setdefault(question.video, []).append(prompt)
@@ -219,13 +229,13 @@ class Bench:
         ]
         batch_size = DEFAULT_BATCH_SIZES[self.device.kind]
         size = 1 if self.device.kind == "cpu" else max(1, batch_size // len(batch[0].prompts))  # videos at once
-        engine.answer(batch[:1], batch_size)  # warms up
+        engine.answer(batch[:size], batch_size)  # warms up
         begun = time.monotonic()
         for start in range(0, len(batch), size):
             engine.answer(batch[start : start + size], batch_size)
-        return time.monotonic() - begun
+        return time.monotonic() - begun, 0.0, 0.0
 
-    def time_vllm(self, asked: Asked, case: Case, plain: Sequence[PlainAnswer]) -> str:
+    def time_vllm(self, asked: Asked, plainly_asked: Asked, case: Case, plain: Sequence[PlainAnswer]) -> str:
         """Tuned: with as many rows at once as a video has questions on a CPU, as the suite takes on a card."""
         frames = {str(question.video): self.known(question.video).permute(0, 2, 3, 1).numpy() for question, _ in asked}
         checkpoint = self.folder / f"vllm-{self.shape_name}"
@@ -249,14 +259,20 @@ class Bench:
                 max_tokens=REPLY_TOKENS,
                 options=options,
             )
-            num_equal = sum(tuple(ids) == each.token_ids for ids, each in zip(found, plain, strict=False))
+            by_question = dict(zip((question for question, _ in asked), found, strict=True))
+            num_equal = sum(
+                tuple(by_question[question]) == each.token_ids
+                for (question, _), each in zip(plainly_asked, plain, strict=True)
+            )
             cells.append(f"{seconds:.1f} ({num_equal} of {len(plain)} equal)")
         return " / ".join(cells)
 
-    def time_on_onednn(self, asked: Asked, plain: Sequence[PlainAnswer]) -> str:
-        engine = self.make_engine(use_onednn)
-        seconds = self.answer_from_memory(engine, asked)
-        return f"{seconds:.1f} ({engine.compare(asked, plain)[1]})"
+    def time_on_onednn(self, asked: Asked, plainly_asked: Asked, plain: Sequence[PlainAnswer]) -> str:
+        use_onednn(self.model)
+        engine = self.make_engine()
+        seconds, _, _ = self.answer_from_memory(engine, asked)
+        del self.model  # the next row makes it anew
+        return f"{seconds:.1f} ({engine.compare(plainly_asked, plain)[1]})"
 
 
 def _name(dtype: torch.dtype) -> str:

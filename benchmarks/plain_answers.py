@@ -1,6 +1,7 @@
 """The original's way to answer, for comparison: each question by itself, each time with the whole video decoded on one
 thread and encoded anew, by one plain `generate`; and whether the suite's engine answers the same."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,10 @@ class NotingEngine(Engine):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
         self.noted: dict[tuple[int, ...], Answer] = {}
+        self.first_call = 0.0  # in seconds of the monotonic clock
 
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
+        self.first_call = self.first_call or time.monotonic()
         answers = super().answer(videos, batch_size)
         for video, own in zip(videos, answers, strict=True):
             self.noted |= zip((prompt.suffix_ids for prompt in video.prompts), own, strict=True)
@@ -86,7 +89,7 @@ class NotingEngine(Engine):
     def compare(self, asked: Asked, plain: Sequence[PlainAnswer]) -> tuple[bool, str]:
         """Whether all tokens are equal and log-probabilities within 1e-4; both in words."""
         equal, differences = 0, [0.0]
-        for (_, prompt), expected in zip(asked, plain, strict=False):
+        for (_, prompt), expected in zip(asked, plain, strict=True):
             found = self.noted[prompt.suffix_ids]
             equal += found.token_ids == expected.token_ids
             for letter, logprob in found.letter_logprobs.items():

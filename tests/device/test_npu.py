@@ -17,7 +17,7 @@ import run_gpu
 from tests.support.jobs import free_port
 from tests.support.npu_cases import DTYPES, LIMIT, SET
 from tests.support.paths import ROOT
-from videobench.device.devices import SUFFIX_MULTIPLES
+from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.model import engine
 from videobench.model.engine import load_engine
 
@@ -67,7 +67,7 @@ def cpu_results(tmp_path_factory, tiny_model_path, qa_root, video_root):
     """Folder with one file for each dtype: rows of the first questions, as the CPU answers them on an NPU's shapes."""
     folder = tmp_path_factory.mktemp("cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(SUFFIX_MULTIPLES, "cpu", 32)
+        patch.setitem(LENGTH_MULTIPLES, "cpu", 32)
         patch.setattr(engine, "load_engine", load_aligned)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)

@@ -27,9 +27,15 @@ def checkpoint(tiny_model_path):
     return load_checkpoint(tiny_model_path)
 
 
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    """What is compared with plain generation on the CPU, whose sums add up in another order."""
+    return open_device(request.param)
+
+
 @pytest.fixture(scope="module")
-def engine(checkpoint):
-    return load_engine(checkpoint, open_device("cpu"), "float32", max_new_tokens=8)
+def engine(checkpoint, device):
+    return load_engine(checkpoint, device, "float32", max_new_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +80,9 @@ def answer_plainly(model, checkpoint, video, prompt, **options):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("together", [1, 3])
-@pytest.mark.parametrize("suffix_multiple", [1, 32])
-def test_ids_and_logprobs_equal_plain_generation(engine, videos, plain, batch_size, together, suffix_multiple):
-    engine._suffix_multiple = suffix_multiple
+@pytest.mark.parametrize("length_multiple", [1, 16, 32])
+def test_ids_and_logprobs_equal_plain_generation(engine, videos, plain, batch_size, together, length_multiple):
+    engine._length_multiple = length_multiple
     answers = []
     for start in range(0, len(videos), together):
         answers += engine.answer(videos[start : start + together], batch_size)
@@ -114,7 +120,7 @@ def test_only_pinned_pixels_are_copied_without_waiting(monkeypatch, device, pixe
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(torch.Tensor, "to", to)
     engine = SimpleNamespace(_model=SimpleNamespace(device=torch.device(device)))
-    Engine._to_device(engine, [torch.empty(2, device=pixels)] * 3)
+    Engine.to_device(engine, [torch.empty(2, device=pixels)] * 3)
     assert calls == copied
 
 
@@ -169,9 +175,11 @@ def seen_videos(checkpoint, qa_root, video_root):
 
 
 @pytest.mark.parametrize("max_new_tokens", [1, 2, 4, 5, 20])
-def test_replies_of_any_length_leave_the_batch_when_they_end(checkpoint, whole_model, seen_videos, max_new_tokens):
+def test_replies_of_any_length_leave_the_batch_when_they_end(
+    checkpoint, device, whole_model, seen_videos, max_new_tokens
+):
     """With another token for the end: some replies end with their first token, some later, some never."""
-    engine = load_engine(checkpoint, open_device("cpu"), "float32", max_new_tokens)
+    engine = load_engine(checkpoint, device, "float32", max_new_tokens)
     prompts = [(video, prompt) for video in seen_videos for prompt in video.prompts]
     first = answer_plainly(whole_model, checkpoint, *prompts[0])[0][0]
     expected = [

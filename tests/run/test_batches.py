@@ -4,15 +4,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from tests.support.checkpoints import VICUNA_7B, YI_34B, checkpoint_of
 from videobench.device.devices import Device
 from videobench.model.cost import activation_bytes
 from videobench.model.prompts import Prompt
 from videobench.run import batches
-from videobench.run.batches import batch_size_for, make_batches
+from videobench.run.batches import batch_size_for, make_batches, stage_ahead
 from videobench.run.context import RunContext
 from videobench.run.plan import Plan, VideoWork
+from videobench.video.prepared import PreparedVideo, failed_video
 
 GB = 10**9
 
@@ -45,7 +47,7 @@ def test_memory_of_computing_one_video():
     checkpoint = checkpoint_of(**VICUNA_7B, intermediate_size=11008)
     text = 1157 * (8 * 4096 + 3 * 11008)
     vision = 8 * 577 * (8 * 1024 + 2 * 4096)
-    assert activation_bytes(checkpoint, "float16", 8, 1157) == 2 * (text + vision) + 4 * 8 * 3 * 336 * 336
+    assert activation_bytes(checkpoint, "float16", 8, 1157) == 2 * (text + vision) + (4 + 2) * 8 * 3 * 336 * 336
 
 
 # A question of 1157 + 123 tokens and 60 of the reply takes 1340 * 0.5 MiB = 0.703 GB, twice, and 0.315 GB while it is
@@ -127,3 +129,52 @@ def test_a_cpu_gets_one_video_at_a_time_without_waiting_for_the_next():
 def test_prefixes_of_different_length_do_not_mix():
     prepared = [(work, None) for work in [*works_of(1, 1), *works_of(1, prefix_length=8), *works_of(1)]]
     assert [len(batch) for batch in make_batches(prepared, 8, most_videos=lambda: 99)] == [2, 1, 1]
+
+
+# --- The next batch is copied to the device while it computes ---
+
+
+def prepared(*names, failing=()):
+    """A batch of videos whose pixels hold their numbers."""
+    videos = [
+        failed_video(Path(name), "broken")
+        if name in failing
+        else PreparedVideo(Path(name), torch.tensor([ord(name)]), "", "", None, 1, 1, "1x1", None)
+        for name in names
+    ]
+    return [(None, video) for video in videos]
+
+
+def test_batches_come_staged_in_order_and_one_ahead():
+    drawn, copied = [], []
+
+    def batches():
+        for names in ("ab", "c", "de"):
+            drawn.append(names)
+            yield prepared(*names)
+
+    def to_device(pixels):
+        copied.append([int(each) for each in pixels])
+        return torch.stack(pixels) + 1000
+
+    staged = stage_ahead(batches(), to_device)
+    first = next(staged)
+    assert [int(video.pixels) for _, video in first] == [1097, 1098]
+    assert drawn == ["ab", "c"]
+    assert [[str(video.video) for _, video in batch] for batch in staged] == [["c"], ["d", "e"]]
+    assert copied == [[97, 98], [99], [100, 101]]
+
+
+def test_videos_that_failed_are_staged_as_they_are():
+    [batch] = stage_ahead([prepared(*"abc", failing="b")], torch.stack)
+    assert [None if video.pixels is None else int(video.pixels) for _, video in batch] == [97, None, 99]
+    [batch] = stage_ahead([prepared("a", failing="a")], lambda pixels: pytest.fail("nothing to copy"))
+    assert batch[0][1].error == "broken"
+
+
+def test_what_cannot_be_copied_now_is_left_to_the_engine():
+    def to_device(pixels):
+        raise RuntimeError("CUDA out of memory")
+
+    [batch] = stage_ahead([prepared("a")], to_device)
+    assert int(batch[0][1].pixels) == 97

@@ -26,8 +26,8 @@ def test_table(capsys, monkeypatch, tmp_path):
     assert inference.main() == 0
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert [[cell.strip() for cell in row[:2]] for row in rows[1:]] == [
-        ["3", "decoded"], ["3", "in memory"], ["1", "decoded"], ["29", "decoded"],
-    ]  # fmt: skip
+        [questions, frames] for questions in ("3", "1", "29") for frames in ("decoded", "in memory")
+    ]
     assert all(re.fullmatch(r"6 of 6, log-probabilities to \de-0[5-9]", row[-1].strip()) for row in rows[1:])
     assert all(len(row) == len(rows[0]) for row in rows)
     assert re.fullmatch(r" \d+\.\d ", rows[1][2])

@@ -90,6 +90,7 @@ def test_a_video_whose_only_question_does_not_fit():
     "text",
     [
         pytest.param("NPU out of memory. Tried to allocate 30.00 MiB (NPU 3; 60.96 GiB total capacity", id="torch_npu"),
+        pytest.param("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", id="cublas"),
         pytest.param("NPU function error: aclrtMalloc, error code is 207001\n[ERROR] more", id="cann-code"),
         pytest.param("EL0004: Failed to allocate memory requested by RTS module.", id="cann-driver"),
         pytest.param("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", id="cpu"),

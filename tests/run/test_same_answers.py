@@ -7,19 +7,26 @@ import pytest
 import run_gpu
 from videobench.data.dataset import qa_file
 from videobench.files import write_json
+from videobench.run import batches as batches_module
 from videobench.run import loop
 
 SETS = "MSVD,NBA"
 
 
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, tiny_model_path, qa_root, video_root):
+def run(device, tmp_path_factory, tiny_model_path, qa_root, video_root):
     """Rows by (set, question) of a run with further flags."""
 
     def run(*flags, qa=qa_root):
         out = tmp_path_factory.mktemp("out")
         argv = [f"--model_path={tiny_model_path}", f"--Eval_QA_root={qa}", f"--Eval_Video_root={video_root}"]
-        argv += [f"--dataset_name={SETS}", f"--chat_conversation_output_folder={out}", "--device=cpu", "--limit=12"]
+        argv += [f"--dataset_name={SETS}", f"--chat_conversation_output_folder={out}", "--limit=12"]
+        argv += [f"--device={device}", "--dtype=float32"]
         assert run_gpu.main([*argv, *flags]) == 0
         return {
             (name, key): row
@@ -51,19 +58,29 @@ def test_batch_size_and_workers(run, plain, flags):
 
 
 def test_batches_of_several_videos_as_on_a_card(run, plain, monkeypatch):
-    """A CPU takes one video at a time; a card takes what fits, padded to a multiple."""
-    sizes = []
+    """A CPU takes one video at a time; a card takes what fits, padded to a multiple, and copied one batch ahead."""
+    sizes, copied = [], []
 
     def whole(prepared, batch_size, most_videos):
         for batch in make_batches(prepared, batch_size, lambda: 99):
             sizes.append(len(batch))
             yield batch
 
+    def stage_ahead(batches, to_device):
+        def copy(pixels):
+            copied.append(len(pixels))
+            return to_device(pixels)
+
+        return batches_module.stage_ahead(batches, copy)
+
     make_batches = loop.make_batches
     monkeypatch.setattr(loop, "make_batches", whole)
-    monkeypatch.setitem(loop.SUFFIX_MULTIPLES, "cpu", 32)
+    monkeypatch.setattr(loop, "STAGED_KINDS", ("cpu", "cuda"))
+    monkeypatch.setattr(loop, "stage_ahead", stage_ahead)
+    monkeypatch.setitem(loop.LENGTH_MULTIPLES, "cpu", 32)
     assert_same(run("--num_workers=0", "--batch_size=16"), plain)
     assert max(sizes) > 1
+    assert copied == sizes
 
 
 def test_order_of_the_questions(run, plain, qa_root, tmp_path):

@@ -21,9 +21,9 @@ KINDS = ("npu", "cuda", "cpu")
 # float16 on an NPU: cards of the first generation have no bfloat16 (torch.npu.is_bf16_supported, docs of TorchNPU).
 DEFAULT_DTYPES = {"npu": "float16", "cuda": "float16", "cpu": "float32"}
 # Prompts are padded to a multiple, so that few lengths occur: an NPU prepares each operator again for each new shape,
-# and may even compile it (docs of TorchNPU, set_compile_mode; CANN's chapter on dynamic shapes). 8 on CUDA, whose
-# matrix units take 16-bit numbers in groups of eight.
-SUFFIX_MULTIPLES = {"npu": 32, "cuda": 8, "cpu": 1}
+# and may even compile it (docs of TorchNPU, set_compile_mode; CANN's chapter on dynamic shapes). 16 on CUDA, where
+# PyTorch's attention copies a mask of any other length in every layer (aten, pad_bias in attention.cpp).
+LENGTH_MULTIPLES = {"npu": 32, "cuda": 16, "cpu": 1}
 # Questions answered together if the memory allows it (run/batches.py). One video's questions fill a CPU. On a card the
 # questions' own tokens decide, about 130 each: 32 questions have the few thousand that fill its matrix units, and every
 # card from 64 GB on has room for them with a 7B model, so that both sides compute in batches of the same size.
@@ -51,8 +51,11 @@ DETERMINISTIC_VARIABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "cuda": {"CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8")},
     "cpu": {},
 }
-# In the messages of torch, torch_npu (also of plain RuntimeErrors) and CANN (error codes EL0004 and 207001).
-OUT_OF_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "EL0004", "error code is 207001")
+# In the messages of torch, cuBLAS (its handle and workspace: pytorch issue 128601), torch_npu (also of plain
+# RuntimeErrors) and CANN (error codes EL0004 and 207001).
+OUT_OF_MEMORY_SIGNS = (
+    "out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "EL0004", "error code is 207001",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,10 @@ def _set_up_cuda() -> None:
     # same number of them (docs of PyTorch, torch.backends.cudnn.allow_tf32; of TorchNPU, torch.npu.conv.allow_hf32).
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
+    # Sums of 16-bit products that are split over several blocks stay in float32 until the end: the card is what the
+    # other device is measured by (docs of PyTorch, numerical accuracy, reduced precision reduction).
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     # Attention without cuDNN, which torch prefers on some cards. On those of 2025 it gives wrong tokens with models of
     # few key-value heads (pytorch issue 193893, open), and for each new shape it makes a plan, which takes longer than
     # the attention itself (FunASR issue 3704). PyTorch has its own kernels for it.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from videobench.console import warn_once
-from videobench.device.devices import SUFFIX_MULTIPLES
+from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.errors import InputError
 from videobench.files import read_bytes
 from videobench.model.config import head_dim, read_config, read_end_ids
@@ -154,7 +154,7 @@ def _positions(config: "LlavaNextVideoConfig") -> int:
     it pushed out would make an answer depend on its batch."""
     positions = int(config.text_config.max_position_embeddings * (_linear_rope_factor(config) or 1))
     window = getattr(config.text_config, "sliding_window", None)
-    return positions if window is None else min(positions, window - max(SUFFIX_MULTIPLES.values()) + 1)
+    return positions if window is None else min(positions, window - max(LENGTH_MULTIPLES.values()) + 1)
 
 
 def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:

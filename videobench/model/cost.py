@@ -60,7 +60,8 @@ def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, pref
     per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
     pixels = num_frames * 3 * checkpoint.pixel_spec.crop_height * checkpoint.pixel_spec.crop_width
     numbers: int = per_text * prefix_length + per_patch * num_frames * _patches(checkpoint)
-    return numbers * DTYPE_BYTES[dtype] + pixels * DTYPE_BYTES["float32"]
+    # As they come, as numbers, and those of a batch that is copied meanwhile (batches.stage_ahead).
+    return numbers * DTYPE_BYTES[dtype] + pixels * (DTYPE_BYTES["float32"] + 2)
 
 
 def device_seconds(checkpoint: "Checkpoint", num_frames: int, tokens: Tokens, rate: float) -> float:

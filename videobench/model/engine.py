@@ -23,7 +23,7 @@ from videobench.device.memory import reading_weights
 from videobench.errors import InputError
 from videobench.model.cache import CACHE_ARGUMENT, Prefixes
 from videobench.model.checkpoint import Checkpoint
-from videobench.model.generation import GeneratedRow, generate_rows
+from videobench.model.generation import GeneratedRow, generate_rows, num_tokens_config
 from videobench.model.prompts import Prompt
 from videobench.model.questions import Answer, VideoQuestions
 from videobench.model.sharding import kept_output, split_arguments
@@ -36,7 +36,7 @@ def load_engine(
     device: Device,
     dtype: str,
     max_new_tokens: int,
-    suffix_multiple: int = 1,
+    length_multiple: int = 1,
     world: AbstractContextManager[None] | None = None,
 ) -> "Engine":
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
@@ -61,7 +61,7 @@ def load_engine(
             f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint again"
         )
     drop_unread_layers(model)
-    return Engine(model.eval(), checkpoint, max_new_tokens, suffix_multiple)
+    return Engine(model.eval(), checkpoint, max_new_tokens, length_multiple)
 
 
 def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
@@ -84,13 +84,13 @@ class Engine:
         model: LlavaNextVideoForConditionalGeneration,
         checkpoint: Checkpoint,
         max_new_tokens: int,
-        suffix_multiple: int = 1,
+        length_multiple: int = 1,
     ) -> None:
         self._model = model
         self._tokenizer = checkpoint.tokenizer
         self._pixel_spec = checkpoint.pixel_spec
         self._max_new_tokens = max_new_tokens
-        self._suffix_multiple = suffix_multiple
+        self._length_multiple = length_multiple
         self.usage = Usage()
         model.generation_config = _greedy(checkpoint)
         self._end_ids = checkpoint.end_ids
@@ -128,14 +128,14 @@ class Engine:
         """The cache of exactly the prefixes' positions, one row per video."""
         with self.usage.measure("prefix"):
             prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
-            pixels = self._to_device([video.pixels for video in videos])
+            pixels = self.to_device([video.pixels for video in videos])
             cache = DynamicCache()
             self._model.generate(
                 input_ids=prefixes,
                 attention_mask=torch.ones_like(prefixes),
                 pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
                 **{CACHE_ARGUMENT: cache},
-                max_new_tokens=1,
+                generation_config=num_tokens_config(self._model, 1),
             )
         self.usage.prefix_tokens += prefixes.numel()
         if cache.get_seq_length() != prefixes.shape[1]:
@@ -145,13 +145,13 @@ class Engine:
             )
         return cache
 
-    def _to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
+    def to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
         """uint8 (videos, num_frames, 3, height, width); by way of pinned memory on CUDA, from where the card copies
         while this process goes on.
 
         Elsewhere the copy is waited for: older torch_npu reads memory that is not pinned after it has been freed."""
         stacked, device = torch.stack(pixels), self._model.device
-        if device.type == "cuda" and stacked.device.type == "cpu":  # a group has them on its cards (tensor_parallel.py)
+        if device.type == "cuda" and stacked.device.type == "cpu":  # neither staged nor of a group's cards
             return stacked.pin_memory().to(device, non_blocking=True)
         return stacked.to(device)
 
@@ -177,11 +177,11 @@ class Engine:
 
     def _join(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
         """Ids and mask (rows, length): the padding stands between prefix and suffix, so that all rows end together."""
-        longest = max(len(prompt.suffix_ids) for prompt in prompts)
-        width = math.ceil(longest / self._suffix_multiple) * self._suffix_multiple
+        longest = max(len(prompt) for prompt in prompts)
+        length = math.ceil(longest / self._length_multiple) * self._length_multiple
         ids, mask = [], []
         for prompt in prompts:
-            padding = width - len(prompt.suffix_ids)
+            padding = length - len(prompt)
             ids.append([*prompt.prefix_ids, *[self._pad_id] * padding, *prompt.suffix_ids])
             mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
         return self._tensor(ids), self._tensor(mask)

@@ -1,11 +1,12 @@
 """Tokens for the rows of a batch, generated in stages, so that a row that has ended can leave the batch."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 from videobench.model.cache import CACHE_ARGUMENT, select_rows
 from videobench.model.timing import Usage
@@ -53,9 +54,7 @@ def generate_rows(
                 input_ids=ids,
                 attention_mask=mask,
                 **{CACHE_ARGUMENT: cache},
-                max_new_tokens=num_tokens,
-                return_dict_in_generate=True,
-                output_logits=True,
+                generation_config=num_tokens_config(model, num_tokens),
             )
             finite = torch.stack([step.isfinite().all(-1) for step in output.logits], -1).tolist()
         first = output.logits[0] if first is None else first
@@ -71,6 +70,15 @@ def generate_rows(
         ids, mask = output.sequences[left], _lengthen(mask[left], output.sequences.shape[1])
     assert first is not None
     return rows, first
+
+
+def num_tokens_config(model: Any, num_tokens: int) -> GenerationConfig:
+    """The model's own, for so many tokens. Given whole: from single arguments `generate` makes and checks one of its
+    own, for milliseconds in which a card has nothing to do."""
+    config = copy.copy(model.generation_config)
+    config.max_new_tokens = num_tokens
+    config.return_dict_in_generate = config.output_logits = True
+    return config
 
 
 def _stages(max_new_tokens: int) -> Iterator[int]:

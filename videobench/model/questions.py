@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class VideoQuestions:
     """One video and the questions on it, which the engine answers together."""
 
-    pixels: "torch.Tensor"  # uint8 (num_frames, 3, height, width), on the host
+    pixels: "torch.Tensor"  # uint8 (num_frames, 3, height, width), on the host or on the device
     prompts: Sequence[Prompt]  # all with the same prefix
     letters: Sequence[Sequence[str]]  # of each question's options
 

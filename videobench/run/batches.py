@@ -4,6 +4,8 @@ it does not take them."""
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from videobench.console import one_line
@@ -16,6 +18,8 @@ from videobench.run.context import RunContext
 from videobench.run.plan import VideoWork
 
 if TYPE_CHECKING:
+    import torch
+
     from videobench.video.prepared import PreparedVideo
 
 # The rest is for what is counted nowhere: workspaces of matrix libraries, blocks too small to be used again.
@@ -69,6 +73,32 @@ def make_batches(
             batch = []
     if batch:
         yield batch
+
+
+def stage_ahead(
+    batches: Iterable[list[Prepared]], to_device: Callable[[list["torch.Tensor"]], "torch.Tensor"]
+) -> Iterator[list[Prepared]]:
+    """The same batches with their pixels on the device: a thread copies those of the next one while it computes."""
+    with ThreadPoolExecutor(1, thread_name_prefix="stage") as thread:
+        staged: Future[list[Prepared]] | None = None
+        for batch in batches:
+            following = thread.submit(_stage, batch, to_device)
+            if staged:
+                yield staged.result()
+            staged = following
+        if staged:
+            yield staged.result()
+
+
+def _stage(batch: list[Prepared], to_device: Callable[[list["torch.Tensor"]], "torch.Tensor"]) -> list[Prepared]:
+    pixels = [video.pixels for _, video in batch if video.pixels is not None]
+    if not pixels:
+        return batch
+    try:
+        copied = iter(to_device(pixels))
+    except RuntimeError:
+        return batch  # the engine copies them itself, and what it meets then is dealt with there
+    return [(work, video if video.pixels is None else replace(video, pixels=next(copied))) for work, video in batch]
 
 
 def _prefix_length(work: VideoWork) -> int:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from videobench.data.dataset import Question
 from videobench.data.rows import Row, answered_row
-from videobench.device.devices import SUFFIX_MULTIPLES
+from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.device.memory import check_free_memory
 from videobench.jobs.crashes import Attempts
 from videobench.jobs.work import WorkQueue
 from videobench.model.prompts import Prompt
 from videobench.model.questions import Answer, VideoQuestions
-from videobench.run.batches import Prepared, RetryingEngine, batch_size_for, make_batches
+from videobench.run.batches import Prepared, RetryingEngine, batch_size_for, make_batches, stage_ahead
 from videobench.run.context import RunContext
 from videobench.run.progress import Progress
 from videobench.run.provenance import start_hashing_weights
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from videobench.model.timing import Usage
     from videobench.video.prepared import PreparedVideo
 
+# Devices that copy from pinned memory while they compute (Engine.to_device).
+STAGED_KINDS = ("cuda",)
 T = TypeVar("T")
 
 
@@ -59,7 +61,11 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
         # One at a time on a CPU: it is busy with one, and takes longer with more (benchmarks/inference.py).
         most_videos = (lambda: 1) if context.device.kind == "cpu" else queue.most_held
         batches = make_batches(prepared, batch_size, most_videos)
-        apart = (part for batch in batches for part in store.attempts.apart(batch, lambda each: each[0].video))
+        apart: Iterable[list[Prepared]] = (
+            part for batch in batches for part in store.attempts.apart(batch, lambda each: each[0].video)
+        )
+        if context.device.kind in STAGED_KINDS and not isinstance(engine, GroupEngine):
+            apart = stage_ahead(apart, engine.to_device)
         _answer_batches(apart, RetryingEngine(engine, context.device, batch_size), store, progress, engine.usage)
         store.attempts.drop()
         store.weights_sha256()  # raises, too, where this process had nothing to answer
@@ -80,7 +86,7 @@ def load_replica_engine(context: RunContext, attempts: Attempts) -> Any:
         device,
         settings.dtype,
         settings.max_new_tokens,
-        SUFFIX_MULTIPLES[device.kind],
+        LENGTH_MULTIPLES[device.kind],
         group.as_world() if group else None,
     )
     if group is None:

@@ -24,7 +24,7 @@ class PreparedVideo:
     """The pixels of one video, or the reason why there are none."""
 
     video: Path
-    pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width) on the host; None where error is set
+    pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width); None where error is set
     pixels_sha256: str  # of those bytes, in C order
     video_sha256: str  # of the video's own bytes
     stamp: Stamp | None  # of the video when it was read

@@ -24,6 +24,7 @@ from videobench.video.spec import PixelSpec
 
 READY = b"ready"
 NEEDS = b"needs "  # and the bytes of memory that decoding may take; the parent's answer, any message, grants them
+NICENESS = 5  # below the parent, whose thread gives a card its work: while that waits for a core, the card does nothing
 GRACE_S = 60.0  # beyond the parent's time for a video; then a worker that not even its threads can end, ends itself
 
 
@@ -33,6 +34,7 @@ def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = pr
     faulthandler.enable()  # shows where a decoder crashes
     with suppress(OSError):  # not on Linux, or not permitted
         Path("/proc/self/oom_score_adj").write_text("1000")  # if the host runs out of memory, it ends this process
+    os.nice(NICENESS)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     connection = Connection(int(sys.argv[1]))

@@ -1,0 +1,236 @@
+"""On a CUDA card: what only a card can show. `bash test.sh --cuda` runs these, and those of tests/model/test_engine.py
+and tests/run/test_same_answers.py, where the card stands against plain generation on the CPU."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import LlavaNextVideoForConditionalGeneration
+
+from tests.support.paths import ROOT
+from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
+from videobench.data.question_text import build_question_text
+from videobench.device.devices import LENGTH_MULTIPLES, open_device
+from videobench.model.checkpoint import load_checkpoint
+from videobench.model.cost import question_bytes
+from videobench.model.engine import Engine, drop_unread_layers, load_engine
+from videobench.model.questions import Answer, VideoQuestions
+from videobench.run.batches import RetryingEngine
+from videobench.video.pixels import normalise
+
+pytestmark = pytest.mark.cuda
+
+OPTIONS = {"A": "red", "B": "blue", "C": "green"}
+# Several roundings of numbers between 2 and 4, in which log-probabilities lie: steps of 2 ** -9 and 2 ** -6.
+TOLERANCES = {"float16": 0.02, "bfloat16": 0.15}
+MOST_WAITS = 12  # of the host for the card, for a batch with replies of two tokens
+
+
+@pytest.fixture(scope="module")
+def device():
+    return open_device("cuda")
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_model_path):
+    return load_checkpoint(tiny_model_path)
+
+
+@pytest.fixture(scope="module")
+def mid(device, tmp_path_factory):
+    """A middle-sized checkpoint, and a function that makes its engine in float16."""
+    checkpoint = load_checkpoint(write_checkpoint(SHAPES["mid"], tmp_path_factory.mktemp("mid") / "checkpoint"))
+
+    def make(num_tokens):
+        model = make_model(checkpoint.path, device.torch_device, torch.float16)
+        drop_unread_layers(model)
+        return Engine(model, checkpoint, num_tokens, LENGTH_MULTIPLES["cuda"])
+
+    return checkpoint, make
+
+
+def ask(checkpoint, questions, videos):
+    builder, spec = checkpoint.prompt_builder(8), checkpoint.pixel_spec
+    size = (8, 3, spec.crop_height, spec.crop_width)
+    texts = [build_question_text("Which ball is it" + " now" * number + "?", OPTIONS) for number in range(questions)]
+    noise = [
+        torch.randint(256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(n)) for n in range(videos)
+    ]
+    return [VideoQuestions(pixels, builder.build(texts), [tuple(OPTIONS)] * questions) for pixels in noise]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_16_bits_are_as_near_to_plain_generation_as_their_rounding(device, tiny, dtype):
+    asked = ask(tiny, 3, 4)
+    model = LlavaNextVideoForConditionalGeneration.from_pretrained(tiny.path, dtype=getattr(torch, dtype))
+    model.eval().to(device.torch_device)
+    engine = load_engine(tiny, device, dtype, 2, LENGTH_MULTIPLES["cuda"])
+    for video, answers in zip(asked, engine.answer(asked, 32), strict=True):
+        for prompt, answer in zip(video.prompts, answers, strict=True):
+            ids = torch.tensor([prompt.prefix_ids + prompt.suffix_ids], device="cuda")
+            pixels = normalise(video.pixels[None].cuda(), tiny.pixel_spec, model.dtype)
+            with torch.no_grad():
+                logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), pixel_values_videos=pixels).logits
+            expected = logits[0, -1].float().log_softmax(-1)
+            for letter, found in answer.letter_logprobs.items():
+                plain = float(expected[engine._letter_ids[letter]].logsumexp(-1))
+                assert found == pytest.approx(plain, abs=TOLERANCES[dtype])
+
+
+def test_pixels_are_normalised_as_on_the_cpu(device, tiny):
+    pixels = ask(tiny, 1, 1)[0].pixels
+    on_card = normalise(pixels.to(device.torch_device), tiny.pixel_spec, torch.float32)
+    assert torch.equal(on_card.cpu(), normalise(pixels, tiny.pixel_spec, torch.float32))
+
+
+class Kernels(TorchDispatchMode):
+    """Notes which kernels of attention are taken: (name, has a mask)."""
+
+    def __init__(self):
+        super().__init__()
+        self.taken = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.__name__.split(".")[0]
+        if "scaled_dot_product" in name:
+            self.taken.append((name, len(args) > 3 and isinstance(args[3], torch.Tensor)))
+        return function(*args, **(kwargs or {}))
+
+
+def test_attention_runs_in_fused_kernels(mid):
+    """Flash without a mask, memory-efficient with one: never in single steps, never cuDNN's."""
+    checkpoint, make = mid
+    with Kernels() as kernels:
+        make(2).answer(ask(checkpoint, 3, 4), 32)
+    vision, text = (part.num_hidden_layers for part in (checkpoint.config.vision_config, checkpoint.config.text_config))
+    flash, efficient = "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"
+    assert {name for name, _ in kernels.taken} == {flash, efficient}
+    assert sum(name == flash for name, _ in kernels.taken) == vision - 1 + text
+    assert sum(name == efficient for name, _ in kernels.taken) == 2 * text  # the suffixes and one token more
+
+
+@pytest.mark.parametrize("questions", [1, 3, 29])
+def test_a_batch_takes_no_more_than_the_memory_rule_allows(mid, questions):
+    checkpoint, make = mid
+    engine = make(4)
+    asked = ask(checkpoint, questions, max(1, 32 // questions))
+    longest = max((prompt for video in asked for prompt in video.prompts), key=len)
+    allowed = question_bytes(checkpoint, "float16", 8, len(longest.prefix_ids), len(longest) + 4)
+    engine.answer(asked, 32)  # libraries take their workspaces
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    engine.answer(asked, 32)
+    taken = torch.cuda.max_memory_allocated() - before
+    assert taken <= allowed * sum(len(video.prompts) for video in asked)
+
+
+def test_a_card_that_is_nearly_full_answers_in_smaller_batches(device, mid, capsys):
+    checkpoint, make = mid
+    engine = make(2)
+    asked = ask(checkpoint, 1, 32)
+    expected = engine.answer(asked, 32)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    engine.answer(asked, 32)
+    taken = torch.cuda.max_memory_allocated() - before
+    torch.cuda.empty_cache()
+    filler = torch.empty(torch.cuda.mem_get_info()[0] - taken // 3, dtype=torch.uint8, device=device.torch_device)
+    found = RetryingEngine(engine, device, 32).answer(asked)
+    del filler
+    assert "is out of memory; from here on at most" in capsys.readouterr().err
+    for [mine], [whole] in zip(found, expected, strict=True):
+        assert isinstance(mine, Answer)
+        assert mine.letter_logprobs == pytest.approx(whole.letter_logprobs, abs=TOLERANCES["float16"])
+
+
+def test_the_host_waits_for_the_card_a_few_times_a_batch(mid):
+    checkpoint, make = mid
+    engine = make(2)
+    asked = ask(checkpoint, 3, 10)
+    engine.answer(asked, 32)
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            engine.answer(asked, 32)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    waits = [f"{each.filename}:{each.lineno}" for each in caught if "synchroniz" in str(each.message)]
+    assert len(waits) <= MOST_WAITS, waits
+
+
+# --- The scripts ---
+
+
+@pytest.fixture
+def on_card(flags):
+    """run_gpu.py's flags for the small model and one data set, and where the result lies."""
+    kept = [each for each in flags if each not in ("--device", "cpu")]
+    folder = kept[kept.index("--chat_conversation_output_folder") + 1]
+    return kept, f"{folder}/MSVD_eval.json"
+
+
+def test_deterministic_runs_are_equal_to_the_byte(run_command, on_card):
+    flags, result = on_card
+    contents = []
+    for _ in range(2):
+        done = run_command(sys.executable, "run_gpu.py", *flags, "--deterministic", "--overwrite")
+        assert done.returncode == 0, done.stderr
+        contents.append(Path(result).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_the_launcher_takes_the_cards_there_are(run_command, tiny_model_path, qa_root, video_root, tmp_path):
+    done = run_command(
+        "env", "-u", "CUDA_VISIBLE_DEVICES", "bash", "run_pa_videobench_gpu.sh",
+        "MSVD", qa_root, video_root, tiny_model_path, tmp_path / "结果 out",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "结果 out/MSVD_eval.json").read_text())
+    assert {row["run"]["device"] for row in rows.values()} == {"cuda"}
+    assert {row["run"]["dtype"] for row in rows.values()} == {"float16"}
+
+
+def test_a_killed_run_goes_on(on_card):
+    """Its answers are kept: after the next start all are there, and none is asked twice."""
+    flags, result = on_card
+    command = [sys.executable, "run_gpu.py", *flags, "--batch_size", "1"]
+    journal = Path(result).parent / "journal/MSVD.rank0.jsonl"
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and count_lines(journal) < 8:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = count_lines(journal)
+    assert kept >= 8
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not any("error" in row for row in json.loads(Path(result).read_bytes()).values())
+
+
+def count_lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_check_device(run_command):
+    done = run_command(sys.executable, "run_gpu.py", "--check_device")
+    assert done.returncode == 0, done.stderr
+    assert "everything works" in done.stdout
+    assert "right on each" in done.stdout
+
+
+@pytest.mark.parametrize("script", ["inference.py", "on_card.py"])
+def test_benchmarks_run(run_command, script):
+    few = ["--num_questions=6", "--clip_size", "96", "64"] if script == "inference.py" else ["--rows", "4"]
+    done = run_command(sys.executable, f"benchmarks/{script}", "--device=cuda", "--shape=small", *few)
+    assert done.returncode == 0, done.stderr
+    assert sum(line.startswith("| ") for line in done.stdout.splitlines()) == (7 if script == "inference.py" else 4)
