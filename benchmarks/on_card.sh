@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Once on a machine with a CUDA card: bash benchmarks/on_card.sh check | bench [FOLDER]
-# check: is everything right on it (5 minutes)? bench: how fast is it (8 minutes)? Both print to FOLDER/check.log or
+# check: is everything right on it (4 minutes)? bench: how fast is it (7 minutes)? Both print to FOLDER/check.log or
 # bench.log too (default: on_card/). Uses the python3 that is there, which needs what requirements.txt and
 # tests/requirements.txt name; nothing is installed or downloaded.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
@@ -36,9 +36,9 @@ answer() {
         --chat_conversation_output_folder "$room/$1" "${@:2}"
 }
 
-# compare NAME: with the CPU's float32; the first lines of the report.
+# compare NAME: with the CPU's float32, which stands where the NPU's results do otherwise.
 compare() {
-    step 60 python3 precision_test.py --eval_npu_path "$room/$1" --eval_gpu_path "$room/cpu" --margin 2 \
+    step 60 python3 precision_test.py --eval_npu_path "$room/cpu" --eval_gpu_path "$room/$1" --margin 2 \
         --sampling_answer_path $assets/egs/Video-Bench/ANSWER.json --output_json "$out/$1.json"
 }
 

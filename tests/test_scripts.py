@@ -44,3 +44,9 @@ def test_help_names_every_flag_of_the_documents(script):
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_help_imports_nothing_heavy(script):
     assert lines_of_help(script)[-1] == "[]"
+
+
+def test_the_tests_of_a_card_say_that_there_is_none(run_command):
+    done = run_command("bash", "test.sh", "--cuda", "--no_install", PYTHON=sys.executable, CUDA_VISIBLE_DEVICES="")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: torch sees no CUDA card; check nvidia-smi and CUDA_VISIBLE_DEVICES\n"

@@ -19,7 +19,7 @@ from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
 from videobench.data.question_text import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES, open_device
 from videobench.model.checkpoint import load_checkpoint
-from videobench.model.cost import question_bytes
+from videobench.model.cost import question_bytes, row_bytes
 from videobench.model.engine import Engine, drop_unread_layers, load_engine
 from videobench.model.questions import Answer, VideoQuestions
 from videobench.run.batches import RetryingEngine
@@ -30,7 +30,9 @@ pytestmark = pytest.mark.cuda
 OPTIONS = {"A": "red", "B": "blue", "C": "green"}
 # Several roundings of numbers between 2 and 4, in which log-probabilities lie: steps of 2 ** -9 and 2 ** -6.
 TOLERANCES = {"float16": 0.02, "bfloat16": 0.15}
-MOST_WAITS = 12  # of the host for the card, for a batch with replies of two tokens
+# Of the host for the card, for a batch with replies of two tokens: 52 with transformers 5.24, nearly all of them copies
+# of a few numbers that `generate` makes anew in each of its three calls.
+MOST_WAITS = 60
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,8 @@ def test_a_batch_takes_no_more_than_the_memory_rule_allows(mid, questions):
     before = torch.cuda.memory_allocated()
     engine.answer(asked, 32)
     taken = torch.cuda.max_memory_allocated() - before
-    assert taken <= allowed * sum(len(video.prompts) for video in asked)
+    one_more = row_bytes(checkpoint, "float16", len(longest) + 4)
+    assert taken <= allowed * sum(len(video.prompts) for video in asked) + one_more
 
 
 def test_a_card_that_is_nearly_full_answers_in_smaller_batches(device, mid, capsys):
@@ -145,6 +148,7 @@ def test_a_card_that_is_nearly_full_answers_in_smaller_batches(device, mid, caps
     filler = torch.empty(torch.cuda.mem_get_info()[0] - taken // 3, dtype=torch.uint8, device=device.torch_device)
     found = RetryingEngine(engine, device, 32).answer(asked)
     del filler
+    torch.cuda.empty_cache()  # the scripts below are other processes
     assert "is out of memory; from here on at most" in capsys.readouterr().err
     for [mine], [whole] in zip(found, expected, strict=True):
         assert isinstance(mine, Answer)
@@ -230,7 +234,8 @@ def test_check_device(run_command):
 
 @pytest.mark.parametrize("script", ["inference.py", "on_card.py"])
 def test_benchmarks_run(run_command, script):
-    few = ["--num_questions=6", "--clip_size", "96", "64"] if script == "inference.py" else ["--rows", "4"]
+    few = ["--num_questions=6", "--questions_per_video=3", "--num_workers=1", "--clip_size", "96", "64"]
+    few = few if script == "inference.py" else ["--questions", "1", "3", "--rows", "4"]
     done = run_command(sys.executable, f"benchmarks/{script}", "--device=cuda", "--shape=small", *few)
     assert done.returncode == 0, done.stderr
-    assert sum(line.startswith("| ") for line in done.stdout.splitlines()) == (7 if script == "inference.py" else 4)
+    assert sum(line.startswith("| ") for line in done.stdout.splitlines()) == 3

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.checkpoints import VICUNA_7B, YI_34B, checkpoint_of
 from videobench.console import in_bytes, in_time
-from videobench.model.cost import Tokens, device_seconds, row_bytes
+from videobench.model.cost import Tokens, device_seconds, rate_of, row_bytes
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,11 @@ def test_in_bytes(count, shown):
 )
 def test_in_time(seconds, shown):
     assert in_time(seconds) == shown
+
+
+def test_the_rate_of_a_card_that_was_measured_goes_by_its_name():
+    assert rate_of("cuda", "NVIDIA H200", "bfloat16") == (370e12, True)
+    assert rate_of("cuda", "NVIDIA H200", "float32") == (39e12, True)
+    assert rate_of("cuda", "another", "float16") == (100e12, False)
+    assert rate_of("npu", "Ascend910B3", "float32") == (5e12, False)
+    assert rate_of("cpu", "cpu", "float32") == (90e9, False)

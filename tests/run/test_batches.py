@@ -50,17 +50,17 @@ def test_memory_of_computing_one_video():
     assert activation_bytes(checkpoint, "float16", 8, 1157) == 2 * (text + vision) + (4 + 2) * 8 * 3 * 336 * 336
 
 
-# A question of 1157 + 123 tokens and 60 of the reply takes 1340 * 0.5 MiB = 0.703 GB, twice, and 0.315 GB while it is
-# computed: 1.72 GB of nine tenths of what is free.
+# A question of 1157 + 123 tokens and 60 of the reply takes 1340 * 0.5 MiB = 0.703 GB, and 0.320 GB while it is
+# computed: 1.02 GB of nine tenths of what is free, less 0.703 GB.
 @pytest.mark.parametrize(
     ("free_gb", "expected"),
-    [(127, 32), (65, 32), (50, 26), (20, 10), (2, 1), (0.5, 1)],
+    [(127, 32), (50, 32), (30, 25), (20, 16), (2, 1), (0.5, 1)],
 )
 def test_as_many_as_the_memory_takes(choose, free_gb, expected):
     assert choose(int(free_gb * GB), plan_of(40, 123)) == expected
 
 
-@pytest.mark.parametrize(("free_gb", "expected"), [(50, 18), (65, 26), (14, 1), (10, 1)])
+@pytest.mark.parametrize(("free_gb", "expected"), [(50, 31), (40, 22), (14, 1), (10, 1)])
 def test_weights_that_are_still_to_be_loaded_count(choose, free_gb, expected):
     """As many questions as when 14 GB of weights have been loaded: --dry_run tells the size that the run takes."""
     assert choose(free_gb * GB, plan_of(123), weights_bytes=14 * GB) == expected
@@ -68,13 +68,13 @@ def test_weights_that_are_still_to_be_loaded_count(choose, free_gb, expected):
 
 
 def test_grouped_heads_take_less(choose):
-    # 1340 tokens * 60 layers * 8 heads * 128 * 2 * 2 bytes = 0.33 GB, twice, and 0.36 GB
-    assert choose(11 * GB, plan_of(123), text=YI_34B) == 9
+    # 1340 tokens * 60 layers * 8 heads * 128 * 2 * 2 bytes = 0.33 GB, and 0.38 GB
+    assert choose(11 * GB, plan_of(123), text=YI_34B) == 13
 
 
 def test_a_longer_prompt_leaves_room_for_fewer_unless_it_is_not_asked(choose):
-    assert choose(50 * GB, plan_of(123, 1500)) < 26
-    assert choose(50 * GB, plan_of(123, 1500, failing=[1])) == 26
+    assert choose(30 * GB, plan_of(123, 1500)) < 25
+    assert choose(30 * GB, plan_of(123, 1500, failing=[1])) == 25
 
 
 def test_what_the_user_says_and_what_a_cpu_takes(choose):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import clip_questions, inference
+from benchmarks import clip_questions, inference, on_card
 from benchmarks.arithmetic import floor_operations
 from benchmarks.onednn import use_onednn
 from benchmarks.plain_answers import NotingEngine, PlainAnswer
@@ -31,6 +31,18 @@ def test_table(capsys, monkeypatch, tmp_path):
     assert all(re.fullmatch(r"6 of 6, log-probabilities to \de-0[5-9]", row[-1].strip()) for row in rows[1:])
     assert all(len(row) == len(rows[0]) for row in rows)
     assert re.fullmatch(r" \d+\.\d ", rows[1][2])
+
+
+def test_table_of_the_device_alone(capsys, monkeypatch):
+    flags = ["--device=cpu", "--shape=small", "--dtype=float32", "--questions", "1", "3", "--rows", "4", "--repeats=1"]
+    monkeypatch.setattr(sys, "argv", ["on_card.py", *flags, "--profile"])
+    assert on_card.main() == 0
+    output = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if line.startswith("| ")]
+    assert rows[0] == [*on_card.COLUMNS]
+    assert [row[:3] for row in rows[1:]] == [["1", "4", "4"], ["3", "3", "1"]]
+    assert all(int(row[3]) >= sum(map(int, row[5:8])) * 0.9 for row in rows[1:])  # the parts lie within the whole
+    assert "aten::mm" in output or "aten::addmm" in output
 
 
 @pytest.fixture(scope="module")

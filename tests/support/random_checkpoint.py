@@ -51,6 +51,8 @@ def write_checkpoint(shape: Shape, folder: Path) -> Path:
     config["text_config"] |= _sizes(shape.text) | {
         "vocab_size": shape.vocabulary, "num_key_value_heads": shape.text[3], "max_position_embeddings": 4096,
         "head_dim": shape.text[0] // shape.text[3],
+        "rope_parameters": {"rope_theta": 10000.0, "rope_type": "linear", "factor": 2.5},  # as the 7B's
+
     }  # fmt: skip
     config["vision_config"] |= _sizes(shape.vision) | {"image_size": shape.image_size, "patch_size": 14}
     for part in ("text_config", "vision_config"):

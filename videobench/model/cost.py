@@ -9,15 +9,14 @@ if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-# Keys and values of a question are there at most twice: its own, and those of its video, of which they are a copy.
-COPIES = 2
 ANSWER_TOKENS = 2  # of most replies: a letter and the end of the text
-# Floating-point operations a second that one card, or one core of a CPU, is assumed to sustain; not measured here. A
-# third of the 16-bit peaks in the makers' data sheets (Ascend 910: 256 tera; NVIDIA A100: 312 tera), which is modest
-# for prompts of a thousand tokens; for float32 of the A100's 19.5 tera. One core with torch's own matrix library on a
-# server CPU: 82 to 96 giga, measured with a middle-sized model of this kind.
-RATES = {"npu": 85e12, "cuda": 100e12, "cpu": 90e9}
-FLOAT32_RATES = {"npu": 5e12, "cuda": 6.5e12, "cpu": 90e9}
+# Floating-point operations a second of the 7B's shapes, in 16 bits and in float32, by name of the card: measured
+# (docs/performance.md; in float32 one question at a time).
+MEASURED_RATES = {"NVIDIA H200": (370e12, 39e12)}
+# Of other cards, and of one core of a CPU: assumed. A third of the 16-bit peaks in the makers' data sheets (Ascend 910:
+# 256 tera; NVIDIA A100: 312 tera), which is modest for prompts of a thousand tokens; for float32 of the A100's 19.5
+# tera. One core with torch's own matrix library on a server CPU: 82 to 96 giga, measured with a middle-sized model.
+ASSUMED_RATES = {"npu": (85e12, 5e12), "cuda": (100e12, 6.5e12), "cpu": (90e9, 90e9)}
 
 
 @dataclass(frozen=True)
@@ -45,9 +44,11 @@ def question_bytes(
     checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int, length: int, cards: int = 1
 ) -> int:
     """Bytes that one question of a batch takes at most, if no other is on its video; `length` counts prompt and reply
-    in tokens."""
+    in tokens. Beside those of all its questions a batch takes the keys and values of one more (cache.Prefixes).
+
+    Its video's keys and values become its own layer by layer, so that both are never there whole."""
     keys_and_values = row_bytes(checkpoint, dtype, length, cards)
-    return COPIES * keys_and_values + activation_bytes(checkpoint, dtype, num_frames, prefix_length)
+    return keys_and_values + activation_bytes(checkpoint, dtype, num_frames, prefix_length)
 
 
 def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:
@@ -79,6 +80,7 @@ def _patches(checkpoint: "Checkpoint") -> int:
     return int((spec.crop_height // patch) * (spec.crop_width // patch)) + 1
 
 
-def rate_of(device: str, dtype: str) -> float:
-    """Floating-point operations a second of one card, or one core: see RATES."""
-    return (FLOAT32_RATES if dtype == "float32" else RATES)[device]
+def rate_of(device: str, name: str, dtype: str) -> tuple[float, bool]:
+    """Floating-point operations a second of one card of that name, or one core, and whether it was measured."""
+    rates = MEASURED_RATES.get(name, ASSUMED_RATES[device])
+    return rates[dtype == "float32"], name in MEASURED_RATES

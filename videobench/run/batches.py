@@ -12,7 +12,7 @@ from videobench.console import one_line
 from videobench.device.devices import DEFAULT_BATCH_SIZES, Device, is_out_of_memory
 from videobench.device.memory import memory_bytes, release_memory, too_large
 from videobench.errors import DeviceLost
-from videobench.model.cost import question_bytes
+from videobench.model.cost import question_bytes, row_bytes
 from videobench.model.questions import Answer, VideoQuestions
 from videobench.run.context import RunContext
 from videobench.run.plan import VideoWork
@@ -44,16 +44,13 @@ def batch_size_for(context: RunContext, weights_bytes: int) -> int:
     if context.device.kind == "cpu" or not asked:
         return most
     longest = max(asked, key=len)
+    length, cards = len(longest) + settings.max_new_tokens, settings.tensor_parallel
     needed = question_bytes(
-        context.checkpoint,
-        settings.dtype,
-        settings.num_frames,
-        len(longest.prefix_ids),
-        len(longest) + settings.max_new_tokens,
-        settings.tensor_parallel,
+        context.checkpoint, settings.dtype, settings.num_frames, len(longest.prefix_ids), length, cards
     )
     release_memory(context.device)  # what reading the weights has left in torch's own store is free, too
     usable = int((memory_bytes(context.device)[0] - weights_bytes) * USABLE_PART)
+    usable -= row_bytes(context.checkpoint, settings.dtype, length, cards)
     return max(1, min(most, usable // needed))
 
 

@@ -145,7 +145,7 @@ def print_prompt(builder: PromptBuilder, question: Question) -> None:
     print(f"{len(builder.build([text])[0])} tokens: {question.source}, question {question.key}")
 
 
-def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
+def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int, device_name: str) -> None:
     """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest describes another QA file."""
     for source in settings.sources:
         _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
@@ -155,7 +155,7 @@ def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batc
         _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
     works = plan.works(list(plan.prompts))
     if works:
-        _print_costs(_count_tokens(works), settings, checkpoint, batch_size)
+        _print_costs(_count_tokens(works), settings, checkpoint, batch_size, device_name)
 
 
 def _print_set(name: str, questions: list[Question], plan: Plan) -> None:
@@ -178,12 +178,14 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
     )
 
 
-def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int) -> None:
+def _print_costs(
+    tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int, device_name: str
+) -> None:
     dtype = settings.dtype
     length = tokens.longest_prompt + settings.max_new_tokens
     prefix = tokens.prefix // tokens.videos
     row = question_bytes(checkpoint, dtype, settings.num_frames, prefix, length, settings.tensor_parallel)
-    rate = rate_of(settings.device, dtype)
+    rate, is_measured = rate_of(settings.device, device_name, dtype)
     saved = tokens.prefix_alone - tokens.prefix
     print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")
     print(f"{settings.model_path}: on {settings.device} in {dtype}, {batch_size} questions at once")
@@ -193,6 +195,7 @@ def _print_costs(tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint"
     )
     print(
         f"time: about {in_time(device_seconds(checkpoint, settings.num_frames, tokens, rate))} on one "
-        f"{'core' if settings.device == 'cpu' else 'card'}, if it does {rate / 1e12:g} TFLOP/s (assumed), not counting "
-        "the start and videos that decode slower than that"
+        f"{'core' if settings.device == 'cpu' else 'card'}, if it does {rate / 1e12:g} TFLOP/s "
+        f"({'measured on such a card' if is_measured else 'assumed'}), not counting the start and videos that decode "
+        "slower than that"
     )

@@ -77,7 +77,8 @@ def _dry_run(context: RunContext) -> int:
     check_free_memory(context.device, context.weights_bytes, context.settings.dtype)
     if not context.job.is_first:
         return 0
-    print_plan(context.plan, context.settings, context.checkpoint, batch_size_for(context, context.weights_bytes))
+    batch_size = batch_size_for(context, context.weights_bytes)
+    print_plan(context.plan, context.settings, context.checkpoint, batch_size, context.device.name)
     return _report_failures(context.plan.failures)
 
 
