@@ -133,7 +133,7 @@ def _build_parser(device: str) -> FlagParser:
     )
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
     add("--limit", type=int, help="answer only the first N questions of each set")
-    add("--answer_path", type=Path, help="the right answers: the progress line shows the accuracy so far")
+    add("--answer_path", type=Path, help="the right answers: progress and the last line show the accuracy")
     add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
