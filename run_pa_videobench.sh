@@ -29,6 +29,7 @@ take_max_restarts || usage
 
 # The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). With fewer cards
 # than eight, say which: one process is started for each number.
+chosen=${ASCEND_RT_VISIBLE_DEVICES+yes}
 export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-0,1,2,3,4,5,6,7}"
 # Where the processes of many machines meet, unless MASTER_PORT says so (20000 to 20050). On one machine it is a free port.
 default_port=20030
@@ -56,4 +57,4 @@ arguments=(--model_path "${positional[0]}" --image_or_video_path "${positional[1
 [ ${#positional[@]} -lt 6 ] || arguments+=(--max_input_length "${positional[5]}")
 [ ${#positional[@]} -lt 7 ] || arguments+=(--max_output_length "${positional[6]}")
 
-launch "$(count_cards "$ASCEND_RT_VISIBLE_DEVICES")" "$here/run_npu.py" "${arguments[@]}" ${flags[@]+"${flags[@]}"}
+launch "$(count_processes "$ASCEND_RT_VISIBLE_DEVICES" "$chosen")" "$here/run_npu.py" "${arguments[@]}" ${flags[@]+"${flags[@]}"}

@@ -29,10 +29,11 @@ take_max_restarts || usage
 [ ${#positional[@]} -eq 5 ] || usage
 
 # The cards of this machine that may be used.
+chosen=${CUDA_VISIBLE_DEVICES+yes}
 export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-$(visible_gpus)}"
 # Where the processes of many machines meet, unless MASTER_PORT says so. On one machine it is a free port.
 default_port=20034
 
-launch "$(count_cards "$CUDA_VISIBLE_DEVICES")" "$here/run_gpu.py" \
+launch "$(count_processes "$CUDA_VISIBLE_DEVICES" "$chosen")" "$here/run_gpu.py" \
     --dataset_name "${positional[0]}" --Eval_QA_root "${positional[1]}" --Eval_Video_root "${positional[2]}" \
     --model_path "${positional[3]}" --chat_conversation_output_folder "${positional[4]}" ${flags[@]+"${flags[@]}"}
