@@ -8,14 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from videobench.console import in_time
+from videobench.console import EachMinute, in_time
 from videobench.data.dataset import Question
 from videobench.data.letters import read_letter
 from videobench.jobs.job import Job
 
 RightAnswers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
 
-LINE_EVERY_S = 60.0
 BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {rate_noinv_fmt}, {remaining} left"  # fits 80 columns
 
 
@@ -52,7 +51,8 @@ class Progress:
         self._answers = answers
         self._job = job
         self._bar: tqdm | None = None
-        self._began = self._said = time.monotonic()
+        self._began = time.monotonic()
+        self._minute = EachMinute()
 
     def __enter__(self) -> "Progress":
         return self
@@ -80,9 +80,8 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(f"failed {job.failed}{job.accuracy.partition(' (')[0]}", refresh=False)
             self._bar.update(job.done - self._bar.n)
-        elif self._job.is_first and time.monotonic() - self._said >= LINE_EVERY_S:
-            self._said = time.monotonic()
-            print(self.line(job), file=sys.stderr, flush=True)
+        elif self._job.is_first:
+            self._minute.say(self.line(job))
 
     def line(self, job: Tally) -> str:
         """`120/339 (35 %), failed 2, right 61.2 % (73/119), 10.4/s, 21 s left`."""
