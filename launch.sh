@@ -1,16 +1,20 @@
 # What run_pa_videobench.sh and run_pa_videobench_gpu.sh share; sourced by them, not started.
 
-# Fills the arrays `positional` and `flags` (everything from the first argument that begins with --).
-# Fails where one of the first $1 arguments is empty or a flag.
+# split_arguments LEAST MOST ARGUMENT...: fills the arrays `positional` and `flags` (everything from the first argument that
+# begins with --). Calls `usage`, saying why, where there are fewer or more of the former, or where one is empty.
 split_arguments() {
-    local required=$1 each
-    shift
+    local least=$1 most=$2 each wanted
+    shift 2
     positional=() flags=()
     for each in "$@"; do
         if [ ${#flags[@]} -gt 0 ] || [[ $each == --* ]]; then flags+=("$each"); else positional+=("$each"); fi
     done
-    [ ${#positional[@]} -ge "$required" ] || return 1
-    for each in "${positional[@]}"; do [ -n "$each" ] || return 1; done
+    if [ ${#positional[@]} -lt "$least" ] || [ ${#positional[@]} -gt "$most" ]; then
+        wanted=$least
+        [ "$least" = "$most" ] || wanted="$least to $most"
+        usage "${#positional[@]} arguments were given before the flags, $wanted are wanted; quote a path that holds a space"
+    fi
+    for each in "${positional[@]}"; do [ -n "$each" ] || usage "an argument is empty; is a variable not set?"; done
 }
 
 # count_processes CARDS CHOSEN: one for each of "0,2,5"; at least 1, so that the script itself can say what is wrong with an
@@ -59,7 +63,7 @@ take_max_restarts() {
         fi
     done
     flags=(${kept[@]+"${kept[@]}"})
-    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]]
+    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]] || usage "--max_restarts wants a whole number"
 }
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes

@@ -4,6 +4,7 @@
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
+# usage WHY
 usage() {
     cat >&2 <<EOF
 usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conversation_output_folder
@@ -16,16 +17,18 @@ usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conver
   --max_restarts N                 how often processes that died are started again (default: 3)
   further flags                    those of run_npu.py (python run_npu.py --help)
 EOF
+    echo "error: $1" >&2
     exit 2
 }
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 source "$here/launch.sh"
-[ $# -ge 4 ] || usage
 command=$(command_to_go_on bash "$0" "$@")
-split_arguments 4 "$@" || usage
-take_max_restarts || usage
-[ ${#positional[@]} -le 7 ] || usage
+split_arguments 4 7 "$@"
+take_max_restarts
+for each in "${positional[@]:4}"; do
+    [[ $each =~ ^[0-9]+$ ]] || usage "after the four paths come numbers, not '$each'; quote a path that holds a space"
+done
 
 # The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). With fewer cards
 # than eight, say which: one process is started for each number.

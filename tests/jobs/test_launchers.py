@@ -156,23 +156,27 @@ def test_gpu_arguments(launch):
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "why"),
     [
-        pytest.param((NPU,), id="npu-nothing"),
-        pytest.param((NPU, "w", "v", "q"), id="npu-one-too-few"),
-        pytest.param((NPU, "w", "v", "q", ""), id="npu-empty"),
-        pytest.param((NPU, "w", "v", "q", "--limit", "1"), id="npu-flag-instead-of-folder"),
-        pytest.param((NPU, "w", "v", "q", "o", "1", "2", "3", "4"), id="npu-one-too-many"),
-        pytest.param((NPU, "w", "v", "q", "o", "--max_restarts", "x"), id="npu-restarts-no-number"),
-        pytest.param((GPU, "d", "q", "v", "w"), id="gpu-one-too-few"),
-        pytest.param((GPU, "d", "q", "v", "w", "o", "x"), id="gpu-one-too-many"),
+        pytest.param((NPU,), "0 arguments were given before the flags, 4 to 7", id="npu-nothing"),
+        pytest.param((NPU, "w", "v", "q"), "3 arguments were given before the flags, 4 to 7", id="npu-one-too-few"),
+        pytest.param((NPU, "w", "v", "q", ""), "an argument is empty", id="npu-empty"),
+        pytest.param((NPU, "w", "v", "q", "--limit", "1"), "3 arguments", id="npu-flag-instead-of-folder"),
+        pytest.param((NPU, "w", "v", "q", "o", "1", "2", "3", "4"), "8 arguments", id="npu-one-too-many"),
+        pytest.param((NPU, "d", "q", "v", "w", "o"), "come numbers, not 'o'; quote a path", id="npu-as-the-gpus"),
+        pytest.param((NPU, "w", "my", "v", "q", "o"), "come numbers, not 'o'; quote a path", id="npu-path-not-quoted"),
+        pytest.param((NPU, "w", "v", "q", "o", "--max_restarts", "x"), "--max_restarts wants", id="restarts-no-number"),
+        pytest.param((GPU, "d", "q", "v", "w"), "4 arguments were given before the flags, 5", id="gpu-as-the-npus"),
+        pytest.param((GPU, "d", "q", "v", "w", "o", "x"), "6 arguments", id="gpu-one-too-many"),
     ],
 )
-def test_called_wrongly_they_say_how_to_call_them(launch, command):
+def test_called_wrongly_they_say_why_and_how_to_call_them(launch, command, why):
     called, done = launch(*command)
     assert called is None
     assert done.returncode == 2
     assert done.stderr.startswith(f"usage: bash {command[0]} ")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert why in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -312,6 +316,8 @@ def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_r
 def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
     first, _, _ = launched
     assert len(first.processes()) > 2
+    assert "a process of this job died; all of them were started again, for the 1. of 3 times\n" in first.said()
+    assert "torch/distributed" not in first.said()  # what torchrun says of it
 
 
 def test_a_second_launcher_on_one_folder_names_the_first(launched):
