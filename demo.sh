@@ -2,8 +2,10 @@
 # The whole chain on the small model and data of this repository, on the CPU: all its 339 questions, the same answered
 # in bfloat16 by the NPU's script and in float32 by the GPU's script, and the comparison. Results go to demo_results/.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
-set -eu
+set -eu -o pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+echo "This demo asks the small model of this repository its 339 questions twice on the CPU, in bfloat16 as the NPU's run and in"
+echo "float32 as the GPU's, and compares the answers. It takes a few minutes; everything it writes goes to demo_results/."
 source ./setup.sh
 install requirements.txt
 
@@ -16,14 +18,19 @@ python extract_dataset.py --Eval_QA_root $data/Video-Bench --Eval_Video_root $da
     --correct_answer_file $data/Video-Bench/ANSWER.json --nums 339
 
 step "2. run_pa_videobench.sh: what an NPU would answer, here the CPU in bfloat16"
-ASCEND_RT_VISIBLE_DEVICES=0 bash run_pa_videobench.sh $model $out/VideoBench/Eval_video/sampling_data \
+bash run_pa_videobench.sh $model $out/VideoBench/Eval_video/sampling_data \
     $out/Video-Bench $out/npu --device cpu --dtype bfloat16 --overwrite
 
 step "3. run_pa_videobench_gpu.sh: what a GPU would answer, here the CPU in float32"
-CUDA_VISIBLE_DEVICES=0 bash run_pa_videobench_gpu.sh sampling_data $out/Video-Bench $out/VideoBench \
+bash run_pa_videobench_gpu.sh sampling_data $out/Video-Bench $out/VideoBench \
     $model $out/gpu --device cpu --overwrite
 
 step "4. precision_test.py: the comparison"
 echo "The margin is 2 points, not 1 as by default: 339 questions on 90 videos can show 1.6 points at best, however alike."
 python precision_test.py --eval_npu_path $out/npu/sampling_data_eval.json --eval_gpu_path $out/gpu/sampling_data_eval.json \
-    --sampling_answer_path $out/Video-Bench/Eval_QA/sampling_answer.json --margin 2
+    --sampling_answer_path $out/Video-Bench/Eval_QA/sampling_answer.json --margin 2 --report_html $out/report.html \
+    --Eval_Video_root $out/VideoBench | tee $out/report.txt
+
+step "What it means"
+head -n 3 $out/report.txt
+echo "The same as a page, with plots and the frames of what differs: $out/report.html"

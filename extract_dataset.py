@@ -6,7 +6,7 @@ python extract_dataset.py --Eval_QA_root egs/Video-Bench/ --Eval_Video_root egs/
 python extract_dataset.py --verify egs/Video-Bench/Eval_QA/sampling_manifest.json
 """
 
-import videobench  # noqa: F401  # ends an old Python with one line, so that any Python must be able to read this file
+import videobench  # ends an old Python with one line, so that any Python must be able to read this file
 
 
 def main(argv=None):
@@ -17,6 +17,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    from videobench.cli import start
-
-    start(main)
+    videobench.start(main)

@@ -1,22 +1,28 @@
 # What run_pa_videobench.sh and run_pa_videobench_gpu.sh share; sourced by them, not started.
 
-# Fills the arrays `positional` and `flags` (everything from the first argument that begins with --).
-# Fails where one of the first $1 arguments is empty or a flag.
+# split_arguments LEAST MOST ARGUMENT...: fills the arrays `positional` and `flags` (everything from the first argument that
+# begins with --). Calls `usage`, saying why, where there are fewer or more of the former, or where one is empty.
 split_arguments() {
-    local required=$1 each
-    shift
+    local least=$1 most=$2 each wanted
+    shift 2
     positional=() flags=()
     for each in "$@"; do
         if [ ${#flags[@]} -gt 0 ] || [[ $each == --* ]]; then flags+=("$each"); else positional+=("$each"); fi
     done
-    [ ${#positional[@]} -ge "$required" ] || return 1
-    for each in "${positional[@]}"; do [ -n "$each" ] || return 1; done
+    if [ ${#positional[@]} -lt "$least" ] || [ ${#positional[@]} -gt "$most" ]; then
+        wanted=$least
+        [ "$least" = "$most" ] || wanted="$least to $most"
+        usage "${#positional[@]} arguments were given before the flags, $wanted are wanted; quote a path that holds a space"
+    fi
+    for each in "${positional[@]}"; do [ -n "$each" ] || usage "an argument is empty; is a variable not set?"; done
 }
 
-# "0,2,5" -> 3; at least 1, so that the script itself can say what is wrong with an empty list.
-count_cards() {
+# count_processes CARDS CHOSEN: one for each of "0,2,5"; at least 1, so that the script itself can say what is wrong with an
+# empty list. One for `--device cpu`, unless the caller has CHOSEN the cards.
+count_processes() {
     local cards
     IFS=, read -ra cards <<<"$1"
+    [ -n "$2" ] || [[ " ${flags[*]-} " != *" --device"[\ =]"cpu "* ]] || cards=()
     echo $((${#cards[@]} > 0 ? ${#cards[@]} : 1))
 }
 
@@ -25,11 +31,20 @@ visible_gpus() {
     nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true
 }
 
-# The command line that goes on: without --overwrite, which would set aside what was answered.
+# The command line that goes on, with the variables that choose cards and machines as they were set; without --overwrite,
+# which would set aside what was answered.
 command_to_go_on() {
     local kept=() each
+    for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
+        [ -z "${!each+set}" ] || printf "%s=%s " "$each" "$(quoted "${!each}")"
+    done
     for each in "$@"; do [ "$each" = --overwrite ] || kept+=("$each"); done
-    printf "%q " "${kept[@]}"
+    for each in "${kept[@]}"; do printf "%s " "$(quoted "$each")"; done
+}
+
+# printf's %q alone would quote commas, too.
+quoted() {
+    if [[ $1 =~ ^[A-Za-z0-9_./,:=-]+$ ]]; then printf %s "$1"; else printf %q "$1"; fi
 }
 
 # Moves `--max_restarts N`, which is torchrun's and not the script's, out of the array `flags`.
@@ -48,7 +63,7 @@ take_max_restarts() {
         fi
     done
     flags=(${kept[@]+"${kept[@]}"})
-    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]]
+    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]] || usage "--max_restarts wants a whole number"
 }
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
@@ -56,9 +71,11 @@ take_max_restarts() {
 # (videobench/cli.py). `command` is how to go on, `max_restarts` how often dead processes are started again,
 # `default_port` where many machines meet.
 launch() {
-    local processes=$1 folder status=0 own="" where
+    local processes=$1 folder status=0 own="" where python
     shift
-    command -v torchrun >/dev/null || { echo "error: torchrun is not found; activate the environment with torch" >&2; return 2; }
+    python=$(command -v python3 || command -v python) &&
+        "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null ||
+        { echo "error: torch is not found; activate the environment that holds it" >&2; return 2; }
     if [ "${NNODES:-1}" != 1 ]; then
         # On many machines they find each other on the first one; only this kind of meeting brings all of them together
         # again when one machine has to restart its processes.
@@ -97,7 +114,8 @@ launch() {
     trap 'stop 143' TERM
     # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once. What torchrun leaves in TMPDIR
     # when it is killed goes with the folder.
-    TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" setsid torchrun --nproc_per_node "$processes" "${where[@]}" \
+    TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" VIDEOBENCH_TORCHRUN_LOG="$folder/torchrun" \
+        setsid "$python" "$here/videobench/jobs/torchrun.py" --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!
     [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before its number was known
@@ -108,6 +126,7 @@ launch() {
     done
     trap - HUP INT TERM
     read -r _ own <"$folder/status" || true
+    [ "$stopped" != 0 ] || [ "${own:-none}" != none ] || [ "$status" = 0 ] || cat "$folder/torchrun" >&2 || true
     rm -rf "$folder"
     if [ "$stopped" != 0 ]; then
         status=$stopped

@@ -4,7 +4,7 @@ python run_gpu.py --model_path LLaVA-NeXT-Video-7B-hf --dataset_name sampling_da
     --Eval_Video_root egs/VideoBench/ --chat_conversation_output_folder Chat_results
 """
 
-import videobench  # noqa: F401  # ends an old Python with one line, so that any Python must be able to read this file
+import videobench  # ends an old Python with one line, so that any Python must be able to read this file
 
 
 def main(argv=None):
@@ -15,6 +15,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    from videobench.cli import start
-
-    start(main)
+    videobench.start(main)

@@ -4,6 +4,7 @@
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
+# usage WHY
 usage() {
     cat >&2 <<EOF
 usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conversation_output_folder
@@ -16,19 +17,22 @@ usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conver
   --max_restarts N                 how often processes that died are started again (default: 3)
   further flags                    those of run_npu.py (python run_npu.py --help)
 EOF
+    echo "error: $1" >&2
     exit 2
 }
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 source "$here/launch.sh"
-[ $# -ge 4 ] || usage
 command=$(command_to_go_on bash "$0" "$@")
-split_arguments 4 "$@" || usage
-take_max_restarts || usage
-[ ${#positional[@]} -le 7 ] || usage
+split_arguments 4 7 "$@"
+take_max_restarts
+for each in "${positional[@]:4}"; do
+    [[ $each =~ ^[0-9]+$ ]] || usage "after the four paths come numbers, not '$each'; quote a path that holds a space"
+done
 
 # The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). With fewer cards
 # than eight, say which: one process is started for each number.
+chosen=${ASCEND_RT_VISIBLE_DEVICES+yes}
 export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-0,1,2,3,4,5,6,7}"
 # Where the processes of many machines meet, unless MASTER_PORT says so (20000 to 20050). On one machine it is a free port.
 default_port=20030
@@ -56,4 +60,4 @@ arguments=(--model_path "${positional[0]}" --image_or_video_path "${positional[1
 [ ${#positional[@]} -lt 6 ] || arguments+=(--max_input_length "${positional[5]}")
 [ ${#positional[@]} -lt 7 ] || arguments+=(--max_output_length "${positional[6]}")
 
-launch "$(count_cards "$ASCEND_RT_VISIBLE_DEVICES")" "$here/run_npu.py" "${arguments[@]}" ${flags[@]+"${flags[@]}"}
+launch "$(count_processes "$ASCEND_RT_VISIBLE_DEVICES" "$chosen")" "$here/run_npu.py" "${arguments[@]}" ${flags[@]+"${flags[@]}"}

@@ -11,8 +11,10 @@ install() {
         venv=.venv-oldest constraints=tests/constraints-oldest.txt
     fi
     if ! cat "$@" $constraints | cmp -s - "$venv/installed"; then
+        echo "Installing torch, transformers, PyAV and what they need into $PWD/$venv, in the versions of $constraints:"
+        echo "2 GB with a CPU build of torch, several more where the package index has the CUDA build. Once; minutes."
         [ -x $venv/bin/python ] || "$python" -m venv $venv
-        $venv/bin/python -m pip install --quiet --disable-pip-version-check \
+        $venv/bin/python -m pip install --disable-pip-version-check \
             -c $constraints $(printf -- '-r %s ' "$@") || exit 2
         cat "$@" $constraints >"$venv/installed"
     fi

@@ -49,7 +49,7 @@ def start(main: Callable[[], int]) -> NoReturn:
     A library in C may call exit(1), as OpenBLAS does where it gets no memory, and 1 is a status of ours: any end but
     this one becomes UNFORESEEN. Python's own end calls exit(), too, so that what it does is done here. A debugger or a
     coverage tool that has started the script keeps the process."""
-    if sys._getframe(1).f_back is not None:
+    if sys._getframe(2).f_back is not None:  # behind this function, videobench.start, and the script
         sys.exit(run_script(main))
     libc = ctypes.CDLL(None)
     libc.__cxa_atexit(libc._exit, ctypes.c_void_p(UNFORESEEN), None)
@@ -123,6 +123,11 @@ def _environment_faults() -> Iterator[None]:
     """What this user or machine lacks, wherever it shows, becomes an InputError."""
     try:
         yield
+    except InputError as error:
+        limit = _limit_behind(error)
+        if limit is None or type(error) is not InputError:
+            raise
+        raise InputError(limit) from None
     except ImportError as error:
         name = (error.name or "").partition(".")[0]
         if name == "videobench":
@@ -133,8 +138,8 @@ def _environment_faults() -> Iterator[None]:
     except MemoryError:
         raise InputError("the host has too little memory for this process; free some, or check ulimit -v") from None
     except OSError as error:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise InputError(f"no more files can be opened ({error.strerror}); check ulimit -n") from None
+        if (limit := _limit_behind(error)) is not None:
+            raise InputError(limit) from None
         if error.errno == errno.EAGAIN and error.filename is None:
             raise InputError(f"no process can be started ({error.strerror}); end others, or check ulimit -u") from None
         # Any path may be one that this user has no permission for.
@@ -146,6 +151,20 @@ def _environment_faults() -> Iterator[None]:
         if "can't start new thread" not in str(error):
             raise
         raise InputError("no thread can be started; end other processes, or check ulimit -u") from None
+
+
+def _limit_behind(error: BaseException) -> str | None:
+    """What to say where a limit of this user is behind an error, which may blame the file in hand."""
+    each: BaseException | None = error
+    while each is not None:
+        if isinstance(each, OSError) and each.errno in (errno.EMFILE, errno.ENFILE):
+            return f"no more files can be opened ({each.strerror}); check ulimit -n"
+        if isinstance(each, OSError) and each.errno == errno.EFBIG:
+            return f"{str(error).rpartition('; ')[0] or error}; check ulimit -f"
+        if isinstance(each, FileNotFoundError) and "temporary directory" in str(each):
+            return f"no folder for temporary files ({each.strerror}); free space, set TMPDIR, or check ulimit -f"
+        each = each.__cause__ or each.__context__
+    return None
 
 
 def _will_restart() -> bool:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,6 +81,20 @@ class _LastingStream:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)
+
+
+class EachMinute:
+    """A line each minute, where stderr is no terminal but a log file: for what a bar shows elsewhere."""
+
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def say(self, line: str) -> None:
+        if not sys.stderr.isatty() and time.monotonic() - self._said >= self.SECONDS:
+            self._said = time.monotonic()
+            print(line, file=sys.stderr, flush=True)
 
 
 def in_bytes(count: float) -> str:

@@ -146,12 +146,15 @@ def encode_json(content: Any, indent: int | None = None) -> bytes:
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
+def _part_of(path: Path) -> Path:
+    """Its name is short, since one as long as the disk allows takes no suffix."""
+    return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: renamed to it at the end, removed where anything fails.
-
-    Its name is short, since one as long as the disk allows takes no suffix."""
-    part = path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
+    """A path beside `path` to write to: renamed to it at the end, removed where anything fails."""
+    part = _part_of(path)
     part.unlink(missing_ok=True)  # left by a process that was killed
     try:
         yield part
@@ -175,7 +178,31 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
+        raise _unwritable(path, error) from None
+
+
+def check_writable(path: Path) -> None:
+    """Raises InputError where `write_whole` could not write: before the work that would be lost. Makes the folder."""
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name a file, as {path / 'report'}{path.suffix}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():
+            return
+        with suppress(FileNotFoundError):
+            path.stat()  # a name may be too long
+        part = _part_of(path)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror
+    if error.errno == errno.ENAMETOOLONG:
+        return InputError(f"{path}: cannot be written ({reason}); choose a shorter name")
+    return InputError(f"{path}: cannot be written ({reason}); free space or choose another place")
 
 
 def _write_into(path: Path, content: bytes) -> None:

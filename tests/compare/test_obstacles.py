@@ -154,8 +154,8 @@ def test_another_sample_is_named(tmp_path):
     verdict = verdict_of(npu, gpu, answers)
     assert (verdict.name, verdict.decided_by) == ("INCONCLUSIVE", "inputs")
     assert verdict.reasons[0] == (
-        "not comparable: another sample: qa_sha256 is ffffffffffff on the NPU and dddddddddddd on the GPU, and 200 "
-        "questions in one file only"
+        "not comparable: different samples: 200 of 1,000 questions are in one file only (qa_sha256 is ffffffffffff on "
+        "the NPU and dddddddddddd on the GPU)"
     )
 
 

@@ -143,10 +143,36 @@ ENDS = {
 def test_the_process_ends_with_the_status_of_the_script_alone(tmp_path, name):
     main, status, out, err = ENDS[name]
     script = tmp_path / "script.py"
-    script.write_text(f"import atexit, ctypes, threading\nfrom videobench.cli import start\nstart({main})\n")
+    script.write_text(f"import atexit, ctypes, threading, videobench\nvideobench.start({main})\n")
     done = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True, check=False,
                           env={"PYTHONPATH": str(ROOT), "PATH": ""})  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (status, out, err)
+
+
+EARLY = """
+import sys
+class Failing:
+    def find_spec(self, name, path, target=None):
+        if name == "videobench.cli":
+            raise {}
+sys.meta_path.insert(0, Failing())
+import videobench
+videobench.start(lambda: 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        pytest.param("KeyboardInterrupt", 130, "stopped by SIGINT before anything had begun", id="ctrl-c"),
+        pytest.param("OSError(24, 'Too many')", 2, "error: the suite cannot be loaded ([Errno 24] Too", id="files"),
+        pytest.param("ImportError('half')", 70, "Traceback", id="unforeseen"),
+    ],
+)
+def test_what_ends_the_very_first_imports(error, status, said):
+    done = subprocess.run([sys.executable, "-c", EARLY.format(error)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == status
+    assert done.stderr.startswith(said)
 
 
 SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "precision_test.py", "videobench/__init__.py"]

@@ -173,8 +173,14 @@ def test_a_report_whose_place_a_folder_has_is_refused(bench, flag):
     bench.write_replies("gpu.json")
     path = bench.folder / "report"
     path.mkdir()
-    assert_refused(bench.compare(flag, path), path, "cannot be written .Is a directory")
+    assert_refused(bench.compare(flag, path), path, "is a folder; name a file, as .*/report/report")
     assert not list(bench.folder.rglob("*.part"))
+
+
+def test_a_report_with_a_name_that_is_too_long_is_refused_before_the_comparison(bench):
+    path = bench.folder / f"{'x' * 300}.html"
+    outcome = bench.compare("--report_html", path, npu="not read yet", gpu="nor this")
+    assert_refused(outcome, "xxx.html", "cannot be written .File name too long.; choose a shorter name")
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused(bench):
@@ -184,8 +190,10 @@ def test_an_output_folder_that_cannot_be_made_is_refused(bench):
     assert_refused(bench.sample("--sampling_output_folder", "/proc/out"), "/proc/out", "only 0 are free")
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")
-    for flag in ("--output_json", "--report_html"):
-        assert_refused(bench.compare(flag, "/proc/out/report"), "/proc/out/report", "cannot be written")
+    for flag in ("--output_json", "--output_markdown", "--report_html", "--export_leaderboard"):
+        outcome = bench.compare(flag, "/proc/out/report")
+        assert_refused(outcome, "/proc/out/report", "cannot be written")
+        assert outcome.out == ""  # before the comparison
 
 
 def test_a_disk_that_fills_up_keeps_what_was_answered(bench, small_disk):

@@ -64,7 +64,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     job = Job.from_environment()
     assert (job.replica, job.num_replicas, job.is_first) == (0, 1, True)
     assert job.broadcast("plan", "plan") == "plan"
-    assert (job.count(2), job.count(3)) == (2, 5)
+    assert (job.count("done", 2), job.count("failed", 1), job.count("done", 3)) == (2, 1, 5)
     assert list(job.claim(3)) == [0, 1, 2]
     job.wait_for_all()
 

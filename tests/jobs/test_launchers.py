@@ -25,9 +25,10 @@ NPU_VARIABLES = {  # as the README lists them
     "ATB_CONTEXT_WORKSPACE_SIZE": "0",
 }
 NPU, GPU = "run_pa_videobench.sh", "run_pa_videobench_gpu.sh"
-# Stands in for torchrun: writes down what it was called with, and ends as told.
-FAKE_TORCHRUN = """#!/usr/bin/env python3
+# Stands in for torchrun's module: writes down what it was called with, and ends as told.
+FAKE_TORCHRUN = """
 import json, os, sys
+print("torchrun's own words", file=sys.stderr)
 json.dump({"argv": sys.argv[1:], "environment": dict(os.environ)}, open(os.environ["RECORD"], "w"))
 if "SCRIPT_STATUS" in os.environ:
     open(os.environ["VIDEOBENCH_STATUS_FILE"], "w").write("0 " + os.environ["SCRIPT_STATUS"])
@@ -36,22 +37,26 @@ if "SIGNAL" in os.environ:  # somebody stops the launcher, which passes it on
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     os.kill(os.getppid(), int(os.environ["SIGNAL"]))
     time.sleep(60)
-sys.exit(int(os.environ.get("TORCHRUN_STATUS", "0")))
+def main():
+    sys.exit(int(os.environ.get("TORCHRUN_STATUS", "0")))
 """
 
 
 @pytest.fixture
 def launch(tmp_path, run_command):
     """(what torchrun was called with, exit status) of a launcher."""
-    fake = tmp_path / "bin/torchrun"
-    fake.parent.mkdir()
+    fake = tmp_path / "fake/torch/distributed/run.py"
+    fake.parent.mkdir(parents=True)
     fake.write_text(FAKE_TORCHRUN)
-    fake.chmod(0o755)
+    for folder in (fake.parent, fake.parents[1]):
+        (folder / "__init__.py").touch()
+    (tmp_path / "bin").mkdir()
     record = tmp_path / "record.json"
 
     def run(*command, **environment):
-        path = f"{fake.parent}:{os.environ['PATH']}"
-        done = run_command("env", f"PATH={path}", f"RECORD={record}", "bash", *command, **environment)
+        path = f"PATH={tmp_path}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        fakes = f"PYTHONPATH={tmp_path}/fake"
+        done = run_command("env", path, fakes, f"RECORD={record}", "bash", *command, **environment)
         return (json.loads(record.read_text()) if record.exists() else None), done
 
     return run
@@ -124,7 +129,7 @@ def test_what_keeps_them_from_starting_is_wrong_input(launch):
     command = ["bash", ROOT / NPU, "w", "v", "q", "o"]
     done = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == "error: torchrun is not found; activate the environment with torch\n"
+    assert done.stderr == "error: torch is not found; activate the environment that holds it\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "sh"])
@@ -151,23 +156,27 @@ def test_gpu_arguments(launch):
 
 
 @pytest.mark.parametrize(
-    "command",
+    ("command", "why"),
     [
-        pytest.param((NPU,), id="npu-nothing"),
-        pytest.param((NPU, "w", "v", "q"), id="npu-one-too-few"),
-        pytest.param((NPU, "w", "v", "q", ""), id="npu-empty"),
-        pytest.param((NPU, "w", "v", "q", "--limit", "1"), id="npu-flag-instead-of-folder"),
-        pytest.param((NPU, "w", "v", "q", "o", "1", "2", "3", "4"), id="npu-one-too-many"),
-        pytest.param((NPU, "w", "v", "q", "o", "--max_restarts", "x"), id="npu-restarts-no-number"),
-        pytest.param((GPU, "d", "q", "v", "w"), id="gpu-one-too-few"),
-        pytest.param((GPU, "d", "q", "v", "w", "o", "x"), id="gpu-one-too-many"),
+        pytest.param((NPU,), "0 arguments were given before the flags, 4 to 7", id="npu-nothing"),
+        pytest.param((NPU, "w", "v", "q"), "3 arguments were given before the flags, 4 to 7", id="npu-one-too-few"),
+        pytest.param((NPU, "w", "v", "q", ""), "an argument is empty", id="npu-empty"),
+        pytest.param((NPU, "w", "v", "q", "--limit", "1"), "3 arguments", id="npu-flag-instead-of-folder"),
+        pytest.param((NPU, "w", "v", "q", "o", "1", "2", "3", "4"), "8 arguments", id="npu-one-too-many"),
+        pytest.param((NPU, "d", "q", "v", "w", "o"), "come numbers, not 'o'; quote a path", id="npu-as-the-gpus"),
+        pytest.param((NPU, "w", "my", "v", "q", "o"), "come numbers, not 'o'; quote a path", id="npu-path-not-quoted"),
+        pytest.param((NPU, "w", "v", "q", "o", "--max_restarts", "x"), "--max_restarts wants", id="restarts-no-number"),
+        pytest.param((GPU, "d", "q", "v", "w"), "4 arguments were given before the flags, 5", id="gpu-as-the-npus"),
+        pytest.param((GPU, "d", "q", "v", "w", "o", "x"), "6 arguments", id="gpu-one-too-many"),
     ],
 )
-def test_called_wrongly_they_say_how_to_call_them(launch, command):
+def test_called_wrongly_they_say_why_and_how_to_call_them(launch, command, why):
     called, done = launch(*command)
     assert called is None
     assert done.returncode == 2
     assert done.stderr.startswith(f"usage: bash {command[0]} ")
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert why in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -186,6 +195,7 @@ def test_the_scripts_exit_status_is_passed_on(launch, script_status, torchrun_st
     assert done.returncode == expected
     tells = "error: processes died and were not started again (--max_restarts 3), or torchrun could not begin: why"
     assert (tells in done.stderr) == (expected == 70)
+    assert ("torchrun's own words" in done.stderr) == (expected == 70)
 
 
 def test_a_disk_that_is_full_is_told_before_anything_starts(launch, tmp_path):
@@ -204,9 +214,20 @@ def test_a_disk_that_is_full_is_told_before_anything_starts(launch, tmp_path):
 def test_stopped_they_end_torchrun_and_say_how_to_go_on(launch, number, expected):
     default = "import os, signal, sys; [signal.signal(each, 0) for each in (1, 2, 15)]; os.execvp('bash', sys.argv[1:])"
     called = (NPU, "w 7B", "v", "q", "o", "--overwrite")  # which would set aside what was answered
-    _, done = launch("-c", f'exec python -c "{default}" bash "$@"', "-", *called, SIGNAL=str(number))
+    chosen = {"ASCEND_RT_VISIBLE_DEVICES": "0,3", "MASTER_PORT": ""}
+    start = f'unset CUDA_VISIBLE_DEVICES NNODES; exec python -c "{default}" bash "$@"'
+    _, done = launch("-c", start, "-", *called, SIGNAL=str(number), **chosen)
     assert done.returncode == expected
-    assert done.stderr.endswith("stopped; what was answered is kept; to go on: " + f"bash {NPU} w\\ 7B v q o\n")
+    command = f"ASCEND_RT_VISIBLE_DEVICES=0,3 MASTER_PORT='' bash {NPU} w\\ 7B v q o"
+    assert done.stderr == f"stopped; what was answered is kept; to go on: {command}\n"
+
+
+@pytest.mark.parametrize("flags", [("--device", "cpu"), ("--limit", "1", "--device=cpu", "--overwrite")])
+@pytest.mark.parametrize(("chosen", "processes"), [(None, "1"), ("0,1,2", "3")])
+def test_on_the_cpu_they_start_one_process_unless_told_otherwise(launch, flags, chosen, processes):
+    unset = "unset ASCEND_RT_VISIBLE_DEVICES" if chosen is None else f"export ASCEND_RT_VISIBLE_DEVICES={chosen}"
+    called, _ = launch("-c", f'{unset}; bash "$@"', "-", NPU, "w", "v", "q", "o", *flags)
+    assert after(called["argv"], "--nproc_per_node") == processes
 
 
 # --- Through the real torchrun ---
@@ -295,6 +316,8 @@ def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_r
 def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
     first, _, _ = launched
     assert len(first.processes()) > 2
+    assert "a process of this job died; all of them were started again, for the 1. of 3 times\n" in first.said()
+    assert "torch/distributed" not in first.said()  # what torchrun says of it
 
 
 def test_a_second_launcher_on_one_folder_names_the_first(launched):

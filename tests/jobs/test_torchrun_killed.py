@@ -60,7 +60,7 @@ def test_a_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path, tiny_mo
     assert launcher.wait(10) == 70
     wait_until(lambda: not any(map(is_running, processes)), 10)
     assert "error: torchrun was killed (status 137): why stands above" in err.read_text()
-    assert f"{LAUNCHER} MSVD" in err.read_text().partition("; to go on: bash ")[2]
+    assert f"{LAUNCHER} MSVD" in err.read_text().partition("; to go on: CUDA_VISIBLE_DEVICES=0,1 bash ")[2]
     assert not list((tmp_path / "temporary").iterdir())
 
 

@@ -10,6 +10,7 @@ from videobench.jobs.job import Job
 from videobench.model import timing as usage
 from videobench.model.prompts import Prompt
 from videobench.model.timing import Usage
+from videobench.run import progress
 from videobench.run.progress import Progress
 
 
@@ -51,16 +52,26 @@ def test_time_counts_when_it_ends_in_an_error_too(clock):
     assert set(measured.seconds) == {"prefix"}
 
 
-def test_progress_counts_failures_and_what_is_right(make_question):
+def test_where_there_is_no_terminal_a_line_each_minute_shows_how_far_it_is(make_question, monkeypatch, capsys):
     right, wrong, unreadable, failed, unknown = (make_question(id) for id in "12345")
     answers = {("MSVD", id): "A" for id in "1234"}
-    with Progress(5, answers, Job()) as progress:
-        assert progress.summary() == "failed 0"
-        progress.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
-        assert progress.summary() == "failed 0, right 50.0 % (1/2)"
-        progress.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
-        progress.add({unknown: {"output_sequence": ["A"]}})
-        assert progress.summary() == "failed 1, right 25.0 % (1/4)"
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(10, answers, Job()) as shown:
+        now[0] += 30  # the weights
+        shown.start()
+        now[0] += 20
+        shown.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
+        assert capsys.readouterr().err == ""
+        now[0] += 20
+        shown.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
+        assert capsys.readouterr().err == "4/10 (40 %), failed 1, right 25.0 % (1/4), 0.10/s, 60 s left\n"
+        now[0] += 59
+        shown.add({unknown: {"output_sequence": ["A"]}})
+        assert capsys.readouterr().err == ""
+        now[0] += 1
+        shown.refresh()
+        assert capsys.readouterr().err == "5/10 (50 %), failed 1, right 25.0 % (1/4), 0.05/s, 2 min left\n"
 
 
 @pytest.fixture

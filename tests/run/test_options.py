@@ -66,8 +66,8 @@ def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root
     ("argv", "found"),
     [
         pytest.param(["--nope"], "unrecognized arguments: --nope; ", id="unknown-flag"),
-        pytest.param(["--num_frames", "0"], "--num_frames is at least 1", id="no-frames"),
-        pytest.param(["--num_frames", "1000000000000"], "--num_frames is at most 10000", id="far-too-many-frames"),
+        pytest.param(["--num_frames", "0"], "--num_frames must be at least 1", id="no-frames"),
+        pytest.param(["--num_frames", "1000000000000"], "--num_frames must be at most 10000", id="far-too-many-frames"),
         pytest.param(["--num_frames", "x"], "invalid int value: 'x'", id="no-number"),
         pytest.param(["--dataset_name", "Kinetics"], "unknown data set 'Kinetics'", id="unknown-set"),
         pytest.param(["--dataset_name", "SQA3D"], "SQA3D_QA_new.json: missing", id="set-without-qa-file"),

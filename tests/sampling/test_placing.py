@@ -118,6 +118,32 @@ def test_an_interrupted_copy_leaves_whole_videos_only_and_goes_on(benchmark, mon
     assert len(videos(benchmark)) == 10  # nor is a .part left
 
 
+def test_videos_of_another_sample_are_named_and_overwrite_removes_them(benchmark, capsys):
+    extract(benchmark, "--nums", "4")
+    extract(benchmark, "--nums", "12")  # holds the smaller one
+    assert "are not of this sample" not in capsys.readouterr().err
+    before = set(videos(benchmark))
+    extract(benchmark, "--nums", "4", "--seed", "1")
+    others = sorted(before - set(read_videos(benchmark)))
+    named = f"sampling_data: {len(others)} files, first {others[0]}, are not of this sample (another --seed?) and stay"
+    assert named in capsys.readouterr().err
+    assert before <= set(videos(benchmark))
+    extract(benchmark, "--nums", "4", "--seed", "1", "--overwrite")
+    assert capsys.readouterr().err.endswith(f"{len(others)} files removed that are not of this sample\n")
+    assert sorted(videos(benchmark)) == read_videos(benchmark)
+
+
+def test_overwrite_removes_no_video_of_the_benchmark(benchmark):
+    """Where sampling_data is a link to the benchmark's own folder, in place of a folder."""
+    folder = benchmark / "sample/Eval_video"
+    folder.mkdir(parents=True)
+    (folder / "sampling_data").symlink_to(benchmark / "VideoBench/Eval_video")
+    before = sorted((benchmark / "VideoBench").rglob("*"))
+    with pytest.raises(InputError, match="is itself a video of the benchmark"):
+        extract(benchmark, "--nums", "4", "--overwrite")
+    assert sorted((benchmark / "VideoBench").rglob("*")) == before
+
+
 def test_what_reads_differently_from_what_was_written_is_refused(benchmark, monkeypatch):
     copy = placing._copy_bytes
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from videobench.cli import FlagParser
 from videobench.compare.settings import SCORINGS, ComparisonSettings, Margin
 from videobench.console import one_line
+from videobench.files import check_writable, write_json, write_whole
+
+LEAST_MARGIN = 0.01  # points; Video-Bench has too few questions to show less
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,6 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.report.markdown import build_markdown
     from videobench.compare.report.terminal import build_text
     from videobench.compare.verdict import exit_status
-    from videobench.files import write_json, write_whole
 
     comparison = compare_runs(compared)
     report = build_report(comparison)
@@ -100,7 +102,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     if args.Eval_Video_root and not args.report_html:
         parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
     if args.seed < 0:
-        parser.error("--seed is 0 or more")
+        parser.error("--seed must be 0 or more")
     _check_paths(parser, args)
     npu_path, gpu_path, answer_path = paths
     comparison = export = None
@@ -122,10 +124,10 @@ def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
         size = float(text.removesuffix("%"))
     except ValueError:
         size = float("nan")
-    if not (50 <= size < 100 if is_relative else 0 < size < 100):
+    if not (50 <= size < 100 if is_relative else LEAST_MARGIN <= size < 100):
         parser.error(
-            "--margin is above 0 and below 100, in points of accuracy, or from 50% to below 100%: so much of the GPU's "
-            f"accuracy must be kept; it is {text!r}"
+            f"--margin must be from {LEAST_MARGIN} to below 100, in points of accuracy, or from 50% to below 100%: so "
+            f"much of the GPU's accuracy must be kept; it is {text!r}"
         )
     return Margin(size, is_relative, one_sided)
 
@@ -149,6 +151,7 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
         if path in taken | folders or (os.path.dirname(path) in folders and path.endswith("_eval.json")):
             parser.error(f"{output}: is an input, or another output; choose another name for what is written")
         taken.add(path)
+        check_writable(output)
 
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:

@@ -41,8 +41,9 @@ def _of_questions(pairing: Pairing, inputs: Inputs) -> Iterator[Obstacle]:
     samples = [row for row in inputs.rows if row.name in SAMPLE_SETTINGS and row.state == DIFFERS]
     if alone and samples:
         row = min(samples, key=lambda each: SAMPLE_SETTINGS.index(each.name))
-        text = f"another sample: {row.name} is {row.npu} on the NPU and {row.gpu} on the GPU"
-        yield Obstacle("sample", f"{text}, and {_questions(alone)} in one file only", allows_fail=True)
+        text = f"different samples: {alone:,} of {_questions(len(pairing.pairs))} are in one file only"
+        found = f"{row.name} is {row.npu} on the NPU and {row.gpu} on the GPU"
+        yield Obstacle("sample", f"{text} ({found})", allows_fail=True)
     for cause, keys, text in (
         ("questions", inputs.other_questions, "text, choices or video differ"),
         ("prompts", inputs.other_prompts, "the prompts' token ids differ"),

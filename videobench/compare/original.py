@@ -7,6 +7,7 @@ question that either side left unanswered is dropped for both.
 from collections.abc import Sequence
 from pathlib import Path
 
+from videobench.data.kinds import ANSWERS, check_kind
 from videobench.errors import InputError
 from videobench.files import read_json
 
@@ -41,6 +42,7 @@ def load_raw_answers(path: Path) -> dict[str, tuple[str, str]]:
 
     Raises InputError, naming the entry, where the file is no answer file."""
     content = read_json(path)
+    check_kind(path, content, ANSWERS)
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):
         raise InputError(f"{path}: not an answer file (data set -> question id -> answer); get the file again")
     answers = {}

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from videobench.console import warn_once
+from videobench.data.kinds import ANSWERS, QUESTIONS, check_kind
 from videobench.data.video_root import VIDEOS_NAME
 from videobench.errors import InputError
 from videobench.files import read_json
@@ -74,7 +75,10 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if names.count(name) > 1:
             raise InputError(f"data set {name} is named twice; name each set once")
         if not qa_file(qa_root, name).is_file():
-            raise InputError(f"{qa_file(qa_root, name)}: missing; check --Eval_QA_root, the folder that holds Eval_QA")
+            first = "run extract_dataset.py first, or " if name == SAMPLE_NAME else ""
+            raise InputError(
+                f"{qa_file(qa_root, name)}: missing; {first}check --Eval_QA_root, the folder that holds Eval_QA"
+            )
     return names
 
 
@@ -90,8 +94,8 @@ def is_known(name: str) -> bool:
 
 
 def folded(name: str) -> str:
-    """One spelling for all variants of a name: `Driving_Exam` becomes `driving-exam`."""
-    return name.strip().lower().replace("_", "-")
+    """One spelling for all variants of a name: `Driving_Exam` and `Driving-exam/` become `driving-exam`."""
+    return name.strip().rstrip("/").lower().replace("_", "-")
 
 
 KNOWN_NAMES = {folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
@@ -107,6 +111,7 @@ def load_questions(qa_path: Path, name: str, locate: Callable[[str], Path]) -> l
 
     Raises InputError, naming file, question and fix, at the first row that is not a question."""
     rows = read_json(qa_path)
+    check_kind(qa_path, rows, QUESTIONS)
     if not isinstance(rows, dict) or not rows:
         raise InputError(f"{qa_path}: not a QA file (question id -> question), or empty; get it again")
     questions: dict[QuestionName, Question] = {}
@@ -179,6 +184,7 @@ def load_answers(path: Path) -> dict[QuestionName, str]:
     An entry is `{"answer": "A"}` or a bare `"A"`; an id may be written `<dataset>/<id>`, as in a sample, and a set's
     name with `_` for `-`. Raises InputError, naming file, data set and question, at the first entry that is neither."""
     sets = read_json(path)
+    check_kind(path, sets, ANSWERS)
     if not isinstance(sets, dict) or not sets:
         raise InputError(f"{path}: not an answer file (data set -> question id -> answer), or empty; get it again")
     answers: dict[QuestionName, str] = {}

@@ -4,12 +4,14 @@ A row is what rows.py writes, or Video-Bench's own form, or MindIE's, whose `out
 field but `output_sequence` may be missing.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from videobench.data.dataset import DATASET_NAMES, LETTERS, SAMPLE_NAME, QuestionName, folded
+from videobench.data.kinds import REPLIES, check_kind
 from videobench.errors import InputError
 from videobench.files import read_json
 
@@ -82,7 +84,7 @@ def load_results(path: Path, answers: Iterable[QuestionName], by_key: bool = Fal
 def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = sorted(path.glob(f"*{RESULT_SUFFIX}"))
+    files = sorted(path / name for name in os.listdir(path) if name.endswith(RESULT_SUFFIX))
     if not files:
         raise InputError(
             f"{path}: no result file (<data set>{RESULT_SUFFIX}) in this folder; name the run's output folder"
@@ -92,6 +94,7 @@ def _files_of(path: Path) -> list[Path]:
 
 def _rows_of(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     rows = read_json(file)
+    check_kind(file, rows, REPLIES)
     if not isinstance(rows, dict) or not rows:
         raise InputError(f"{file}: not a result file (question -> reply), or empty; name a file written by the run")
     for key, row in rows.items():

@@ -8,6 +8,7 @@ beforehand, so that a slow card does not delay the others. Without torchrun ther
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
@@ -45,7 +46,7 @@ class Job:
         self._heartbeats = Heartbeats(store, process) if store is not None else None
         self._group = range(self.replica * tensor_parallel, (self.replica + 1) * tensor_parallel)
         self._claimed = 0
-        self._counted = 0
+        self._counts: Counter[str] = Counter()
 
     @classmethod
     def from_environment(cls, tensor_parallel: int = 1) -> "Job":
@@ -116,10 +117,10 @@ class Job:
         """How many numbers all replicas had claimed when this one last did."""
         return self._claimed
 
-    def count(self, number: int) -> int:
-        """Adds to what this process has done; returns what all have done."""
-        self._counted += number
-        return self._counted if self.store is None else int(self.store.add("counted", number))
+    def count(self, name: str, number: int) -> int:
+        """Adds to what this process has counted under a name; returns what all have."""
+        self._counts[name] += number
+        return self._counts[name] if self.store is None else int(self.store.add(f"counted/{name}", number))
 
     def wait_for_all(self, while_waiting: Callable[[], object] = lambda: None) -> None:
         """Returns on process 0 when every replica has come here, on the others at once."""

@@ -4,6 +4,7 @@ as before."""
 import copy
 import hashlib
 import math
+import os
 import re
 import stat
 from collections.abc import Mapping, Sequence
@@ -66,7 +67,10 @@ def check_folder(path: Path) -> None:
     """Raises InputError where a checkpoint's path is no folder, or where a file in it is missing behind its link, no
     regular one, or larger than any but the weights can be."""
     if not path.is_dir():
-        raise InputError(f"{path}: not a folder; --model_path is the folder of a LLaVA-NeXT-Video checkpoint")
+        fix = "--model_path is the folder of a LLaVA-NeXT-Video checkpoint"
+        if not path.exists() and path.name.startswith("LLaVA-NeXT-Video"):
+            fix = f"hf download llava-hf/{path.name} --local-dir {path.name}, then --model_path {path.name}"
+        raise InputError(f"{path}: not a folder; {fix}")
     if (path / "adapter_config.json").exists():  # transformers would load the checkpoint that it names
         raise InputError(f"{path}: holds an adapter (adapter_config.json); merge it into a checkpoint of its own")
     for each in sorted([*path.iterdir(), *path.glob("additional_chat_templates/*")]):
@@ -76,6 +80,8 @@ def check_folder(path: Path) -> None:
             raise InputError(f"{each}: cannot be read ({error.strerror}); get the checkpoint again") from None
         if not stat.S_ISREG(state.st_mode) and not stat.S_ISDIR(state.st_mode):
             raise InputError(f"{each}: neither a regular file nor a folder; get the checkpoint again")
+        if (is_small_file(each) or each.suffix == ".safetensors") and not os.access(each, os.R_OK):
+            raise InputError(f"{each}: this user may not read it; check the permissions")
         if is_small_file(each) and state.st_size > MAX_SMALL_FILE_BYTES:
             raise InputError(f"{each}: {state.st_size} bytes, more than such a file has; get it again")
 

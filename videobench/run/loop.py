@@ -1,6 +1,7 @@
 """The loop of one process: frames are decoded ahead of the device, which answers in batches; a thread waits for the
 disk."""
 
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -77,9 +78,13 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
 
 def load_replica_engine(context: RunContext, attempts: Attempts) -> Any:
     """An Engine, or a GroupEngine, which answers as it does."""
+    from transformers.utils import logging
+
     from videobench.model.engine import load_engine
 
     settings, device = context.settings, context.device
+    if not (context.job.is_first and sys.stderr.isatty()):
+        logging.disable_progress_bar()
     group = Group(context.job, device) if settings.tensor_parallel > 1 else None
     engine = load_engine(
         context.checkpoint,
@@ -120,6 +125,7 @@ def _answer_batches(
     meanwhile are forced together in its next turn."""
     wanted = set(store.left)
     usage.start()
+    progress.start()
     with ThreadPoolExecutor(1, thread_name_prefix="force") as disk:
         forced: Future[None] | None = None
         for batch in batches:

@@ -67,11 +67,11 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         parser.error("--model_path is needed")
     for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit", "tensor_parallel"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
-            parser.error(f"--{name} is at least 1")
+            parser.error(f"--{name} must be at least 1")
     if args.num_frames > MOST_FRAMES:
-        parser.error(f"--num_frames is at most {MOST_FRAMES}: each takes a token and more of the prompt")
+        parser.error(f"--num_frames must be at most {MOST_FRAMES}: each takes a token and more of the prompt")
     if args.num_workers < 0:
-        parser.error("--num_workers is at least 0")
+        parser.error("--num_workers must be at least 0")
     check_folder(args.model_path)
     return RunSettings(
         sources=_sources(args),
@@ -133,7 +133,7 @@ def _build_parser(device: str) -> FlagParser:
     )
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
     add("--limit", type=int, help="answer only the first N questions of each set")
-    add("--answer_path", type=Path, help="the right answers: the progress line shows the accuracy so far")
+    add("--answer_path", type=Path, help="the right answers: progress and the last line show the accuracy")
     add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")

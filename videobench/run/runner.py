@@ -1,9 +1,11 @@
 """Settings -> result files: what run_npu.py and run_gpu.py do."""
 
+import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from videobench.cli import traceback_to
 from videobench.console import one_line, warn_once
@@ -18,7 +20,7 @@ from videobench.run.context import RunContext
 from videobench.run.loop import answer_left
 from videobench.run.options import RunSettings
 from videobench.run.plan import agree, build_plan, load_all_questions, print_plan, print_prompt
-from videobench.run.progress import Progress
+from videobench.run.progress import Progress, RightAnswers, Tally
 from videobench.run.provenance import foreign_videos
 from videobench.run.store import Store, open_store
 
@@ -37,6 +39,9 @@ def run(settings: RunSettings) -> int:
 
 def _run(settings: RunSettings, job: Job) -> int:
     started = time.monotonic()
+    if (count := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != "0":
+        most = os.environ.get("TORCHELASTIC_MAX_RESTARTS")
+        warn_once(f"a process of this job died; all of them were started again, for the {count}. of {most} times")
     questions = load_all_questions(settings)
     device = _open_device(settings, job)
     settings = replace(settings, device=device.kind, dtype=settings.dtype or DEFAULT_DTYPES[device.kind])
@@ -56,13 +61,17 @@ def _run(settings: RunSettings, job: Job) -> int:
     context = RunContext(settings, job, device, checkpoint, agree(plan, job))
     traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
     with open_store(context) as store, traceback_to(traceback_path):
+        if store.kept and job.is_first:
+            print(f"{store.kept} kept, {len(plan.prompts) - store.kept} to answer", file=sys.stderr)
         with Progress(len(store.left), answers, job) as progress:
             usage = answer_left(context, store, progress) if store.left else None
             store.bring_back()
             job.wait_for_all(progress.refresh)
-        status = int(job.broadcast("status", _write_results(context, store, started) if job.is_first else None))
+        written = _write_results(context, store, answers, started) if job.is_first else None
+        status = int(job.broadcast("status", written))
+    name = str(device.torch_device) if job.store is None else f"process {job.process} ({device.torch_device})"
     for line in usage.lines(device) if usage else ():
-        print(f"{device.torch_device}: {line}", file=sys.stderr)
+        print(f"{name}: {line}", file=sys.stderr)
     return status
 
 
@@ -82,32 +91,34 @@ def _dry_run(context: RunContext) -> int:
     return _report_failures(context.plan.failures)
 
 
-def _write_results(context: RunContext, store: Store, started: float) -> int:
+def _write_results(context: RunContext, store: Store, answers: RightAnswers, started: float) -> int:
     """Joins all replicas' journals into one result file for each data set; the exit status."""
-    failures: dict[Question, str] = {}
-    nonfinite: list[Question] = []
+    stored: dict[Question, Mapping[str, Any]] = {}
     for source in context.settings.sources:
         asked = {each.key: each for each in context.plan.prompts if each.source == source.name}
         rows = store.write_result(source.name)
-        failed = {asked[key]: row["error"] for key, row in rows.items() if key in asked and "error" in row}
         # A journal was lost on the way: the next start asks again what it held.
-        failed |= {each: LOST for key, each in asked.items() if key not in rows}
-        failures |= failed
-        nonfinite += [asked[key] for key, row in rows.items() if key in asked and "nonfinite" in row]
+        own = {each: rows.get(key, {"error": LOST}) for key, each in asked.items()}
+        stored |= own
+        failed = sum("error" in row for row in own.values())
         if foreign := foreign_videos(source.qa_path, rows.values()):
             found = f"{len(foreign)} videos, first {foreign[0]}, are not those of the sample's manifest"
             print(one_line(f"warning: {found}; extract_dataset.py --verify names them all"), file=sys.stderr)
         others = len(rows.keys() - asked.keys())
         kept = f", {others} beyond --limit kept" if others else ""
-        print(f"{store.result_path(source.name)}: {len(asked) - len(failed)} answered, {len(failed)} failed{kept}")
+        print(f"{store.result_path(source.name)}: {len(own) - failed} answered, {failed} failed{kept}")
     store.attempts.remove_all()
-    status = _report_failures(failures)
+    status = _report_failures({each: str(row["error"]) for each, row in stored.items() if "error" in row})
+    nonfinite = [each for each, row in stored.items() if "nonfinite" in row]
     if nonfinite:
         first = f"{nonfinite[0].dataset}/{nonfinite[0].id}"
         print(f"nonfinite: {len(nonfinite)} replies, first {first}: {NONFINITE_FIX}", file=sys.stderr)
-    answered = len(context.plan.prompts) - len(failures)
     of_them = f" ({len(nonfinite)} with NaN or infinite logits)" if nonfinite else ""
-    print(f"answered {answered}, failed {len(failures)}{of_them}, in {time.monotonic() - started:.1f} s")
+    tally = Tally.of(stored, answers)
+    answered = tally.done - tally.failed
+    kept = f", {store.kept} kept, {answered - store.kept} new" if store.kept else ""
+    seconds = f"in {time.monotonic() - started:.1f} s"
+    print(f"answered {answered}, failed {tally.failed}{of_them}{tally.accuracy}{kept}, {seconds}")
     return status
 
 

@@ -31,6 +31,7 @@ class Store:
         runs: Mapping[str, Run],
         attempts: Attempts,
         left: list[Question],
+        kept: int,
         earlier_weights: list[str],
     ) -> None:
         self.replica = replica
@@ -38,6 +39,7 @@ class Store:
         self.runs = runs  # likewise: the `run` entry of each row
         self.attempts = attempts
         self.left = left  # questions to answer, in the order of claiming
+        self.kept = kept  # how many were answered before this start
         self.earlier_weights = earlier_weights  # `weights_sha256` of the stored answers: one, or none so far
         self.weights_sha256: Callable[[], str]  # of the answers to come; known once the weights have been read
 
@@ -116,7 +118,8 @@ def open_store(context: RunContext) -> Store:
     set_aside = {each: f"{each.video}: {SET_ASIDE}" for each in unanswered if attempts.is_set_aside(each.video)}
     reasons = plan.failures | set_aside
     left = [each for each in unanswered if each not in reasons]
-    store = Store(job.replica, journals, runs, attempts, left, start["weights"])
+    kept = len(questions) - len(unanswered)
+    store = Store(job.replica, journals, runs, attempts, left, kept, start["weights"])
     if begun:
         known = {each: reason_without_root(each, reasons[each]) for each in unanswered if each in reasons}
         new = [each for each, reason in known.items() if reason != begun.stored_failures.get(each)]

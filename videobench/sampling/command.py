@@ -12,7 +12,7 @@ from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.data.video_root import VideoRoot
 from videobench.errors import InputError
 from videobench.sampling.order import STRATEGIES
-from videobench.sampling.placing import check_free_space, place_videos, write_json_files
+from videobench.sampling.placing import check_free_space, clear_others, place_videos, write_json_files
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
 from videobench.sampling.verify import VerifySettings, verify_sample
 
@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None) -> int:
             sample = choose_decodable(candidates, settings, find_faults)
         check_free_space(sample, candidates, settings)
     videos = place_videos(sample, candidates, settings)
+    clear_others(sample, candidates, settings)
     for path in write_json_files(sample, candidates, settings, videos):
         print(path)
     return report(sample, candidates, settings)
@@ -74,6 +75,7 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         check_videos=args.check_videos,
         copy_mode=args.copy_mode,
         num_workers=args.num_workers,
+        overwrite=args.overwrite,
     )
 
 
@@ -120,5 +122,6 @@ def _build_parser() -> FlagParser:
         default=len(os.sched_getaffinity(0)),
         help="videos copied, verified or decoded at once (default: %(default)s)",
     )
+    add("--overwrite", action="store_true", help="remove videos from sampling_data/ that are not of this sample")
     add("--verify", type=Path, metavar="MANIFEST", help="check a sample by its sampling_manifest.json instead")
     return parser

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from videobench.console import EachMinute
 from videobench.device.devices import open_device
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
@@ -27,6 +28,12 @@ def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[P
 
         def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
             bar = tqdm(pool.prepare(videos), "decode", len(videos), unit="video", file=sys.stderr, disable=None)
-            return {prepared.video: prepared.error for prepared in bar if prepared.error is not None}
+            faults: dict[Path, str] = {}
+            minute = EachMinute()
+            for number, prepared in enumerate(bar, 1):
+                if prepared.error is not None:
+                    faults[prepared.video] = prepared.error
+                minute.say(f"decode: {number}/{len(videos)} videos")
+            return faults
 
         yield find_faults

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from videobench.console import EachMinute, one_line
 from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, Question, qa_file
 from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, FileFacts
 from videobench.errors import InputError
@@ -69,7 +70,7 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
     A file that is there already and right is kept, so that a second start continues an interrupted one. Raises
     InputError, naming the file, where one cannot be read or written, or reads differently from what was written."""
     sources = _sources(sample, settings)
-    originals = {place for video in candidates.video_bytes for place in (os.path.realpath(video), _real_place(video))}
+    originals = _originals(candidates)
     place = _copy if settings.copy_mode == "copy" else partial(_link, symbolic=settings.copy_mode == "symlink")
 
     def place_one(name: str) -> FileFacts:
@@ -91,6 +92,29 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
     return for_each_file(place_one, num_bytes, settings.num_workers, settings.copy_mode)
 
 
+def clear_others(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
+    """What lies among the sample's videos and is not of it, as those of another seed: removed with --overwrite, else
+    named on stderr. Videos of the benchmark itself stay."""
+    folder = settings.output_folder / SAMPLE_NAME
+    own, originals = {folder / name for name in _sources(sample, settings)}, _originals(candidates)
+    there = {Path(parent, name) for parent, _, names in os.walk(folder) for name in names}
+    others = sorted(each for each in there - own if _real_place(each) not in originals)
+    if not others:
+        return
+    if settings.overwrite:
+        for each in others:
+            each.unlink()
+        print(f"{folder}: {len(others)} files removed that are not of this sample", file=sys.stderr)
+        return
+    found = f"warning: {folder}: {len(others)} files, first {others[0].relative_to(folder)}, are not of this sample"
+    print(one_line(f"{found} (another --seed?) and stay; --overwrite removes them"), file=sys.stderr)
+
+
+def _originals(candidates: Candidates) -> set[str]:
+    """Where the benchmark's own videos lie, and the links to them."""
+    return {place for video in candidates.video_bytes for place in (os.path.realpath(video), _real_place(video))}
+
+
 def _real_place(path: Path) -> str:
     """Where the entry itself lies, which may be a link to elsewhere."""
     return os.path.join(os.path.realpath(path.parent), path.name)
@@ -99,13 +123,15 @@ def _real_place(path: Path) -> str:
 def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
     """Call `work` on each name in `num_workers` threads; the results in the order of `num_bytes` (name -> size).
 
-    Shows progress in bytes on stderr. Threads are enough: reading, writing and hashing release Python's lock."""
+    Shows progress on stderr. Threads are enough: reading, writing and hashing release Python's lock."""
     bar = tqdm(total=sum(num_bytes.values()), desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=None)
+    minute = EachMinute()
     results: dict[str, T] = {}
     with ThreadPoolExecutor(num_workers) as executor, bar:
         for name, result in zip(num_bytes, executor.map(work, num_bytes), strict=True):
             results[name] = result
             bar.update(num_bytes[name])
+            minute.say(f"{label}: {len(results)}/{len(num_bytes)} files")
     return results
 
 

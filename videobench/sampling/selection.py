@@ -43,6 +43,7 @@ class SampleSettings:
     check_videos: bool  # decode each chosen video, draw another question where that fails
     copy_mode: str  # "copy", "hardlink" or "symlink"
     num_workers: int  # videos copied, or decoded, at once
+    overwrite: bool  # what lies among the sample's videos and is not of it is removed
 
 
 @dataclass(frozen=True)

@@ -220,12 +220,12 @@ def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ)
 
 def test_frames_stop_at_the_budget_and_say_why_they_lack(video_root):
     names = [str(path.relative_to(video_root)) for path in sorted(video_root.glob("Eval_video/*/*.mp4"))[:3]]
-    size = len(FrameStrips(video_root, 10**6).data_uri(names[0], 8))
+    size = len(FrameStrips(video_root, 10**6).picture(names[0], 8).uri)
     strips = FrameStrips(video_root, 2 * size)
-    pictures = [strips.data_uri(name, 8) for name in [names[0]] * 3]
+    pictures = [strips.picture(name, 8) for name in [names[0]] * 3]
     assert [picture is not None for picture in pictures] == [True, True, False]
-    assert strips.data_uri("Eval_video/MSVD/none.mp4", 8) is None
-    assert strips.data_uri("../secret.mp4", 8) is None
+    assert strips.picture("Eval_video/MSVD/none.mp4", 8) is None
+    assert strips.picture("../secret.mp4", 8) is None
     assert sorted(strips.failures) == ["../secret.mp4", "Eval_video/MSVD/none.mp4"]
 
 
@@ -234,7 +234,7 @@ def test_frames_too_high_for_a_picture_are_left_out(video_root, monkeypatch):
     monkeypatch.setattr("videobench.video.frames.sample_frames", lambda video, num_frames: narrow)
     name = str(next(video_root.glob("Eval_video/*/*.mp4")).relative_to(video_root))
     strips = FrameStrips(video_root, 10**6)
-    assert strips.data_uri(name, 36) is None
+    assert strips.picture(name, 36) is None
     assert strips.failures[name].endswith("its 36 frames make no picture")
 
 
@@ -346,5 +346,5 @@ def test_a_result_file_cannot_name_any_file_or_any_number_of_frames(tmp_path, vi
     folder.mkdir(parents=True)
     (folder / "x.mp4").symlink_to(video.resolve())
     strips = FrameStrips(tmp_path / "videos", 10**6)
-    assert strips.data_uri("Eval_video/NBA/x.mp4", num_frames) is None
+    assert strips.picture("Eval_video/NBA/x.mp4", num_frames) is None
     assert found in strips.failures["Eval_video/NBA/x.mp4"]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import shutil
 
 import numpy as np
@@ -28,6 +29,8 @@ def page_path(tmp_path_factory):
     """A report with flips of four classes in several sets; one question carries a script."""
     rng = np.random.default_rng(0)
     rows = simulate_rows(sample_questions(all_questions(), 400, rng), rng, ("bfloat16", "bfloat16"))
+    for name, (npu, gpu, right) in rows.items():
+        rows[name] = (*({**each, "run": {**each["run"], "torch": "2.13.0"}} for each in (npu, gpu)), right)
     names = list(rows)
     for index, name in enumerate(names[:12]):
         npu, gpu, right = rows[name]
@@ -137,10 +140,52 @@ def test_layout_fits_the_window(show, width, scheme):
     assert len(columns.split()) == {390: 1, 1280: 2}[width]
 
 
+COLLISIONS = """
+const found = [];
+for (const svg of document.querySelectorAll("svg")) {
+  const boxes = [...svg.querySelectorAll("text")].map(each => [each.textContent, each.getBoundingClientRect()]);
+  const frame = svg.getBoundingClientRect();
+  boxes.forEach(([text, a], index) => {
+    if (a.left < frame.left - 1 || a.right > frame.right + 1) found.push(`${text} is cut`);
+    for (const [other, b] of boxes.slice(index + 1)) {
+      const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+      const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+      if (wide > 1 && high > 4) found.push(`${text} on ${other}`);
+    }
+  });
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_label_of_a_plot_hides_another_or_is_cut(show, page_path, width):
+    assert show(width).execute_script(COLLISIONS) == []
+
+
+def test_the_end_names_date_files_and_versions(show, page_path):
+    text = show().execute_script("return document.querySelector('footer').innerText")
+    assert re.match(r"Written 20\d\d-\d\d-\d\d \d\d:\d\d UTC by precision_test.py, from:", text)
+    assert all(str(page_path.with_name(f"{name}.json")) in text for name in ("npu", "gpu", "answers"))
+    assert text.endswith("Versions that answered: torch 2.13.0.")
+
+
+def test_a_table_that_is_wider_than_a_phone_says_that_it_goes_on(show):
+    script = "return getComputedStyle(document.querySelector('.hint')).display"
+    assert (show(390).execute_script(script), show(1280).execute_script(script)) == ("block", "none")
+    scrolling = "return [...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth + 1).length"
+    assert show(390).execute_script(scrolling) == 1
+    assert show(1280).execute_script(scrolling) == 0
+
+
 def test_it_prints_without_its_filters(show):
     browser = show()
     pdf = browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"]
     assert base64.b64decode(pdf).startswith(b"%PDF")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert browser.execute_script("return getComputedStyle(document.querySelector('.filters')).display") == "none"
+    size = {"width": 718, "height": 1000, "deviceScaleFactor": 1, "mobile": False}  # A4 without its margins
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 718
+    assert browser.execute_script(COLLISIONS) == []
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -8,6 +8,7 @@ import base64
 import hashlib
 import math
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ MOST_PANELS = 400  # the JSON has every flip; more would make the page slow and 
 LONGEST_REPLY = 400  # characters shown
 LISTED_KEYS = 300  # of a list of questions
 SIDES = ("npu", "gpu")
+VERSIONS = ("suite", "torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers", "av")  # in the last line
 
 
 def write_html(path: Path, comparison: Comparison, report: Json, video_root: Path | None) -> None:
@@ -64,7 +66,9 @@ def load_template() -> Template:
     environment.globals.update(
         {each.__name__: each for each in (plot_interval, plot_accuracies, plot_margins, plot_histogram, margin_text)}
     )
-    environment.globals.update(CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES)
+    environment.globals.update(
+        CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES, VERSIONS=VERSIONS
+    )
     return environment.get_template("page.html.jinja")
 
 
@@ -79,6 +83,7 @@ def page_values(comparison: Comparison, report: Json, strips: FrameStrips | None
         "flip_panels": [_flip_panel(flip, shown, strips) for flip, shown in shown_flips],
         "style": Markup(style),
         "script": Markup(script),
+        "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
 
@@ -131,7 +136,7 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
         return None
     count = reply.run.get("num_frames")
     return {
-        "uri": strips.data_uri(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES),
+        "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES),
         "failure": strips.failures.get(reply.vid_path, "left out: the report's limit for pictures is reached"),
         "differ": pixels_differ(pair),
     }

@@ -15,6 +15,7 @@ from videobench.compare.statistics import FloatArray, wilson_interval
 WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn
 BINS_PER_DECADE = 4
+WIDEST_NUMBER = 56  # of an axis, "0.0001" in a phone's type
 
 
 def _svg(height: float, title: str, parts: Iterable[Markup]) -> Markup:
@@ -47,25 +48,30 @@ def plot_interval(report: Json) -> Markup:
     measured = [("accuracy", report)] + ([("smoothed accuracy", report["smoothed"])] if report["smoothed"] else [])
     ends = [float(end) for _, group in measured for end in group["difference_ci95"]]
     reach = max(2 * margin, *(1.1 * abs(end) for end in ends))
-    bottom = 34 + 34 * len(measured)
+    bottom = 30 + 40 * len(measured)
 
     def x_of(points: float) -> float:
-        return WIDTH / 2 + points / reach * (WIDTH / 2 - 20)
+        return WIDTH / 2 + points / reach * (WIDTH / 2 - 66)  # an interval's ends have their numbers beside them
 
     parts = [_rect(x_of(-margin), 18, x_of(margin) - x_of(-margin), bottom - 18, "zone")]
     parts += [_line(x_of(edge), 18, x_of(edge), bottom, "zone-edge") for edge in (-margin, margin)]
     parts += [_line(x_of(0), 18, x_of(0), bottom, "zero"), _line(20, bottom, WIDTH - 20, bottom, "axis")]
     parts += [_text(x_of(0), 12, "equal, within the margin", "middle small")]
-    parts += [
-        _text(x_of(edge), bottom + 16, f"{edge:+.3g}" if edge else "0", "middle") for edge in (-margin, 0, margin)
-    ]
+    room = x_of(margin) - x_of(0)
+    for edge, style in ((-margin, "end"), (0.0, "middle"), (margin, "")):
+        shift = 0 if room > 44 else 4 * ((edge > 0) - (edge < 0))  # near each other: outwards from the line
+        if edge or room > 8:
+            text = f"{edge:+.3g}" if edge else "0"
+            parts.append(_text(x_of(edge) + shift, bottom + 16, text, style if shift else "middle"))
     parts += [_text(20, bottom + 34, "NPU worse", "small"), _text(WIDTH - 20, bottom + 34, "NPU better", "end small")]
     titles = []
     for index, (name, group) in enumerate(measured):
-        (low, high), middle, y = group["difference_ci95"], group["difference_points"], 52 + 34 * index
-        parts += [_text(x_of(low), y - 12, name, "small"), _line(x_of(low), y, x_of(high), y, "interval")]
+        (low, high), middle, y = group["difference_ci95"], group["difference_points"], 54 + 40 * index
+        parts += [_line(x_of(low), y, x_of(high), y, "interval")]
         parts += [_line(x_of(end), y - 7, x_of(end), y + 7, "interval") for end in (low, high)]
         parts += [_dot(x_of(middle), y, 6, "estimate")]
+        parts += [_text(min(max(x_of(middle), 80), WIDTH - 80), y - 12, name, "middle small")]
+        parts += [_text(x_of(low) - 8, y + 4, f"{low:+.2f}", "end"), _text(x_of(high) + 8, y + 4, f"{high:+.2f}")]
         titles.append(f"{name} {middle:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
     return _svg(bottom + 38, f"Difference of {'; of '.join(titles)}; margin {margin:.3g}", parts)
 
@@ -83,7 +89,7 @@ def plot_accuracies(per_dataset: Json) -> Markup:
         parts.append(_text(x_of(percent / 100), bottom + 16, f"{percent}", "middle small"))
     for index, (name, group) in enumerate(per_dataset.items()):
         middle = row * index + row / 2 + 2
-        parts.append(_text(left - 10, middle + 4, name if len(name) < 22 else f"{name[:20]}…", "end"))
+        parts.append(_text(left - 10, middle + 4, name if len(name) < 25 else f"{name[:23]}…", "end"))
         for side, y in (("npu", middle - 4), ("gpu", middle + 5)):
             accuracy, correct, total = (group[side][name] for name in ("accuracy", "correct", "total"))
             low, high = wilson_interval(correct, total)
@@ -99,7 +105,7 @@ def plot_margins(comparison: Comparison) -> Markup:
     margins = differences.right_margins
     known = np.flatnonzero(~np.isnan(margins).any(axis=1))
     reach = max(1.0, float(np.quantile(np.abs(margins[known]), 0.99))) if len(known) else 1.0
-    low, high = 46.0, WIDTH - 14.0
+    low, high = 62.0, WIDTH - 22.0  # beside the axis its numbers, and further out its name
 
     def x_of(value: float) -> float:
         return low + (max(-reach, min(reach, value)) + reach) / (2 * reach) * (high - low)
@@ -110,13 +116,6 @@ def plot_margins(comparison: Comparison) -> Markup:
     top, floor, zero_x, zero_y = y_of(reach), y_of(-reach), x_of(0), y_of(0)
     parts = [_rect(low, top, high - low, floor - top, "frame"), _line(low, floor, high, top, "grid")]
     parts += [_line(zero_x, top, zero_x, floor, "zero"), _line(low, zero_y, high, zero_y, "zero")]
-    for x, y, text, style in (
-        (zero_x + 8, top + 18, "both right", "small"),
-        (zero_x - 8, floor - 8, "both wrong", "end small"),
-        (low + 8, top + 18, "only NPU right", "small"),
-        (high - 8, floor - 8, "only GPU right", "end small"),
-    ):
-        parts.append(_text(x, y, text, style))
     flips = {flip.pair.key: flip.kind for flip in comparison.flips}
     plain = [index for index in known if differences.pairs[index].key not in flips]
     for index in plain[:: max(1, math.ceil(len(plain) / MOST_POINTS))]:
@@ -126,11 +125,18 @@ def plot_margins(comparison: Comparison) -> Markup:
         if pair.key in flips:
             title = f"{pair.key}: {flips[pair.key]}, NPU {pair.npu.letter}, GPU {pair.gpu.letter}, right {pair.right}"
             parts.append(_dot(x_of(margins[index, 1]), y_of(margins[index, 0]), 4.5, f"flip {flips[pair.key]}", title))
+    for x, y, text, style in (  # above the dots
+        (zero_x + 8, top + 18, "both right", "small"),
+        (zero_x - 8, floor - 8, "both wrong", "end small"),
+        (low + 8, top + 18, "only NPU right", "small"),
+        (high - 8, floor - 8, "only GPU right", "end small"),
+    ):
+        parts.append(_text(x, y, text, style))
     for value in (-reach, 0.0, reach):
         parts.append(_text(x_of(value), floor + 17, f"{value:.1f}", "middle small"))
         parts.append(_text(low - 6, y_of(value) + 4, f"{value:.1f}", "end small"))
     parts.append(_text((low + high) / 2, floor + 34, "GPU margin of the right option, nats", "middle"))
-    turned = Markup('<g transform="translate(14 {:.1f}) rotate(-90)">{}</g>')
+    turned = Markup('<g transform="translate(13 {:.1f}) rotate(-90)">{}</g>')
     parts.append(turned.format(zero_y, _text(0, 0, "NPU margin, nats", "middle")))
     return _svg(floor + 42, "Margin of the right option on the NPU against the GPU; flips are marked", parts)
 
@@ -142,7 +148,7 @@ def plot_histogram(comparison: Comparison) -> Markup:
     limit = comparison.diagnosis.limit
     low, high = _decades(np.concatenate([device, repeat, [limit]]))
     edges = np.arange(low * BINS_PER_DECADE, high * BINS_PER_DECADE + 1) / BINS_PER_DECADE
-    left, right, floor = 46.0, WIDTH - 14.0, 200.0
+    left, right, floor = 46.0, WIDTH - 14.0, 214.0
     heights = [_proportions(values, edges) for values in (device, repeat)]
     top = max(float(each.max()) for each in heights) or 1.0
 
@@ -150,7 +156,7 @@ def plot_histogram(comparison: Comparison) -> Markup:
         return left + (exponent - low) / (high - low) * (right - left)
 
     def y_of(proportion: float) -> float:
-        return floor - proportion / top * (floor - 24)
+        return floor - proportion / top * (floor - 38)
 
     parts = []
     for values, style in zip(heights, ("device", "repeat"), strict=True):
@@ -159,13 +165,15 @@ def plot_histogram(comparison: Comparison) -> Markup:
                 width = x_of(edge + 1 / BINS_PER_DECADE) - x_of(edge) - 1
                 parts.append(_rect(x_of(edge) + 0.5, y_of(height), width, floor - y_of(height), style))
     marks = sorted([(comparison.noise.margin, "floor", "noise floor"), (limit, "limit", "dtype's limit")])
-    for (value, style, text), side, anchor in zip(marks, (-4, 4), ("end small", "small"), strict=True):
-        x = x_of(min(high, max(low, math.log10(value))))
-        parts += [_line(x, 14, x, floor, style), _text(x + side, 12, text, anchor)]
+    first, second = (x_of(min(high, max(low, math.log10(value)))) for value, _, _ in marks)
+    places = [first, max(second, first + 4)]  # neither line nor its name hides the other's
+    parts += [_line(x, 4, x, floor, style) for x, (_, style, _) in zip(places, marks, strict=True)]
+    for x, y, (_, _, text) in zip(places, (12, 28), marks, strict=True):
+        parts.append(_text(x - 5, y, text, "end small") if x > WIDTH / 2 else _text(x + 5, y, text, "small"))
     parts.append(_line(left, floor, right, floor, "axis"))
-    parts += [
-        _text(x_of(each), floor + 16, f"{10.0**each:g}", "middle small") for each in range(int(low), int(high) + 1)
-    ]
+    step = math.ceil((high - low + 1) * WIDEST_NUMBER / (right - left))
+    for each in range(int(high), int(low) - 1, -step):
+        parts.append(_text(x_of(each), floor + 16, f"{10.0**each:g}", "middle small"))
     parts += [_text(left - 6, y_of(top) + 4, f"{top:.0%}", "end small"), _text(left - 6, floor, "0", "end small")]
     parts.append(_text((left + right) / 2, floor + 34, "largest difference of a question, nats", "middle"))
     return _svg(floor + 42, "Distribution of the differences, beside the noise floor", parts)

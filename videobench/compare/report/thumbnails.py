@@ -1,6 +1,7 @@
 """The frames that the model saw, small and in one JPEG, as a data URI for the report."""
 
 import base64
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,23 @@ MOST_FRAMES = 64  # of one video: a result file may state any number, and each f
 JPEG_SCALE = 6  # quantiser of the encoder: 2 is best, 31 smallest
 
 
+@dataclass(frozen=True)
+class Picture:
+    uri: str
+    width: int  # pixels
+    height: int
+
+
 class FrameStrips:
     """Pictures of the videos in `video_root`, each made once; at most `budget_bytes` of data URIs in all."""
 
     def __init__(self, video_root: Path, budget_bytes: int):
         self._root = VideoRoot(video_root)
         self._left = budget_bytes
-        self._made: dict[str, str] = {}
+        self._made: dict[str, Picture] = {}
         self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
 
-    def data_uri(self, vid_path: str, num_frames: int) -> str | None:
+    def picture(self, vid_path: str, num_frames: int) -> Picture | None:
         """`num_frames` frames of the video as one JPEG.
 
         None where there is no picture, for which `failures` has the reason, or where the budget does not reach."""
@@ -33,13 +41,13 @@ class FrameStrips:
                 self._made[vid_path] = self._build(vid_path, num_frames)
             except VideoError as error:
                 self.failures[vid_path] = str(error)
-        uri = self._made.get(vid_path)
-        if uri is None or len(uri) > self._left:
+        picture = self._made.get(vid_path)
+        if picture is None or len(picture.uri) > self._left:
             return None
-        self._left -= len(uri)
-        return uri
+        self._left -= len(picture.uri)
+        return picture
 
-    def _build(self, vid_path: str, num_frames: int) -> str:
+    def _build(self, vid_path: str, num_frames: int) -> Picture:
         from av.error import FFmpegError
 
         from videobench.video.frames import sample_frames
@@ -52,12 +60,13 @@ class FrameStrips:
             raise VideoError(str(error).split(";")[0]) from None
         if not video.exists():
             raise VideoError(f"{video}: missing")
-        pixels = sample_frames(video, num_frames).pixels
+        pixels = tile(sample_frames(video, num_frames).pixels)
         try:
-            picture = encode_jpeg(tile(pixels))
+            picture = encode_jpeg(pixels)
         except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
             raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
-        return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+        uri = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
+        return Picture(uri, pixels.shape[1], pixels.shape[0])
 
 
 def tile(frames: np.ndarray) -> np.ndarray:

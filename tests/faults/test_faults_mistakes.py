@@ -1,0 +1,166 @@
+"""What people get wrong on their first day: each mistake gets a line that says so, and what to do instead."""
+
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
+from tests.support.forks import call_script, fork
+from tests.support.paths import ROOT
+from videobench.console import one_line
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, record_property):
+    bench = Bench(tmp_path / "数据 set+@", capsys, record_property).shorten(24)
+    bench.write_replies("npu.json")
+    bench.write_replies("gpu.json")
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted", "found"),
+    [
+        pytest.param("qa", "answers", "holds questions, not right answers; --sampling_an", id="qa-as-answers"),
+        pytest.param("npu.json", "answers", "holds a run's replies, not right answers; --sa", id="result-as-answers"),
+        pytest.param("ANSWER.json", "npu", "holds right answers, not a run's replies; --eval", id="answers-as-result"),
+        pytest.param("qa", "npu", "holds questions, not a run's replies; --eval_npu_path", id="qa-as-result"),
+        pytest.param("manifest", "npu", "holds a sample's manifest, not a run's replies", id="manifest-as-result"),
+    ],
+)
+@pytest.mark.parametrize("scoring", ["strict", "mindie"])
+def test_a_file_in_the_place_of_another_kind(bench, given, wanted, found, scoring):
+    assert bench.sample().status == 0
+    names = {"qa": bench.qa, "ANSWER.json": bench.folder / "qa/ANSWER.json"}
+    names |= {"manifest": bench.folder / "qa/Eval_QA/sampling_manifest.json"}
+    path = names.get(given, bench.folder / given)
+    flags = {"answers": "--sampling_answer_path", "npu": "--eval_npu_path"}
+    assert_refused(bench.compare(flags[wanted], path, "--scoring", scoring), path, found)
+
+
+@pytest.mark.parametrize("flag", ["--correct_answer_file", "--answer_path"])
+def test_questions_in_the_place_of_answers(bench, flag):
+    start = bench.sample if flag == "--correct_answer_file" else bench.answer
+    assert_refused(start(flag, bench.qa), bench.qa, f"holds questions, not right answers; .*{flag}")
+
+
+def test_replies_in_the_place_of_questions(bench):
+    bench.qa.write_bytes((bench.folder / "npu.json").read_bytes())
+    assert_refused(bench.answer(), bench.qa, "holds a run's replies, not questions; questions are found through")
+
+
+def test_the_sample_was_not_made_yet(bench):
+    outcome = bench.answer("--dataset_name", SAMPLE)
+    assert_refused(outcome, "sampling_datasets_QA_new.json", "missing; run extract_dataset.py first, or check")
+
+
+@pytest.mark.parametrize("name", ["llava-hf/LLaVA-NeXT-Video-7B-hf", "LLaVA-NeXT-Video-7B-hf"])
+def test_a_name_of_the_hub_is_no_folder(bench, name):
+    folder = "LLaVA-NeXT-Video-7B-hf"
+    found = f"not a folder; hf download llava-hf/{folder} --local-dir {folder}, then --model_path {folder}"
+    assert_refused(bench.answer("--model_path", name), name, found)
+
+
+@pytest.mark.parametrize("name", [f"{SET}/", "msvd/", " MSVD"])
+def test_a_set_may_be_written_as_its_folder(bench, name):
+    assert bench.answer("--dataset_name", name, "--dry_run").status == 0
+    assert bench.sample("--datasets", name).status == 0
+
+
+def test_runs_of_two_samples(bench):
+    keys = list(bench.rows())
+    for name, own in (("npu.json", keys[:16]), ("gpu.json", keys[12:])):
+        rows = json.loads((bench.folder / name).read_bytes())
+        run = {"manifest_sha256": name[0] * 64}
+        (bench.folder / name).write_text(json.dumps({key: rows[key] | {"run": run} for key in own}))
+    outcome = bench.compare()
+    assert outcome.status == 0
+    first = " ".join(outcome.out.split("Numbers:")[0].split())
+    assert first.startswith("INCONCLUSIVE: not comparable: different samples: 20 of 24 questions are in one file only")
+
+
+def test_the_prompt_and_the_plan_can_be_had_together(bench):
+    outcome = bench.answer("--print_prompt", "--dry_run")
+    assert outcome.status == 0
+    assert " tokens: MSVD, question " in outcome.out
+    assert f"{SET}: 24 questions on " in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("limit", "most", "found"),
+    [
+        pytest.param(resource.RLIMIT_NOFILE, 6, "no more files can be opened", id="open-files"),
+        pytest.param(resource.RLIMIT_FSIZE, 0, r"cannot be .*File too large\); check ulimit -f", id="size-of-a-file"),
+    ],
+)
+def test_a_limit_of_the_shell_is_named_and_not_the_file_in_hand(bench, record_property, limit, most, found):
+    command = [sys.executable, ROOT / "extract_dataset.py", *bench.roots, "--datasets", SET, "--nums", "6"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, preexec_fn=lambda: resource.setrlimit(limit, (most, most))
+    )
+    record_property("gave", f"{done.returncode}: {done.stderr}")
+    assert done.returncode == 2
+    assert re.match(f"error: .*{found}", done.stderr), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+# Root may read all: a fork becomes somebody else, who comes in by the working folder.
+
+
+def as_somebody_else(folder, script, argv):
+    os.chdir(folder)
+    if os.getuid() == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+    return call_script(script, argv)
+
+
+def start_as_somebody_else(bench, record_property, script, *argv):
+    """(exit status, stderr)."""
+    for path in [bench.folder, *bench.folder.rglob("*")]:
+        if not path.is_symlink() and path.stat().st_mode & 0o400:  # not what a test has taken away
+            path.chmod(0o777 if path.is_dir() else 0o666)
+    err = bench.folder / "err"
+    process = fork(as_somebody_else, bench.folder, script, [str(each) for each in argv], err=err)
+    process.join()
+    record_property("gave", one_line(f"{process.exitcode}: {err.read_text()}"))
+    return process.exitcode, err.read_text()
+
+
+@pytest.mark.parametrize(
+    ("which", "script", "names"),
+    [
+        pytest.param("model/model.safetensors", "run_gpu", "model.safetensors", id="weights"),
+        pytest.param("model/tokenizer.json", "run_gpu", "tokenizer.json", id="tokenizer"),
+        pytest.param("model", "run_gpu", "model", id="checkpoint"),
+        pytest.param(f"qa/Eval_QA/{SET}_QA_new.json", "run_gpu", f"{SET}_QA_new.json", id="questions"),
+        pytest.param("npu.json", "precision_test", "npu.json", id="result"),
+        pytest.param("results", "precision_test", "results", id="folder-of-results"),
+        pytest.param("qa/ANSWER.json", "precision_test", "ANSWER.json", id="answers"),
+        pytest.param("sealed", "precision_test", "sealed/report.html", id="place-of-the-report"),
+    ],
+)
+def test_what_this_user_may_not_read_or_write(bench, record_property, which, script, names):
+    shutil.copytree(bench.model, bench.folder / "model")
+    for name in ("results", "sealed"):
+        (bench.folder / name).mkdir(parents=True)
+    shutil.copy(bench.folder / "npu.json", bench.folder / f"results/{SET}_eval.json")
+    (bench.folder / which).chmod(0)
+    run = ["--model_path", "model", "--Eval_QA_root", "qa", "--Eval_Video_root", "videos", "--dataset_name", SET]
+    run += ["--chat_conversation_output_folder", "out", "--device", "cpu", "--num_workers", 0, "--limit", 1]
+    npu = "results" if which == "results" else "npu.json"
+    compare = ["--eval_npu_path", npu, "--eval_gpu_path", "gpu.json", "--sampling_answer_path", "qa/ANSWER.json"]
+    argv = {"run_gpu": run, "precision_test": [*compare, "--report_html", "sealed/report.html"]}[script]
+    status, err = start_as_somebody_else(bench, record_property, script, *argv)
+    assert status == 2, err
+    assert names in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert "Permission denied" in err or "may not read it" in err
