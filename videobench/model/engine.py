@@ -96,6 +96,11 @@ class Engine:
         self._end_ids = checkpoint.end_ids
         self._pad_id: int = model.generation_config.pad_token_id
 
+    @property
+    def model(self) -> LlavaNextVideoForConditionalGeneration:
+        """For locate/, which looks at what its modules compute."""
+        return self._model
+
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
         """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
 
