@@ -1,5 +1,6 @@
 """Questions through the engine on the device, every module call again on the CPU: what departs?"""
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from videobench.device.devices import is_out_of_memory
 from videobench.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
 from videobench.locate.findings import Departure, Findings, first_of_families
 from videobench.locate.operators import first_departing, watching
-from videobench.locate.recording import ENCODE, VISION, Forward, Given, recording
+from videobench.locate.recording import DECODE, ENCODE, PREFIX, SUFFIX, VISION, Forward, Given, recording
 from videobench.locate.replay import Compared, ReadWeight, Replay
 from videobench.model.engine import Engine
 from videobench.model.questions import VideoQuestions
@@ -21,7 +22,10 @@ BEYOND_DOUBT = 100 * LIMIT
 LOOKED_INTO = 5  # kinds of modules whose operators are taken one by one
 VISION_PARTS = ("vision_tower", "vision_resampler", "multi_modal_projector", ENCODE)
 
-Progress = Callable[[str, float], None]  # where it is, and which part of the video's work is done
+# Where one video's work stands when a forward pass of a kind begins, and how much of it that is: for the time left.
+PARTS = {VISION: (0.0, 0.3), PREFIX: (0.3, 0.5), SUFFIX: (0.8, 0.15), DECODE: (0.95, 0.05)}
+
+Progress = Callable[[str, float], None]  # where it is, and how many videos are done
 
 
 @dataclass
@@ -63,7 +67,7 @@ class ModelCheck:
         # Only here, since the exception's traceback held what the failed try had kept.
         self._to_host = True
         self._calls, self._departures = before[0], self._departures[: before[1]]
-        self._progress("out of memory: from here on values go to the host at once", 0.0)
+        print("warning: out of memory; from here on values go to the host at once, which takes longer", file=sys.stderr)
         self._record(video)
 
     def _record(self, video: VideoQuestions) -> None:
@@ -80,7 +84,9 @@ class ModelCheck:
         def compare(compared: Compared) -> None:
             place = (compared.number, fields[compared.number])
             fields[compared.number] += 1
-            self._progress(f"{forward.kind}, {compared.module}", compared.number / len(forward.events))
+            begin, part = PARTS[forward.kind]
+            done = self._video + begin + part * compared.number / len(forward.events)
+            self._progress(f"{forward.kind}, {compared.module}", done)
             found = deviation(compared.found, compared.expected, compared.dtype)
             if found.departs:
                 suspects.append(_Suspect(place, compared, found))
@@ -149,7 +155,7 @@ class ModelCheck:
             with watching(self._model, departure.module, departure.ordinal) as computed:
                 for video in videos[: departure.video + 1]:  # its calls are counted from the first on
                     self._engine.answer([video], len(video.prompts))
-            self._progress(f"operators of {departure.module}", 1.0)
+            self._progress(f"operators of {departure.module}", len(videos))
             operator = first_departing(computed)
             self._departures[index] = replace(departure, operator=operator)
 
