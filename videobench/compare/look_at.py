@@ -58,7 +58,7 @@ NEXT_STEP = {  # one sentence with the command or flag
     "pixels": "install one version of av and of transformers on both sides, then run one again with --overwrite",
     "sets": "answer these sets on both sides, or name files of the same sets",
     "nonfinite": "run that side again with --dtype bfloat16, into another folder",
-    "broken": "run the NPU with --dtype float32 --limit 20: does the difference stay?",
+    "broken": "find the module that breaks: python run_npu.py --check_model --model_path FOLDER --check_questions",
     "flips": "read what flipped: --report_html FILE, --Eval_Video_root with the videos' folder",
     "repeat": "run that side twice with --deterministic, and compare it with itself by --repeat_path",
     "pass": "nothing is left to do; keep both result files beside this report",

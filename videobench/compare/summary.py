@@ -13,6 +13,7 @@ from videobench.compare.verdict import Verdict
 
 ALL_QUESTIONS = 17_036  # of Video-Bench
 SHOWN_GROUPS = 3
+CHECKED = 4  # questions that --check_model is asked to look at
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ def summarize(comparison: Comparison) -> Summary:
     return Summary(
         f"{verdict.name}: {_meaning(verdict, diagnosis, comparison.settings.margin.one_sided)}",
         _numbers(verdict, diagnosis, comparison.differences),
-        _next_step(verdict, diagnosis, comparison.pairing),
+        _next_step(comparison),
     )
 
 
@@ -75,14 +76,23 @@ def _numbers(verdict: Verdict, diagnosis: Diagnosis, differences: Differences) -
     return f"sound within {diagnosis.dtype}'s rounding: {rounding}{more}"
 
 
-def _next_step(verdict: Verdict, diagnosis: Diagnosis, pairing: Pairing) -> str:
+def most_different(differences: Differences) -> list[str]:
+    """Keys of the questions whose log-probabilities differ most, the most first: for --check_model."""
+    order = sorted(range(len(differences.pairs)), key=lambda index: -differences.largest[index])
+    return [differences.pairs[index].key for index in order[:CHECKED]]
+
+
+def _next_step(comparison: Comparison) -> str:
+    verdict, diagnosis, pairing = comparison.verdict, comparison.diagnosis, comparison.pairing
     if verdict.decided_by == INPUTS:
         return NEXT_STEP[verdict.obstacles[0].cause]
     unanswered = _unanswered(pairing)
     if verdict.decided_by == COUNTS:
         return unanswered or "give --sampling_answer_path the file that has all the right answers"
     if verdict.decided_by == DIVERGENCE:
-        return NEXT_STEP["nonfinite" if diagnosis.findings[0].cause == "nonfinite" else "broken"]
+        if diagnosis.findings[0].cause == "nonfinite":
+            return NEXT_STEP["nonfinite"]
+        return f"{NEXT_STEP['broken']} {','.join(most_different(comparison.differences))}"
     if verdict.name == FAIL:
         return unanswered or NEXT_STEP["flips"]
     if verdict.name == INCONCLUSIVE:

@@ -96,6 +96,11 @@ class Engine:
         self._end_ids = checkpoint.end_ids
         self._pad_id: int = model.generation_config.pad_token_id
 
+    @property
+    def model(self) -> LlavaNextVideoForConditionalGeneration:
+        """For locate/, which looks at what its modules compute."""
+        return self._model
+
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
         """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
 
@@ -111,6 +116,23 @@ class Engine:
             is_last = start + batch_size >= len(rows)
             answers |= zip(chunk, self._answer_rows(videos, chunk, prefixes, is_last), strict=True)
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
+
+    def answer_plainly(self, video: VideoQuestions, number: int) -> Answer:
+        """One question by one `generate`, with nothing shared, padded or batched: what `answer` must be equal to."""
+        prompt = video.prompts[number]
+        ids = self._tensor([[*prompt.prefix_ids, *prompt.suffix_ids]])
+        output = self._model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            pixel_values_videos=normalise(self.to_device([video.pixels]), self._pixel_spec, self._model.dtype),
+            max_new_tokens=self._max_new_tokens,
+            return_dict_in_generate=True,
+            output_logits=True,
+        )
+        row = GeneratedRow()
+        finite = torch.stack([step.isfinite().all() for step in output.logits]).tolist()
+        row.add(output.sequences[0, ids.shape[1] :].tolist(), finite, self._end_ids)
+        return self._answer(row, self._letter_logprobs(output.logits[0])[0], video.letters[number])
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """float32 (1, vocabulary), of the token after a text: for a check of the device, not for answers."""

@@ -11,6 +11,7 @@ from videobench.data.dataset import SAMPLE_NAME, canonical_name, is_known, qa_fi
 from videobench.data.video_root import VideoRoot
 from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
+from videobench.files import read_json
 from videobench.model.weights import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
@@ -57,7 +58,16 @@ class CheckSettings:
     deterministic: bool
 
 
-def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSettings:
+@dataclass(frozen=True)
+class ModelCheckSettings:
+    """Of --check_model."""
+
+    run: RunSettings
+    questions: tuple[str, ...]  # "MSVD/40810"; none: the check chooses
+    output_json: Path | None
+
+
+def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSettings | ModelCheckSettings:
     """`device` is what the script asks for where --device is not given."""
     parser = _build_parser(device)
     args = parser.parse_args(argv)
@@ -72,7 +82,34 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         parser.error(f"--num_frames must be at most {MOST_FRAMES}: each takes a token and more of the prompt")
     if args.num_workers < 0:
         parser.error("--num_workers must be at least 0")
+    if (args.check_questions or args.output_json) and not args.check_model:
+        parser.error("--check_questions and --output_json are of --check_model")
+    if args.check_model and args.tensor_parallel > 1:
+        parser.error(
+            "--check_model computes on one card: leave --tensor_parallel out, and take a card with room for the weights"
+        )
     check_folder(args.model_path)
+    settings = _run_settings(args, device)
+    if not args.check_model:
+        return settings
+    return ModelCheckSettings(settings, _named_questions(args.check_questions), args.output_json)
+
+
+def _named_questions(text: str | None) -> tuple[str, ...]:
+    """Keys with commas between them, or those of a report of precision_test.py."""
+    if not text or not text.endswith(".json"):
+        return tuple(filter(None, (text or "").split(",")))
+    report = read_json(Path(text))
+    found = report.get("most_different") if isinstance(report, dict) else None
+    if not isinstance(found, list) or not found or not all(isinstance(each, str) for each in found):
+        raise InputError(
+            f"{text}: no report of precision_test.py --output_json with log-probabilities of both sides; name the "
+            "questions by key, as MSVD/40810"
+        )
+    return tuple(found)
+
+
+def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
     return RunSettings(
         sources=_sources(args),
         model_path=args.model_path,
@@ -139,6 +176,13 @@ def _build_parser(device: str) -> FlagParser:
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
     add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
+    add("--check_model", action="store_true", help="which module computes something else than the CPU? answers nothing")
+    add(
+        "--check_questions",
+        metavar="KEYS",
+        help="of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report",
+    )
+    add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
     return parser
 
 

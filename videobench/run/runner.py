@@ -43,7 +43,7 @@ def _run(settings: RunSettings, job: Job) -> int:
         most = os.environ.get("TORCHELASTIC_MAX_RESTARTS")
         warn_once(f"a process of this job died; all of them were started again, for the {count}. of {most} times")
     questions = load_all_questions(settings)
-    device = _open_device(settings, job)
+    device = open_run_device(settings, job.local_rank)
     settings = replace(settings, device=device.kind, dtype=settings.dtype or DEFAULT_DTYPES[device.kind])
     from videobench.model.checkpoint import load_checkpoint  # imports transformers, which must come after open_device
 
@@ -75,11 +75,11 @@ def _run(settings: RunSettings, job: Job) -> int:
     return status
 
 
-def _open_device(settings: RunSettings, job: Job) -> Device:
+def open_run_device(settings: RunSettings, local_rank: int) -> Device:
     if settings.may_use_cpu and not cuda_is_available():
         warn_once("WARNING: no CUDA device is visible: running on the CPU, which is slow")
         return open_device("cpu", deterministic=settings.deterministic)
-    return open_device(settings.device, job.local_rank, settings.deterministic)
+    return open_device(settings.device, local_rank, settings.deterministic)
 
 
 def _dry_run(context: RunContext) -> int:

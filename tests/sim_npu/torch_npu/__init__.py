@@ -11,6 +11,7 @@ SIM_NPU_NAN      operator:call, as aten::scaled_dot_product_attention:7: the sev
 SIM_NPU_BREAK    driver, cann, symbol, acl: `import torch_npu` fails as the real one does without a driver, without
                  CANN, beside another torch, where CANN does not start; no-kernels: each matrix product fails as without
                  CANN's package of operators; link: the cards do not reach each other
+SIM_NPU_WRONG    one of _wrong.WRONG: that operator computes something else
 SIM_NPU_SOC      910A: a card of the first generation, without bfloat16 (910B)
 SIM_NPU_REPORT   folder: at its end each process writes <pid>.json there: operators, copies, memory, settings
 """
@@ -29,7 +30,10 @@ __version__ = torch.__version__.split("+")[0]
 torch.ops.load_library(str(_build.build()))
 torch.utils.rename_privateuse1_backend("npu")
 
-from torch_npu import npu  # noqa: E402
+from torch_npu import _wrong, npu  # noqa: E402
+
+if "SIM_NPU_WRONG" in os.environ:
+    _wrong.plant(os.environ["SIM_NPU_WRONG"])
 
 torch._register_device_module("npu", npu)
 torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)

@@ -15,7 +15,7 @@ from videobench.compare.report.divergence_json import distribution, divergence_j
 from videobench.compare.rule import Evidence
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
 from videobench.compare.statistics import Z95, Z99
-from videobench.compare.summary import summarize
+from videobench.compare.summary import most_different, summarize
 from videobench.data.dataset import DATASET_NAMES
 
 Json = dict[str, Any]
@@ -58,6 +58,7 @@ def build_report(comparison: Comparison) -> Json:
         "per_dataset": {name: _dataset(comparison, name, group) for name, group in groups.per_dataset.items()},
         "weighted_average": _weighted(comparison),
         "divergence": divergence_json(comparison),
+        "most_different": most_different(comparison.differences),
         "flip_classes": _flip_classes(comparison.flips),
         "flips": [_flip(flip) for flip in comparison.flips],
         "listed": {side: _listed(comparison.pairing.pairs, side) for side in ("npu", "gpu")},

@@ -1,0 +1,76 @@
+"""Faults planted inside single operators of the device: the check of the model names module and operator of each."""
+
+import importlib
+
+import pytest
+
+from tests.support.model_checks import check_model
+from tests.support.npu_cases import DTYPES
+from videobench.device.devices import open_device
+from videobench.locate.findings import lines
+
+SELF_ATTENTION = "model.language_model.layers.*.self_attn"
+VISION_ATTENTION = "model.vision_tower.encoder.layers.*.self_attn"
+# Fault: where it shows first, in which operator, in which call, with so many frames.
+FAULTS = {
+    "gelu": ("model.multi_modal_projector.act", "gelu", "vision", 8),
+    "rope": (SELF_ATTENTION, "cat", "prefix", 8),
+    "causal": (SELF_ATTENTION, "scaled_dot_product_attention", "prefix", 8),
+    "long-mask": (SELF_ATTENTION, "scaled_dot_product_attention", "decoding step", 56),
+    "polarity": (SELF_ATTENTION, "scaled_dot_product_attention", "suffix", 8),
+    "uniform": (VISION_ATTENTION, "scaled_dot_product_attention", "vision", 8),
+    "softmax": (VISION_ATTENTION, "scaled_dot_product_attention", "vision", 8),
+    "row": (f"{SELF_ATTENTION}.q_proj", "linear", "prefix", 8),
+    "layer-norm": ("model.vision_tower.pre_layrnorm", "layer_norm", "vision", 8),
+    "convolution": ("model.vision_tower.embeddings.patch_embedding", "conv2d", "vision", 8),
+    "not-repeatable": ("model.language_model.layers.*.mlp.act_fn", "silu", "prefix", 8),
+}
+
+
+@pytest.fixture
+def wrong():
+    module = importlib.import_module("torch_npu._wrong")
+    yield module
+    module.mend()
+
+
+def without_vision_model(name):
+    """transformers 4.56 has another level there."""
+    return name.replace("vision_model.", "")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sound_device_agrees(tiny_model_path, dtype):
+    findings = check_model(tiny_model_path, open_device("npu"), dtype)
+    assert findings.departures == ()
+    assert findings.calls > 90
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
+    module, operator, call, num_frames = FAULTS[fault]
+    wrong.plant(fault)
+    findings = check_model(tiny_model_path, open_device("npu"), "float32", num_frames)
+    first = findings.departures[0]
+    found = without_vision_model(first.family), first.operator.name, first.call
+    assert found == (module, operator, call), lines(findings)
+    assert not first.deviation.overflow
+
+
+def test_all_planted_faults_are_in_the_table(wrong):
+    assert {*FAULTS, "float16"} == {*wrong.WRONG}
+
+
+def test_overflow_of_float16_is_named_in_float16_alone(wrong, tiny_model_path):
+    wrong.plant("float16")
+    assert check_model(tiny_model_path, open_device("npu"), "float32").departures == ()
+    findings = check_model(tiny_model_path, open_device("npu"), "float16")
+    first = findings.departures[0]
+    assert first.deviation.overflow
+    assert first.operator.name == "linear"
+    assert any("look at: overflow: float16 ends at 65504" in line for line in lines(findings))
+
+
+def test_a_mended_device_agrees_again(wrong, tiny_model_path):
+    """The faults above end with their tests."""
+    assert check_model(tiny_model_path, open_device("npu"), "float32").departures == ()

@@ -1,0 +1,49 @@
+"""No false alarm on the CPU, which is sound; and what a broken module looks like there. Faults of a device are planted
+in tests/device/npu_cases/cases_locate.py."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from tests.support.model_checks import check_model
+from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint
+from videobench.device.devices import open_device
+from videobench.locate.findings import lines
+
+DTYPES = ["float32", "float16", "bfloat16"]
+GROUPED = dataclasses.replace(SHAPES["small"], text=(64, 128, 2, 4), image_size=56)
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """A random model with two heads of queries for each head of keys."""
+    hollow, folder = tmp_path_factory.mktemp("hollow"), tmp_path_factory.mktemp("grouped")
+    write_checkpoint(GROUPED, hollow)
+    config = json.loads((hollow / "config.json").read_text())
+    config["text_config"]["num_key_value_heads"] = 2
+    (hollow / "config.json").write_text(json.dumps(config))
+    save_checkpoint(hollow, folder, make_model(hollow, torch.device("cpu"), torch.float32))
+    return folder
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("model", ["tiny_model_path", "grouped"])
+def test_a_sound_device_agrees(request, model, dtype):
+    findings = check_model(request.getfixturevalue(model), open_device("cpu"), dtype)
+    assert findings.departures == ()
+    assert findings.calls > 90
+    assert lines(findings) == [
+        f"{dtype}: all {findings.calls:,} module calls agree with the CPU's float32 "
+        f"(largest {findings.largest:.1f} times what {dtype} explains)"
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_sound_device_agrees_on_a_middle_sized_model(tmp_path, dtype):
+    hollow, folder = tmp_path / "hollow", tmp_path / "mid"
+    write_checkpoint(SHAPES["mid"], hollow)
+    save_checkpoint(hollow, folder, make_model(hollow, torch.device("cpu"), torch.float32))
+    assert check_model(folder, open_device("cpu"), dtype).departures == ()

@@ -1,0 +1,90 @@
+"""--check_model on the CPU, which is sound. Devices with faults: tests/device/npu_cases/cases_locate.py."""
+
+import json
+
+import pytest
+
+import run_gpu
+from videobench.errors import InputError
+from videobench.run.model_check import choose
+
+
+def check(capsys, flags, *more):
+    """(exit status, lines of stdout)"""
+    status = run_gpu.main([*flags, "--check_model", *map(str, more)])
+    return status, capsys.readouterr().out.splitlines()
+
+
+def test_a_sound_device(capsys, flags, small):
+    status, lines = check(capsys, flags, "--output_json", small / "check.json")
+    assert status == 0
+    assert lines[0].startswith("4 questions on ")
+    [agrees] = [line for line in lines if " module calls agree with the CPU's float32 (largest " in line]
+    assert agrees.startswith("float32: all ")
+    assert "the same questions twice, without --deterministic: equal to the last bit" in lines
+    assert any(line.startswith("against one plain generate each, sharing, padding and batching hold") for line in lines)
+    assert lines[-2:] == [f"wrote {small}/check.json", lines[-1]]
+    assert lines[-1].startswith("all agrees, in ")
+    report = json.loads((small / "check.json").read_text())
+    assert report["agrees"] is True
+    assert [each["dtype"] for each in report["passes"]] == ["float32"]
+    assert report["passes"][0]["first"] is None
+    assert f"{report['passes'][0]['module_calls']:,}" in agrees
+    assert len(report["questions"]) == 4
+
+
+def keys_of(small):
+    [path] = (small / "qa/Eval_QA").glob("MSVD*")
+    return [f"MSVD/{key}" for key in json.loads(path.read_text())]
+
+
+def test_16_bits_come_after_float32_and_questions_may_be_named(capsys, flags, small):
+    named = keys_of(small)[2:4]
+    more = ("--dtype", "bfloat16", "--check_questions", ",".join(named), "--output_json", small / "check.json")
+    status, _ = check(capsys, flags, *more)
+    report = json.loads((small / "check.json").read_text())
+    assert status == 0
+    assert [each["dtype"] for each in report["passes"]] == ["float32", "bfloat16"]
+    assert report["questions"] == named
+
+
+def test_questions_of_a_report(capsys, flags, small):
+    named = keys_of(small)[:1]
+    (small / "report.json").write_text(json.dumps({"most_different": named}))
+    status, lines = check(capsys, flags, "--check_questions", small / "report.json")
+    assert status == 0
+    assert lines[1].endswith(named[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        pytest.param(["--check_questions", "MSVD/0815"], "MSVD/0815: no such question in these sets", id="unknown"),
+        pytest.param(["--check_questions", "{}/qa.json"], "no report of precision_test.py", id="another-file"),
+        pytest.param(["--tensor_parallel", "2"], "--check_model computes on one card", id="several-cards"),
+    ],
+)
+def test_what_cannot_be_checked(flags, small, more, message):
+    (small / "qa.json").write_text("{}")
+    with pytest.raises(InputError, match=message):
+        run_gpu.main([*flags, "--check_model", *(each.format(small) for each in more)])
+
+
+def test_its_flags_are_its_own(flags):
+    with pytest.raises(InputError, match="--check_questions and --output_json are of --check_model"):
+        run_gpu.main([*flags, "--check_questions", "MSVD/1"])
+
+
+def test_a_video_that_does_not_decode_is_named(flags, small):
+    for video in (small / "videos/Eval_video/MSVD").iterdir():
+        video.write_bytes(b"no video")
+    with pytest.raises(InputError, match=r"choose other questions with --check_questions"):
+        run_gpu.main([*flags, "--check_model"])
+
+
+def test_nothing_to_ask():
+    class Nothing:
+        prompts = failures = {"a": "why"}  # noqa: RUF012
+
+    with pytest.raises(InputError, match="no question can be asked; the first: why"):
+        choose(Nothing, ())

@@ -1,0 +1,131 @@
+"""Operators that compute something else, as those of real devices have done: SIM_NPU_WRONG names one."""
+
+import torch
+import torch.nn.functional as F
+
+SATURATES_AT = 2.0  # of a score, in `softmax`
+OVERFLOWS_AT = 8.0  # of a product of float16, in `float16`
+SHORT_MASK = 512  # keys, in `long-mask`
+WRONG_ROW = 5
+NOISE = 0.02
+
+
+def _on_host(*tensors):
+    return [each.cpu() if isinstance(each, torch.Tensor) else each for each in tensors]
+
+
+def _attention(
+    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False, change
+):
+    query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
+    given = change(query_, key_, {"attn_mask": mask, "is_causal": is_causal})
+    if given is None:  # the average
+        heads = query_.shape[1] // value_.shape[1]
+        mean = value_.float().mean(2, keepdim=True).repeat_interleave(heads, 1)
+        return mean.expand(-1, -1, query_.shape[2], -1).to(value_.dtype).contiguous().to(query.device)
+    return F.scaled_dot_product_attention(query_, key_, value_, **given, scale=scale, enable_gqa=enable_gqa).to(
+        query.device
+    )
+
+
+def _lose_causal(query, key, given):
+    return given | {"is_causal": False}
+
+
+def _lose_long_mask(query, key, given):
+    is_hit = query.shape[2] == 1 and key.shape[2] > SHORT_MASK
+    return given | ({"attn_mask": None} if is_hit else {})
+
+
+def _invert_mask(query, key, given):
+    mask = given["attn_mask"]
+    return given if mask is None else given | {"attn_mask": ~mask}
+
+
+def _average(query, key, given):
+    return None if given["attn_mask"] is None and not given["is_causal"] and query.shape[2] > 1 else given
+
+
+def _saturating(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
+    query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
+    heads = query_.shape[1] // key_.shape[1]
+    key_, value_ = key_.repeat_interleave(heads, 1), value_.repeat_interleave(heads, 1)
+    scores = query_.float() @ key_.float().transpose(-1, -2) * (scale or query_.shape[-1] ** -0.5)
+    scores = scores.clamp(-SATURATES_AT, SATURATES_AT)
+    if is_causal:
+        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    return (scores.softmax(-1) @ value_.float()).to(query_.dtype).to(query.device)
+
+
+def _gelu(tensor, *, approximate="none"):
+    return F.gelu(tensor.cpu(), approximate="tanh").to(tensor.device)
+
+
+def _silu(tensor):
+    noise = 1 + NOISE * torch.randn(tensor.shape)
+    return (F.silu(tensor.cpu().float()) * noise).to(tensor.dtype).to(tensor.device)
+
+
+def _cat(tensors, dim=0):
+    is_rope = len(tensors) == 2 and dim == -1 and tensors[0].dim() == 4 and tensors[0].shape == tensors[1].shape
+    return torch.cat(_on_host(*(reversed(tensors) if is_rope else tensors)), dim).to(tensors[0].device)
+
+
+def _row(left, right):
+    product = left.cpu() @ right.cpu()
+    if right.shape[0] == right.shape[1]:
+        product[..., WRONG_ROW] = product[..., WRONG_ROW + 1]
+    return product.to(left.device)
+
+
+def _overflowing(left, right):
+    product = left.cpu() @ right.cpu()
+    if product.dtype == torch.float16:
+        product = torch.where(product.abs() > OVERFLOWS_AT, product.sign() * torch.inf, product)
+    return product.to(left.device)
+
+
+def _layer_norm(tensor, shape, weight, bias, eps):
+    host = _on_host(tensor, weight, bias)
+    return tuple(each.to(tensor.device) for each in torch.native_layer_norm(host[0], shape, *host[1:], eps * 1e4))
+
+
+def _convolution(tensor, weight, bias, stride, padding, dilation, transposed, output_padding, groups):
+    host = _on_host(tensor, weight.transpose(2, 3), bias)
+    return torch.convolution(*host, stride, padding, dilation, transposed, output_padding, groups).to(tensor.device)
+
+
+def _attending(change):
+    return lambda *args, **kwargs: _attention(*args, **kwargs, change=change)
+
+
+ATTENTION = "scaled_dot_product_attention"
+WRONG = {
+    "gelu": ("gelu", _gelu),
+    "rope": ("cat", _cat),
+    "causal": (ATTENTION, _attending(_lose_causal)),
+    "long-mask": (ATTENTION, _attending(_lose_long_mask)),
+    "polarity": (ATTENTION, _attending(_invert_mask)),
+    "uniform": (ATTENTION, _attending(_average)),
+    "softmax": (ATTENTION, _saturating),
+    "row": ("mm", _row),
+    "float16": ("mm", _overflowing),
+    "layer-norm": ("native_layer_norm", _layer_norm),
+    "convolution": ("convolution_overrideable", _convolution),
+    "not-repeatable": ("silu", _silu),
+}
+_planted = []  # the fault lasts as long as its library
+
+
+def plant(name: str) -> None:
+    operator, kernel = WRONG[name]
+    library = torch.library.Library("aten", "IMPL")
+    library.impl(operator, kernel, "PrivateUse1", allow_override=True)
+    _planted.append(library)
+
+
+def mend() -> None:
+    while _planted:
+        _planted.pop()._destroy()

@@ -1,0 +1,164 @@
+"""Questions through the engine on the device, every module call again on the CPU: what departs?"""
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from videobench.device.devices import is_out_of_memory
+from videobench.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
+from videobench.locate.findings import Departure, Findings, first_of_families
+from videobench.locate.operators import first_departing, watching
+from videobench.locate.recording import DECODE, ENCODE, PREFIX, SUFFIX, VISION, Forward, Given, recording
+from videobench.locate.replay import Compared, ReadWeight, Replay
+from videobench.model.engine import Engine
+from videobench.model.questions import VideoQuestions
+
+# Beyond this nothing that rounding does explains it, and it is not asked.
+BEYOND_DOUBT = 100 * LIMIT
+LOOKED_INTO = 5  # kinds of modules whose operators are taken one by one
+VISION_PARTS = ("vision_tower", "vision_resampler", "multi_modal_projector", ENCODE)
+
+# Where one video's work stands when a forward pass of a kind begins, and how much of it that is: for the time left.
+PARTS = {VISION: (0.0, 0.3), PREFIX: (0.3, 0.5), SUFFIX: (0.8, 0.15), DECODE: (0.95, 0.05)}
+
+Progress = Callable[[str, float], None]  # where it is, and how many videos are done
+
+
+@dataclass
+class _Suspect:
+    place: tuple[int, int]  # event, and the how-manieth number field there
+    compared: Compared
+    deviation: Deviation
+
+
+class ModelCheck:
+    """One pass, in the engine's dtype."""
+
+    def __init__(self, engine: Engine, read_weight: ReadWeight, dtype: str, progress: Progress) -> None:
+        self._engine, self._model = engine, engine.model
+        self._replay = Replay(self._model, read_weight)
+        self._dtype, self._progress = dtype, progress
+        self._to_host = False
+        self._calls: Counter[str] = Counter()  # of each module
+        self._largest = 0.0
+        self._departures: list[Departure] = []
+        self._video = 0
+
+    def run(self, videos: Sequence[VideoQuestions]) -> Findings:
+        """Video by video, its questions in one batch. RuntimeError where not even one question fits the device."""
+        for self._video, video in enumerate(videos):
+            self._answer(video)
+        self._look_into(videos)
+        calls = sum(count for name, count in self._calls.items() if name != ENCODE)
+        return Findings(self._dtype, calls, self._largest, tuple(self._departures))
+
+    def _answer(self, video: VideoQuestions) -> None:
+        before = self._calls.copy(), len(self._departures)
+        try:
+            self._record(video)
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or self._to_host:
+                raise
+        # Only here, since the exception's traceback held what the failed try had kept.
+        self._to_host = True
+        self._calls, self._departures = before[0], self._departures[: before[1]]
+        print("warning: out of memory; from here on values go to the host at once, which takes longer", file=sys.stderr)
+        self._record(video)
+
+    def _record(self, video: VideoQuestions) -> None:
+        keep = _to_host if self._to_host else (lambda tensor: tensor)
+        with recording(self._model, self._compare, keep):
+            self._engine.answer([video], len(video.prompts))
+
+    def _compare(self, forward: Forward) -> None:
+        """At the end of each: the device is idle, and what was kept is given back before the next begins."""
+        suspects: list[_Suspect] = []
+        ordinals = self._count(forward)
+        fields: Counter[int] = Counter()
+
+        def compare(compared: Compared) -> None:
+            place = (compared.number, fields[compared.number])
+            fields[compared.number] += 1
+            begin, part = PARTS[forward.kind]
+            done = self._video + begin + part * compared.number / len(forward.events)
+            self._progress(f"{forward.kind}, {compared.module}", done)
+            found = deviation(compared.found, compared.expected, compared.dtype)
+            if found.departs:
+                suspects.append(_Suspect(place, compared, found))
+            else:
+                self._largest = max(self._largest, found.times)
+
+        self._replay.run(forward, compare)
+        for each in self._without_noise(forward, suspects):
+            module = each.compared.module
+            in_vision = any(part in module for part in VISION_PARTS)
+            departure = Departure(
+                VISION if in_vision else forward.kind,
+                self._video,
+                module,
+                ordinals[each.compared.number, module],
+                each.compared.handed_to,
+                tuple(each.compared.found.shape),
+                str(each.compared.dtype).removeprefix("torch."),
+                each.deviation,
+            )
+            self._departures.append(departure)
+
+    def _count(self, forward: Forward) -> dict[tuple[int, str], int]:
+        """(event, module that is computing then) -> the how-manieth call of that module it is."""
+        running: list[str] = []
+        ordinals: dict[tuple[int, str], int] = {}
+        for number, event in enumerate(forward.events):
+            if running:
+                ordinals[number, running[-1]] = self._calls[running[-1]] - 1
+            if isinstance(event, Given):
+                running.append(event.module)
+                self._calls[event.module] += 1
+            else:
+                running.pop()
+        return ordinals
+
+    def _without_noise(self, forward: Forward, suspects: list[_Suspect]) -> list[_Suspect]:
+        """Leaves out what rounding of the inputs does to just these numbers: computes all once more with inputs that
+        are rounded at random."""
+        doubtful = {each.place: each for each in suspects if each.deviation.times <= BEYOND_DOUBT}
+        if not doubtful:
+            return suspects
+        generator = torch.Generator().manual_seed(0)
+        step = EXPLAINED[getattr(torch, self._dtype)]
+        fields: Counter[int] = Counter()
+
+        def shake(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor * (1 + step * (2 * torch.rand(tensor.shape, generator=generator) - 1))
+
+        def compare(compared: Compared) -> None:
+            place = (compared.number, fields[compared.number])
+            fields[compared.number] += 1
+            if suspect := doubtful.get(place):
+                exact = suspect.compared
+                noise = compared.expected - exact.expected
+                suspect.deviation = deviation(exact.found, exact.expected, exact.dtype, noise)
+
+        self._replay.run(forward, compare, shake)
+        cleared = [each for each in suspects if not each.deviation.departs]
+        self._largest = max([self._largest, *(each.deviation.times for each in cleared)])
+        return [each for each in suspects if each.deviation.departs]
+
+    def _look_into(self, videos: Sequence[VideoQuestions]) -> None:
+        for index in first_of_families(self._departures, LOOKED_INTO):
+            departure = self._departures[index]
+            with watching(self._model, departure.module, departure.ordinal) as computed:
+                for video in videos[: departure.video + 1]:  # its calls are counted from the first on
+                    self._engine.answer([video], len(video.prompts))
+            self._progress(f"operators of {departure.module}", len(videos))
+            operator = first_departing(computed)
+            self._departures[index] = replace(departure, operator=operator)
+
+
+def _to_host(tensor: torch.Tensor) -> Any:
+    return tensor.cpu()

@@ -1,0 +1,165 @@
+"""One forward pass again on the CPU in float32, where each module is given what the device gave it.
+
+A copy of the model without weights runs the same code. Wherever a module begins, what the code hands to it is compared
+with what the device handed to it, and the device's goes on; wherever one ends, the same is done with its result. So
+errors do not pile up, and every number is compared once. A module's weights are read while it computes, no longer."""
+
+import types
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Cache, DynamicCache
+
+from videobench.locate.recording import ENCODE, Forward, Given, Result, map_tensors
+
+ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One number field that a module computed: its result, or what it hands to a module within it."""
+
+    number: int  # of the event
+    module: str  # whose code computed it
+    handed_to: str | None  # the module within it that was given it; None: it is the result
+    found: torch.Tensor  # the device's, float32 or integers, on the host
+    expected: torch.Tensor  # the CPU's from the same inputs
+    dtype: torch.dtype  # the device's
+
+
+class Replay:
+    """The CPU's copy of a model, for any number of forward passes."""
+
+    def __init__(self, model: Any, read_weight: ReadWeight) -> None:
+        self._read_weight = read_weight
+        self._model: Any = self._copy(model, "")
+        encode = self._around(self._model.model.get_video_features, self._model.model, ENCODE, {})
+        self._model.model.get_video_features = encode
+        self._events: Iterator[tuple[int, Given | Result]]
+        self._compare: Callable[[Compared], None]
+        self._change: Callable[[torch.Tensor], torch.Tensor]
+        self._on_host: weakref.WeakValueDictionary[int, torch.Tensor]
+        self._cache: Cache
+        self._running: list[str]
+
+    def run(
+        self,
+        forward: Forward,
+        compare: Callable[[Compared], None],
+        change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
+    ) -> None:
+        """`compare` is called for all that the modules compute, in that order; `change` sees each float32 input."""
+        self._events, self._compare, self._change = iter(enumerate(forward.events)), compare, change
+        self._on_host = weakref.WeakValueDictionary()
+        self._running = []
+        self._cache = DynamicCache()
+        for layer, (keys, values) in enumerate(forward.cache):
+            self._cache.update(self._to_host(keys), self._to_host(values), layer)
+        given = forward.events[0]
+        assert isinstance(given, Given)
+        with torch.no_grad():
+            call = self._model if given.module == "" else self._model.model.get_video_features
+            call(*self._to_host(given.args), **self._to_host(given.kwargs))
+
+    def _copy(self, module: nn.Module, name: str) -> Any:
+        """Of its code and settings: weights of no memory, which say float32 and CPU to whoever asks."""
+        copied = type(module).__new__(type(module))
+        copied.__dict__.update(module.__dict__)
+        hooks = {
+            key: value.copy() for key, value in module.__dict__.items() if "_hooks" in key and hasattr(value, "copy")
+        }
+        copied.__dict__.update(hooks)  # those of transformers, which collect the states that a caller asks for
+        copied.__dict__["_modules"] = {
+            key: child and self._copy(child, f"{name}.{key}" if name else key) for key, child in module._modules.items()
+        }
+        own = {key: value for kind in ("_parameters", "_buffers") for key, value in getattr(module, kind).items()}
+        for kind in ("_parameters", "_buffers"):
+            copied.__dict__[kind] = {key: _hollow(value) for key, value in getattr(module, kind).items()}
+        code = types.MethodType(getattr(module.forward, "__func__", type(module).forward), copied)
+        copied.__dict__["forward"] = self._around(code, copied, name, own)
+        return copied
+
+    def _around(
+        self, code: Callable[..., Any], copied: nn.Module, name: str, own: dict[str, torch.Tensor | None]
+    ) -> Callable[..., Any]:
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            number, given = self._next(Given, name)
+            host_args, host_kwargs = self._to_host(given.args), self._to_host(given.kwargs)
+            if self._running:
+                self._pairs(number, (args, kwargs), (host_args, host_kwargs), (given.args, given.kwargs), name)
+            self._running.append(name)
+            with self._lent(copied, name, own):
+                output = code(*host_args, **host_kwargs)
+            number, result = self._next(Result, name)
+            found = self._to_host(result.output)
+            self._pairs(number, output, found, result.output, None)
+            self._running.pop()
+            return found
+
+        return forward
+
+    def _next(self, kind: type, name: str) -> tuple[int, Any]:
+        number, event = next(self._events)
+        if not isinstance(event, kind) or event.module != name:
+            raise RuntimeError(f"the device called {event.module!r} where the CPU calls {name!r}")
+        return number, event
+
+    @contextmanager
+    def _lent(self, copied: nn.Module, name: str, own: dict[str, torch.Tensor | None]) -> Iterator[None]:
+        kinds = {kind: dict(copied.__dict__[kind]) for kind in ("_parameters", "_buffers")}
+        for values in (copied.__dict__[kind] for kind in kinds):
+            for key in values:
+                if (on_device := own.get(key)) is not None:
+                    values[key] = self._read_weight(f"{name}.{key}" if name else key, on_device)
+        try:
+            yield
+        finally:
+            copied.__dict__.update(kinds)
+
+    def _pairs(self, number: int, expected: Any, found: Any, recorded: Any, handed_to: str | None) -> None:
+        """Compares whatever both sides have as tensors, in the same place of their structures."""
+        if isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
+            if expected is not found:
+                self._compare(Compared(number, self._running[-1], handed_to, found, expected, recorded.dtype))
+        elif isinstance(found, dict) and isinstance(expected, dict):
+            for key in found.keys() & expected.keys():
+                self._pairs(number, expected[key], found[key], recorded[key], handed_to)
+        elif isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
+            for each in zip(expected, found, recorded, strict=True):
+                self._pairs(number, *each, handed_to)
+
+    def _to_host(self, value: Any) -> Any:
+        """The same structure with float32 tensors of the host in place of the device's; the cache is the CPU's own."""
+        if isinstance(value, Cache):
+            return self._cache
+        if isinstance(value, dict) and type(value) is dict:
+            return {key: self._to_host(each) for key, each in value.items()}
+        if isinstance(value, list | tuple):
+            return type(value)(self._to_host(each) for each in value)
+        if isinstance(value, torch.dtype | torch.device):
+            return torch.float32 if isinstance(value, torch.dtype) else torch.device("cpu")
+        return map_tensors(value, self._tensor)
+
+    def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same one for the same one, while somebody holds it: what was handed on is known again."""
+        found = self._on_host.get(id(tensor))
+        if found is None:
+            found = tensor.detach().cpu()
+            found = self._change(found.float()) if found.is_floating_point() else found
+            if found is tensor:  # on the CPU in float32 already
+                found = tensor.detach()
+            self._on_host[id(tensor)] = found
+        return found
+
+
+def _hollow(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    if tensor is None:
+        return None
+    dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+    hollow = torch.zeros((), dtype=dtype).expand(tensor.shape)
+    return nn.Parameter(hollow, requires_grad=False) if isinstance(tensor, nn.Parameter) else hollow

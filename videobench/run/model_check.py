@@ -1,0 +1,220 @@
+"""`--check_model`: which module computes something else than the CPU? From FAIL to a name, on this one machine."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from videobench.console import in_bytes, in_time, one_line
+from videobench.data.dataset import Question
+from videobench.device.devices import DEFAULT_DTYPES, LENGTH_MULTIPLES, Device, device_facts, is_out_of_memory
+from videobench.device.memory import check_free_memory, memory_bytes, release_memory
+from videobench.errors import InputError
+from videobench.files import write_json
+from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, rate_of
+from videobench.model.questions import Answer, VideoQuestions
+from videobench.run.options import ModelCheckSettings, RunSettings
+from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions
+from videobench.run.runner import open_run_device
+
+if TYPE_CHECKING:
+    from videobench.locate.findings import Findings
+    from videobench.model.checkpoint import Checkpoint
+    from videobench.model.engine import Engine
+
+QUESTIONS = 4  # without --check_questions
+NEW_TOKENS = 3  # the first comes of the prompt, the others of decoding steps
+ROOM = 1.3  # of the weights' bytes: what a card must have free for float32, with what a forward pass keeps
+# Nats by which two sound ways to one answer may differ (compare/divergence.py, and for float32 what was measured).
+SOUND_NATS = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
+
+
+def check_model(settings: ModelCheckSettings) -> int:
+    """The exit status: 0 where all agrees, 1 where something departs; InputError where the check is not possible."""
+    if int(os.environ.get("RANK", "0")) > 0:
+        return 0  # started by torchrun: the first process checks its card
+    started = time.monotonic()
+    questions = load_all_questions(settings.run)
+    device = open_run_device(settings.run, 0)
+    run = replace(settings.run, device=device.kind, dtype=settings.run.dtype or DEFAULT_DTYPES[device.kind])
+    from videobench.model.checkpoint import load_checkpoint  # imports transformers, which must come after open_device
+
+    checkpoint = load_checkpoint(run.model_path)
+    plan = build_plan(questions, checkpoint.prompt_builder(run.num_frames), checkpoint.positions, run)
+    works = choose(plan, settings.questions)
+    videos = [_read(work, run, checkpoint) for work in works]
+    check = _Check(run, device, checkpoint, videos)
+    check.announce(works)
+    report = check.run()
+    if settings.output_json:
+        names = [f"{each.dataset}/{each.id}" for work in works for each in work.questions]
+        facts = {"device": str(device.torch_device), **device_facts(device)}
+        write_json(settings.output_json, {**facts, "questions": names, **report})
+        print(f"wrote {settings.output_json}")
+    print(f"{'all agrees' if report['agrees'] else 'something departs'}, in {time.monotonic() - started:.0f} s")
+    return 0 if report["agrees"] else 1
+
+
+def choose(plan: Plan, wanted: Sequence[str]) -> list[VideoWork]:
+    """The videos of the wanted questions, each with those alone; InputError where there is none to ask.
+
+    Without any: QUESTIONS, on the videos with the longest and the shortest prompts, each video's longest and shortest,
+    so that a batch is padded."""
+    asked = [each for each in plan.prompts if each not in plan.failures]
+    if not asked:
+        raise InputError(f"no question can be asked; the first: {next(iter(plan.failures.values()))}")
+    if wanted:
+        by_name = {name: each for each in plan.prompts for name in (each.key, f"{each.dataset}/{each.id}")}
+        for name in wanted:
+            if name not in by_name:
+                raise InputError(f"--check_questions: {name}: no such question in these sets; check --dataset_name")
+            if reason := plan.failures.get(by_name[name]):
+                raise InputError(f"--check_questions: {name}: {reason}")
+        chosen = [by_name[name] for name in dict.fromkeys(wanted)]
+    else:
+        chosen = _spread(asked, plan)
+    return [_narrowed(work, chosen) for work in plan.works(chosen)]
+
+
+def _spread(asked: list[Question], plan: Plan) -> list[Question]:
+    by_length = sorted(asked, key=lambda each: len(plan.prompts[each]))
+    chosen: list[Question] = []
+    for video in dict.fromkeys(each.video for pair in zip(by_length[::-1], by_length, strict=True) for each in pair):
+        own = [each for each in by_length if each.video == video]
+        chosen += dict.fromkeys((own[-1], own[0]))
+        if len(chosen) >= QUESTIONS:
+            break
+    return chosen[:QUESTIONS]
+
+
+def _narrowed(work: VideoWork, chosen: list[Question]) -> VideoWork:
+    pairs = [pair for pair in zip(work.questions, work.prompts, strict=True) if pair[0] in chosen]
+    return VideoWork(work.video, tuple(each for each, _ in pairs), tuple(prompt for _, prompt in pairs))
+
+
+def _read(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint") -> VideoQuestions:
+    from videobench.video.prepared import prepare_video
+
+    video = prepare_video(work.video, checkpoint.pixel_spec, settings.num_frames)
+    if video.pixels is None:
+        raise InputError(f"{video.error}; choose other questions with --check_questions")
+    return VideoQuestions(video.pixels, work.prompts, [tuple(each.options) for each in work.questions])
+
+
+class _Check:
+    def __init__(
+        self, settings: RunSettings, device: Device, checkpoint: "Checkpoint", videos: list[VideoQuestions]
+    ) -> None:
+        self._settings, self._device, self._checkpoint, self._videos = settings, device, checkpoint, videos
+
+    def announce(self, works: list[VideoWork]) -> None:
+        prompts = [prompt for work in works for prompt in work.prompts]
+        prefix = sum(len(work.prompts[0].prefix_ids) for work in works)
+        suffix = sum(len(prompt.suffix_ids) for prompt in prompts)
+        tokens = Tokens(len(works), len(prompts), prefix, prefix, suffix, max(map(len, prompts)))
+        cores = len(os.sched_getaffinity(0))
+        frames = self._settings.num_frames
+        rate, _ = rate_of("cpu", "cpu", "float32")
+        seconds = device_seconds(self._checkpoint, frames, tokens, rate * cores)
+        print(
+            f"{len(prompts)} questions on {len(works)} videos, on {self._device.torch_device} ({self._device.name}), "
+            f"and again on the host: about {in_time(seconds)} for each dtype, if each of its {cores} cores does "
+            f"{rate / 1e9:g} GFLOP/s (assumed)"
+        )
+        for work in works:
+            names = ", ".join(f"{each.dataset}/{each.id}" for each in work.questions)
+            print(one_line(f"video {works.index(work) + 1}: {work.video}: {names}"))
+
+    def run(self) -> dict[str, Any]:
+        """Prints each result when it is there; what --output_json writes."""
+        from videobench.locate.findings import as_json, lines
+
+        passes: list[Findings] = []
+        report: dict[str, Any] = {}
+        dtypes = list(dict.fromkeys(("float32", self._settings.dtype)))
+        for dtype in dtypes:
+            is_own = dtype == self._settings.dtype
+            with self._engine(dtype, is_own) as engine:
+                if engine is None:
+                    continue
+                passes.append(self._pass(engine, dtype))
+                print("\n".join(lines(passes[-1])))
+                if is_own:
+                    report = {"repeats": self._repeats(engine), "plain_generate": self._plain(engine)}
+        agrees = not any(each.departures for each in passes) and all(each["agrees"] for each in report.values())
+        return {"agrees": agrees, "passes": [as_json(each) for each in passes], **report}
+
+    @contextmanager
+    def _engine(self, dtype: str, is_own: bool) -> "Iterator[Engine | None]":
+        """None where float32 does not fit and is not asked for."""
+        from videobench.model.engine import load_engine
+
+        needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
+        free = memory_bytes(self._device)[0]
+        if not is_own and self._device.kind != "cpu" and needed * ROOM > free:
+            size = f"the weights take {in_bytes(needed)}, {in_bytes(free)} of {self._device.torch_device} is free"
+            print(f"float32: left out, since {size}: small departures do not show in {self._settings.dtype}")
+            yield None
+            return
+        check_free_memory(self._device, needed, dtype)
+        multiple = LENGTH_MULTIPLES[self._device.kind]
+        yield load_engine(self._checkpoint, self._device, dtype, NEW_TOKENS, multiple)
+        release_memory(self._device)
+
+    def _pass(self, engine: "Engine", dtype: str) -> "Findings":
+        import torch
+
+        from videobench.locate.host_weights import HostWeights
+        from videobench.locate.model_check import ModelCheck
+
+        weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
+        with tqdm(total=len(self._videos), desc=dtype, unit="video", file=sys.stderr, disable=None) as bar:
+            check = ModelCheck(engine, weights, dtype, lambda place, done: _show(bar, place, done))
+            try:
+                return check.run(self._videos)
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise InputError(
+                    f"device {self._device.torch_device}: out of memory in {dtype}; name fewer --check_questions, use "
+                    "fewer --num_frames, or a larger card"
+                ) from None
+
+    def _repeats(self, engine: "Engine") -> dict[str, Any]:
+        video = self._videos[0]
+        first, second = (engine.answer([video], len(video.prompts))[0] for _ in range(2))
+        nats = max(_distance(*pair) for pair in zip(first, second, strict=True))
+        how = "equal to the last bit" if nats == 0 else f"log-probabilities differ by up to {nats:.1e} nats"
+        flag = "with --deterministic" if self._settings.deterministic else "without --deterministic"
+        more = "" if nats == 0 or self._settings.deterministic else "; with it?"
+        print(f"the same questions twice, {flag}: {how}{more}")
+        return self._result(nats, deterministic=self._settings.deterministic)
+
+    def _plain(self, engine: "Engine") -> dict[str, Any]:
+        nats = max(
+            _distance(answer, engine.answer_plainly(video, number))
+            for video in self._videos[:1]
+            for number, answer in enumerate(engine.answer([video], len(video.prompts))[0])
+        )
+        result = self._result(nats)
+        how = "hold" if result["agrees"] else "do not hold (look at masks of padded rows, and copies of the cache)"
+        print(f"against one plain generate each, sharing, padding and batching {how}: up to {nats:.1e} nats")
+        return result
+
+    def _result(self, nats: float, **more: Any) -> dict[str, Any]:
+        return {"agrees": nats <= SOUND_NATS[self._settings.dtype], "nats": nats, **more}
+
+
+def _distance(one: Answer, other: Answer) -> float:
+    """The largest difference of a letter's log-probability, in nats."""
+    return max(abs(one.letter_logprobs[letter] - other.letter_logprobs[letter]) for letter in one.letter_logprobs)
+
+
+def _show(bar: Any, place: str, done: float) -> None:
+    bar.set_postfix_str(place, refresh=False)
+    bar.update(done - bar.n)
