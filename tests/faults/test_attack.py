@@ -8,7 +8,6 @@ import pytest
 from tests.support.attack_tools import Start, new_bench
 from tests.support.paths import ROOT
 
-
 pytestmark = pytest.mark.slow
 
 
