@@ -1,0 +1,60 @@
+"""An attack on what is stored, in figures: python tests/attack.py --kills 1000 --videos 1000 --json 2000 --disks 40
+
+Kills at random moments, damaged videos, mutated JSON files and checkpoints, full disks. After each, every start must
+have ended with a status of the suite and one line, no stored reply may be lost or stored twice, and the next start must
+end as an undisturbed one. Prints how many of each kind held; exit status 1 where one did not. Full disks need the right
+to mount a file system.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script
+
+from tests.support.attack_disks import disks, may_mount
+from tests.support.attack_files import json_files, videos
+from tests.support.attack_kills import kills
+
+ATTACKS = {"kills": kills, "videos": videos, "json": json_files, "disks": disks}
+SHOWN_FAULTS = 5
+
+
+def main() -> int:
+    """The exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ATTACKS:
+        parser.add_argument(f"--{name}", type=int, default=0, metavar="N", help="default: none")
+    parser.add_argument("--seed", type=int, default=0, help="of all moments and changes (default: %(default)s)")
+    args = parser.parse_args()
+    broken = 0
+    with tempfile.TemporaryDirectory() as folder:
+        if args.disks and not may_mount(Path(folder, "try")):
+            sys.exit("no right to mount a file system here; start as root, or without --disks")
+        for name, attack in ATTACKS.items():
+            if getattr(args, name):
+                broken += report(name, attack(Path(folder, name), getattr(args, name), args.seed))
+    return 1 if broken else 0
+
+
+def report(name, outcomes) -> int:
+    """Prints a line for each kind, and the first faults; how many did not hold."""
+    began = time.monotonic()
+    tried, held, faults = Counter(), Counter(), []
+    for kind, fault in outcomes:
+        tried[kind] += 1
+        held[kind] += not fault
+        faults += [f"{kind}: {fault}"] if fault else []
+    for kind in sorted(tried):
+        print(f"{kind:45} {held[kind]:5} of {tried[kind]:5} held", flush=True)
+    for fault in faults[:SHOWN_FAULTS]:
+        print(f"  NOT HELD {fault}")
+    print(f"{name}: {held.total()} of {tried.total()} held, {time.monotonic() - began:.0f} s", flush=True)
+    return len(faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
