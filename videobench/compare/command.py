@@ -106,7 +106,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     comparison = export = None
     if all(paths):
         comparison = ComparisonSettings(
-            npu_path, gpu_path, answer_path, args.repeat_path, args.scoring, margin, args.seed
+            npu_path, gpu_path, answer_path, args.repeat_path, args.requests_facts, args.scoring, margin, args.seed
         )
     if args.export_leaderboard:
         export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
@@ -140,8 +140,8 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace) -> None:
             parser.error(f"{path}: is given for two runs; name the result file of each")
         taken |= files
     folders = {os.path.realpath(path) for path in runs}  # a new result file there would be read the next time
-    if args.sampling_answer_path:
-        taken.add(os.path.realpath(args.sampling_answer_path))
+    inputs = (args.sampling_answer_path, args.requests_facts)
+    taken |= {os.path.realpath(path) for path in inputs if path}
     for output in (args.output_json, args.output_markdown, args.report_html, args.export_leaderboard):
         if output is None:
             continue
@@ -159,6 +159,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_path("--eval_gpu_path", "the GPU run: file or folder")
     add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
     add_path("--repeat_path", "a second run of either device: does it repeat itself, and within which noise")
+    add_path("--requests_facts", "what --export_requests wrote beside the requests that a service answered")
     parser.add_argument(
         "--scoring",
         choices=SCORINGS,

@@ -15,7 +15,7 @@ from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
 from videobench.compare.scoring import chance_level
 from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide
-from videobench.data.replies import load_results
+from videobench.data.results import Asked, load_results
 from videobench.errors import InputError
 
 
@@ -37,7 +37,9 @@ class Comparison:
 
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
-    pairing = pair_runs(settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring)
+    pairing = pair_runs(
+        settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring, settings.facts_path
+    )
     compared = pairing.compared
     inputs = compare_inputs(pairing)
     # A question with other inputs says nothing about the port.
@@ -66,7 +68,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
 
     `by_key` as of load_results. Raises InputError where the second run has no log-probabilities to compare."""
     names = [(pair.dataset, pair.id) for pair in compared]
-    replies = load_results(repeat_path, names, by_key)
+    replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
     measured = []
     for side in ("npu", "gpu"):
         pairs = []

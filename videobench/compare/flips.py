@@ -45,7 +45,7 @@ def _build_flip(pair: Pair, noise_margin: float) -> Flip:
 def _top_margin(reply: Reply | None) -> float | None:
     if reply is None:
         return None
-    values = sorted((value for letter, value in reply.logprobs.items() if letter in (reply.options or reply.logprobs)))
+    values = sorted(reply.scores.values())
     return values[-1] - values[-2] if len(values) > 1 else None
 
 

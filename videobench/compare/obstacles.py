@@ -45,6 +45,7 @@ def _of_questions(pairing: Pairing, inputs: Inputs) -> Iterator[Obstacle]:
         yield Obstacle("sample", f"{text}, and {_questions(alone)} in one file only", allows_fail=True)
     for cause, keys, text in (
         ("questions", inputs.other_questions, "text, choices or video differ"),
+        ("prompt_tokens", inputs.other_lengths, "the numbers of prompt tokens differ"),
         ("prompts", inputs.other_prompts, "the prompts' token ids differ"),
         ("pixels", inputs.other_pixels, "the pixels differ"),
     ):

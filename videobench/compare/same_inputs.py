@@ -54,6 +54,7 @@ class Inputs:
     rows: list[InputRow]
     other_questions: list[str]  # other question, choices or video
     other_prompts: list[str]  # other token ids
+    other_lengths: list[str]  # another number of them, where a side does not store the ids
     other_pixels: list[str]
     known: bool  # whether both sides store prompts and pixels of every question that they answered
 
@@ -83,6 +84,7 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         _asked_row(compared),
         _hash_row("videos (bytes)", "video_sha256", compared),
         _hash_row("prompts (token ids)", "prompt_sha256", compared),
+        *_length_rows(compared),
         _hash_row("pixels", "pixels_sha256", compared),
     ]
     answered = [each for replies in _replies(compared) for each in replies if not each.error]
@@ -96,6 +98,7 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         rows=[*rows, *settings],
         other_questions=[pair.key for pair in compared if question_differs(pair)],
         other_prompts=[pair.key for pair in compared if prompts_differ(pair)],
+        other_lengths=[pair.key for pair in compared if prompt_lengths_differ(pair)],
         other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
         known=all(each.prompt_sha256 and each.pixels_sha256 for each in answered),
     )
@@ -103,12 +106,21 @@ def compare_inputs(pairing: Pairing) -> Inputs:
 
 def inputs_differ(pair: Pair) -> bool:
     """Whether the sides are known to have been given different things."""
-    return bool(question_differs(pair)) or prompts_differ(pair) or pixels_differ(pair)
+    prompts = prompts_differ(pair) or prompt_lengths_differ(pair)
+    return bool(question_differs(pair)) or prompts or pixels_differ(pair)
 
 
 def prompts_differ(pair: Pair) -> bool:
     """Whether the token ids differ; False where a side stores no hash."""
     return _hashes_differ(pair, "prompt_sha256")
+
+
+def prompt_lengths_differ(pair: Pair) -> bool:
+    """Whether the numbers of prompt tokens differ, where a service does not give the tokens; False where not stored."""
+    npu, gpu = pair.npu.reply, pair.gpu.reply
+    if npu is None or gpu is None or (npu.prompt_sha256 and gpu.prompt_sha256):
+        return False
+    return None not in (npu.prompt_tokens, gpu.prompt_tokens) and npu.prompt_tokens != gpu.prompt_tokens
 
 
 def pixels_differ(pair: Pair) -> bool:
@@ -126,7 +138,7 @@ def question_differs(pair: Pair) -> bool | None:
     if npu is None or gpu is None:
         return None
     same = [_same_video(npu, gpu), _same_text(npu, gpu)]
-    if npu.options and gpu.options:
+    if _both_state_options(npu, gpu):
         same.append(npu.options == gpu.options)
     known = [each for each in same if each is not None]
     return not all(known) if known else None
@@ -151,9 +163,13 @@ def _same_text(npu: Reply, gpu: Reply) -> bool | None:
     )
     if not npu_text or not gpu_text:
         return None
-    if npu.options and gpu.options:
+    if _both_state_options(npu, gpu):
         return npu_text == gpu_text
     return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)
+
+
+def _both_state_options(npu: Reply, gpu: Reply) -> bool:
+    return all(each.options and not each.options_are_lent for each in (npu, gpu))
 
 
 def _question_row(pairing: Pairing) -> InputRow:
@@ -178,6 +194,21 @@ def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
     state = DIFFERS if differing else SAME if known else UNKNOWN
     equal = f"{known - differing} of {known} equal" if known else "not stored"
     return InputRow(name, equal if stored[0] else "not stored", equal if stored[1] else "not stored", state)
+
+
+def _length_rows(compared: Sequence[Pair]) -> list[InputRow]:
+    """Where the token ids of some prompts are not known on both sides, but their number is: it is a check, no proof."""
+    known = [
+        pair
+        for pair in compared
+        if pair.npu.reply
+        and pair.gpu.reply
+        and not (pair.npu.reply.prompt_sha256 and pair.gpu.reply.prompt_sha256)
+        and None not in (pair.npu.reply.prompt_tokens, pair.gpu.reply.prompt_tokens)
+    ]
+    differing = sum(map(prompt_lengths_differ, known))
+    equal = f"{len(known) - differing} of {len(known)} equal"
+    return [InputRow("prompt tokens (number)", equal, equal, DIFFERS if differing else SAME)] if known else []
 
 
 def _replies(compared: Sequence[Pair]) -> tuple[list[Reply], list[Reply]]:

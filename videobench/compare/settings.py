@@ -27,6 +27,7 @@ class ComparisonSettings:
     gpu_path: Path
     answer_path: Path  # sampling_answer.json or ANSWER.json
     repeat_path: Path | None = None  # a second run of either device
+    facts_path: Path | None = None  # of the requests that a service was asked: what --export_requests wrote beside them
     scoring: str = SCORINGS[0]  # of SCORINGS: how a reply becomes a letter
     margin: Margin = Margin()
     seed: int = 0  # of the bootstrap
