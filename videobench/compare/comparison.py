@@ -11,8 +11,10 @@ from videobench.compare.divergence import Differences, NoiseFloor, find_noise_fl
 from videobench.compare.flips import Flip, find_flips
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
-from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
+from videobench.compare.same_inputs import Inputs, compare_inputs
+from videobench.compare.same_question import inputs_differ
 from videobench.compare.scoring import chance_level
+from videobench.compare.services import ServiceNote, check_services
 from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide
 from videobench.data.results import Asked, load_results
@@ -32,6 +34,7 @@ class Comparison:
     diagnosis: Diagnosis
     flips: list[Flip]
     verdict: Verdict
+    services: list[ServiceNote]
     chance: float | None  # 0 to 1: of these very questions
 
 
@@ -47,7 +50,10 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
     differences = measure(same)
     by_key = settings.scoring == "mindie"
     repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
-    diagnosis = diagnose(same, differences, repeat)
+    names = settings.names
+    diagnosis = diagnose(same, differences, repeat, names)
+    services = check_services(compared, names)
+    obstacles = find_obstacles(pairing, inputs, names, services)
     noise = find_noise_floor(differences, diagnosis.dtype, repeat)
     return Comparison(
         settings=settings,
@@ -58,7 +64,8 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
         noise=noise,
         diagnosis=diagnosis,
         flips=find_flips(compared, noise.margin),
-        verdict=decide(pairing, find_obstacles(pairing, inputs), diagnosis, settings.margin, settings.seed),
+        verdict=decide(pairing, obstacles, diagnosis, settings.margin, settings.seed, names),
+        services=services,
         chance=chance_level(pair.reply for pair in compared),
     )
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videobench.compare.pairing import Pair
-from videobench.compare.same_inputs import inputs_differ
+from videobench.compare.same_question import inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE
 from videobench.data.replies import Reply
 

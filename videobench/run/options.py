@@ -15,6 +15,7 @@ from videobench.model.weights import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for
+FRAME_FORMATS = ("png", "jpeg")
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -47,6 +48,8 @@ class RunSettings:
     dry_run: bool
     print_prompt: bool
     deterministic: bool
+    export_requests: Path | None = None  # instead of a run: OpenAI batch requests go to this file
+    frame_format: str = "png"  # of these requests: "png" or "jpeg"
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
             parser.error(f"--{name} is at least 1")
     if args.num_frames > MOST_FRAMES:
         parser.error(f"--num_frames is at most {MOST_FRAMES}: each takes a token and more of the prompt")
+    if args.frame_format and not args.export_requests:
+        parser.error("--frame_format is of the requests that --export_requests writes")
     if args.num_workers < 0:
         parser.error("--num_workers is at least 0")
     check_folder(args.model_path)
@@ -77,8 +82,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         sources=_sources(args),
         model_path=args.model_path,
         output_folder=args.chat_conversation_output_folder,
-        device=args.device or device,
-        may_use_cpu=args.device is None and device == "cuda",
+        device="cpu" if args.export_requests else args.device or device,
+        may_use_cpu=args.device is None and device == "cuda" and not args.export_requests,
         dtype=args.dtype or "",
         num_frames=args.num_frames,
         max_new_tokens=args.max_new_tokens,
@@ -92,6 +97,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         dry_run=args.dry_run,
         print_prompt=args.print_prompt,
         deterministic=args.deterministic,
+        export_requests=args.export_requests,
+        frame_format=args.frame_format or FRAME_FORMATS[0],
     )
 
 
@@ -138,6 +145,14 @@ def _build_parser(device: str) -> FlagParser:
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
+    add(
+        "--export_requests",
+        type=Path,
+        metavar="FILE",
+        help="instead: write the questions with their frames as OpenAI batch requests; no device, no weights",
+    )
+    formats = "of these frames: png (default) is without loss, jpeg smaller"
+    add("--frame_format", choices=FRAME_FORMATS, help=formats)
     add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
     return parser
 

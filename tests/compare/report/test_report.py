@@ -299,7 +299,7 @@ def test_equal_runs_have_plots_too(tmp_path, rows):
     equal = {name: (gpu, gpu, right) for name, (_, gpu, right) in rows.items()}
     comparison = compare(write_runs(tmp_path, equal))
     assert comparison.flips == []
-    assert "None: both devices gave the same letter" in page_of(comparison)
+    assert "None: both sides gave the same letter" in page_of(comparison)
 
 
 def test_repeated_run_is_drawn_beside_the_devices(tmp_path, rows):
