@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 
+from videobench.compare.check import check_file
 from videobench.compare.options import ExportSettings, Settings, parse_args
 from videobench.compare.settings import ComparisonSettings
 from videobench.console import one_line
@@ -11,6 +12,9 @@ from videobench.console import one_line
 def main(argv: Sequence[str] | None) -> int:
     """The exit status: with --gate the verdict's, at the very end, after the words."""
     settings = parse_args(argv)
+    if settings.check_file:
+        print("\n".join(check_file(settings.check_file)))
+        return 0
     if settings.export:
         _export_leaderboard(settings.export)
     return _compare(settings.comparison, settings) if settings.comparison else 0

@@ -33,6 +33,7 @@ class ExportSettings:
 @dataclass(frozen=True)
 class Settings:
     comparison: ComparisonSettings | None  # None: --export_leaderboard alone
+    check_file: Path | None  # of --check_file, which is all that is done then
     gate: bool
     output_json: Path | None
     output_markdown: Path | None
@@ -46,6 +47,8 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     _add_inputs(parser)
     _add_outputs(parser)
     args = parser.parse_args(argv)
+    if args.check_file:
+        return Settings(None, args.check_file, False, None, None, None, None, None)
     margin = _parse_margin(parser, args.margin, args.one_sided)
     evaluated, reference = args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path
     paths = (evaluated, reference, args.sampling_answer_path)
@@ -83,7 +86,14 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     if args.export_leaderboard:
         export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
     return Settings(
-        comparison, args.gate, args.output_json, args.output_markdown, args.report_html, args.Eval_Video_root, export
+        comparison,
+        None,
+        args.gate,
+        args.output_json,
+        args.output_markdown,
+        args.report_html,
+        args.Eval_Video_root,
+        export,
     )
 
 
@@ -182,4 +192,5 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     add_path("--output_markdown", "write the report as Markdown, for a CI's page or an issue")
     add_path("--report_html", "write a report for the browser to this one file")
     add_path("--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
+    add_path("--check_file", "instead: is this a result file, of any engine, and what does it lack for which part")
     add_path("--export_leaderboard", "write Video-Bench's submission form of the NPU run, or of the one run given")

@@ -10,8 +10,8 @@ from videobench.data.replies import Reply
 FIXES = {
     "sampling": "temperature 0 in each request, and no penalties: vLLM takes some from the checkpoint's "
     "generation_config.json unless started with --generation-config vllm",
-    "prompt_tokens": "the service's chat template (the checkpoint's own, with a space where it has one) and the number "
-    "of frames that it takes of a video",
+    "prompt_tokens": "the service's chat template (the checkpoint's own), its begin-of-text token (vLLM: "
+    "add_special_tokens in the request, as --export_requests writes it), the number of frames that it takes of a video",
     "cut_off": "a larger max_tokens (--max_new_tokens of the export), and no reasoning mode",
     "no_logprobs": "logprobs true and top_logprobs 20 in each request, as --export_requests writes them; AISBench and "
     "lmms-eval store none",

@@ -59,6 +59,18 @@ def load_results(
     return replies
 
 
+def read_replies(path: Path) -> tuple[str, list[Reply]]:
+    """The kind of the file, or of the folder's files, and its replies, whatever questions they answer."""
+    kind = OWN if path.is_dir() else kind_of(path)
+    if kind not in WITHOUT_KEY:
+        return kind, [*load_results(path, []).values()]
+    replies = []
+    for place, unnamed in _unnamed(path, kind):
+        with _named(place):
+            replies.append(build_reply(("", ""), "", unnamed.row))
+    return kind, replies
+
+
 def load_facts(path: Path) -> Asked:
     """Of the file beside exported requests: InputError where it is another one."""
     if kind_of(path) != FACTS:

@@ -53,6 +53,7 @@ def export_requests(context: RunContext, path: Path) -> dict[Question, str]:
     _check_spec(spec)
     runs = {source.name: _run_facts(settings, source.qa_path) for source in settings.sources}
     identity = {"checkpoint_sha256": context.checkpoint.sha256, "export": runs[settings.sources[0].name]}
+    adds_special_tokens = context.checkpoint.prompt_builder(settings.num_frames).adds_special_tokens
     failures = dict(plan.failures)
     with _writable(path), _Files(path, identity, settings.overwrite) as files:
         left = [each for each in plan.prompts if each not in plan.failures and _custom_id(each) not in files.done]
@@ -66,7 +67,10 @@ def export_requests(context: RunContext, path: Path) -> dict[Question, str]:
                 else:
                     url = _data_url(video.pixels.permute(0, 2, 3, 1).contiguous().numpy(), settings.frame_format)
                     files.append(
-                        (_request(each, url, settings), _facts(each, plan.prompts[each], video, settings, runs))
+                        (
+                            _request(each, url, settings, adds_special_tokens),
+                            _facts(each, plan.prompts[each], video, settings, runs),
+                        )
                         for each in questions
                     )
                 bar.update(len(questions))
@@ -106,7 +110,9 @@ def _data_url(frames: "np.ndarray", frame_format: str) -> str:
     return "data:video/jpeg;base64," + ",".join(base64.b64encode(each).decode() for each in files)
 
 
-def _request(question: Question, url: str, settings: RunSettings) -> Facts:
+def _request(question: Question, url: str, settings: RunSettings, adds_special_tokens: bool) -> Facts:
+    """`add_special_tokens` is vLLM's and SGLang's own: else a chat has no begin-of-text token where its template writes
+    none."""
     text = build_question_text(question.text, question.options)
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     return {
@@ -119,6 +125,7 @@ def _request(question: Question, url: str, settings: RunSettings) -> Facts:
             "max_tokens": settings.max_new_tokens,
             "logprobs": True,
             "top_logprobs": TOP_LOGPROBS,
+            **({"add_special_tokens": True} if adds_special_tokens else {}),
             "messages": [{"role": "user", "content": content}],
         },
     }
