@@ -28,6 +28,8 @@ FOREIGN_FLAGS = {
     "curl": {"--output"},
     "torchrun": {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id", "--master_addr", "--node_rank"},
     "slurm": {"--nodes", "--ntasks-per-node", "--exclusive", "--signal", "--kill-on-bad-exit"},
+    "vllm": {"--model", "--dtype", "--served-model-name", "--max-model-len", "--max-logprobs", "--generation-config"},
+    "lmms-eval": {"--log_samples"},
     "pytest": {"--cov"},
     "ruff": {"--check"},
     "chromium": {"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size", "--screenshot"},

@@ -14,7 +14,8 @@ from videobench.compare.divergence import coarser_dtype, find_noise_floor, measu
 from videobench.compare.flips import find_flips
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side
-from videobench.compare.same_inputs import compare_inputs, inputs_differ
+from videobench.compare.same_inputs import compare_inputs
+from videobench.compare.same_question import inputs_differ
 from videobench.data.replies import build_reply
 
 HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")

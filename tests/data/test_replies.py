@@ -7,7 +7,8 @@ import pytest
 
 from videobench.compare.leaderboard import write_leaderboard
 from videobench.compare.pairing import pair_runs
-from videobench.data.replies import build_reply, load_results
+from videobench.data.replies import build_reply
+from videobench.data.results import load_results
 from videobench.data.rows import Row
 from videobench.errors import InputError
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videobench.compare.pairing import Pair
+from videobench.compare.settings import NPU_AND_GPU, Names
 from videobench.compare.statistics import (
     Clusters,
     FloatArray,
@@ -135,9 +136,9 @@ def p_value_text(p_corrected: float) -> str:
     return "p < 1e-300, corrected" if p_corrected < 1e-300 else f"p {p_corrected:.1g}, corrected"
 
 
-def find_candidates(pairs: Sequence[Pair]) -> list[Candidate]:
+def find_candidates(pairs: Sequence[Pair], names: Names = NPU_AND_GPU) -> list[Candidate]:
     """Every group that may differ, large enough to be judged."""
-    return [each for each in _all_candidates(pairs) if _is_large_enough(each.members)]
+    return [each for each in _all_candidates(pairs, names) if _is_large_enough(each.members)]
 
 
 def restrict(candidates: Sequence[Candidate], left: Mask) -> list[Candidate]:
@@ -150,9 +151,9 @@ def _is_large_enough(members: Mask) -> bool:
     return SMALLEST_GROUP <= int(members.sum()) <= len(members) - SMALLEST_GROUP
 
 
-def _all_candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
+def _all_candidates(pairs: Sequence[Pair], names: Names) -> Iterator[Candidate]:
     yield from _by_value("data set", "", [pair.dataset for pair in pairs])
-    yield from _cards(pairs)
+    yield from _cards(pairs, names)
     yield from _by_value("right letter", "right answer ", [pair.right for pair in pairs])
     yield from _by_value("number of options", "number of options ", [len(pair.reply.options) or None for pair in pairs])
     yield from _by_size("prompt length", "prompts of more than {} tokens", [_longest_prompt(pair) for pair in pairs])
@@ -162,13 +163,13 @@ def _all_candidates(pairs: Sequence[Pair]) -> Iterator[Candidate]:
     yield Candidate("order in time", "questions about order in time", _mask(about_time))
 
 
-def _cards(pairs: Sequence[Pair]) -> Iterator[Candidate]:
+def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Candidate]:
     npu, gpu = ([getattr(pair, side).reply.rank for pair in pairs] for side in ("npu", "gpu"))
     if npu == gpu:  # shared out alike: whose card it is cannot be known
         yield from _by_value("card", "card ", npu)
     else:
-        yield from _by_value("npu card", "NPU card ", npu)
-        yield from _by_value("gpu card", "GPU card ", gpu)
+        yield from _by_value("npu card", f"{names.npu.title} card ", npu)
+        yield from _by_value("gpu card", f"{names.gpu.title} card ", gpu)
 
 
 def _mask(values: object) -> Mask:

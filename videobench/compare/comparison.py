@@ -11,11 +11,13 @@ from videobench.compare.divergence import Differences, NoiseFloor, find_noise_fl
 from videobench.compare.flips import Flip, find_flips
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
-from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
+from videobench.compare.same_inputs import Inputs, compare_inputs
+from videobench.compare.same_question import inputs_differ
 from videobench.compare.scoring import chance_level
+from videobench.compare.services import ServiceNote, check_services
 from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide
-from videobench.data.replies import load_results
+from videobench.data.results import Asked, load_results
 from videobench.errors import InputError
 
 
@@ -32,12 +34,15 @@ class Comparison:
     diagnosis: Diagnosis
     flips: list[Flip]
     verdict: Verdict
+    services: list[ServiceNote]
     chance: float | None  # 0 to 1: of these very questions
 
 
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
-    pairing = pair_runs(settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring)
+    pairing = pair_runs(
+        settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring, settings.facts_path
+    )
     compared = pairing.compared
     inputs = compare_inputs(pairing)
     # A question with other inputs says nothing about the port.
@@ -45,7 +50,10 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
     differences = measure(same)
     by_key = settings.scoring == "mindie"
     repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
-    diagnosis = diagnose(same, differences, repeat)
+    names = settings.names
+    diagnosis = diagnose(same, differences, repeat, names)
+    services = check_services(compared, names)
+    obstacles = find_obstacles(pairing, inputs, names, services)
     noise = find_noise_floor(differences, diagnosis.dtype, repeat)
     return Comparison(
         settings=settings,
@@ -56,7 +64,8 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
         noise=noise,
         diagnosis=diagnosis,
         flips=find_flips(compared, noise.margin),
-        verdict=decide(pairing, find_obstacles(pairing, inputs), diagnosis, settings.margin, settings.seed),
+        verdict=decide(pairing, obstacles, diagnosis, settings.margin, settings.seed, names),
+        services=services,
         chance=chance_level(pair.reply for pair in compared),
     )
 
@@ -66,7 +75,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
 
     `by_key` as of load_results. Raises InputError where the second run has no log-probabilities to compare."""
     names = [(pair.dataset, pair.id) for pair in compared]
-    replies = load_results(repeat_path, names, by_key)
+    replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
     measured = []
     for side in ("npu", "gpu"):
         pairs = []

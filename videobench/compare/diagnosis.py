@@ -39,6 +39,7 @@ from videobench.compare.divergence import ROUNDING_STEP, TYPICAL_LIMIT, Differen
 from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
 from videobench.compare.scoring import UNREADABLE
+from videobench.compare.settings import NPU_AND_GPU, Names
 from videobench.compare.statistics import Clusters, FloatArray, mcnemar_p, number_clusters
 from videobench.data.dataset import LETTERS
 
@@ -74,43 +75,50 @@ class Diagnosis:
         return any(each.breaks for each in self.findings)
 
 
-def diagnose(compared: Sequence[Pair], differences: Differences, repeat: Differences | None = None) -> Diagnosis:
+def diagnose(
+    compared: Sequence[Pair],
+    differences: Differences,
+    repeat: Differences | None = None,
+    names: Names = NPU_AND_GPU,
+) -> Diagnosis:
     """`compared` are pairs with a reply on both sides and the same inputs, `differences` what measure() made of them,
     `repeat` a second run against its first.
 
     The dtypes that the replies state set the limit: the coarser one counts."""
     dtype = coarser_dtype(compared)
     limit = TYPICAL_LIMIT[dtype]
-    findings = _nonfinite(compared)
+    findings = _nonfinite(compared, names)
     if differences.pairs:
         clusters = number_clusters(pair.video for pair in differences.pairs)
-        candidates = find_candidates(differences.pairs)
+        candidates = find_candidates(differences.pairs, names)
         above = differences.largest > limit
         found = letter_shifts(differences.by_letter, clusters)
         associations = _significant([*found, *associate(differences.spread, above, candidates, clusters)])
         systematic, rest = _broken_groups(differences, candidates, clusters, limit, dtype)
-        systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared))
+        systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared, names))
         findings += systematic or _scattered(differences, limit)
     else:
-        associations = _flip_associations(compared)
-    return Diagnosis([*findings, *_unreadable(compared), *_not_repeated(repeat)], associations, dtype, limit)
+        associations = _flip_associations(compared, names)
+    return Diagnosis([*findings, *_unreadable(compared, names), *_not_repeated(repeat)], associations, dtype, limit)
 
 
-def _nonfinite(compared: Sequence[Pair]) -> list[Finding]:
+def _nonfinite(compared: Sequence[Pair], names: Names) -> list[Finding]:
     findings = []
     for side in ("npu", "gpu"):
         hit = np.array([bool(getattr(pair, side).reply.nonfinite) for pair in compared])
         if hit.any():
-            where = _significant(_proportions(hit, compared))
+            where = _significant(_proportions(hit, compared, names))
             most = f", most of all in {where[0].label}" if where else ""
-            text = f"{side.upper()} logits hold NaN or infinity in {hit.sum()} of {len(hit)} questions{most}"
+            text = (
+                f"{getattr(names, side).title} logits hold NaN or infinity in {hit.sum()} of {len(hit)} questions{most}"
+            )
             findings.append(Finding("nonfinite", text, look_at("nonfinite"), int(hit.sum()), float("inf"), None))
     return findings
 
 
-def _proportions(hit: Mask, pairs: Sequence[Pair]) -> list[Association]:
+def _proportions(hit: Mask, pairs: Sequence[Pair], names: Names) -> list[Association]:
     clusters = number_clusters(pair.video for pair in pairs)
-    return associate(hit.astype(float), hit, find_candidates(pairs), clusters, is_proportion=True)
+    return associate(hit.astype(float), hit, find_candidates(pairs, names), clusters, is_proportion=True)
 
 
 def _broken_groups(
@@ -173,9 +181,10 @@ def _everywhere(
     return [Finding("everywhere", text, look_at("everywhere", runs), count, 0.0, None)]
 
 
-def _runs(compared: Sequence[Pair]) -> dict[str, Mapping[str, Any]]:
+def _runs(compared: Sequence[Pair], names: Names) -> dict[str, Mapping[str, Any]]:
     first = compared[0]
-    return {name.upper(): side.reply.run for name, side in (("npu", first.npu), ("gpu", first.gpu)) if side.reply}
+    sides = ((names.npu.title, first.npu), (names.gpu.title, first.gpu))
+    return {title: side.reply.run for title, side in sides if side.reply}
 
 
 def _scattered(differences: Differences, limit: float) -> list[Finding]:
@@ -187,15 +196,15 @@ def _scattered(differences: Differences, limit: float) -> list[Finding]:
     return [Finding("scattered", text, look_at("scattered"), hit, 0.0, None)]
 
 
-def _unreadable(compared: Sequence[Pair]) -> list[Finding]:
+def _unreadable(compared: Sequence[Pair], names: Names) -> list[Finding]:
     """Where one side alone has them more often than chance explains."""
     unread = [(pair.npu.outcome == UNREADABLE, pair.gpu.outcome == UNREADABLE) for pair in compared]
-    counts = {"NPU": unread.count((True, False)), "GPU": unread.count((False, True))}
+    counts = {names.npu: unread.count((True, False)), names.gpu: unread.count((False, True))}
     side = max(counts, key=counts.__getitem__)
     p_value = mcnemar_p(*counts.values())
     if p_value >= SIGNIFICANT:
         return []
-    text = f"{counts[side]} replies of the {side} alone cannot be read"
+    text = f"{counts[side]} replies of {side.phrase} alone cannot be read"
     return [Finding("unreadable", text, look_at("unreadable"), counts[side], 0.0, p_value, breaks=False)]
 
 
@@ -215,10 +224,10 @@ def _not_repeated(repeat: Differences | None) -> list[Finding]:
     return [Finding("repeat", text, look_at("repeat"), hit, 0.0, None, breaks=False)]
 
 
-def _flip_associations(compared: Sequence[Pair]) -> list[Association]:
+def _flip_associations(compared: Sequence[Pair], names: Names) -> list[Association]:
     """Without log-probabilities: where letters flip more often than elsewhere. That is reported and fails no port."""
     flips = np.array([pair.npu.letter != pair.gpu.letter for pair in compared])
-    return _significant(_proportions(flips, compared)) if flips.any() else []
+    return _significant(_proportions(flips, compared, names)) if flips.any() else []
 
 
 def _significant(found: Sequence[Association]) -> list[Association]:

@@ -86,16 +86,23 @@ def measure(pairs: Sequence[Pair]) -> Differences:
 
 
 def _row(reply: Reply, other: Reply) -> list[float]:
-    """Log-probabilities of letters A to F, nan where the question or a side lacks the option."""
-    if reply.nonfinite or other.nonfinite:
+    """Log-probabilities of letters A to F, nan where the question or a side lacks the option; all of them nan where
+    one is known by a bound alone."""
+    values, others = _exact(reply), _exact(other)
+    if reply.nonfinite or other.nonfinite or values is None or others is None:
         return [float("nan")] * len(LETTERS)
     options = reply.options or other.options or LETTERS
     return [
-        max(reply.logprobs[letter], LOG_FLOOR)
-        if letter in reply.logprobs and letter in other.logprobs and letter in options
-        else float("nan")
+        values[letter] if letter in values and letter in others and letter in options else float("nan")
         for letter in LETTERS
     ]
+
+
+def _exact(reply: Reply) -> dict[str, float] | None:
+    """Not below LOG_FLOOR, where a bound says as much as a value; None where an option's bound lies above."""
+    if any(reply.bounds[letter] > LOG_FLOOR for letter in reply.bounded):
+        return None
+    return {letter: max(value, LOG_FLOOR) for letter, value in reply.scores.items()}
 
 
 def _row_reduce(reduce, values: FloatArray) -> FloatArray:  # type: ignore[no-untyped-def]

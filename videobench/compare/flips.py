@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videobench.compare.pairing import Pair
-from videobench.compare.same_inputs import inputs_differ
+from videobench.compare.same_question import inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE
 from videobench.data.replies import Reply
 
@@ -45,7 +45,7 @@ def _build_flip(pair: Pair, noise_margin: float) -> Flip:
 def _top_margin(reply: Reply | None) -> float | None:
     if reply is None:
         return None
-    values = sorted((value for letter, value in reply.logprobs.items() if letter in (reply.options or reply.logprobs)))
+    values = sorted(reply.scores.values())
     return values[-1] - values[-2] if len(values) > 1 else None
 
 

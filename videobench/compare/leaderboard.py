@@ -6,7 +6,7 @@ from typing import Any
 
 from videobench.compare.scoring import check_scorable, choose_letter
 from videobench.data.dataset import load_answers
-from videobench.data.replies import load_results
+from videobench.data.results import load_results
 from videobench.errors import InputError
 from videobench.files import write_json
 

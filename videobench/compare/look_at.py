@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from videobench.compare.services import FIXES
+
 VERSIONS = ("torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers")
 MASK_AND_ROPE = "polarity and dtype of the attention mask (bool, not float), the rope operator and its layout"
 CARD = (
@@ -34,6 +36,8 @@ LOOK_AT = {
     "swapped": "the order of --eval_npu_path and --eval_gpu_path",
     "sample": "which sample each machine has: extract_dataset.py --verify there",
     "questions": "which QA file each side answered; rows that were edited or joined by hand",
+    "sampling": FIXES["sampling"],
+    "prompt_tokens": FIXES["prompt_tokens"],
     "prompts": "tokenizer, chat template and BOS token of both checkpoints, the version of transformers, "
     "--max_input_length",
     "pixels": "resize and the processor's version, the version of av, videos that differ: extract_dataset.py --verify",
@@ -52,6 +56,8 @@ NEXT_STEP = {  # one sentence with the command or flag
     "checkpoint_sha256": f"{AGAIN} --model_path",
     "checkpoint": f"{AGAIN} --model_path",
     "dtype": f"{AGAIN} --dtype",
+    "sampling": "ask the service again with temperature 0, as --export_requests writes it",
+    "prompt_tokens": "ask the service again with the checkpoint's own chat template and all frames",
     "sample": SAME_QUESTIONS,
     "questions": SAME_QUESTIONS,
     "prompts": "install one version of transformers on both sides, then run one again with --overwrite",

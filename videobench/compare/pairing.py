@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videobench.compare.original import load_raw_answers, right_letter
 from videobench.compare.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
 from videobench.data.dataset import QuestionName, load_answers
-from videobench.data.replies import Reply, load_results
+from videobench.data.replies import Reply
+from videobench.data.results import Asked, load_facts, load_sides
 from videobench.errors import InputError
 
 
@@ -67,14 +68,19 @@ class Pairing:
         return [pair for pair in self.pairs if pair.npu.reply and pair.gpu.reply]
 
 
-def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -> Pairing:
+def pair_runs(
+    npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str, facts_path: Path | None = None
+) -> Pairing:
     """Read both sides and the answers, and judge every reply under `scoring`, one of settings.SCORINGS.
 
+    `facts_path`: of the requests that a service was asked. A reply without options is read with the other side's.
     Raises InputError, naming the files, where they have no question in common, or naming one that cannot be scored."""
+    facts = load_facts(facts_path) if facts_path else None
     if scoring == "mindie":
-        return _pair_as_the_original(npu_path, gpu_path, answer_path)
+        return _pair_as_the_original(npu_path, gpu_path, answer_path, facts)
     answers = load_answers(answer_path)
-    npu, gpu = load_results(npu_path, answers), load_results(gpu_path, answers)
+    npu, gpu = load_sides((npu_path, gpu_path), answers, facts=facts)
+    npu, gpu = _lend_options(npu, gpu), _lend_options(gpu, npu)
     for path, replies in ((npu_path, npu), (gpu_path, gpu)):
         check_scorable(path, replies.values(), scoring)
     shared_sets = {dataset for dataset, _ in npu} & {dataset for dataset, _ in gpu}
@@ -103,6 +109,18 @@ def pair_runs(npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str) -
     )
 
 
+def _lend_options(
+    replies: Mapping[QuestionName, Reply], others: Mapping[QuestionName, Reply]
+) -> dict[QuestionName, Reply]:
+    """So that both sides' replies to a question are read by the same rules."""
+    return {
+        name: replace(reply, options=others[name].options, options_are_lent=True)
+        if not reply.options and name in others
+        else reply
+        for name, reply in replies.items()
+    }
+
+
 def _side(reply: Reply | None, right: str, scoring: str) -> Side:
     letter = choose_letter(reply, scoring) if reply else None
     return Side(reply, letter, judge(reply, letter, right))
@@ -117,12 +135,11 @@ def _first_keys(npu: Mapping[QuestionName, Reply], gpu: Mapping[QuestionName, Re
     return f"the first replies are to {first[0]} and {first[1]}; name the files of one sample or data set"
 
 
-def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path) -> Pairing:
+def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path, facts: Asked | None) -> Pairing:
     """By key alone; a question counts where both sides gave a letter."""
     answers = load_raw_answers(answer_path)
     names = [(dataset, key) for key, (dataset, _) in answers.items()]
-    npu = load_results(npu_path, names, by_key=True)
-    gpu = load_results(gpu_path, names, by_key=True)
+    npu, gpu = load_sides((npu_path, gpu_path), names, by_key=True, facts=facts)
     sets = [Counter(answers[key][0] for _, key in replies if key in answers) for replies in (npu, gpu)]
     pairs, dropped = [], 0
     for key, (dataset, answer) in answers.items():

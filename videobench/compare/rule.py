@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from videobench.compare.accuracy import Paired, compare_paired
 from videobench.compare.pairing import Pair
+from videobench.compare.settings import NPU_AND_GPU, Names
 from videobench.compare.smoothed import Estimate, can_be_smoothed, estimate_difference
 from videobench.compare.statistics import Z95, Z99, Interval
 
@@ -47,6 +48,7 @@ class Judgement:
 class Rule:
     margin: float  # points
     one_sided: bool
+    names: Names = NPU_AND_GPU
 
     def judge(self, evidence: Evidence) -> Judgement:
         """By smoothed accuracy, or by accuracy where a side stores no log-probabilities: PASS where the whole 95 %
@@ -68,7 +70,7 @@ class Rule:
         if name != FAIL and by_accuracy == FAIL and one_way:
             return Judgement(FAIL, ACCURACY, [accuracy, smoothed])
         if name == PASS and one_way and by_accuracy != PASS:
-            return Judgement(INCONCLUSIVE, FLIPS, [_one_way(paired), smoothed, accuracy])
+            return Judgement(INCONCLUSIVE, FLIPS, [_one_way(paired, self.names), smoothed, accuracy])
         return Judgement(name, SMOOTHED, [smoothed, accuracy], name == INCONCLUSIVE)
 
     def passes(self, pairs: Sequence[Pair], seed: int) -> bool:
@@ -95,8 +97,9 @@ class Rule:
         return INCONCLUSIVE, f"{text}: it reaches across {limit}"
 
 
-def _one_way(paired: Paired) -> str:
+def _one_way(paired: Paired, names: Names) -> str:
     return (
-        f"the answers that flipped went one way: {paired.gpu_only} are right on the GPU alone, {paired.npu_only} on "
-        f"the NPU alone (sign test over videos, p {paired.p_clustered:.2g}); coins fall both ways"
+        f"the answers that flipped went one way: {paired.gpu_only} are right on {names.gpu.phrase} alone, "
+        f"{paired.npu_only} on {names.npu.phrase} alone (sign test over videos, p {paired.p_clustered:.2g}); "
+        "coins fall both ways"
     )

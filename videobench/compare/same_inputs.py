@@ -2,10 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePosixPath
 from typing import Any
 
 from videobench.compare.pairing import Pair, Pairing
+from videobench.compare.same_question import (
+    hashes_differ,
+    pixels_differ,
+    prompt_lengths_differ,
+    prompts_differ,
+    question_differs,
+)
 from videobench.data.replies import Reply
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
@@ -54,6 +60,7 @@ class Inputs:
     rows: list[InputRow]
     other_questions: list[str]  # other question, choices or video
     other_prompts: list[str]  # other token ids
+    other_lengths: list[str]  # another number of them, where a side does not store the ids
     other_pixels: list[str]
     known: bool  # whether both sides store prompts and pixels of every question that they answered
 
@@ -83,6 +90,7 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         _asked_row(compared),
         _hash_row("videos (bytes)", "video_sha256", compared),
         _hash_row("prompts (token ids)", "prompt_sha256", compared),
+        *_length_rows(compared),
         _hash_row("pixels", "pixels_sha256", compared),
     ]
     answered = [each for replies in _replies(compared) for each in replies if not each.error]
@@ -96,64 +104,10 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         rows=[*rows, *settings],
         other_questions=[pair.key for pair in compared if question_differs(pair)],
         other_prompts=[pair.key for pair in compared if prompts_differ(pair)],
+        other_lengths=[pair.key for pair in compared if prompt_lengths_differ(pair)],
         other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
         known=all(each.prompt_sha256 and each.pixels_sha256 for each in answered),
     )
-
-
-def inputs_differ(pair: Pair) -> bool:
-    """Whether the sides are known to have been given different things."""
-    return bool(question_differs(pair)) or prompts_differ(pair) or pixels_differ(pair)
-
-
-def prompts_differ(pair: Pair) -> bool:
-    """Whether the token ids differ; False where a side stores no hash."""
-    return _hashes_differ(pair, "prompt_sha256")
-
-
-def pixels_differ(pair: Pair) -> bool:
-    return _hashes_differ(pair, "pixels_sha256")
-
-
-def _hashes_differ(pair: Pair, field: str) -> bool:
-    npu, gpu = getattr(pair.npu.reply, field, ""), getattr(pair.gpu.reply, field, "")
-    return bool(npu and gpu and npu != gpu)
-
-
-def question_differs(pair: Pair) -> bool | None:
-    """Whether the rows hold another question, other choices or another video; None where they share no such field."""
-    npu, gpu = pair.npu.reply, pair.gpu.reply
-    if npu is None or gpu is None:
-        return None
-    same = [_same_video(npu, gpu), _same_text(npu, gpu)]
-    if npu.options and gpu.options:
-        same.append(npu.options == gpu.options)
-    known = [each for each in same if each is not None]
-    return not all(known) if known else None
-
-
-def _same_video(npu: Reply, gpu: Reply) -> bool | None:
-    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own."""
-    if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
-        return True
-    if npu.video_sha256 and gpu.video_sha256:
-        return npu.video_sha256 == gpu.video_sha256
-    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
-    known = [first == second for first, second in zip(*names, strict=True) if first and second]
-    return all(known) if known else None
-
-
-def _same_text(npu: Reply, gpu: Reply) -> bool | None:
-    """Of the question alone. A row without choices holds them in the question's text, in a form of its own."""
-    options = npu.options or gpu.options
-    npu_text, gpu_text = (
-        " ".join(replace(each, options=each.options or options).own_question.casefold().split()) for each in (npu, gpu)
-    )
-    if not npu_text or not gpu_text:
-        return None
-    if npu.options and gpu.options:
-        return npu_text == gpu_text
-    return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)
 
 
 def _question_row(pairing: Pairing) -> InputRow:
@@ -173,11 +127,26 @@ def _asked_row(compared: Sequence[Pair]) -> InputRow:
 
 def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
     stored = [sum(bool(getattr(side, field, "")) for side in sides) for sides in _replies(compared)]
-    differing = sum(_hashes_differ(pair, field) for pair in compared)
+    differing = sum(hashes_differ(pair, field) for pair in compared)
     known = sum(bool(getattr(pair.npu.reply, field, "") and getattr(pair.gpu.reply, field, "")) for pair in compared)
     state = DIFFERS if differing else SAME if known else UNKNOWN
     equal = f"{known - differing} of {known} equal" if known else "not stored"
     return InputRow(name, equal if stored[0] else "not stored", equal if stored[1] else "not stored", state)
+
+
+def _length_rows(compared: Sequence[Pair]) -> list[InputRow]:
+    """Where the token ids of some prompts are not known on both sides, but their number is: it is a check, no proof."""
+    known = [
+        pair
+        for pair in compared
+        if pair.npu.reply
+        and pair.gpu.reply
+        and not (pair.npu.reply.prompt_sha256 and pair.gpu.reply.prompt_sha256)
+        and None not in (pair.npu.reply.prompt_tokens, pair.gpu.reply.prompt_tokens)
+    ]
+    differing = sum(map(prompt_lengths_differ, known))
+    equal = f"{len(known) - differing} of {len(known)} equal"
+    return [InputRow("prompt tokens (number)", equal, equal, DIFFERS if differing else SAME)] if known else []
 
 
 def _replies(compared: Sequence[Pair]) -> tuple[list[Reply], list[Reply]]:

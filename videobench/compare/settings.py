@@ -7,6 +7,35 @@ SCORINGS = ("strict", "logprob", "mindie")
 
 
 @dataclass(frozen=True)
+class Name:
+    """What a side is called."""
+
+    label: str  # "npu": in the terminal's tables
+    title: str  # "NPU": in other tables and before a number
+    phrase: str  # "the NPU": in a sentence
+
+
+def given_name(text: str) -> Name:
+    """Of --names."""
+    return Name(text, text, text)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The side that is judged and the one that it is compared with. In code, and as keys of the report, they are `npu`
+    and `gpu`, whatever they are."""
+
+    npu: Name = Name("npu", "NPU", "the NPU")
+    gpu: Name = Name("gpu", "GPU", "the GPU")
+    are_devices: bool = True  # by the flags that name their files: an NPU's file in the GPU's place is then a mistake
+
+
+NPU_AND_GPU = Names()
+EVALUATED = Name("eval", "evaluated", "the evaluated run")
+REFERENCE = Name("ref", "reference", "the reference run")
+
+
+@dataclass(frozen=True)
 class Margin:
     """Accuracy differences smaller than this count as equal."""
 
@@ -27,6 +56,8 @@ class ComparisonSettings:
     gpu_path: Path
     answer_path: Path  # sampling_answer.json or ANSWER.json
     repeat_path: Path | None = None  # a second run of either device
+    facts_path: Path | None = None  # of the requests that a service was asked: what --export_requests wrote beside them
     scoring: str = SCORINGS[0]  # of SCORINGS: how a reply becomes a letter
     margin: Margin = Margin()
     seed: int = 0  # of the bootstrap
+    names: Names = NPU_AND_GPU

@@ -134,10 +134,10 @@ def _margin(side: Side, right: str) -> float | None:
     reply = side.reply
     if reply is None or reply.nonfinite or reply.error:
         return None
-    options = {letter: value for letter, value in reply.logprobs.items() if letter in (reply.options or reply.logprobs)}
+    options = reply.scores  # a bound lies nearer to the others than the option itself: the credit nearer to a half
     if right not in options or len(options) < 2 or options.get(side.letter or "") != max(options.values()):
         return None
-    if sum(map(math.exp, options.values())) < LEAST_OPTION_MASS:
+    if sum(math.exp(options[letter]) for letter in options.keys() & reply.logprobs.keys()) < LEAST_OPTION_MASS:
         return None
     return options[right] - max(value for letter, value in options.items() if letter != right)
 

@@ -9,6 +9,7 @@ from videobench.compare.look_at import NEXT_STEP
 from videobench.compare.pairing import Pairing
 from videobench.compare.rule import ACCURACY, COUNTS, DIVERGENCE, FAIL, FLIPS, INCONCLUSIVE, INPUTS, PASS
 from videobench.compare.scoring import FAILED, MISSING
+from videobench.compare.settings import ComparisonSettings, Names
 from videobench.compare.verdict import Verdict
 
 ALL_QUESTIONS = 17_036  # of Video-Bench
@@ -26,8 +27,8 @@ class Summary:
 def summarize(comparison: Comparison) -> Summary:
     verdict, diagnosis = comparison.verdict, comparison.diagnosis
     return Summary(
-        f"{verdict.name}: {_meaning(verdict, diagnosis, comparison.settings.margin.one_sided)}",
-        _numbers(verdict, diagnosis, comparison.differences),
+        f"{verdict.name}: {_meaning(verdict, diagnosis, comparison.settings)}",
+        _numbers(verdict, diagnosis, comparison.differences, comparison.pairing),
         _next_step(comparison),
     )
 
@@ -37,16 +38,18 @@ def points_text(points: float) -> str:
     return f"{points:.3g} point" + ("" if points == 1 else "s")
 
 
-def _meaning(verdict: Verdict, diagnosis: Diagnosis, one_sided: bool) -> str:
+def _meaning(verdict: Verdict, diagnosis: Diagnosis, settings: ComparisonSettings) -> str:
+    npu, gpu = settings.names.npu.phrase, settings.names.gpu.phrase
     margin, (low, high) = points_text(verdict.margin), verdict.evidence.interval()
     if verdict.name == PASS:
-        return f"no loss on the NPU beyond {margin}" if one_sided else f"the NPU answers like the GPU, within {margin}"
+        no_loss = f"no loss on {npu} beyond {margin}"
+        return no_loss if settings.margin.one_sided else f"{npu} answers like {gpu}, within {margin}"
     if verdict.decided_by == DIVERGENCE:
         return f"numerically broken: {_groups(diagnosis)}"
     if verdict.name == FAIL:
         by_accuracy = verdict.decided_by == ACCURACY
         lost = verdict.evidence.accuracy.difference if by_accuracy else verdict.evidence.estimate.difference
-        return f"the NPU {'loses' if lost < 0 else 'gains'} {points_text(abs(lost))}, where {margin} may differ"
+        return f"{npu} {'loses' if lost < 0 else 'gains'} {points_text(abs(lost))}, where {margin} may differ"
     if verdict.decided_by in (INPUTS, COUNTS):
         return verdict.reasons[0]
     if verdict.decided_by == FLIPS:
@@ -63,14 +66,13 @@ def _groups(diagnosis: Diagnosis) -> str:
     return "; ".join(named[:SHOWN_GROUPS] + more)
 
 
-def _numbers(verdict: Verdict, diagnosis: Diagnosis, differences: Differences) -> str:
+def _numbers(verdict: Verdict, diagnosis: Diagnosis, differences: Differences, pairing: Pairing) -> str:
     repeats = not any(each.cause == "repeat" for each in diagnosis.findings)
     more = "" if repeats else "; a run does not repeat itself"
     if diagnosis.broken:
         return f"broken: {_groups(diagnosis)}{more}"
     if not differences.pairs:
-        why = "no question has the same inputs" if verdict.obstacles else "a side stores no log-probabilities"
-        return f"not known: {why}{more}"
+        return f"not known: {why_unknown(verdict, pairing)}{more}"
     typical = sorted(differences.largest)[len(differences.largest) // 2]
     rounding = f"median {typical:.2g} nats, {diagnosis.limit:g} explained"
     return f"sound within {diagnosis.dtype}'s rounding: {rounding}{more}"
@@ -82,11 +84,21 @@ def most_different(differences: Differences) -> list[str]:
     return [differences.pairs[index].key for index in order[:CHECKED]]
 
 
+def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
+    """Why there is no numeric divergence."""
+    if verdict.obstacles:
+        return "no question has the same inputs"
+    if any(side.reply and side.reply.bounded for pair in pairing.pairs for side in (pair.npu, pair.gpu)):
+        return "options are known by their bounds alone"
+    return "a side stores no log-probabilities"
+
+
 def _next_step(comparison: Comparison) -> str:
     verdict, diagnosis, pairing = comparison.verdict, comparison.diagnosis, comparison.pairing
+    names = comparison.settings.names
     if verdict.decided_by == INPUTS:
         return NEXT_STEP[verdict.obstacles[0].cause]
-    unanswered = _unanswered(pairing)
+    unanswered = _unanswered(pairing, names)
     if verdict.decided_by == COUNTS:
         return unanswered or "give --sampling_answer_path the file that has all the right answers"
     if verdict.decided_by == DIVERGENCE:
@@ -102,12 +114,12 @@ def _next_step(comparison: Comparison) -> str:
     return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
 
 
-def _unanswered(pairing: Pairing) -> str:
+def _unanswered(pairing: Pairing, names: Names) -> str:
     """ "" where both sides answered all."""
     lacking = {
         side: sum(getattr(pair, side).outcome in (FAILED, MISSING) for pair in pairing.pairs) for side in ("npu", "gpu")
     }
-    named = " and ".join(f"{count} on the {side.upper()}" for side, count in lacking.items() if count)
+    named = " and ".join(f"{count} on {getattr(names, side).phrase}" for side, count in lacking.items() if count)
     return f"start the run again: it asks only what failed or is missing ({named})" if named else ""
 
 

@@ -7,8 +7,8 @@ from videobench.compare.diagnosis import Diagnosis
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing
 from videobench.compare.rule import COUNTS, DIVERGENCE, FAIL, INCONCLUSIVE, INPUTS, PASS, Evidence, Rule, weigh
-from videobench.compare.same_inputs import inputs_differ
-from videobench.compare.settings import Margin
+from videobench.compare.same_question import inputs_differ
+from videobench.compare.settings import NPU_AND_GPU, Margin, Names
 from videobench.compare.smoothed import questions_needed
 from videobench.errors import InputError
 
@@ -47,7 +47,14 @@ class Verdict:
         return f"{about} if the difference is as seen, {equal:,} if there is none"
 
 
-def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis, margin: Margin, seed: int) -> Verdict:
+def decide(
+    pairing: Pairing,
+    obstacles: Sequence[Obstacle],
+    diagnosis: Diagnosis,
+    margin: Margin,
+    seed: int,
+    names: Names = NPU_AND_GPU,
+) -> Verdict:
     """FAIL where the divergence says broken, else by Rule.judge.
 
     No PASS is given where there is an obstacle, where questions that one side lacks, or that have no known answer,
@@ -58,7 +65,7 @@ def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis
     Raises InputError where a margin relative to the reference's accuracy is none."""
     same = [pair for pair in pairing.compared if not inputs_differ(pair)]
     evidence = weigh(same or pairing.compared, seed)
-    rule = _rule(margin, evidence)
+    rule = _rule(margin, evidence, names)
     judgement = rule.judge(evidence)
     name, decided_by, reasons, doubts = judgement.name, judgement.decided_by, judgement.reasons, list[str]()
     if diagnosis.broken:
@@ -81,13 +88,13 @@ def decide(pairing: Pairing, obstacles: Sequence[Obstacle], diagnosis: Diagnosis
     return replace(verdict, reasons=[_at_best(verdict), *reasons]) if verdict.too_few else verdict
 
 
-def _rule(margin: Margin, evidence: Evidence) -> Rule:
+def _rule(margin: Margin, evidence: Evidence, names: Names) -> Rule:
     points = margin.points(evidence.accuracy.gpu_accuracy)
     if points <= 0:
         raise InputError(
-            f"--margin {margin.size:g}%: the GPU's run has no right answer to relate to; give it in points"
+            f"--margin {margin.size:g}%: {names.gpu.phrase} has no right answer to relate to; give it in points"
         )
-    return Rule(points, margin.one_sided)
+    return Rule(points, margin.one_sided, names)
 
 
 def _at_best(verdict: Verdict) -> str:

@@ -18,6 +18,10 @@ Run = dict[str, Any]  # settings and environment: run/provenance.py
 
 
 class Row(TypedDict, total=False):
+    """Every field but `output_sequence` may be missing; a run writes all but those that only services have
+    (`letter_bounds`, `finish_reason`, `is_greedy`,
+    `expected_prompt_tokens`). docs/result.schema.json says the same."""
+
     # The question, as it was asked.
     video_id: str | int  # 7011 in MSRVTT, a text elsewhere
     dataset: str  # "MSVD"
@@ -29,10 +33,14 @@ class Row(TypedDict, total=False):
     error: str  # why the question failed; the next start asks it again
     nonfinite: bool  # true where the logits held NaN or infinity; such a row has neither of the next two
     letter_logprobs: dict[str, float]  # option letter -> natural log of its probability at the first position
-    option_mass: float  # the sum of these probabilities
+    letter_bounds: dict[str, float]  # likewise, of letters that are only known to be at most as probable
+    option_mass: float  # the sum of the probabilities
     num_output_tokens: int
+    finish_reason: str  # "stop", or "length" where the reply was cut off
+    is_greedy: bool  # false where a token was not the most probable one
     # What it was computed from.
     prompt_tokens: int
+    expected_prompt_tokens: int  # of a service's reply: as many as the checkpoint's own template makes
     prompt_sha256: str  # of the token ids as little-endian int32
     video_sha256: str  # of the file's bytes, of a folder of images as video/identity.py says
     pixels_sha256: str  # of the resized and cropped frames, uint8 (num_frames, 3, height, width)

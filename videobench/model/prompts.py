@@ -52,17 +52,20 @@ class PromptBuilder:
         """The whole turn as text, with one placeholder for the video."""
         return self._turn.around(question_text)
 
+    @property
+    def adds_special_tokens(self) -> bool:
+        """Most templates leave the begin-of-text token to the tokenizer, some write it: never have it twice."""
+        bos = self._tokenizer.bos_token
+        return not (bos and self.render("").startswith(bos))
+
     def build(self, question_texts: Sequence[str]) -> list[Prompt]:
         """In the order of the texts. Raises InputError for one that brings a video token of its own."""
         texts = [self.render(text) for text in question_texts]
-        # Most templates leave the begin-of-text token to the tokenizer, some write it themselves: never have it twice.
-        bos = self._tokenizer.bos_token
-        adds_bos = not (bos and texts and texts[0].startswith(bos))
         if not texts:
             return []
         # Of 17,036 prompts the masks, which nobody reads, would cost a second.
         rows = self._tokenizer(
-            texts, add_special_tokens=adds_bos, return_attention_mask=False, return_token_type_ids=False
+            texts, add_special_tokens=self.adds_special_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
         return [self._expand(ids, text) for ids, text in zip(rows, question_texts, strict=True)]
 

@@ -16,6 +16,7 @@ from videobench.model.weights import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for
+FRAME_FORMATS = ("png", "jpeg")
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -48,6 +49,8 @@ class RunSettings:
     dry_run: bool
     print_prompt: bool
     deterministic: bool
+    export_requests: Path | None = None  # instead of a run: OpenAI batch requests go to this file
+    frame_format: str = "png"  # of these requests: "png" or "jpeg"
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
             parser.error(f"--{name} must be at least 1")
     if args.num_frames > MOST_FRAMES:
         parser.error(f"--num_frames must be at most {MOST_FRAMES}: each takes a token and more of the prompt")
+    if args.frame_format and not args.export_requests:
+        parser.error("--frame_format is of the requests that --export_requests writes")
     if args.num_workers < 0:
         parser.error("--num_workers must be at least 0")
     if (args.check_questions or args.output_json) and not args.check_model:
@@ -114,8 +119,8 @@ def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
         sources=_sources(args),
         model_path=args.model_path,
         output_folder=args.chat_conversation_output_folder,
-        device=args.device or device,
-        may_use_cpu=args.device is None and device == "cuda",
+        device="cpu" if args.export_requests else args.device or device,
+        may_use_cpu=args.device is None and device == "cuda" and not args.export_requests,
         dtype=args.dtype or "",
         num_frames=args.num_frames,
         max_new_tokens=args.max_new_tokens,
@@ -129,6 +134,8 @@ def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
         dry_run=args.dry_run,
         print_prompt=args.print_prompt,
         deterministic=args.deterministic,
+        export_requests=args.export_requests,
+        frame_format=args.frame_format or FRAME_FORMATS[0],
     )
 
 
@@ -175,6 +182,14 @@ def _build_parser(device: str) -> FlagParser:
     add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
     add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
+    add(
+        "--export_requests",
+        type=Path,
+        metavar="FILE",
+        help="instead: write the questions with their frames as OpenAI batch requests; no device, no weights",
+    )
+    formats = "of these frames: png (default) is without loss, jpeg smaller"
+    add("--frame_format", choices=FRAME_FORMATS, help=formats)
     add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
     add("--check_model", action="store_true", help="which module computes something else than the CPU? answers nothing")
     add(

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from videobench.cli import traceback_to
@@ -17,6 +18,7 @@ from videobench.jobs.job import Job
 from videobench.model.sharding import check_tensor_parallel
 from videobench.run.batches import batch_size_for
 from videobench.run.context import RunContext
+from videobench.run.export import export_requests, facts_path
 from videobench.run.loop import answer_left
 from videobench.run.options import RunSettings
 from videobench.run.plan import agree, build_plan, load_all_questions, print_plan, print_prompt
@@ -58,6 +60,9 @@ def _run(settings: RunSettings, job: Job) -> int:
     plan = build_plan(questions, builder, checkpoint.positions, settings)
     if settings.dry_run:
         return _dry_run(RunContext(settings, job, device, checkpoint, plan))
+    if settings.export_requests:
+        context = RunContext(settings, job, device, checkpoint, plan)
+        return _export(context, settings.export_requests) if job.is_first else 0
     context = RunContext(settings, job, device, checkpoint, agree(plan, job))
     traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
     with open_store(context) as store, traceback_to(traceback_path):
@@ -89,6 +94,14 @@ def _dry_run(context: RunContext) -> int:
     batch_size = batch_size_for(context, context.weights_bytes)
     print_plan(context.plan, context.settings, context.checkpoint, batch_size, context.device.name)
     return _report_failures(context.plan.failures)
+
+
+def _export(context: RunContext, path: Path) -> int:
+    failures = export_requests(context, path)
+    status = _report_failures(failures)
+    asked = len(context.plan.prompts) - len(failures)
+    print(f"{path}: {asked} requests, {len(failures)} questions failed; what a comparison needs: {facts_path(path)}")
+    return status
 
 
 def _write_results(context: RunContext, store: Store, answers: RightAnswers, started: float) -> int:

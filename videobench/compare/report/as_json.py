@@ -14,6 +14,7 @@ from videobench.compare.pairing import Pair
 from videobench.compare.report.divergence_json import distribution, divergence_json
 from videobench.compare.rule import Evidence
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
+from videobench.compare.settings import Names
 from videobench.compare.statistics import Z95, Z99
 from videobench.compare.summary import most_different, summarize
 from videobench.data.dataset import DATASET_NAMES
@@ -44,13 +45,15 @@ def build_report(comparison: Comparison) -> Json:
             "if_no_difference": verdict.questions_needed_if_equal,
             "text": verdict.needed_text,
         },
+        "names": {side: vars(getattr(comparison.settings.names, side)) for side in ("npu", "gpu")},
         "scoring": comparison.settings.scoring,
         "seed": comparison.settings.seed,
         "files": _files(comparison),
         "inputs": _inputs(comparison),
+        "services": [vars(each) for each in comparison.services],
         **_group(groups.overall),
         "smoothed": _smoothed(verdict.evidence),
-        "over": _over(groups.overall, verdict.evidence),
+        "over": _over(groups.overall, verdict.evidence, comparison.settings.names),
         "points_at_best": verdict.evidence.estimate.at_best,
         "per_level": {
             str(level): {"name": LEVEL_NAMES[level], **_group(group)} for level, group in groups.per_level.items()
@@ -65,11 +68,12 @@ def build_report(comparison: Comparison) -> Json:
     }
 
 
-def _over(overall: Group, evidence: Evidence) -> list[str]:
+def _over(overall: Group, evidence: Evidence, names: Names) -> list[str]:
     """Why some figures are not over the same questions; nothing where all are."""
     paired, notes = overall.paired, []
     if paired and not overall.npu.total == overall.gpu.total == paired.questions:
-        accuracies = f"{100 * paired.npu_accuracy:.2f} % on the NPU, {100 * paired.gpu_accuracy:.2f} % on the GPU"
+        npu, gpu = (f"{100 * each:.2f} %" for each in (paired.npu_accuracy, paired.gpu_accuracy))
+        accuracies = f"{npu} on {names.npu.phrase}, {gpu} on {names.gpu.phrase}"
         notes.append(
             f"the differences are over the {paired.questions:,} questions that both files have ({accuracies}); each "
             "side's own percentage counts missing answers as wrong"
@@ -112,6 +116,7 @@ def _inputs(comparison: Comparison) -> Json:
         "differing": inputs.differing,
         "differing_prompts": len(inputs.other_prompts),
         "differing_pixels": len(inputs.other_pixels),
+        "other_prompt_tokens": inputs.other_lengths,
         "other_questions": inputs.other_questions,
         "other_prompts": inputs.other_prompts,
         "other_pixels": inputs.other_pixels,

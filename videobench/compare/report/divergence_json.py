@@ -8,6 +8,7 @@ from videobench.compare.associations import Association, association_text
 from videobench.compare.comparison import Comparison
 from videobench.compare.divergence import Differences, right_chance_change
 from videobench.compare.statistics import FloatArray
+from videobench.compare.summary import why_unknown
 
 Json = dict[str, Any]
 
@@ -17,6 +18,7 @@ def divergence_json(comparison: Comparison) -> Json:
     differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
     return {
         "questions": len(differences.pairs),
+        "unknown": None if differences.pairs else why_unknown(comparison.verdict, comparison.pairing),
         "broken": diagnosis.broken,
         "findings": [{name: value for name, value in vars(each).items() if name != "z"} for each in diagnosis.findings],
         "strongest_association": _association(diagnosis.associations[0]) if diagnosis.associations else None,

@@ -23,6 +23,14 @@ def _escaped(text: object) -> str:
     return SPECIAL.sub(r"\\\1", visible)
 
 
+def _titles(report: Json) -> list[str]:
+    return [_title(report, side) for side in SIDES]
+
+
+def _title(report: Json, side: str) -> str:
+    return _escaped(report["names"][side]["title"])
+
+
 def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
     yield f"| {' | '.join(head)} |"
     yield f"|{'---|' * len(head)}"
@@ -31,7 +39,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[st
 
 def _summary(report: Json) -> Iterator[str]:
     summary, compared = report["summary"], report["compared"]
-    accuracies = ", ".join(f"{side.upper()} {100 * report[side]['accuracy']:.2f} %" for side in SIDES)
+    accuracies = ", ".join(f"{_title(report, side)} {100 * report[side]['accuracy']:.2f} %" for side in SIDES)
     yield f"**{_escaped(summary['verdict'])}** ({accuracies}, {compared['questions']:,} questions)"
     yield ""
     yield f"- **Numbers**: {_escaped(summary['numbers'])}"
@@ -52,7 +60,10 @@ def _inputs(report: Json) -> Iterator[str]:
     yield f"### Were the inputs the same? {_escaped(report['inputs']['same'])}"
     yield ""
     rows = ([each["name"], each["npu"], each["gpu"], each["state"]] for each in report["inputs"]["table"])
-    yield from _table(("", "NPU", "GPU", ""), rows)
+    yield from _table(("", *_titles(report), ""), rows)
+    if report["services"]:
+        yield ""
+        yield from (f"- {_escaped(each['text'])}. Set: {_escaped(each['fix'])}" for each in report["services"])
 
 
 def _accuracy(report: Json) -> Iterator[str]:
@@ -60,7 +71,7 @@ def _accuracy(report: Json) -> Iterator[str]:
     yield ""
     outcomes = ("unreadable", "failed", "missing")
     rows = (
-        [side.upper(), f"{100 * score['accuracy']:.2f} % ({score['correct']}/{score['total']})"]
+        [report["names"][side]["title"], f"{100 * score['accuracy']:.2f} % ({score['correct']}/{score['total']})"]
         + [score[outcome] for outcome in outcomes]
         for side, score in ((side, report[side]) for side in SIDES)
     )
@@ -68,15 +79,16 @@ def _accuracy(report: Json) -> Iterator[str]:
     yield ""
     named = [("accuracy", report)] + ([("smoothed accuracy", report["smoothed"])] if report["smoothed"] else [])
     yield from _table(
-        ("NPU minus GPU", "points", "95 % interval"),
+        (" minus ".join(_titles(report)), "points", "95 % interval"),
         ([name, f"{group['difference_points']:+.2f}", _interval(group)] for name, group in named),
     )
     yield ""
     compared, mcnemar = report["compared"], report["mcnemar"]
+    npu, gpu = (report["names"][side]["phrase"] for side in SIDES)
     yield (
         f"{compared['questions']:,} questions on {compared['videos']:,} videos. Same letter in "
-        f"{100 * report['agreement']:.1f} %; right on the NPU alone {mcnemar['npu_only']}, on the GPU alone "
-        f"{mcnemar['gpu_only']}, exact McNemar p {mcnemar['p_value']:.3g}."
+        f"{100 * report['agreement']:.1f} %; right on {_escaped(npu)} alone {mcnemar['npu_only']}, on "
+        f"{_escaped(gpu)} alone {mcnemar['gpu_only']}, exact McNemar p {mcnemar['p_value']:.3g}."
     )
     yield from (f"\n{note[:1].upper()}{note[1:]}." for note in report["over"])
 
@@ -94,7 +106,8 @@ def _groups(report: Json) -> Iterator[str]:
         + ([f"{group['difference_points']:+.2f}", _interval(group)] if "compared" in group else ["-", "-"])
         for name, group in groups
     )
-    yield from _table(("", "questions", "NPU %", "GPU %", "difference", "95 % interval"), rows)
+    shares = (f"{title} %" for title in _titles(report))
+    yield from _table(("", "questions", *shares, "difference", "95 % interval"), rows)
 
 
 def _divergence(report: Json) -> Iterator[str]:
@@ -136,7 +149,8 @@ def _flips(report: Json) -> Iterator[str]:
         + ["-" if each[margin] is None else f"{each[margin]:.3f}" for margin in margins]
         for each in flips[:SHOWN_FLIPS]
     )
-    yield from _table(("class", "question", "NPU", "GPU", "right", "NPU margin", "GPU margin"), rows)
+    titles = _titles(report)
+    yield from _table(("class", "question", *titles, "right", *(f"{title} margin" for title in titles)), rows)
     if len(flips) > SHOWN_FLIPS:
         yield ""
         yield f"And {len(flips) - SHOWN_FLIPS:,} more in the JSON."

@@ -22,7 +22,8 @@ from videobench.compare.report.as_json import Json
 from videobench.compare.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
 from videobench.compare.report.terminal import margin_text
 from videobench.compare.report.thumbnails import FrameStrips
-from videobench.compare.same_inputs import DIFFERS, pixels_differ
+from videobench.compare.same_inputs import DIFFERS
+from videobench.compare.same_question import pixels_differ
 from videobench.console import one_line
 from videobench.files import write_whole
 from videobench.video.spec import DEFAULT_NUM_FRAMES
@@ -79,7 +80,8 @@ def page_values(comparison: Comparison, report: Json, strips: FrameStrips | None
     return {
         "report": report,
         "comparison": comparison,  # for the plots' arrays
-        "ranking": _ranking(report["weighted_average"]),
+        "names": report["names"],
+        "ranking": _ranking(report["weighted_average"], report["names"]),
         "flip_panels": [_flip_panel(flip, shown, strips) for flip, shown in shown_flips],
         "style": Markup(style),
         "script": Markup(script),
@@ -92,10 +94,12 @@ def _sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _ranking(averages: Json) -> list[tuple[float, str, str]]:
+def _ranking(averages: Json, names: Json) -> list[tuple[float, str, str]]:
     """(percent, name, "npu", "gpu" or ""), best first: both runs among the leaderboard's published averages."""
     rows = [(value, name, "") for name, value in averages["reference"].items()]
-    rows += [(averages[side]["all"], f"this {side.upper()} run", side) for side in SIDES if "all" in averages[side]]
+    rows += [
+        (averages[side]["all"], f"this {names[side]['title']} run", side) for side in SIDES if "all" in averages[side]
+    ]
     return sorted(rows, reverse=True)
 
 

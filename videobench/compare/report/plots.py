@@ -63,7 +63,9 @@ def plot_interval(report: Json) -> Markup:
         if edge or room > 8:
             text = f"{edge:+.3g}" if edge else "0"
             parts.append(_text(x_of(edge) + shift, bottom + 16, text, style if shift else "middle"))
-    parts += [_text(20, bottom + 34, "NPU worse", "small"), _text(WIDTH - 20, bottom + 34, "NPU better", "end small")]
+    title = report["names"]["npu"]["title"]
+    parts += [_text(20, bottom + 34, f"{title} worse", "small")]
+    parts += [_text(WIDTH - 20, bottom + 34, f"{title} better", "end small")]
     titles = []
     for index, (name, group) in enumerate(measured):
         (low, high), middle, y = group["difference_ci95"], group["difference_points"], 54 + 40 * index
@@ -76,8 +78,9 @@ def plot_interval(report: Json) -> Markup:
     return _svg(bottom + 38, f"Difference of {'; of '.join(titles)}; margin {margin:.3g}", parts)
 
 
-def plot_accuracies(per_dataset: Json) -> Markup:
-    """Both sides' accuracies in each data set of the report's `per_dataset`, with Wilson's 95 % interval."""
+def plot_accuracies(report: Json) -> Markup:
+    """Both sides' accuracies in each data set, with Wilson's 95 % interval."""
+    per_dataset = report["per_dataset"]
     left, row, bottom = 200.0, 26.0, 26.0 * len(per_dataset) + 6
 
     def x_of(accuracy: float) -> float:
@@ -94,14 +97,15 @@ def plot_accuracies(per_dataset: Json) -> Markup:
             accuracy, correct, total = (group[side][name] for name in ("accuracy", "correct", "total"))
             low, high = wilson_interval(correct, total)
             parts.append(_line(x_of(low), y, x_of(high), y, f"bar {side}"))
-            title = f"{side.upper()} {100 * accuracy:.1f} % ({correct}/{total})"
+            title = f"{report['names'][side]['title']} {100 * accuracy:.1f} % ({correct}/{total})"
             parts.append(_dot(x_of(accuracy), y, 3.6, side, title))
     return _svg(bottom + 22, "Accuracy per data set, percent, with 95 % intervals", parts)
 
 
 def plot_margins(comparison: Comparison) -> Markup:
     """NPU against GPU: the right option's log-probability less that of the best wrong one; flips are marked."""
-    differences = comparison.differences
+    differences, names = comparison.differences, comparison.settings.names
+    npu, gpu = names.npu.title, names.gpu.title
     margins = differences.right_margins
     known = np.flatnonzero(~np.isnan(margins).any(axis=1))
     reach = max(1.0, float(np.quantile(np.abs(margins[known]), 0.99))) if len(known) else 1.0
@@ -123,22 +127,25 @@ def plot_margins(comparison: Comparison) -> Markup:
     for index in known:
         pair = differences.pairs[index]
         if pair.key in flips:
-            title = f"{pair.key}: {flips[pair.key]}, NPU {pair.npu.letter}, GPU {pair.gpu.letter}, right {pair.right}"
+            title = (
+                f"{pair.key}: {flips[pair.key]}, {npu} {pair.npu.letter}, {gpu} {pair.gpu.letter}, right {pair.right}"
+            )
             parts.append(_dot(x_of(margins[index, 1]), y_of(margins[index, 0]), 4.5, f"flip {flips[pair.key]}", title))
     for x, y, text, style in (  # above the dots
         (zero_x + 8, top + 18, "both right", "small"),
         (zero_x - 8, floor - 8, "both wrong", "end small"),
-        (low + 8, top + 18, "only NPU right", "small"),
-        (high - 8, floor - 8, "only GPU right", "end small"),
+        (low + 8, top + 18, f"only {npu} right", "small"),
+        (high - 8, floor - 8, f"only {gpu} right", "end small"),
     ):
         parts.append(_text(x, y, text, style))
     for value in (-reach, 0.0, reach):
         parts.append(_text(x_of(value), floor + 17, f"{value:.1f}", "middle small"))
         parts.append(_text(low - 6, y_of(value) + 4, f"{value:.1f}", "end small"))
-    parts.append(_text((low + high) / 2, floor + 34, "GPU margin of the right option, nats", "middle"))
+    parts.append(_text((low + high) / 2, floor + 34, f"{gpu} margin of the right option, nats", "middle"))
     turned = Markup('<g transform="translate(13 {:.1f}) rotate(-90)">{}</g>')
-    parts.append(turned.format(zero_y, _text(0, 0, "NPU margin, nats", "middle")))
-    return _svg(floor + 42, "Margin of the right option on the NPU against the GPU; flips are marked", parts)
+    parts.append(turned.format(zero_y, _text(0, 0, f"{npu} margin, nats", "middle")))
+    against = f"on {names.npu.phrase} against {names.gpu.phrase}"
+    return _svg(floor + 42, f"Margin of the right option {against}; flips are marked", parts)
 
 
 def plot_histogram(comparison: Comparison) -> Markup:

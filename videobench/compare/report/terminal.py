@@ -52,7 +52,8 @@ def margin_text(report: Json) -> str:
 
 
 def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ")
+    more = f"{indent}  "
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=more, break_on_hyphens=False)
 
 
 def _hanging(text: str) -> list[str]:
@@ -62,15 +63,19 @@ def _hanging(text: str) -> list[str]:
 def _inputs(report: Json) -> Iterator[str]:
     inputs = report["inputs"]
     yield from _hanging(f"Were the inputs the same? {inputs['same']}")
-    rows = [("", "npu", "gpu", "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
+    npu, gpu = _labels(report)
+    rows = [("", npu, gpu, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
     for name, npu, gpu, state in rows:
         mark = "!" if state == DIFFERS else " "
         yield f"{mark} {_cut(name, 20):20} {_cut(npu, 18):18} {_cut(gpu, 18):18} {state}".rstrip()
-    for side in ("npu", "gpu"):
+    for side, label in (("npu", npu), ("gpu", gpu)):
         sets = inputs[f"datasets_only_{side}"]
         if sets:
             listed = ", ".join(f"{name} ({count})" for name, count in sets.items())
-            yield from _wrapped(f"sets that only {side} has, left out: {listed}")
+            yield from _wrapped(f"sets that only {label} has, left out: {listed}")
+    for note in report["services"]:
+        yield from _wrapped(note["text"])
+        yield from _wrapped(f"set: {note['fix']}", "    ")
     if inputs["answers_without_reply"]:
         yield from _wrapped(f"right answers of questions that neither side has: {inputs['answers_without_reply']:,}")
     if inputs["without_answer"]:
@@ -80,8 +85,12 @@ def _inputs(report: Json) -> Iterator[str]:
         yield from _wrapped(f"left out as in the original, because a side gave no letter: {dropped} questions")
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _labels(report: Json) -> list[str]:
+    return [str(report["names"][side]["label"]) for side in ("npu", "gpu")]
+
+
+def _cut(text: str, width: int, mark: str = "...") -> str:
+    return text if len(text) <= width else text[: width - len(mark)] + mark
 
 
 def _some(keys: Sequence[str]) -> str:
@@ -90,15 +99,17 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _accuracy(report: Json) -> Iterator[str]:
+    npu, gpu = _labels(report)
     for side in SIDES:
         score = report[side]
         counts = ", ".join(f"{score[outcome]} {outcome}" for outcome in ("unreadable", "failed", "missing"))
-        yield f"{side} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
+        label = report["names"][side]["label"]
+        yield f"{label} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
     compared, mcnemar, kappa, smoothed = report["compared"], report["mcnemar"], report["kappa"], report["smoothed"]
     yield f"difference of accuracy {_difference(report)}"
     if smoothed:
         yield f"difference of smoothed accuracy {_difference(smoothed)}"
-    yield f"  over {compared['questions']:,} questions on {compared['videos']:,} videos, npu minus gpu"
+    yield f"  over {compared['questions']:,} questions on {compared['videos']:,} videos, {npu} minus {gpu}"
     for note in report["over"]:
         yield from _wrapped(note)
     yield (
@@ -106,7 +117,7 @@ def _accuracy(report: Json) -> Iterator[str]:
         f"kappa {'-' if kappa is None else format(kappa, '.3f')}"
     )
     yield from _hanging(
-        f"both right {compared['both_right']}, only npu {mcnemar['npu_only']}, only gpu {mcnemar['gpu_only']}, "
+        f"both right {compared['both_right']}, only {npu} {mcnemar['npu_only']}, only {gpu} {mcnemar['gpu_only']}, "
         f"both wrong {compared['both_wrong']}; exact McNemar p {mcnemar['p_value']:.3g}"
     )
 
@@ -121,14 +132,15 @@ def _interval(group: Json) -> str:
 
 
 def _tables(report: Json) -> Iterator[str]:
-    yield f"{'':25} {'number':>6} {'npu %':>6} {'gpu %':>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
+    npu, gpu = (_cut(f"{label} %", 6, "") for label in _labels(report))
+    yield f"{'':25} {'number':>6} {npu:>6} {gpu:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
     for level, group in report["per_level"].items():
         yield _group_row(f"level {level} {group['name']}", group)
     for name, group in report["per_dataset"].items():
         yield _group_row(f"  {name}", group)
     weighted = report["weighted_average"]
     if "all" in weighted["npu"]:
-        averages = ", ".join(f"{side} {weighted[side]['all']:.2f}" for side in SIDES)
+        averages = ", ".join(f"{report['names'][side]['label']} {weighted[side]['all']:.2f}" for side in SIDES)
         chance = weighted["chance_of_these_questions"]
         more = "" if chance is None else f"; chance of these questions {chance:.2f}"
         yield from _hanging(f"leaderboard's weighted average over these sets, %: {averages}{more}")
@@ -151,7 +163,7 @@ def _group_row(name: str, group: Json) -> str:
 def _divergence(report: Json) -> Iterator[str]:
     divergence = report["divergence"]
     if not divergence["questions"]:
-        yield "Numeric divergence: not known, a side stores no log-probabilities"
+        yield f"Numeric divergence: not known, {divergence['unknown']}"
     else:
         floor = divergence["noise_floor"]
         yield f"Numeric divergence of the options' log-probabilities, nats ({divergence['questions']:,} questions)"
@@ -193,17 +205,20 @@ def _flips(report: Json) -> Iterator[str]:
     for kind in classes:
         yield f"  {kind}: {CLASSES[kind]}"
     if flips:
-        yield f"  {'class':8} {'question':26} npu, gpu: letter and margin, nats; right"
+        yield f"  {'class':8} {'question':26} {', '.join(_labels(report))}: letter and margin, nats; right"
     for flip in flips[:SHOWN_FLIPS]:
-        yield _flip_row(flip)
+        yield _flip_row(flip, _labels(report))
     if len(flips) > SHOWN_FLIPS:
         yield f"  and {len(flips) - SHOWN_FLIPS:,} more: --output_json or --report_html"
 
 
-def _flip_row(flip: Json) -> str:
+def _flip_row(flip: Json, labels: Sequence[str]) -> str:
     margins = {side: flip[f"{side}_margin"] for side in ("npu", "gpu")}
     shown = {side: "-" if margin is None else f"{margin:.3f}" for side, margin in margins.items()}
-    sides = ", ".join(f"{side} {flip[f'{side}_letter'] or '-'} {shown[side]}" for side in ("npu", "gpu"))
+    sides = ", ".join(
+        f"{label} {flip[f'{side}_letter'] or '-'} {shown[side]}"
+        for side, label in zip(("npu", "gpu"), labels, strict=True)
+    )
     return f"  {flip['class']:8} {_cut(flip['key'], 26):26} {sides}, right {flip['right_letter'] or '-'}"
 
 
@@ -211,4 +226,4 @@ def _listed(report: Json) -> Iterator[str]:
     for side in SIDES:
         for outcome, keys in report["listed"][side].items():
             if keys:
-                yield from _hanging(f"{side} {outcome} {_some(keys)}")
+                yield from _hanging(f"{report['names'][side]['label']} {outcome} {_some(keys)}")

@@ -51,6 +51,7 @@ class FrameStrips:
         from av.error import FFmpegError
 
         from videobench.video.frames import sample_frames
+        from videobench.video.pictures import encode_jpeg
 
         if not 1 <= num_frames <= MOST_FRAMES:
             raise VideoError(f"{vid_path}: {num_frames} frames, the report shows 1 to {MOST_FRAMES}")
@@ -62,7 +63,7 @@ class FrameStrips:
             raise VideoError(f"{video}: missing")
         pixels = tile(sample_frames(video, num_frames).pixels)
         try:
-            picture = encode_jpeg(pixels)
+            picture = encode_jpeg(pixels, JPEG_SCALE, "yuvj420p")
         except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
             raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
         uri = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
@@ -84,17 +85,3 @@ def tile(frames: np.ndarray) -> np.ndarray:
         top, left = row * (height + GAP), column * (CELL_WIDTH + GAP)
         picture[top : top + height, left : left + CELL_WIDTH] = cell.to_ndarray(format="rgb24")
     return picture
-
-
-def encode_jpeg(picture: np.ndarray) -> bytes:
-    """uint8 RGB (height, width, 3), sides even -> a JPEG file."""
-    import av
-    from av.video.frame import VideoFrame
-
-    codec = av.CodecContext.create("mjpeg", "w")
-    codec.height, codec.width = picture.shape[:2]
-    codec.pix_fmt = "yuvj420p"
-    codec.time_base = 1
-    codec.options = {"qmin": str(JPEG_SCALE), "qmax": str(JPEG_SCALE)}
-    frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuvj420p")
-    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])

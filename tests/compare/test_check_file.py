@@ -1,0 +1,60 @@
+"""--check_file: what a file is, and what it lacks for which part of a comparison."""
+
+import json
+import re
+
+import pytest
+
+from tests.support.fault_tools import Bench, assert_refused
+from tests.support.paths import ASSETS
+
+ENGINES = ASSETS / "engines"
+
+
+@pytest.fixture
+def bench(tmp_path, capsys, record_property):
+    return Bench(tmp_path, capsys, record_property)
+
+
+def counts(outcome):
+    """Part -> (whether it is marked, how many replies have what it takes)."""
+    rows = re.findall(r"^([ !]) (.{30}) .{28} (\d+) of \d+$", outcome.out, re.MULTILINE)
+    return {part.strip(): (mark == "!", int(count)) for mark, part, count in rows}
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "failed", "logprobs", "question"),
+    [
+        ("vllm-0.32.0.jsonl", "OpenAI batch output", 0, (False, 12), (True, 0)),
+        ("aisbench-3.1/videobench.jsonl", "AISBench predictions", 1, (True, 0), (False, 11)),
+        ("lmms-eval-0.7.3.jsonl", "lmms-eval samples", 0, (True, 0), (True, 0)),
+    ],
+)
+def test_what_other_engines_files_have(bench, path, kind, failed, logprobs, question):
+    outcome = bench.start("precision_test", "--check_file", ENGINES / path)
+    assert outcome.status == 0
+    assert f"{path}: {kind}, 12 replies, {failed} of them failed" in outcome.out
+    found = counts(outcome)
+    assert found["accuracy"] == (False, 12 - failed)
+    assert (found["smoothed accuracy, divergence"], found["same question?"]) == (logprobs, question)
+
+
+def test_a_run_lacks_nothing(bench):
+    bench.shorten(2).answer()
+    outcome = bench.start("precision_test", "--check_file", bench.result)
+    assert counts(outcome)
+    assert set(counts(outcome).values()) == {(False, 2)}
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({}, "not a result file"),
+        ({"MSVD/1": {"output_sequence": 7}}, "row 'MSVD/1': output_sequence is 7"),
+        ({"MSVD/1": "A"}, "row 'MSVD/1' is no object; name a result file of this suite"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(bench, content, found):
+    path = bench.folder / "x.json"
+    path.write_text(json.dumps(content))
+    assert_refused(bench.start("precision_test", "--check_file", path), path, found)

@@ -1,0 +1,124 @@
+"""A service's batch output against our own run: what shows that it was asked otherwise, and what bounds are worth."""
+
+import json
+import math
+
+import pytest
+
+import precision_test
+
+KEYS = [f"MSVD/{number}" for number in range(40)]
+OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
+LOGPROBS = {"A": -0.01, "B": -5.0, "C": -6.0}
+ENTRIES = [*LOGPROBS.items(), ("the", -9.0)]
+
+
+def ours(**more):
+    row = {"output_sequence": ["A"], "choices": OPTIONS, "letter_logprobs": LOGPROBS, "prompt_tokens": 130, **more}
+    return {
+        key: row | {"vid_path": f"Eval_video/MSVD/{key.split('/')[1]}.mp4", "question": "which? A.cat B"}
+        for key in KEYS
+    }
+
+
+def line(key, entries=ENTRIES, chosen=0, finish_reason="stop", tokens=130, content="A"):
+    top = [{"token": token, "logprob": logprob} for token, logprob in entries]
+    logprobs = {"content": [{**top[chosen], "top_logprobs": top}]} if entries else None
+    choice = {"message": {"content": content}, "finish_reason": finish_reason, "logprobs": logprobs}
+    body = {"choices": [choice], "usage": {"prompt_tokens": tokens}}
+    return {"custom_id": key, "response": {"status_code": 200, "body": body}, "error": None}
+
+
+@pytest.fixture
+def report_of(tmp_path, capsys):
+    def compare(lines, *more, run=None):
+        (tmp_path / "out.jsonl").write_text("\n".join(map(json.dumps, lines)))
+        (tmp_path / "run.json").write_text(json.dumps(run or ours()))
+        (tmp_path / "a.json").write_text(json.dumps({"MSVD": dict.fromkeys((key.split("/")[1] for key in KEYS), "A")}))
+        paths = ("out.jsonl", "run.json", "a.json", "report.json")
+        names = ("eval_path", "reference_path", "sampling_answer_path", "output_json")
+        flags = [f"--{name}={tmp_path / path}" for name, path in zip(names, paths, strict=True)]
+        precision_test.main([*flags, "--names", "vllm,ours", "--margin", "50", *more])
+        return json.loads((tmp_path / "report.json").read_text()), " ".join(capsys.readouterr().out.split())
+
+    return compare
+
+
+def test_a_service_that_was_asked_as_we_are_passes(report_of):
+    report, text = report_of([line(key) for key in KEYS])
+    assert (report["verdict"], report["services"], report["divergence"]["questions"]) == ("PASS", [], 40)
+    assert report["divergence"]["largest_difference"]["max"] == 0
+    assert "prompt tokens (nu... 40 of 40 equal" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "cause", "text", "fix"),
+    [
+        pytest.param({"chosen": 1}, "sampling", "40 of 40 replies hold a token", "temperature 0", id="sampled"),
+        pytest.param({"finish_reason": "length"}, "cut_off", "40 of 40 replies were cut off", "max_tokens", id="cut"),
+        pytest.param({"entries": []}, "no_logprobs", "no reply has log-probabilities", "top_logprobs 20", id="none"),
+        pytest.param({"entries": ENTRIES[:2]}, "bounded", "have an option beyond the top", "top_logprobs", id="few"),
+    ],
+)
+def test_what_is_not_set_is_said_with_what_to_set(report_of, change, cause, text, fix):
+    report, printed = report_of([line(key, **change) for key in KEYS])
+    [note] = report["services"]
+    assert (note["side"], note["cause"], note["questions"]) == ("npu", cause, 40)
+    assert note["text"].startswith("vllm: ")
+    assert text in note["text"]
+    assert fix in note["fix"]
+    assert note["text"] in printed
+    assert f"set: {note['fix']}" in printed
+    assert (report["verdict"] == "INCONCLUSIVE") == (cause == "sampling")
+
+
+def test_a_sampled_side_is_not_comparable(report_of):
+    report, text = report_of([line(KEYS[0], chosen=1), *(line(key) for key in KEYS[1:])])
+    assert report["decided_by"] == "inputs"
+    assert "Next: ask the service again with temperature 0" in text
+
+
+def test_another_number_of_prompt_tokens_is_told_first(report_of):
+    report, text = report_of([line(key, tokens=131) for key in KEYS])
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert text.startswith("INCONCLUSIVE: not comparable: the numbers of prompt tokens differ in 40 questions (MSVD/0,")
+    assert report["inputs"]["other_prompt_tokens"] == KEYS
+
+
+def test_prompt_tokens_are_not_compared_where_hashes_are(report_of, tmp_path):
+    (tmp_path / "b.json").write_text(json.dumps(ours(prompt_sha256="0" * 64, prompt_tokens=99)))
+    report, _ = report_of([], "--eval_path", str(tmp_path / "b.json"), run=ours(prompt_sha256="0" * 64))
+    assert report["inputs"]["other_prompt_tokens"] == []
+
+
+def test_failed_and_missing_lines_are_that(report_of):
+    broken = {"custom_id": KEYS[1], "response": {"status_code": 500, "body": "down"}, "error": None}
+    report, _ = report_of([broken, *(line(key) for key in KEYS[2:])])
+    assert report["listed"]["npu"] == {"unreadable": [], "failed": [KEYS[1]], "missing": [KEYS[0]]}
+
+
+def test_a_reply_is_read_with_the_other_sides_options(report_of):
+    """A service's line does not hold them, and "dog" is B."""
+    report, _ = report_of([line(key, content="dog") for key in KEYS])
+    assert {flip["npu_letter"] for flip in report["flips"]} == {"B"}
+    assert report["inputs"]["table"][1]["state"] == "not stored"  # lent options are no evidence that they are the same
+
+
+@pytest.mark.parametrize(
+    ("entries", "exact"),
+    [
+        pytest.param([("A", -0.01), ("B", -5.0), ("x", -7.0)], 0, id="bounded"),
+        pytest.param([("A", -0.01), ("B", -5.0), ("x", -21.0)], 40, id="bounded-below-the-floor"),
+    ],
+)
+def test_a_bounded_option_plays_no_part_in_the_divergence(report_of, entries, exact):
+    report, _ = report_of([line(key, entries) for key in KEYS])
+    assert report["divergence"]["questions"] == exact
+
+
+def test_a_bound_counts_in_smoothed_accuracy(report_of):
+    """The right option at -2 at most, the best wrong one at -0.2: Phi((-2 + 0.2) / 0.5), and of ours 1, or nearly."""
+    entries = [("B", -0.2), ("x", -2.0)]
+    report, _ = report_of([line(key, entries, content="B") for key in KEYS])
+    expected = 50 * (math.erfc(3.6 / math.sqrt(2)) - math.erfc(-(4.99 / 0.5) / math.sqrt(2)))
+    assert report["smoothed"]["difference_points"] == pytest.approx(expected, abs=1e-6)

@@ -1,0 +1,279 @@
+"""Other engines' lines: the kind is told from the content, each becomes the reply that it is, nothing is guessed."""
+
+import json
+import math
+
+import pytest
+
+from tests.support.paths import ASSETS
+from videobench.data.lines import kind_of
+from videobench.data.openai_batch import letter_logprobs
+from videobench.data.results import Asked, load_results, load_sides
+from videobench.errors import InputError
+
+ENGINES = ASSETS / "engines"
+ANSWERS = {("MSVD", str(number)): "A" for number in range(9)}
+
+
+def lines(path, *contents):
+    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in contents), encoding="utf-8")
+    return path
+
+
+def position(*entries, chosen=0):
+    top = [{"token": token, "logprob": logprob, "bytes": [65]} for token, logprob in entries]
+    return {**top[chosen], "top_logprobs": top}
+
+
+def batch(key="MSVD/1", content="A", positions=None, **more):
+    choice = {"index": 0, "message": {"content": content}, "finish_reason": "stop", **more}
+    if positions is not None:
+        choice["logprobs"] = {"content": positions}
+    usage = {"prompt_tokens": 130, "completion_tokens": 2}
+    body = {"model": "tiny", "choices": [choice], "usage": usage}
+    return {"id": "x", "custom_id": key, "response": {"status_code": 200, "body": body}, "error": None}
+
+
+def failed(key="MSVD/1", status=400, body=None, error=None):
+    return {"custom_id": key, "response": {"status_code": status, "body": body}, "error": error}
+
+
+def known(folder, **rows):
+    """Our own replies, whose questions others are joined by."""
+    content = {
+        f"MSVD/{id}": {
+            "dataset": "MSVD",
+            "vid_path": f"Eval_video/MSVD/{video}",
+            "question": f"{text} A.cat B.dog \n Among",
+            "choices": {"A": "cat", "B": "dog"},
+            "output_sequence": ["B"],
+        }
+        for id, (video, text) in rows.items()
+    }
+    path = folder / "ours.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def aisbench(video, text, prediction="A", options="A.cat B.dog", **more):
+    url = {"type": "video_url", "video_url": {"url": video}}
+    asked = {"type": "text", "text": f"{text} {options} \n Among the two options A, B above, ASSISTANT:"}
+    prompt = [{"role": "HUMAN", "prompt": [asked, url]}]
+    return {"data_abbr": "videobench", "id": 0, "success": True, "origin_prompt": prompt} | {
+        "prediction": prediction, "gold": {"answer": "B"}, **more
+    }  # fmt: skip
+
+
+def sample(text, reply="A", **more):
+    line = {"doc_id": 0, "target": "B", "filtered_resps": reply, "doc_hash": "0", "input": text, "token_counts": [None]}
+    return line | more
+
+
+def joined(folder, theirs):
+    """The replies of their side, found among those of ours."""
+    return load_sides([theirs, folder / "ours.json"], ANSWERS)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        pytest.param(batch(), "OpenAI batch output", id="batch"),
+        pytest.param({"custom_id": "1", "method": "POST", "body": {}}, "OpenAI batch requests", id="requests"),
+        pytest.param(aisbench("file:///x.mp4", "what"), "AISBench predictions", id="aisbench"),
+        pytest.param(sample("what"), "lmms-eval samples", id="lmms-eval"),
+        pytest.param({"1": {"output_sequence": "A"}}, "result file", id="ours-on-one-line"),
+    ],
+)
+def test_the_kind_is_told_from_the_content(tmp_path, content, kind):
+    assert kind_of(lines(tmp_path / "x.json", content)) == kind
+
+
+@pytest.mark.parametrize(
+    ("contents", "found"),
+    [
+        pytest.param([{"question": "a"}, {"question": "b"}], "unknown kind .*'question'.*known are a", id="unknown"),
+        pytest.param([batch() | sample("what")], "fit OpenAI batch output and lmms-eval samples", id="two-kinds"),
+        pytest.param([batch(), sample("what")], "line 2: not OpenAI batch output", id="another-kind-behind"),
+        pytest.param([{"custom_id": "1", "body": {}}], "holds what was asked .OpenAI batch requests.", id="requests"),
+    ],
+)  # fmt: skip
+def test_another_kind_is_refused(tmp_path, contents, found):
+    with pytest.raises(InputError, match=found):
+        load_results(lines(tmp_path / "x.jsonl", *contents), ANSWERS)
+
+
+def test_a_batch_reply_is_read(tmp_path):
+    entries = [("A", -0.25), ("B", -2.0), ("\u2581A", -3.0), ("the", -4.0), (" C ", -5.0)]
+    path = lines(tmp_path / "x.jsonl", batch(content=" A", positions=[position(*entries)]))
+    reply = load_results(path, ANSWERS)["MSVD", "1"]
+    assert (reply.text, reply.prompt_tokens, reply.finish_reason, reply.is_greedy) == (" A", 130, "stop", True)
+    both = math.log(math.exp(-0.25) + math.exp(-3.0))
+    assert reply.logprobs == pytest.approx({"A": both, "B": -2.0, "C": -5.0})
+    assert reply.bounds == {"D": -5.0, "E": -5.0, "F": -5.0}
+    assert reply.run == {"model": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("positions", "expected"),
+    [
+        pytest.param(None, (None, {}, {}), id="no-logprobs"),
+        pytest.param([], (None, {}, {}), id="no-token"),
+        pytest.param([{"token": "A", "logprob": -0.1, "top_logprobs": []}], (None, {}, {}), id="chosen-alone"),
+        pytest.param([position(("x", -1.0), ("A", -1.01), chosen=1)], (True, {"A": -1.01}, "BCDEF"), id="a-tie"),
+        pytest.param([position(("x", -1.0), ("A", -2.0), chosen=1)], (False, {"A": -2.0}, "BCDEF"), id="sampled"),
+        pytest.param(
+            [position(("A", -0.1), ("B", -3.0)), position(("x", -1.0), ("y", -2.0), chosen=1)],
+            (False, {"A": -0.1, "B": -3.0}, "CDEF"),
+            id="sampled-later",
+        ),
+    ],
+)
+def test_log_probabilities_of_a_batch(tmp_path, positions, expected):
+    reply = load_results(lines(tmp_path / "x.jsonl", batch(positions=positions)), ANSWERS)["MSVD", "1"]
+    assert (reply.is_greedy, reply.logprobs, "".join(reply.bounds)) == (*expected[:2], "".join(expected[2]))
+
+
+def test_a_chosen_token_beyond_the_top_counts_once():
+    assert letter_logprobs([("A", -1.0), ("B", -2.0)]) == {"A": -1.0, "B": -2.0}
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        pytest.param(failed(body={"error": {"message": "too\nlong"}}), "status 400: too long", id="status"),
+        pytest.param(failed(status=200, error={"code": "x", "message": "expired"}), "expired", id="error"),
+        pytest.param({"custom_id": "MSVD/1", "response": None, "error": "gone"}, "gone", id="no-response"),
+        pytest.param({"custom_id": "MSVD/1", "response": None, "error": None}, "no reason is given", id="nothing"),
+        pytest.param(
+            batch(positions=[{"token": "A", "logprob": None}]), "the logits hold NaN or infinity", id="NaN-as-null"
+        ),
+    ],
+)
+def test_a_failed_line_is_a_failed_reply(tmp_path, line, reason):
+    reply = load_results(lines(tmp_path / "x.jsonl", line), ANSWERS)["MSVD", "1"]
+    assert reply.error == reason
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        pytest.param(batch(key=7), "custom_id is 7", id="key-is-a-number"),
+        pytest.param(batch(content=["A"]), "message.content is", id="content-is-a-list"),
+        pytest.param(batch(positions=[position((7, -1.0))]), "a token of logprobs is 7", id="token-is-a-number"),
+        pytest.param(batch(positions=[position(("token_id:3", -1.0))]), "are numbers", id="token-ids"),
+        pytest.param(batch(positions=[position(("A", "x"))]), "is 'x', not a number", id="logprob-is-a-text"),
+        pytest.param(batch(positions=[position(("A", 0.5), ("B", -1.0))]), "letter_logprobs is", id="above-zero"),
+        pytest.param(batch(finish_reason=1), "finish_reason is 1", id="finish-reason"),
+        pytest.param(
+            failed(status=200, body={"choices": [{}, {}]}), "choices is .*not a list of 1", id="two-replies"
+        ),
+    ],
+)  # fmt: skip
+def test_a_broken_batch_line_is_refused(tmp_path, line, found):
+    with pytest.raises(InputError, match=f"x.jsonl: line 1: .*{found}"):
+        load_results(lines(tmp_path / "x.jsonl", line), ANSWERS)
+
+
+def test_two_lines_to_one_question_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"line 2 answers the same question as .*line 1"):
+        load_results(lines(tmp_path / "x.jsonl", batch(), batch()), ANSWERS)
+
+
+def test_what_vllm_wrote_is_read():
+    replies = load_results(ENGINES / "vllm-0.32.0.jsonl", ANSWERS)
+    assert len(replies) == 12
+    reply = replies["MSVD", "40810"]
+    assert (reply.text, reply.prompt_tokens, reply.finish_reason, reply.is_greedy) == (" C", 130, "stop", True)
+    assert reply.logprobs["B"] == -8.138760566711426
+    assert {*reply.logprobs, *reply.bounds} == set("ABCDEF")
+
+
+def test_predictions_of_aisbench_find_their_questions(tmp_path):
+    known(tmp_path, **{"1": ("a.avi", "what is it"), "2": ("a.avi", "what is it doing"), "3": ("b.avi", "what is it")})
+    path = lines(
+        tmp_path / "videobench.jsonl",
+        aisbench("file:///data/MSVD/b.avi", "what is it", "B"),
+        aisbench("file:///data/MSVD/a.avi", "what is it doing", "C"),
+        aisbench("file:///data/MSVD/other.avi", "what is it", "D"),
+    )
+    first = aisbench("file:///data/MSVD/a.avi", "what is it")
+    lines(tmp_path / "videobench_failed.jsonl", {
+        "data_abbr": "videobench", "id": 2, "input": first["origin_prompt"], "error_info": "timed\nout"
+    })  # fmt: skip
+    replies = joined(tmp_path, path)
+    assert {id: (each.text, each.error) for (_, id), each in replies.items()} == {
+        "3": ("B", ""), "2": ("C", ""), "1": ("", "timed out"),
+    }  # fmt: skip
+
+
+def test_equal_questions_take_their_replies_in_order(tmp_path):
+    known(tmp_path, **{"1": ("a.avi", "what"), "2": ("a.avi", "what")})
+    line = aisbench("a.avi", "what")
+    assert len(joined(tmp_path, lines(tmp_path / "x.jsonl", line, line))) == 2
+    with pytest.raises(InputError, match=r"line 3 answers the same question as .*line 1"):
+        joined(tmp_path, lines(tmp_path / "x.jsonl", line, line, line))
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        pytest.param(sample("what A. cat B. dog"), "may answer MSVD/1, MSVD/2: the text fits each", id="two-videos"),
+        pytest.param(aisbench("data:video/jpeg;base64,AA", "what"), "may answer MSVD/1, MSVD/2", id="frames-inline"),
+        pytest.param(aisbench("c.avi", "what"), "none of its 1 lines answers a question", id="unknown-video"),
+        pytest.param(sample("what B. dog A. cat"), "none of its 1 lines", id="other-order-of-options"),
+        pytest.param(sample(["what"]), "input is", id="input-is-a-list"),
+        pytest.param(sample("what", [[-1.0, True], [-2.0, False]]), "resps is .*generate_until", id="multiple-choice"),
+        pytest.param(aisbench("a.avi", "what", ["A"]), "prediction is", id="prediction-is-a-list"),
+        pytest.param(aisbench("a.avi", "what", origin_prompt=[{"prompt": [7]}]), "its prompt holds 7", id="prompt"),
+    ],
+)
+def test_nothing_is_guessed(tmp_path, line, found):
+    known(tmp_path, **{"1": ("a.avi", "what"), "2": ("b.avi", "what")})
+    with pytest.raises(InputError, match=found):
+        joined(tmp_path, lines(tmp_path / "x.jsonl", line))
+
+
+def test_a_sample_of_lmms_eval_that_names_its_video_is_found(tmp_path):
+    known(tmp_path, **{"1": ("a.avi", "what"), "2": ("b.avi", "what")})
+    line = sample("Look. what A. cat B. dog", ["B"], videobench_accuracy={"video": "/data/MSVD/b.avi"})
+    replies = joined(tmp_path, lines(tmp_path / "x.jsonl", line))
+    assert [(name, each.text) for name, each in replies.items()] == [(("MSVD", "2"), "B")]
+
+
+def test_two_sides_without_keys_are_refused(tmp_path):
+    paths = [lines(tmp_path / f"{side}.jsonl", aisbench("a.avi", "what")) for side in "ab"]
+    with pytest.raises(InputError, match=r"name no questions that either could be joined by.*--requests_facts"):
+        load_sides(paths, ANSWERS)
+    known(tmp_path, **{"1": ("a.avi", "what")})
+    asked = Asked([*load_results(tmp_path / "ours.json", ANSWERS).values()])
+    assert [list(each) for each in load_sides(paths, ANSWERS, facts=asked)] == [[("MSVD", "1")]] * 2
+
+
+def ours_of_the_small_set(folder):
+    """What a run of the small set writes, but for the replies."""
+    questions = json.loads((ASSETS / "egs/Video-Bench/Eval_QA/MSVD_QA_new.json").read_text())
+    fields = ("vid_path", "question", "choices")
+    rows = {key: {name: row[name] for name in fields} | {"output_sequence": ["A"]} for key, row in questions.items()}
+    path = folder / "MSVD_eval.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        # By AISBench 3.1.20260630: its data set's reader, its prompt template and its GenInferencerOutputHandler.
+        pytest.param("aisbench-3.1/videobench.jsonl", id="aisbench"),
+        # By lmms-eval 0.7.3: _process_document_results and EvaluationTracker.save_results_samples, for a task of ours
+        # whose process_results returns the video.
+        pytest.param("lmms-eval-0.7.3.jsonl", id="lmms-eval"),
+    ],
+)
+def test_what_others_writers_wrote_is_the_same_replies(tmp_path, path):
+    """vLLM's, which were put into the other two; one of AISBench's has failed."""
+    theirs, _ = load_sides([ENGINES / path, ours_of_the_small_set(tmp_path)], ANSWERS)
+    vllm = load_results(ENGINES / "vllm-0.32.0.jsonl", ANSWERS)
+    assert theirs.keys() == vllm.keys()
+    failed = [each for each in theirs.values() if each.error]
+    assert [each.error for each in failed] == (["Client error: timed out"] if "aisbench" in path else [])
+    assert all(each.text == vllm[name].text.strip() for name, each in theirs.items() if not each.error)

@@ -1,0 +1,199 @@
+"""Flags of precision_test.py -> one settings object."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from videobench.cli import FlagParser
+from videobench.compare.settings import (
+    EVALUATED,
+    REFERENCE,
+    SCORINGS,
+    ComparisonSettings,
+    Margin,
+    Names,
+    given_name,
+)
+from videobench.files import check_writable
+
+LEAST_MARGIN = 0.01  # points; Video-Bench has too few questions to show less
+LONGEST_NAME = 24  # characters of each of --names
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """Of --export_leaderboard."""
+
+    path: Path
+    run_path: Path  # the NPU run where both are given
+    answer_path: Path | None
+    scoring: str
+
+
+@dataclass(frozen=True)
+class Settings:
+    comparison: ComparisonSettings | None  # None: --export_leaderboard alone
+    check_file: Path | None  # of --check_file, which is all that is done then
+    gate: bool
+    output_json: Path | None
+    output_markdown: Path | None
+    report_html: Path | None
+    video_root: Path | None
+    export: ExportSettings | None
+
+
+def parse_args(argv: Sequence[str] | None) -> Settings:
+    parser = FlagParser(description="Compare two runs of Video-Bench, as on an NPU and on a GPU, and give a verdict.")
+    _add_inputs(parser)
+    _add_outputs(parser)
+    args = parser.parse_args(argv)
+    if args.check_file:
+        return Settings(None, args.check_file, False, None, None, None, None, None)
+    margin = _parse_margin(parser, args.margin, args.one_sided)
+    evaluated, reference = args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path
+    paths = (evaluated, reference, args.sampling_answer_path)
+    if not all(paths) and not (args.export_leaderboard and any(paths[:2])):
+        parser.error(
+            "--eval_npu_path, --eval_gpu_path (or --eval_path, --reference_path) and --sampling_answer_path are "
+            "needed; --export_leaderboard alone needs one run"
+        )
+    outputs = (args.output_json, args.output_markdown, args.report_html)
+    if not all(paths) and (args.gate or any(outputs) or args.repeat_path):
+        parser.error(
+            "--gate, --output_json, --output_markdown, --report_html and --repeat_path are of a comparison, which "
+            "needs --eval_npu_path, --eval_gpu_path and --sampling_answer_path"
+        )
+    if args.Eval_Video_root and not args.report_html:
+        parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
+    if args.seed < 0:
+        parser.error("--seed must be 0 or more")
+    names = _names(parser, args)
+    npu_path, gpu_path, answer_path = paths
+    _check_paths(parser, args, [path for path in (npu_path, gpu_path, args.repeat_path) if path])
+    comparison = export = None
+    if all(paths):
+        comparison = ComparisonSettings(
+            npu_path=npu_path,
+            gpu_path=gpu_path,
+            answer_path=answer_path,
+            repeat_path=args.repeat_path,
+            facts_path=args.requests_facts,
+            scoring=args.scoring,
+            margin=margin,
+            seed=args.seed,
+            names=names,
+        )
+    if args.export_leaderboard:
+        export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
+    return Settings(
+        comparison,
+        None,
+        args.gate,
+        args.output_json,
+        args.output_markdown,
+        args.report_html,
+        args.Eval_Video_root,
+        export,
+    )
+
+
+def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
+    """Points ("1"), or how much of the reference's accuracy must be kept ("99%")."""
+    is_relative = text.endswith("%")
+    try:
+        size = float(text.removesuffix("%"))
+    except ValueError:
+        size = float("nan")
+    if not (50 <= size < 100 if is_relative else LEAST_MARGIN <= size < 100):
+        parser.error(
+            f"--margin must be from {LEAST_MARGIN} to below 100, in points of accuracy, or from 50% to below 100%: so "
+            f"much of the reference's accuracy must be kept; it is {text!r}"
+        )
+    return Margin(size, is_relative, one_sided)
+
+
+def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
+    """By --names, else by the flags that name the files."""
+    devices = Names()
+    npu = EVALUATED if args.eval_path else devices.npu
+    gpu = REFERENCE if args.reference_path else devices.gpu
+    if args.names is not None:
+        given = [each.strip() for each in args.names.split(",")]
+        if len(given) != 2 or given[0] == given[1] or not all(map(_is_name, given)):
+            parser.error(f"--names takes two different names, as vllm,ours, of 1 to {LONGEST_NAME} characters each")
+        npu, gpu = map(given_name, given)
+    return Names(npu, gpu, are_devices=not (args.eval_path or args.reference_path))
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
+
+
+def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Path]) -> None:
+    """No run is compared with itself, and nothing is written over what was read or written before."""
+    taken: set[str] = set()
+    for path in runs:
+        files = {os.path.realpath(each) for each in (path.glob("*_eval.json") if path.is_dir() else [path])}
+        if files & taken:
+            parser.error(f"{path}: is given for two runs; name the result file of each")
+        taken |= files
+    folders = {os.path.realpath(path) for path in runs}  # a new result file there would be read the next time
+    inputs = (args.sampling_answer_path, args.requests_facts)
+    taken |= {os.path.realpath(path) for path in inputs if path}
+    for output in (args.output_json, args.output_markdown, args.report_html, args.export_leaderboard):
+        if output is None:
+            continue
+        path = os.path.realpath(output)
+        if path in taken | folders or (os.path.dirname(path) in folders and path.endswith("_eval.json")):
+            parser.error(f"{output}: is an input, or another output; choose another name for what is written")
+        taken.add(path)
+        check_writable(output)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    def add_path(flag: str, text: str) -> None:
+        parser.add_argument(flag, type=Path, metavar="PATH", help=text)
+
+    evaluated, reference = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
+    for group, flag, text in (
+        (evaluated, "--eval_npu_path", "the NPU run: its result file, or the folder of its result files"),
+        (evaluated, "--eval_path", "the run that is judged, where it is no NPU's: of this suite, or another engine's"),
+        (reference, "--eval_gpu_path", "the GPU run: file or folder"),
+        (reference, "--reference_path", "the run that it is compared with, where it is no GPU's"),
+    ):
+        group.add_argument(flag, type=Path, metavar="PATH", help=text)
+    parser.add_argument("--names", metavar="A,B", help="what the report calls the two, as vllm,ours")
+    add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
+    add_path("--repeat_path", "a second run of either device: does it repeat itself, and within which noise")
+    add_path("--requests_facts", "what --export_requests wrote beside the requests that a service answered")
+    parser.add_argument(
+        "--scoring",
+        choices=SCORINGS,
+        default=SCORINGS[0],
+        help="how a reply becomes a letter: by strict reading (default), the most probable option letter without any "
+        "reading, or the original's rule",
+    )
+    parser.add_argument(
+        "--margin",
+        default="1",
+        metavar="POINTS",
+        help="accuracy differences smaller than this count as equal, in points (default: %(default)s); 99%% instead: "
+        "at least so much of the reference's accuracy must be kept",
+    )
+    parser.add_argument("--one_sided", action="store_true", help="only a loss counts: a better run never fails")
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    def add_path(flag: str, text: str) -> None:
+        parser.add_argument(flag, type=Path, metavar="PATH", help=text)
+
+    parser.add_argument("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE")
+    add_path("--output_json", "write everything as JSON to this file")
+    add_path("--output_markdown", "write the report as Markdown, for a CI's page or an issue")
+    add_path("--report_html", "write a report for the browser to this one file")
+    add_path("--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
+    add_path("--check_file", "instead: is this a result file, of any engine, and what does it lack for which part")
+    add_path("--export_leaderboard", "write Video-Bench's submission form of the NPU run, or of the one run given")

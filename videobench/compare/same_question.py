@@ -1,0 +1,75 @@
+"""Was one question asked alike on both sides? None or False where the rows do not say."""
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+from videobench.compare.pairing import Pair
+from videobench.data.replies import Reply
+
+
+def inputs_differ(pair: Pair) -> bool:
+    """Whether the sides are known to have been given different things."""
+    prompts = prompts_differ(pair) or prompt_lengths_differ(pair)
+    return bool(question_differs(pair)) or prompts or pixels_differ(pair)
+
+
+def prompts_differ(pair: Pair) -> bool:
+    """Whether the token ids differ; False where a side stores no hash."""
+    return hashes_differ(pair, "prompt_sha256")
+
+
+def prompt_lengths_differ(pair: Pair) -> bool:
+    """Whether the numbers of prompt tokens differ, where a service does not give the tokens; False where not stored."""
+    npu, gpu = pair.npu.reply, pair.gpu.reply
+    if npu is None or gpu is None or (npu.prompt_sha256 and gpu.prompt_sha256):
+        return False
+    return None not in (npu.prompt_tokens, gpu.prompt_tokens) and npu.prompt_tokens != gpu.prompt_tokens
+
+
+def pixels_differ(pair: Pair) -> bool:
+    return hashes_differ(pair, "pixels_sha256")
+
+
+def hashes_differ(pair: Pair, field: str) -> bool:
+    npu, gpu = getattr(pair.npu.reply, field, ""), getattr(pair.gpu.reply, field, "")
+    return bool(npu and gpu and npu != gpu)
+
+
+def question_differs(pair: Pair) -> bool | None:
+    """Whether the rows hold another question, other choices or another video; None where they share no such field."""
+    npu, gpu = pair.npu.reply, pair.gpu.reply
+    if npu is None or gpu is None:
+        return None
+    same = [_same_video(npu, gpu), _same_text(npu, gpu)]
+    if _both_state_options(npu, gpu):
+        same.append(npu.options == gpu.options)
+    known = [each for each in same if each is not None]
+    return not all(known) if known else None
+
+
+def _same_video(npu: Reply, gpu: Reply) -> bool | None:
+    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own."""
+    if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
+        return True
+    if npu.video_sha256 and gpu.video_sha256:
+        return npu.video_sha256 == gpu.video_sha256
+    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
+    known = [first == second for first, second in zip(*names, strict=True) if first and second]
+    return all(known) if known else None
+
+
+def _same_text(npu: Reply, gpu: Reply) -> bool | None:
+    """Of the question alone. A row without choices holds them in the question's text, in a form of its own."""
+    options = npu.options or gpu.options
+    npu_text, gpu_text = (
+        " ".join(replace(each, options=each.options or options).own_question.casefold().split()) for each in (npu, gpu)
+    )
+    if not npu_text or not gpu_text:
+        return None
+    if _both_state_options(npu, gpu):
+        return npu_text == gpu_text
+    return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)
+
+
+def _both_state_options(npu: Reply, gpu: Reply) -> bool:
+    return all(each.options and not each.options_are_lent for each in (npu, gpu))

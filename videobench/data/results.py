@@ -1,0 +1,234 @@
+"""Result files and folders, of this suite or of another engine -> replies."""
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from videobench.console import warn_once
+from videobench.data.aisbench import failed_file, read_failure, read_prediction
+from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, QuestionName, folded
+from videobench.data.joining import Questions, Unnamed
+from videobench.data.kinds import REPLIES, check_kind
+from videobench.data.lines import AISBENCH, AISBENCH_FAILED, BATCH, FACTS, KNOWN, LMMS_EVAL, OWN, kind_of, read_lines
+from videobench.data.lmms_eval import read_sample
+from videobench.data.openai_batch import read_reply
+from videobench.data.replies import Reply, build_reply
+from videobench.errors import InputError
+from videobench.files import read_json
+
+RESULT_SUFFIX = "_eval.json"
+WITHOUT_KEY = (AISBENCH, LMMS_EVAL)
+OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is known of the questions beside a file of replies."""
+
+    replies: Collection[Reply] = ()  # to questions that a reply without a key may answer: the other side's, or facts
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by custom_id: rows of exported requests
+
+
+def load_results(
+    path: Path, answers: Iterable[QuestionName], by_key: bool = False, asked: Asked | None = None
+) -> dict[QuestionName, Reply]:
+    """The replies of one result file, or of every `*_eval.json` of a folder.
+
+    A row belongs to the data set that its key names (`MSVD/40810`), else its `dataset`, else its file's name
+    (`MSVD_eval.json`), else the only set of `answers` that has its id; a row without a key to the question that
+    `asked` has with its text and video. Raises InputError, naming file and row, where two sets have it, where key and
+    `dataset` name two sets, where two rows answer one question, or where a row is none. `by_key` is for the original's
+    way of scoring, which knows no data sets: the replies are then named ("", key as in the file), a later file's
+    before an earlier one's."""
+    finder = _Finder(answers, by_key)
+    replies: dict[QuestionName, Reply] = {}
+    places: dict[QuestionName, str] = {}
+    for file in _files_of(path):
+        for place, key, row in _rows_of(file, asked or Asked()):
+            try:
+                name = finder.find(key, row, file.name)
+                reply = build_reply(name, key, row)
+            except ValueError as error:
+                raise InputError(f"{place}: {error}") from None
+            if by_key:
+                name = ("", key)
+            elif name in replies:
+                raise InputError(f"{place} answers the same question as {places[name]}; remove one of them")
+            replies[name], places[name] = reply, place
+    return replies
+
+
+def read_replies(path: Path) -> tuple[str, list[Reply]]:
+    """The kind of the file, or of the folder's files, and its replies, whatever questions they answer."""
+    kind = OWN if path.is_dir() else kind_of(path)
+    if kind not in WITHOUT_KEY:
+        return kind, [*load_results(path, []).values()]
+    replies = []
+    for place, unnamed in _unnamed(path, kind):
+        with _named(place):
+            replies.append(build_reply(("", ""), "", unnamed.row))
+    return kind, replies
+
+
+def load_facts(path: Path) -> Asked:
+    """Of the file beside exported requests: InputError where it is another one."""
+    if kind_of(path) != FACTS:
+        raise InputError(f"{path}: not the facts of exported requests; name what --export_requests wrote beside them")
+    finder, facts, replies = _Finder([], False), dict[str, Mapping[str, Any]](), list[Reply]()
+    for number, row in read_lines(path, FACTS):
+        key = str(row["custom_id"])
+        try:
+            replies.append(build_reply(finder.find(key, row, path.name), key, {**row, "output_sequence": [""]}))
+        except ValueError as error:
+            raise InputError(f"{path}: line {number}: {error}") from None
+        facts[key] = row
+    return Asked(replies, facts)
+
+
+def load_sides(
+    paths: Sequence[Path], answers: Collection[QuestionName], by_key: bool = False, facts: Asked | None = None
+) -> list[dict[QuestionName, Reply]]:
+    """The replies of two sides. Where one side's lines name no question, they are found among the other side's, or
+    among `facts`; InputError where neither names any."""
+    asked, loaded = facts or Asked(), dict[Path, dict[QuestionName, Reply]]()
+    with_key = [path for path in paths if path.is_dir() or kind_of(path) not in WITHOUT_KEY]
+    if not with_key and not asked.replies:
+        raise InputError(
+            f"{paths[0]} and {paths[1]} name no questions that either could be joined by; name the facts of exported "
+            "requests by --requests_facts, or a side that has keys"
+        )
+    for path in [*with_key, *(each for each in paths if each not in with_key)]:
+        others = asked.replies or [reply for replies in loaded.values() for reply in replies.values()]
+        loaded[path] = load_results(path, answers, by_key, Asked(others, asked.facts))
+    return [loaded[path] for path in paths]
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    files = sorted(path / name for name in os.listdir(path) if name.endswith(RESULT_SUFFIX))
+    if not files:
+        raise InputError(
+            f"{path}: no result file (<data set>{RESULT_SUFFIX}) in this folder; name the run's output folder"
+        )
+    return files
+
+
+def _rows_of(file: Path, asked: Asked) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """(place for messages, key, row) of each row, of whatever kind the file is."""
+    kind = kind_of(file)
+    if kind == OWN:
+        yield from ((f"{file}: row {key!r}", key, row) for key, row in _own_rows(file))
+    elif kind == BATCH:
+        yield from _batch_rows(file, asked.facts)
+    elif kind in WITHOUT_KEY:
+        yield from _joined(file, _unnamed(file, kind), Questions(asked.replies))
+    else:
+        raise InputError(f"{file}: holds what was asked ({kind}), not replies; name the service's output")
+
+
+def _own_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    rows = read_json(file)
+    check_kind(file, rows, REPLIES)
+    if not isinstance(rows, dict) or not rows:
+        raise InputError(f"{file}: not a result file (question -> reply), or empty; name {KNOWN}")
+    for key, row in rows.items():
+        if not isinstance(row, dict):
+            raise InputError(f"{file}: row {key!r} is no object; name {KNOWN}")
+        yield key, row
+
+
+def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """With what `facts` says of the request: not the prompt's tokens, which are the service's own."""
+    for number, line in read_lines(file, BATCH):
+        place = f"{file}: line {number}"
+        with _named(place):
+            key, row = read_reply(line)
+        asked = {name: value for name, value in facts.get(key, {}).items() if name not in OF_OUR_PROMPT}
+        run = {**asked.get("run", {}), **row.get("run", {})}
+        expected = {"expected_prompt_tokens": facts[key].get("prompt_tokens")} if key in facts else {}
+        yield place, key, {**asked, **expected, **row, "run": run}
+
+
+def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
+    read = read_prediction if kind == AISBENCH else read_sample
+    for number, line in read_lines(file, kind):
+        place = f"{file}: line {number}"
+        with _named(place):
+            unnamed = read(line)
+        yield place, unnamed
+    if kind == AISBENCH and (failed := failed_file(file)).exists():
+        for number, line in read_lines(failed, AISBENCH_FAILED):
+            place = f"{failed}: line {number}"
+            with _named(place):
+                unnamed = read_failure(line)
+            yield place, unnamed
+
+
+def _joined(
+    file: Path, lines: Iterable[tuple[str, Unnamed]], questions: Questions
+) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Lines of equal questions on one video take their keys in order; those of other questions are left out."""
+    taken: set[QuestionName] = set()
+    count = unknown = 0
+    for place, unnamed in lines:
+        count += 1
+        with _named(place):
+            found = questions.find(unnamed)
+        free = [each for each in found if (each.dataset, each.id) not in taken]
+        if not found:
+            unknown += 1
+            continue
+        reply = (free or found)[0]
+        taken.add((reply.dataset, reply.id))
+        yield place, reply.key, {**unnamed.row, "dataset": reply.dataset, "vid_path": reply.vid_path}
+    if count and unknown == count:
+        raise InputError(f"{file}: none of its {count} lines answers a question of the other side; name files of one")
+    if unknown:
+        warn_once(f"{file}: {unknown} of {count} lines answer no question of the other side; left out")
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise InputError(f"{place}: {error}") from None
+
+
+class _Finder:
+    """Which question a row answers."""
+
+    def __init__(self, answers: Iterable[QuestionName], takes_last: bool) -> None:
+        self.takes_last = takes_last  # of several data sets that have a bare id
+        answers = list(answers)
+        self.sets = {folded(name): name for name in DATASET_NAMES}
+        self.sets.update({folded(dataset): dataset for dataset in {dataset for dataset, _ in answers}})
+        self.sets_of_id: dict[str, list[str]] = {}
+        for dataset, id in answers:
+            self.sets_of_id.setdefault(id, []).append(dataset)
+
+    def find(self, key: str, row: Mapping[str, Any], file_name: str) -> QuestionName:
+        head, slash, tail = key.partition("/")
+        named = row.get("dataset")
+        if not isinstance(named, str) or not named.strip() or folded(named) == folded(SAMPLE_NAME):
+            named = ""
+        if slash and folded(head) in self.sets:
+            if named and folded(named) != folded(head):
+                raise ValueError(f"its key names {head}, its dataset is {named!r:.60}; fix the one that is wrong")
+            return self.sets[folded(head)], tail
+        if named:
+            return self.sets.get(folded(named), named), key
+        stem = file_name.removesuffix(RESULT_SUFFIX)
+        if file_name.endswith(RESULT_SUFFIX) and folded(stem) in self.sets:
+            return self.sets[folded(stem)], key
+        candidates = self.sets_of_id.get(key, [])
+        if len(candidates) > 1 and not self.takes_last:
+            raise ValueError(
+                f"the id stands in {len(candidates)} data sets ({', '.join(candidates)}) and the row names none; "
+                f"call the file <data set>{RESULT_SUFFIX}, or write the keys as <data set>/<id>"
+            )
+        return (candidates[-1] if candidates else ""), key
