@@ -7,7 +7,7 @@ float16 and float32, 0.5 in bfloat16). A run is called broken where
   everywhere  half of all questions differ by more than the limit;
   a group     a fifth of a group's questions (a set, a card, long prompts, ...) differ by more than the limit, three
               times as many or by three times as much as elsewhere, p < 0.001 by rank sums, corrected for all groups;
-  letter      one option letter is shifted against the others by a quarter of the limit in the mean, p < 0.001;
+  letter      one option letter is shifted against the others by two fifths of the limit in the mean, p < 0.001;
   scattered   one question in 200, and three at least, differ by more than ten times the limit.
 Every such group is named: after the strongest one, the same is asked of the questions outside of it, so that a group
 which lies inside a named one is not named again. The limit is four to five times what was measured between sound runs,
@@ -46,7 +46,7 @@ from videobench.data.dataset import LETTERS
 SIGNIFICANT = 0.001
 GROUP_PROPORTION = 0.2  # of a group's questions above the limit
 GROUP_RATIO = 3.0  # how much more often, or by how much more, than elsewhere
-LETTER_PART = 0.25  # of the limit, for a mean shift of one letter
+LETTER_PART = 0.4  # of the limit, for a mean shift of one letter
 SCATTERED_FACTOR, SCATTERED_PROPORTION, SCATTERED_COUNT = 10.0, 0.005, 3
 BY_SIZE = {"prompt length", "video length", "resolution"}  # cut at quantiles: what a cut leaves over is no new group
 REPEATED = 0.01  # proportion of questions that may differ by more than the last bits between repeated runs
