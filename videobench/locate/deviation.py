@@ -8,7 +8,7 @@ import torch
 # The relative error, norm-wise, that rounding explains: in 16 bits half a step of the result (2 ** -11, 2 ** -8), in
 # float32 what sums in another order leave. Sound devices stayed below 1.7 times that (docs/locating.md).
 EXPLAINED = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2**-20, torch.float64: 2**-20}
-LIMIT = 8.0  # times what is explained: what is further off departs
+LIMIT = 4.0  # times what is explained: what is further off departs
 # A single row or column of a result may lie so far above the whole.
 ROW_ALLOWANCE = 3.0
 LEAST_SUMMED = 16  # a row or column of fewer numbers says too little about a norm

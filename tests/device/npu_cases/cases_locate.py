@@ -46,6 +46,13 @@ def test_a_sound_device_agrees(tiny_model_path, dtype):
     assert findings.calls > 90
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", ["sum-order", "unfused"])
+def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype):
+    wrong.plant(way)
+    assert check_model(tiny_model_path, open_device("npu"), dtype).departures == ()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     module, operator, call, num_frames = FAULTS[fault]
