@@ -60,7 +60,7 @@ def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: to
     if spread is not None:
         explained = explained.maximum(spread.sum())
     times = float((error.sum() / explained.clamp_min(TINY)).sqrt())
-    wrong = torch.ones_like(error, dtype=torch.bool)
+    wrong, sharpest = torch.ones_like(error, dtype=torch.bool), 0.0
     for dim in (0, 1):  # columns, rows
         if error.shape[dim] < LEAST_SUMMED or error.shape[1 - dim] == 1:
             continue
@@ -69,9 +69,9 @@ def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: to
         if spread is not None:
             explained = explained.maximum(spread.sum(dim))
         lines = (error.sum(dim) / explained.clamp_min(TINY)).sqrt() / ROW_ALLOWANCE
-        times = max(times, float(lines.max()))
-        if bool((above := lines > LIMIT).any()):
-            wrong &= above.unsqueeze(dim)
+        if (largest := float(lines.max())) > max(sharpest, LIMIT):
+            wrong, sharpest = (lines > LIMIT).unsqueeze(dim).expand_as(error), largest
+        times = max(times, largest)
     return Deviation(times, relative, _where(found, wrong) if times > LIMIT else "")
 
 
