@@ -1,7 +1,8 @@
-"""A check of a model's modules, without flags and files of questions: noise for a video, two questions on it."""
+"""A check of a model's modules: noise for a video, or the questions that --check_model chooses of the small data."""
 
 import torch
 
+from tests.support.paths import ASSETS
 from videobench.data.question_text import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.locate.host_weights import HostWeights
@@ -9,7 +10,11 @@ from videobench.locate.model_check import ModelCheck
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
 from videobench.model.questions import VideoQuestions
+from videobench.run.model_check import choose, read_video
+from videobench.run.options import parse_args
+from videobench.run.plan import build_plan, load_all_questions
 
+SMALL_MODEL = ASSETS / "tiny-llava-next-video"
 OPTIONS = {"A": "red", "B": "blue", "C": "green"}
 
 
@@ -22,9 +27,26 @@ def noise_questions(checkpoint, num_frames=8):
     return VideoQuestions(pixels, prompts, [tuple(OPTIONS)] * len(prompts))
 
 
-def check_model(path, device, dtype, num_frames=8):
-    """The Findings on `device`, an open one."""
-    checkpoint = load_checkpoint(path)
+def small_questions(num_frames=8):
+    """(checkpoint, videos)"""
+    flags = ["--model_path", SMALL_MODEL, "--Eval_QA_root", ASSETS / "egs/Video-Bench", "--dataset_name", "MSVD"]
+    flags += ["--Eval_Video_root", ASSETS / "egs/VideoBench", "--num_frames", num_frames]
+    settings = parse_args([str(each) for each in flags], "npu")
+    checkpoint = load_checkpoint(SMALL_MODEL)
+    builder = checkpoint.prompt_builder(num_frames)
+    plan = build_plan(load_all_questions(settings), builder, checkpoint.positions, settings)
+    return checkpoint, [read_video(work, settings, checkpoint) for work in choose(plan, ())]
+
+
+def check_videos(device, dtype, checkpoint, videos):
+    """The answers and the Findings on `device`, an open one."""
     engine = load_engine(checkpoint, device, dtype, 3, LENGTH_MULTIPLES[device.kind])
     weights = HostWeights(checkpoint, engine.model, getattr(torch, dtype))
-    return ModelCheck(engine, weights, dtype, lambda *_: None).run([noise_questions(checkpoint, num_frames)])
+    answers = [engine.answer([video], len(video.prompts))[0] for video in videos]
+    return answers, ModelCheck(engine, weights, dtype, lambda *_: None).run(videos)
+
+
+def check_model(path, device, dtype, num_frames=8):
+    """The Findings for a checkpoint."""
+    checkpoint = load_checkpoint(path)
+    return check_videos(device, dtype, checkpoint, [noise_questions(checkpoint, num_frames)])[1]

@@ -128,6 +128,7 @@ def device_facts(device: Device) -> dict[str, Any]:
     facts: dict[str, Any] = {"device_name": device.name}
     if device.kind == "npu":
         facts |= npu.versions() | {"inf_nan_mode": _shows_overflows()}
+        facts["compatible_impl"] = os.environ.get(npu.COMPATIBLE_VARIABLE) == "1"
     if device.kind == "cuda":
         facts["cuda"] = torch.version.cuda
     return facts
@@ -171,8 +172,9 @@ def _set_up_cuda() -> None:
 
 
 def _set_up_npu() -> None:
-    """Attention needs no setting: transformers uses scaled_dot_product_attention by default, with masks of the kind for
-    which torch_npu runs it as one fused operator (transformers, integrations/sdpa_attention.py)."""
+    """Attention needs no setting: transformers uses scaled_dot_product_attention by default, with bool masks, and with
+    those or none torch_npu runs it as one fused operator (op-plugin, ScaledDotProductAttentionKernelNpuOpApi.cpp: 910B1
+    and later, heads of at most 512 numbers; a float mask takes the plain way)."""
     import torch
 
     module = getattr(torch, "npu")  # noqa: B009  # made by torch_npu

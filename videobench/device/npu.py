@@ -22,6 +22,12 @@ CANN_FOLDERS = ("/usr/local/Ascend/cann", "/usr/local/Ascend/ascend-toolkit/late
 DRIVER_INSTALL_INFO = Path("/etc/ascend_install.info")  # a line Driver_Install_Path_Param=/usr/local/Ascend
 DRIVER_FOLDER = Path("/usr/local/Ascend")
 SET_ENV = "source /usr/local/Ascend/cann/set_env.sh (before CANN 8.5: ascend-toolkit/set_env.sh)"
+# With 1 torch_npu computes as torch is documented; by default gelu is tanh's formula whatever is asked for, and matrix
+# products take a way of their own (docs of TorchNPU, TORCH_NPU_USE_COMPATIBLE_IMPL and native gelu; releases before
+# TorchNPU 26.0.0 do not know it). torch_npu reads it when it is imported. The reference computes erf's formula, and
+# the difference is as large as rounding: it must not stand between two runs that are compared. Whoever has set it is
+# obeyed, and each reply stores what was in force.
+COMPATIBLE_VARIABLE = "TORCH_NPU_USE_COMPATIBLE_IMPL"
 MAX_INFO_BYTES = 1 << 20  # of a file with a version: they have a few lines
 UNKNOWN = "unknown"
 
@@ -32,6 +38,7 @@ def count_cards() -> int:
         raise InputError(
             "device npu: torch_npu is not installed; pip install -r requirements-npu.txt, or run with --device cpu"
         )
+    os.environ.setdefault(COMPATIBLE_VARIABLE, "1")  # before torch, which imports torch_npu where it may
     import torch
 
     _check_version(torch.__version__)

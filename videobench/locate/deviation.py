@@ -8,7 +8,7 @@ import torch
 # The relative error, norm-wise, that rounding explains: in 16 bits half a step of the result (2 ** -11, 2 ** -8), in
 # float32 what sums in another order leave. Sound devices stayed below 1.7 times that (docs/locating.md).
 EXPLAINED = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2**-20, torch.float64: 2**-20}
-LIMIT = 8.0  # times what is explained: what is further off departs
+LIMIT = 4.0  # times what is explained: what is further off departs
 # A single row or column of a result may lie so far above the whole.
 ROW_ALLOWANCE = 3.0
 LEAST_SUMMED = 16  # a row or column of fewer numbers says too little about a norm
@@ -60,7 +60,7 @@ def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: to
     if spread is not None:
         explained = explained.maximum(spread.sum())
     times = float((error.sum() / explained.clamp_min(TINY)).sqrt())
-    wrong = torch.ones_like(error, dtype=torch.bool)
+    wrong, sharpest = torch.ones_like(error, dtype=torch.bool), 0.0
     for dim in (0, 1):  # columns, rows
         if error.shape[dim] < LEAST_SUMMED or error.shape[1 - dim] == 1:
             continue
@@ -69,9 +69,9 @@ def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: to
         if spread is not None:
             explained = explained.maximum(spread.sum(dim))
         lines = (error.sum(dim) / explained.clamp_min(TINY)).sqrt() / ROW_ALLOWANCE
-        times = max(times, float(lines.max()))
-        if bool((above := lines > LIMIT).any()):
-            wrong &= above.unsqueeze(dim)
+        if (largest := float(lines.max())) > max(sharpest, LIMIT):
+            wrong, sharpest = (lines > LIMIT).unsqueeze(dim).expand_as(error), largest
+        times = max(times, largest)
     return Deviation(times, relative, _where(found, wrong) if times > LIMIT else "")
 
 

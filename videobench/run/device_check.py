@@ -34,7 +34,7 @@ POLL_S = 0.1
 
 
 def check_device(settings: CheckSettings) -> int:
-    """Returns 0; raises InputError with the fix at the first thing that is not right."""
+    """Returns 0, or 1 where an operator departs; raises InputError with the fix at the first thing that fails."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks all cards
     kind = settings.device
@@ -46,7 +46,12 @@ def check_device(settings: CheckSettings) -> int:
     for report in reports[:1] if kind == "cpu" else reports:
         print(f"{report['device']} {report['name']}: {in_bytes(report['free'])} of {in_bytes(report['total'])} free")
         print(f"  matrix product, difference from the CPU's: {_differences_line(report['differences'])}")
+        print("\n".join(f"  {line}" for line in report["operators"]), end="\n" if report["operators"] else "")
     print(f"all-reduce over {count} {'processes' if kind == 'cpu' else 'cards'} ({BACKENDS[kind]}): right on each")
+    if departing := sum(report["departing"] for report in reports):
+        counted = "1 operator departs" if departing == 1 else f"{departing} operators depart"
+        print(f"{counted} from the CPU's; whether it matters to a model: --check_model")
+        return 1
     print("everything works")
     return 0
 
@@ -147,6 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = {"device": str(device.torch_device), "name": device.name, "free": free, "total": total}
     report["differences"] = {dtype: _check_product(device, dtype) for dtype in DTYPES}
     _check_all_reduce(device, int(index), int(count), store)
+    report["operators"], report["departing"] = _check_operators(device) if index == "0" else ([], 0)
     print(json.dumps(report), flush=True)
     return 0
 
@@ -155,7 +161,7 @@ def _check_product(device: Device, dtype: str) -> float | None:
     """Largest difference from the CPU's product, over its largest entry; None where the card lacks the dtype."""
     import torch
 
-    if dtype == "bfloat16" and device.kind != "cpu" and not getattr(torch, device.kind).is_bf16_supported():
+    if not _has(device, dtype):
         return None
     generator = torch.Generator().manual_seed(0)
     left, right = (
@@ -177,6 +183,30 @@ def _check_product(device: Device, dtype: str) -> float | None:
             f"entry, more than {TOLERANCES[dtype]:g}; install releases that fit each other (README.md, install)"
         )
     return difference
+
+
+def _check_operators(device: Device) -> tuple[list[str], int]:
+    """Lines to print, and how many of them depart; on the first card alone, since the host computes as much."""
+    if device.kind == "cpu":
+        return [], 0  # what others are compared with
+    import torch
+
+    from videobench.locate.operator_check import check_operators
+
+    dtypes = [dtype for dtype in DTYPES if _has(device, dtype)]
+    found = {dtype: check_operators(device.torch_device, getattr(torch, dtype)) for dtype in dtypes}
+    departing = [f"operator departs: {line}" for lines, _ in found.values() for line in lines]
+    agree = ", ".join(f"{dtype} {largest:.1f}" for dtype, (_, largest) in found.items())
+    which = "the others" if departing else "all"
+    last = f"operators of a 7B model: {which} agree with the CPU's (times what is explained: {agree})"
+    return [*departing, last], len(departing)
+
+
+def _has(device: Device, dtype: str) -> bool:
+    """False for bfloat16 on a card of the first generation."""
+    import torch
+
+    return dtype != "bfloat16" or device.kind == "cpu" or bool(getattr(torch, device.kind).is_bf16_supported())
 
 
 def _check_all_reduce(device: Device, index: int, count: int, store: str) -> None:

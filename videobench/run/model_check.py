@@ -47,7 +47,7 @@ def check_model(settings: ModelCheckSettings) -> int:
     checkpoint = load_checkpoint(run.model_path)
     plan = build_plan(questions, checkpoint.prompt_builder(run.num_frames), checkpoint.positions, run)
     works = choose(plan, settings.questions)
-    videos = [_read(work, run, checkpoint) for work in works]
+    videos = [read_video(work, run, checkpoint) for work in works]
     check = _Check(run, device, checkpoint, videos)
     check.announce(works)
     report = check.run()
@@ -97,7 +97,8 @@ def _narrowed(work: VideoWork, chosen: list[Question]) -> VideoWork:
     return VideoWork(work.video, tuple(each for each, _ in pairs), tuple(prompt for _, prompt in pairs))
 
 
-def _read(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint") -> VideoQuestions:
+def read_video(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint") -> VideoQuestions:
+    """Raises InputError where it does not decode."""
     from videobench.video.prepared import prepare_video
 
     video = prepare_video(work.video, checkpoint.pixel_spec, settings.num_frames)

@@ -75,6 +75,14 @@ def test_the_launchers_inf_nan_mode_does_not_keep_a_card_from_starting(monkeypat
     assert "overflows of float16 cannot be detected" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("before", "stored"), [(None, True), ("1", True), ("0", False)])
+def test_operators_compute_as_torch_is_documented_unless_the_environment_says_otherwise(monkeypatch, before, stored):
+    monkeypatch.delenv("TORCH_NPU_USE_COMPATIBLE_IMPL", raising=False)
+    if before is not None:
+        monkeypatch.setenv("TORCH_NPU_USE_COMPATIBLE_IMPL", before)
+    assert device_facts(open_device("npu"))["compatible_impl"] is stored
+
+
 def test_a_first_generation_card(monkeypatch, capsys):
     monkeypatch.setattr(torch.npu, "_FIRST_GENERATION", True)
     device = open_device("npu")

@@ -3,11 +3,13 @@
 import importlib
 
 import pytest
+import torch
 
 from tests.support.model_checks import check_model
 from tests.support.npu_cases import DTYPES
 from videobench.device.devices import open_device
 from videobench.locate.findings import lines
+from videobench.locate.operator_check import check_operators
 
 SELF_ATTENTION = "model.language_model.layers.*.self_attn"
 VISION_ATTENTION = "model.vision_tower.encoder.layers.*.self_attn"
@@ -46,6 +48,13 @@ def test_a_sound_device_agrees(tiny_model_path, dtype):
     assert findings.calls > 90
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("way", ["sum-order", "unfused"])
+def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype):
+    wrong.plant(way)
+    assert check_model(tiny_model_path, open_device("npu"), dtype).departures == ()
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     module, operator, call, num_frames = FAULTS[fault]
@@ -55,6 +64,24 @@ def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     found = without_vision_model(first.family), first.operator.name, first.call
     assert found == (module, operator, call), lines(findings)
     assert not first.deviation.overflow
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ("causal", ["attention, causal"]),
+        ("gelu", ["gelu (erf)"]),
+        ("convolution", ["patch convolution"]),
+        ("layer-norm", ["LayerNorm"]),
+        ("long-mask", ["attention, one query and 1300 keys, padding"]),
+    ],
+)
+def test_an_operator_is_named_without_a_checkpoint(wrong, fault, named):
+    wrong.plant(fault)
+    found, largest = check_operators(open_device("npu").torch_device, torch.float32)
+    assert [line.partition(", float32: ")[0] for line in found] == named
+    assert all("; look at: " in line for line in found)
+    assert largest < 1
 
 
 def test_all_planted_faults_are_in_the_table(wrong):

@@ -8,6 +8,7 @@ OVERFLOWS_AT = 8.0  # of a product of float16, in `float16`
 SHORT_MASK = 512  # keys, in `long-mask`
 WRONG_ROW = 5
 NOISE = 0.02
+PART = 16  # of a sum, in `sum-order`
 
 
 def _on_host(*tensors):
@@ -46,17 +47,21 @@ def _average(query, key, given):
     return None if given["attn_mask"] is None and not given["is_causal"] and query.shape[2] > 1 else given
 
 
-def _saturating(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
-    query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
-    heads = query_.shape[1] // key_.shape[1]
-    key_, value_ = key_.repeat_interleave(heads, 1), value_.repeat_interleave(heads, 1)
-    scores = query_.float() @ key_.float().transpose(-1, -2) * (scale or query_.shape[-1] ** -0.5)
-    scores = scores.clamp(-SATURATES_AT, SATURATES_AT)
-    if is_causal:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    return (scores.softmax(-1) @ value_.float()).to(query_.dtype).to(query.device)
+def _plain_attention(change):
+    """Operator by operator, in the tensors' dtype; `change` sees the scores."""
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
+        query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
+        heads = query_.shape[1] // key_.shape[1]
+        key_, value_ = key_.repeat_interleave(heads, 1), value_.repeat_interleave(heads, 1)
+        scores = change(query_ @ key_.transpose(-1, -2) * (scale or query_.shape[-1] ** -0.5))
+        if is_causal:
+            mask = torch.ones(scores.shape[-2:], dtype=torch.bool).tril()
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf)
+        return (scores.softmax(-1) @ value_).to(query.device)
+
+    return attention
 
 
 def _gelu(tensor, *, approximate="none"):
@@ -78,6 +83,13 @@ def _row(left, right):
     if right.shape[0] == right.shape[1]:
         product[..., WRONG_ROW] = product[..., WRONG_ROW + 1]
     return product.to(left.device)
+
+
+def _in_parts(left, right):
+    """Not wrong: sums in another order, as other devices have it."""
+    parts = zip(left.cpu().float().split(PART, -1), right.cpu().float().split(PART, 0), strict=True)
+    product = sum(one @ other for one, other in parts)
+    return product.to(left.dtype).to(left.device)
 
 
 def _overflowing(left, right):
@@ -109,18 +121,20 @@ WRONG = {
     "long-mask": (ATTENTION, _attending(_lose_long_mask)),
     "polarity": (ATTENTION, _attending(_invert_mask)),
     "uniform": (ATTENTION, _attending(_average)),
-    "softmax": (ATTENTION, _saturating),
+    "softmax": (ATTENTION, _plain_attention(lambda scores: scores.clamp(-SATURATES_AT, SATURATES_AT))),
     "row": ("mm", _row),
     "float16": ("mm", _overflowing),
     "layer-norm": ("native_layer_norm", _layer_norm),
     "convolution": ("convolution_overrideable", _convolution),
     "not-repeatable": ("silu", _silu),
 }
+# Another way to the same: none of them may be called a fault.
+SOUND = {"sum-order": ("mm", _in_parts), "unfused": (ATTENTION, _plain_attention(lambda scores: scores))}
 _planted = []  # the fault lasts as long as its library
 
 
 def plant(name: str) -> None:
-    operator, kernel = WRONG[name]
+    operator, kernel = (WRONG | SOUND)[name]
     library = torch.library.Library("aten", "IMPL")
     library.impl(operator, kernel, "PrivateUse1", allow_override=True)
     _planted.append(library)
