@@ -183,8 +183,8 @@ def test_what_vllm_wrote_is_read():
     replies = load_results(ENGINES / "vllm-0.32.0.jsonl", ANSWERS)
     assert len(replies) == 12
     reply = replies["MSVD", "40810"]
-    assert (reply.text, reply.prompt_tokens, reply.finish_reason, reply.is_greedy) == (" C", 130, "stop", True)
-    assert reply.logprobs["B"] == -8.138760566711426
+    assert (reply.text, reply.prompt_tokens, reply.finish_reason, reply.is_greedy) == (" C", 131, "stop", True)
+    assert reply.logprobs["B"] == -8.395401954650879
     assert {*reply.logprobs, *reply.bounds} == set("ABCDEF")
 
 

@@ -166,6 +166,9 @@ class _Files:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._identity, self.done = path, identity, set[str]()
         known = facts_path(path)
+        for each in (path, known):
+            if each.exists() and not each.is_file():
+                raise InputError(f"{each}: not a regular file, which an export that goes on needs; choose another name")
         if not overwrite and path.exists() and path.stat().st_size and not known.exists():
             raise InputError(f"{path}: is there without its facts, {known.name}; choose another name, or --overwrite")
         self._facts = self._open(known)
