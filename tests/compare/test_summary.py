@@ -122,3 +122,11 @@ def test_unreadable_replies_of_one_side_are_a_finding():
 def test_every_obstacle_says_what_to_look_at_and_what_to_do():
     causes = ("swapped", "num_frames", "checkpoint", "checkpoint_sha256", "dtype", "sample", "questions", "prompts")
     assert {*causes, "pixels", "sets"} <= LOOK_AT.keys() & NEXT_STEP.keys()
+
+
+def test_the_command_that_finds_the_module_names_the_questions_that_differ_most():
+    pairs = pairs_of(300, noise=0.2)
+    differences = measure(pairs)
+    worst = sorted(zip(differences.largest, (each.key for each in differences.pairs), strict=True), reverse=True)[:4]
+    command = f"{NEXT_STEP['broken']} {','.join(key for _, key in worst)}"
+    assert summary_of(pairs).next_step == command

@@ -11,6 +11,8 @@ from tests.support.model_checks import check_model
 from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint
 from videobench.device.devices import open_device
 from videobench.locate.findings import lines
+from videobench.locate.model_check import ModelCheck
+from videobench.model import cache
 
 DTYPES = ["float32", "float16", "bfloat16"]
 GROUPED = dataclasses.replace(SHAPES["small"], text=(64, 128, 2, 4), image_size=56)
@@ -47,3 +49,34 @@ def test_a_sound_device_agrees_on_a_middle_sized_model(tmp_path, dtype):
     write_checkpoint(SHAPES["mid"], hollow)
     save_checkpoint(hollow, folder, make_model(hollow, torch.device("cpu"), torch.float32))
     assert check_model(folder, open_device("cpu"), dtype).departures == ()
+
+
+def test_a_wrong_copy_of_the_cache_is_named(monkeypatch, tiny_model_path):
+    def corrupt(states, room):
+        buffer = cache_with_room(states, room)
+        buffer[-1, 0, 3, 0] += 1
+        return buffer
+
+    cache_with_room = cache._with_room
+    monkeypatch.setattr(cache, "_with_room", corrupt)
+    findings = check_model(tiny_model_path, open_device("cpu"), "float32")
+    first = findings.departures[0]
+    assert (first.module, first.call) == ("copies of the cache", "suffix")
+    text = lines(findings)
+    assert text[1] == "  first, in the order of computing: copies of the cache"
+    assert any("look at: copies of keys and values" in line for line in text)
+
+
+def test_without_memory_values_go_to_the_host(monkeypatch, capsys, tiny_model_path):
+    """Once: the second time it is for good."""
+
+    def fail_once(self, forward):
+        monkeypatch.setattr(ModelCheck, "_compare", compare)
+        raise RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB")
+
+    compare = ModelCheck._compare
+    sound = check_model(tiny_model_path, open_device("cpu"), "float16")
+    monkeypatch.setattr(ModelCheck, "_compare", fail_once)
+    findings = check_model(tiny_model_path, open_device("cpu"), "float16")
+    assert capsys.readouterr().err.count("out of memory; from here on values go to the host at once") == 1
+    assert (findings.calls, findings.departures) == (sound.calls, ())

@@ -21,6 +21,7 @@ PRODUCT = (
     "TF32 in place of float32"
 )
 ROPE = "rope: halves or pairs, positions beyond its cache, base and scaling, float32 until cos and sin are there"
+COPIES = "copies of the cache"  # in place of a module's name: what lies between two forward passes
 # By the operator that departs.
 OPERATORS = {
     "npu_fusion_attention": "the polarity of its mask (True is hidden, the opposite of torch's), sparse_mode, scale",
@@ -36,6 +37,7 @@ OPERATORS = {
 }
 # By the end of the module's name, where the operator says no more.
 MODULES = {
+    COPIES: "copies of keys and values for a video's questions: expand, index_select, writing into part of a buffer",
     "rotary_emb": ROPE,
     "self_attn": ROPE + "; the cache of keys and values; the attention operator",
     "get_video_features": "the order of frames and patches: views and copies of tensors that are not contiguous",

@@ -1,18 +1,20 @@
 """Questions through the engine on the device, every module call again on the CPU: what departs?"""
 
+import math
 import sys
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from videobench.device.devices import is_out_of_memory
 from videobench.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
 from videobench.locate.findings import Departure, Findings, first_of_families
+from videobench.locate.look_at import COPIES
 from videobench.locate.operators import first_departing, watching
-from videobench.locate.recording import DECODE, ENCODE, PREFIX, SUFFIX, VISION, Forward, Given, recording
+from videobench.locate.recording import DECODE, ENCODE, PREFIX, SUFFIX, VISION, Forward, Given, held_states, recording
 from videobench.locate.replay import Compared, ReadWeight, Replay
 from videobench.model.engine import Engine
 from videobench.model.questions import VideoQuestions
@@ -47,6 +49,7 @@ class ModelCheck:
         self._largest = 0.0
         self._departures: list[Departure] = []
         self._video = 0
+        self._left: list[tuple[torch.Tensor, torch.Tensor]] = []  # keys and values after the last pass
 
     def run(self, videos: Sequence[VideoQuestions]) -> Findings:
         """Video by video, its questions in one batch. RuntimeError where not even one question fits the device."""
@@ -71,12 +74,14 @@ class ModelCheck:
         self._record(video)
 
     def _record(self, video: VideoQuestions) -> None:
-        keep = _to_host if self._to_host else (lambda tensor: tensor)
+        keep = _HostCopies() if self._to_host else (lambda tensor: tensor)
+        self._left.clear()
         with recording(self._model, self._compare, keep):
             self._engine.answer([video], len(video.prompts))
 
     def _compare(self, forward: Forward) -> None:
         """At the end of each: the device is idle, and what was kept is given back before the next begins."""
+        self._check_copies(forward)
         suspects: list[_Suspect] = []
         ordinals = self._count(forward)
         fields: Counter[int] = Counter()
@@ -108,6 +113,21 @@ class ModelCheck:
                 each.deviation,
             )
             self._departures.append(departure)
+
+    def _check_copies(self, forward: Forward) -> None:
+        """Keys and values that a pass begins with are those that the one before it left, or copies of them, to the last
+        bit; rows of the batch that have ended may have left it meanwhile."""
+        for layer, (left, begun) in enumerate(zip(self._left, forward.cache, strict=False)):
+            pairs = [pair for pair in zip(left, begun, strict=True) if not _is_copy(*pair)]
+            if pairs:
+                shape, dtype = tuple(pairs[0][1].shape), str(pairs[0][1].dtype).removeprefix("torch.")
+                where = Deviation(math.inf, where=f"in layer {layer}")
+                self._departures.append(Departure(forward.kind, self._video, COPIES, 0, None, shape, dtype, where))
+                break
+        if forward.kind != VISION:
+            given = forward.events[0]
+            assert isinstance(given, Given)
+            self._left = held_states((*given.args, *given.kwargs.values()))
 
     def _count(self, forward: Forward) -> dict[tuple[int, str], int]:
         """(event, module that is computing then) -> the how-manieth call of that module it is."""
@@ -152,6 +172,8 @@ class ModelCheck:
     def _look_into(self, videos: Sequence[VideoQuestions]) -> None:
         for index in first_of_families(self._departures, LOOKED_INTO):
             departure = self._departures[index]
+            if departure.module == COPIES:
+                continue
             with watching(self._model, departure.module, departure.ordinal) as computed:
                 for video in videos[: departure.video + 1]:  # its calls are counted from the first on
                     self._engine.answer([video], len(video.prompts))
@@ -160,5 +182,23 @@ class ModelCheck:
             self._departures[index] = replace(departure, operator=operator)
 
 
-def _to_host(tensor: torch.Tensor) -> Any:
-    return tensor.cpu()
+def _is_copy(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Of keys or values (rows, heads, length, size of a head); also where `other` has lost rows."""
+    if one.shape[0] > 1 and one.shape != other.shape:
+        return True
+    return one.shape[1:] == other.shape[1:] and torch.equal(one.cpu().expand(other.shape), other.cpu())
+
+
+class _HostCopies:
+    """Copies a tensor to the host, once while it lives."""
+
+    def __init__(self) -> None:
+        self._copies: dict[int, tuple[weakref.ref[torch.Tensor], weakref.ref[torch.Tensor]]] = {}
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        original, copy = self._copies.get(id(tensor), (None, None))
+        found = copy() if original and copy and original() is tensor else None
+        if found is None:
+            found = tensor.cpu()
+            self._copies[id(tensor)] = weakref.ref(tensor), weakref.ref(found)
+        return found
