@@ -18,8 +18,9 @@ from videobench.compare.report.as_json import build_report
 from videobench.compare.report.markdown import build_markdown
 from videobench.compare.report.page import build_page, load_template, page_values, write_html
 from videobench.compare.report.terminal import build_text
-from videobench.compare.report.thumbnails import FrameStrips, encode_jpeg, tile
+from videobench.compare.report.thumbnails import JPEG_SCALE, FrameStrips, tile
 from videobench.compare.settings import ComparisonSettings
+from videobench.video.pictures import encode_jpeg
 
 ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
 
@@ -248,7 +249,7 @@ def test_strip_holds_the_frames_in_order(tmp_path):
     centres = [picture[36 + 76 * (k // 4), 64 + 132 * (k % 4), 0] for k in range(8)]
     assert np.abs(np.array(centres, int) - shades).max() <= 2
     path = tmp_path / "strip.jpg"
-    path.write_bytes(encode_jpeg(picture))
+    path.write_bytes(encode_jpeg(picture, JPEG_SCALE, "yuvj420p"))
     with av.open(str(path)) as file:
         decoded = next(file.decode(video=0)).to_ndarray(format="rgb24")
     assert np.abs(decoded.astype(int) - picture).mean() < 3
