@@ -51,7 +51,9 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
 def _export_leaderboard(settings: ExportSettings) -> None:
     from videobench.compare.leaderboard import write_leaderboard
 
-    counts = write_leaderboard(settings.path, settings.run_path, settings.answer_path, settings.scoring)
+    counts = write_leaderboard(
+        settings.path, settings.run_path, settings.answer_path, settings.scoring, settings.facts_path
+    )
     print(
         f"wrote {settings.path}: {counts.replies} replies of {settings.run_path}, letters read by --scoring "
         f"{settings.scoring}, {counts.without_letter} without a letter"

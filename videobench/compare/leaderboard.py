@@ -6,7 +6,7 @@ from typing import Any
 
 from videobench.compare.scoring import check_scorable, choose_letter
 from videobench.data.dataset import load_answers
-from videobench.data.results import load_results
+from videobench.data.results import load_facts, load_results
 from videobench.errors import InputError
 from videobench.files import write_json
 
@@ -17,14 +17,16 @@ class ExportCounts:
     without_letter: int
 
 
-def write_leaderboard(path: Path, run_path: Path, answer_path: Path | None, scoring: str) -> ExportCounts:
+def write_leaderboard(
+    path: Path, run_path: Path, answer_path: Path | None, scoring: str, facts_path: Path | None = None
+) -> ExportCounts:
     """Write {dataset: {id: {video_id, question, output_sequence, output_chatgpt_choice}}} to `path`.
 
     The choice is the letter read by `scoring`; a reply without one has an empty choice, which counts as wrong. The
-    answers serve only to find the data set of rows that do not name theirs. Raises InputError where there is none, or
-    where the run cannot be scored so."""
+    answers serve only to find the data set of rows that do not name theirs, the facts of exported requests the
+    questions of another engine's. Raises InputError where there is none, or where the run cannot be scored so."""
     answers = load_answers(answer_path) if answer_path else {}
-    replies = load_results(run_path, answers)
+    replies = load_results(run_path, answers, asked=load_facts(facts_path) if facts_path else None)
     check_scorable(run_path, replies.values(), scoring)
     form: dict[str, dict[str, Any]] = {}
     without_letter = 0

@@ -29,6 +29,7 @@ class ExportSettings:
     path: Path
     run_path: Path  # the NPU run where both are given
     answer_path: Path | None
+    facts_path: Path | None
     scoring: str
 
 
@@ -86,7 +87,9 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
             names=names,
         )
     if args.export_leaderboard:
-        export = ExportSettings(args.export_leaderboard, npu_path or gpu_path, answer_path, args.scoring)
+        export = ExportSettings(
+            args.export_leaderboard, npu_path or gpu_path, answer_path, args.requests_facts, args.scoring
+        )
     return Settings(
         comparison,
         None,

@@ -111,8 +111,7 @@ def _data_url(frames: "np.ndarray", frame_format: str) -> str:
 
 
 def _request(question: Question, url: str, settings: RunSettings, adds_special_tokens: bool) -> Facts:
-    """`add_special_tokens` is vLLM's and SGLang's own: else a chat has no begin-of-text token where its template writes
-    none."""
+    """`add_special_tokens` is vLLM's: without it a chat has no begin-of-text token where its template writes none."""
     text = build_question_text(question.text, question.options)
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     return {
