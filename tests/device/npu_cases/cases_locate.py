@@ -48,8 +48,13 @@ def test_a_sound_device_agrees(tiny_model_path, dtype):
     assert findings.calls > 90
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("way", ["sum-order", "unfused"])
+QUICK_WAYS = [("sum-order", "float32"), ("unfused", "bfloat16")]
+ALL_WAYS = [(way, dtype) for way in ("sum-order", "unfused") for dtype in DTYPES]
+
+
+@pytest.mark.parametrize(
+    ("way", "dtype"), [pytest.param(*each, marks=[] if each in QUICK_WAYS else pytest.mark.slow) for each in ALL_WAYS]
+)
 def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype):
     wrong.plant(way)
     assert check_model(tiny_model_path, open_device("npu"), dtype).departures == ()
@@ -69,10 +74,10 @@ def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
-        ("causal", ["attention, causal"]),
         ("gelu", ["gelu (erf)"]),
-        ("convolution", ["patch convolution"]),
-        ("layer-norm", ["LayerNorm"]),
+        pytest.param("causal", ["attention, causal"], marks=pytest.mark.slow),
+        pytest.param("convolution", ["patch convolution"], marks=pytest.mark.slow),
+        pytest.param("layer-norm", ["LayerNorm"], marks=pytest.mark.slow),
         ("long-mask", ["attention, one query and 1300 keys, padding"]),
     ],
 )
