@@ -1,12 +1,14 @@
 """Faults planted inside single operators of the device: the check of the model names module and operator of each."""
 
 import importlib
+import json
 
 import pytest
 import torch
 
+import run_npu
 from tests.support.model_checks import check_model
-from tests.support.npu_cases import DTYPES
+from tests.support.npu_cases import DTYPES, SET
 from videobench.device.devices import open_device
 from videobench.locate.findings import lines
 from videobench.locate.operator_check import check_operators
@@ -87,6 +89,33 @@ def test_an_operator_is_named_without_a_checkpoint(wrong, fault, named):
     assert [line.partition(", float32: ")[0] for line in found] == named
     assert all("; look at: " in line for line in found)
     assert largest < 1
+
+
+def test_a_fault_ends_the_script_with_1_and_is_in_its_json(
+    wrong, tmp_path, capsys, tiny_model_path, qa_root, video_root
+):
+    wrong.plant("uniform")
+    flags = [
+        "--check_model",
+        "--model_path",
+        tiny_model_path,
+        "--Eval_QA_root",
+        qa_root,
+        "--Eval_Video_root",
+        video_root,
+    ]
+    flags += ["--dataset_name", SET, "--output_json", tmp_path / "check.json"]
+    assert run_npu.main([str(each) for each in flags]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1].startswith("something departs, in ")
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert (report["agrees"], report["device_name"]) == (False, "Simulated910B")
+    assert [each["dtype"] for each in report["passes"]] == ["float32", "float16"]
+    for each in report["passes"]:
+        assert without_vision_model(each["first"]["module"]) == VISION_ATTENTION.replace("*", "0")
+        assert each["first"]["operator"].startswith("scaled_dot_product_attention(")
+        assert f"    look at: {each['first']['look_at']}" in said
+        assert [family["modules"] for family in each["families"]] == [2]
 
 
 def test_all_planted_faults_are_in_the_table(wrong):
