@@ -190,15 +190,17 @@ def _build_parser(device: str) -> FlagParser:
     )
     formats = "of these frames: png (default) is without loss, jpeg smaller"
     add("--frame_format", choices=FRAME_FORMATS, help=formats)
+    _add_checks(parser)
+    return parser
+
+
+def _add_checks(parser: FlagParser) -> None:
+    add = parser.add_argument
     add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
     add("--check_model", action="store_true", help="which module computes something else than the CPU? answers nothing")
-    add(
-        "--check_questions",
-        metavar="KEYS",
-        help="of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report",
-    )
+    keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report"
+    add("--check_questions", metavar="KEYS", help=keys)
     add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
-    return parser
 
 
 def _default_workers() -> int:
