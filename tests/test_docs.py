@@ -30,6 +30,7 @@ FOREIGN_FLAGS = {
     "slurm": {"--nodes", "--ntasks-per-node", "--exclusive", "--signal", "--kill-on-bad-exit"},
     "pytest": {"--cov"},
     "ruff": {"--check"},
+    "tests/attack.py": {"--kills", "--videos", "--json", "--disks"},
     "chromium": {"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size", "--screenshot"},
 }
 FLAG = re.compile(r"(?<![\w-])--[a-zA-Z][\w-]*", re.ASCII)

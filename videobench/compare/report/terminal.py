@@ -63,9 +63,12 @@ def _inputs(report: Json) -> Iterator[str]:
     inputs = report["inputs"]
     yield from _hanging(f"Were the inputs the same? {inputs['same']}")
     rows = [("", "npu", "gpu", "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
-    for name, npu, gpu, state in rows:
+    _, *values, state_width = (max(map(len, column)) for column in zip(*rows, strict=True))
+    width = max(18, min(max(values), (WIDTH - 25 - state_width) // 2))  # no name is cut where there is room
+    for name, *sides, state in rows:
         mark = "!" if state == DIFFERS else " "
-        yield f"{mark} {_cut(name, 20):20} {_cut(npu, 18):18} {_cut(gpu, 18):18} {state}".rstrip()
+        npu, gpu = (f"{_cut(each, width):{width}}" for each in sides)
+        yield f"{mark} {_cut(name, 20):20} {npu} {gpu} {state}".rstrip()
     for side in ("npu", "gpu"):
         sets = inputs[f"datasets_only_{side}"]
         if sets:
