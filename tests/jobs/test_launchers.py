@@ -316,7 +316,7 @@ def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_r
 def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
     first, _, _ = launched
     assert len(first.processes()) > 2
-    assert "a process of this job died; all of them were started again, for the 1. of 3 times\n" in first.said()
+    assert "a process of this job died; all of them were started again (restart 1 of 3)\n" in first.said()
     assert "torch/distributed" not in first.said()  # what torchrun says of it
 
 

@@ -43,7 +43,7 @@ def _run(settings: RunSettings, job: Job) -> int:
     started = time.monotonic()
     if (count := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != "0":
         most = os.environ.get("TORCHELASTIC_MAX_RESTARTS")
-        warn_once(f"a process of this job died; all of them were started again, for the {count}. of {most} times")
+        warn_once(f"a process of this job died; all of them were started again (restart {count} of {most})")
     questions = load_all_questions(settings)
     device = open_run_device(settings, job.local_rank)
     settings = replace(settings, device=device.kind, dtype=settings.dtype or DEFAULT_DTYPES[device.kind])

@@ -65,9 +65,12 @@ def _inputs(report: Json) -> Iterator[str]:
     yield from _hanging(f"Were the inputs the same? {inputs['same']}")
     npu, gpu = _labels(report)
     rows = [("", npu, gpu, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
-    for name, npu, gpu, state in rows:
+    _, *values, state_width = (max(map(len, column)) for column in zip(*rows, strict=True))
+    width = max(18, min(max(values), (WIDTH - 25 - state_width) // 2))  # no name is cut where there is room
+    for name, *sides, state in rows:
         mark = "!" if state == DIFFERS else " "
-        yield f"{mark} {_cut(name, 20):20} {_cut(npu, 18):18} {_cut(gpu, 18):18} {state}".rstrip()
+        shown = " ".join(f"{_cut(each, width):{width}}" for each in sides)
+        yield f"{mark} {_cut(name, 20):20} {shown} {state}".rstrip()
     for side, label in (("npu", npu), ("gpu", gpu)):
         sets = inputs[f"datasets_only_{side}"]
         if sets:
