@@ -85,7 +85,7 @@ def test_a_relative_margin_is_of_the_gpu_s_accuracy():
     pairs = pairs_of(480, (-40, CLEAR), (480, CLEAR))  # the GPU has 960 of 1000 right
     assert judge(pairs, Margin(99, is_relative=True)).margin == pytest.approx(0.96)
     wrong = [replace(each, gpu=replace(each.gpu, outcome="wrong")) for each in pairs]
-    with pytest.raises(InputError, match="--margin 99%: the GPU's run has no right answer to relate to"):
+    with pytest.raises(InputError, match="--margin 99%: the GPU has no right answer to relate to"):
         judge(wrong, Margin(99, is_relative=True))
 
 
