@@ -154,7 +154,7 @@ def test_the_plan_of_a_run(tmp_path, tiny_model_path, qa_root, video_root, capsy
     patches = 2 * ((vision["image_size"] // vision["patch_size"]) ** 2 + 1)
     in_vision = patches * (8 * vision["hidden_size"] + 2 * vision["intermediate_size"])
     pixels = 2 * 3 * vision["image_size"] ** 2
-    each = 2 * (longest + 60) * bytes_per_token + 4 * (in_text + in_vision + pixels)
+    each = (longest + 60) * bytes_per_token + 4 * (in_text + in_vision) + (4 + 2) * pixels
     assert f"up to {each / 1e6:.2f} MB for each question" in line
     assert f"{4 * each / 1e6:.2f} MB in all" in line
     assert "on one core, if it does 0.09 TFLOP/s (assumed)" in out

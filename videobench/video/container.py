@@ -140,26 +140,36 @@ def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
 def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
     """All frames that decode, in presentation order; a packet that does not is skipped, as players do.
 
-    Raises MemoryError where memory ends: FFmpeg's is an FFmpegError, too, but skipping for it would give other frames.
-    """
+    Raises MemoryError where memory ends: skipping for that would give other frames."""
     decoder = opened.stream.codec_context
     packets = demux(opened)
     while True:
         try:
             packet = next(packets, None)
-        except MemoryError:
-            raise
-        except FFmpegError:
+        except FFmpegError as error:
+            if _memory_ended(opened, error):
+                raise
             packet = None  # the file ends here
         try:
             yield from decoder.decode(packet)
-        except MemoryError:
-            raise
-        except FFmpegError:
+        except FFmpegError as error:
+            if _memory_ended(opened, error):
+                raise
             if not decoder.is_open:  # its headers are broken: nothing decodes
                 return
         if packet is None:
             return
+
+
+def _memory_ended(opened: OpenVideo, error: FFmpegError) -> bool:
+    """Whether memory is what FFmpeg lacked: dav1d and demuxers give that reason for damaged packets, too."""
+    if not isinstance(error, MemoryError):
+        return False
+    try:
+        np.empty(decoding_bytes(opened, num_frames=0), np.uint8)
+    except MemoryError:
+        return True
+    return False
 
 
 def decoding_bytes(opened: OpenVideo, num_frames: int) -> int:
