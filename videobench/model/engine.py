@@ -98,7 +98,7 @@ class Engine:
 
     @property
     def model(self) -> LlavaNextVideoForConditionalGeneration:
-        """For locate/, which looks at what its modules compute."""
+        """For model/locate/, which looks at what its modules compute."""
         return self._model
 
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:

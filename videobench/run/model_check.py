@@ -23,9 +23,9 @@ from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions
 from videobench.run.runner import open_run_device
 
 if TYPE_CHECKING:
-    from videobench.locate.findings import Findings
     from videobench.model.checkpoint import Checkpoint
     from videobench.model.engine import Engine
+    from videobench.model.locate.findings import Findings
 
 QUESTIONS = 4  # without --check_questions
 NEW_TOKENS = 3  # the first comes of the prompt, the others of decoding steps
@@ -133,7 +133,7 @@ class _Check:
 
     def run(self) -> dict[str, Any]:
         """Prints each result when it is there; what --output_json writes."""
-        from videobench.locate.findings import as_json, lines
+        from videobench.model.locate.findings import as_json, lines
 
         passes: list[Findings] = []
         report: dict[str, Any] = {}
@@ -170,8 +170,8 @@ class _Check:
     def _pass(self, engine: "Engine", dtype: str) -> "Findings":
         import torch
 
-        from videobench.locate.host_weights import HostWeights
-        from videobench.locate.model_check import ModelCheck
+        from videobench.model.locate.host_weights import HostWeights
+        from videobench.model.locate.model_check import ModelCheck
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
         with tqdm(total=len(self._videos), desc=dtype, unit="video", file=sys.stderr, disable=None) as bar:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from videobench.locate.deviation import deviation
-from videobench.locate.look_at import ATTENTION, look_at
+from videobench.model.locate.deviation import deviation
+from videobench.model.locate.look_at import ATTENTION, look_at
 
 HEADS, SIZE, HIDDEN = 32, 128, 4096  # of LLaVA-NeXT-Video-7B's text model
 PATCHES, VISION_HEADS, VISION_SIZE, VISION_HIDDEN = 577, 16, 64, 1024  # of its vision tower

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from transformers import Cache, DynamicCache
 
-from videobench.locate.recording import ENCODE, Forward, Given, Result, map_tensors
+from videobench.model.locate.recording import ENCODE, Forward, Given, Result, map_tensors
 
 ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from videobench.locate.deviation import Deviation
-from videobench.locate.look_at import look_at
-from videobench.locate.operators import Operator
+from videobench.model.locate.deviation import Deviation
+from videobench.model.locate.look_at import look_at
+from videobench.model.locate.operators import Operator
 
 SHOWN = 10  # modules beside the first, in the text; all of them are in the JSON
 

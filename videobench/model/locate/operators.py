@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from videobench.locate.deviation import Deviation, deviation
-from videobench.locate.recording import ENCODE, map_tensors
+from videobench.model.locate.deviation import Deviation, deviation
+from videobench.model.locate.recording import ENCODE, map_tensors
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,23 @@ from dataclasses import dataclass, replace
 import torch
 
 from videobench.device.devices import is_out_of_memory
-from videobench.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
-from videobench.locate.findings import Departure, Findings, first_of_families
-from videobench.locate.look_at import COPIES
-from videobench.locate.operators import first_departing, watching
-from videobench.locate.recording import DECODE, ENCODE, PREFIX, SUFFIX, VISION, Forward, Given, held_states, recording
-from videobench.locate.replay import Compared, ReadWeight, Replay
 from videobench.model.engine import Engine
+from videobench.model.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
+from videobench.model.locate.findings import Departure, Findings, first_of_families
+from videobench.model.locate.look_at import COPIES
+from videobench.model.locate.operators import first_departing, watching
+from videobench.model.locate.recording import (
+    DECODE,
+    ENCODE,
+    PREFIX,
+    SUFFIX,
+    VISION,
+    Forward,
+    Given,
+    held_states,
+    recording,
+)
+from videobench.model.locate.replay import Compared, ReadWeight, Replay
 from videobench.model.questions import VideoQuestions
 
 # Beyond this nothing that rounding does explains it, and it is not asked.
