@@ -53,7 +53,8 @@ def load_engine(
             local_files_only=True,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
-            **(split_arguments() if world else {"device_map": {"": device.torch_device}}),
+            # By name: of a torch.device transformers takes the number alone, which older safetensors read as CUDA's.
+            **(split_arguments() if world else {"device_map": {"": str(device.torch_device)}}),
         )
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
