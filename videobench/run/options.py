@@ -11,7 +11,7 @@ from videobench.data.dataset import SAMPLE_NAME, canonical_name, is_known, qa_fi
 from videobench.data.video_root import VideoRoot
 from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
-from videobench.files import read_json
+from videobench.files import check_writable, read_json
 from videobench.model.weights import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
@@ -97,6 +97,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     settings = _run_settings(args, device)
     if not args.check_model:
         return settings
+    if args.output_json:
+        check_writable(args.output_json)  # before the minutes that the check takes
     return ModelCheckSettings(settings, _named_questions(args.check_questions), args.output_json)
 
 
