@@ -48,7 +48,7 @@ def test_check_device_on_two_cards(check, tmp_path, flags):
 def test_check_device_names_an_operator_that_departs(check):
     status, lines, err = check(1, SIM_NPU_WRONG="gelu")
     assert (status, err) == (1, "")
-    [departs] = [line for line in lines if "operator departs" in line]
+    [departs] = [line for line in lines if "operator departs:" in line]
     assert departs.startswith("  operator departs: gelu (erf), float32: ")
     assert lines[-1].startswith("1 operator departs from the CPU's; ")
 
