@@ -1,5 +1,6 @@
 """What precision_test.py does."""
 
+import shutil
 import sys
 from collections.abc import Sequence
 
@@ -25,12 +26,12 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
     from videobench.compare.report.as_json import build_report
     from videobench.compare.report.markdown import build_markdown
-    from videobench.compare.report.terminal import build_text
+    from videobench.compare.report.terminal import NARROWEST, build_text
     from videobench.compare.verdict import exit_status
 
     comparison = compare_runs(compared)
     report = build_report(comparison)
-    print(build_text(report))
+    print(build_text(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else NARROWEST))
     if compared.names.are_devices and comparison.inputs.look_exchanged:
         names = f"{compared.npu_path} and {compared.gpu_path}"
         print(one_line(f"warning: {names} look swapped, judging by their `device` field"), file=sys.stderr)

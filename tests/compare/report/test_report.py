@@ -286,6 +286,16 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
     assert any(line.startswith(f"Flips: {len(report['flips'])} (") for line in lines)
 
 
+def test_a_wider_terminal_cuts_less(comparison):
+    report = build_report(comparison)
+    report["inputs"]["table"][0]["npu"] = name = "checkpoints/LLaVA-NeXT-Video-7B-hf"
+    texts = {columns: build_text(report, columns) for columns in (60, 80, 120, 500)}
+    assert texts[60] == texts[80] == build_text(report)
+    assert texts[120] == texts[500]
+    assert 80 < max(map(len, texts[120].splitlines())) <= 120
+    assert (name in texts[80], name in texts[120]) == (False, True)
+
+
 def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
     """One question, no log-probabilities, no video, no run entry; equal on both sides."""
     row = {"output_sequence": "A"}

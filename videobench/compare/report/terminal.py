@@ -1,7 +1,7 @@
-"""A report as a page for the terminal, 80 columns wide: three lines to act on, then why."""
+"""A report as a page for the terminal: three lines to act on, then why."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
@@ -9,16 +9,37 @@ from videobench.compare.report.as_json import Json
 from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.summary import points_text
 
-WIDTH = 80
+NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
+WIDEST = 120  # longer lines are hard to read
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
 SIDES = ("gpu", "npu")  # the original's order
 
 
-def build_text(report: Json) -> str:
-    """Lines of at most WIDTH characters, all printable; `report` is as_json.build_report's."""
-    sections = (_summary, _verdict, _inputs, _accuracy, _tables, _divergence, _flips, _listed)
-    return "\n\n".join(text for text in ("\n".join(map(_visible, section(report))) for section in sections) if text)
+def build_text(report: Json, columns: int = NARROWEST) -> str:
+    """Lines for a terminal of so many columns, all printable; `report` is as_json.build_report's."""
+    width = min(max(columns, NARROWEST), WIDEST)
+    sections = (
+        _summary(report),
+        _verdict(report),
+        _inputs(report, width),
+        _accuracy(report),
+        _tables(report, width),
+        _divergence(report),
+        _flips(report, width),
+        _listed(report),
+    )
+    texts = ("\n".join(_fold(_visible(line), width) for line in lines) for lines in sections)
+    return "\n\n".join(text for text in texts if text)
+
+
+def _fold(line: str, width: int) -> str:
+    """A sentence too long for one line goes on two columns further in."""
+    if len(line) <= width:
+        return line
+    text = line.lstrip(" ")
+    indent = " " * (len(line) - len(text))
+    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
 def _visible(line: str) -> str:
@@ -28,20 +49,20 @@ def _visible(line: str) -> str:
 
 def _summary(report: Json) -> Iterator[str]:
     summary = report["summary"]
-    yield from _hanging(summary["verdict"])
-    yield from _hanging(f"Numbers: {summary['numbers']}")
-    yield from _hanging(f"Next: {summary['next_step']}")
+    yield summary["verdict"]
+    yield f"Numbers: {summary['numbers']}"
+    yield f"Next: {summary['next_step']}"
 
 
 def _verdict(report: Json) -> Iterator[str]:
     margin = margin_text(report)
-    yield from _hanging(f"{report['verdict']} by {report['decided_by']} (margin {margin}, scoring {report['scoring']})")
+    yield f"{report['verdict']} by {report['decided_by']} (margin {margin}, scoring {report['scoring']})"
     for reason in report["reasons"]:
-        yield from _wrapped(reason)
+        yield f"  {reason}"
     if report["questions_needed"]["text"]:
-        yield from _wrapped(report["questions_needed"]["text"])
+        yield f"  {report['questions_needed']['text']}"
     for obstacle in report["obstacles"]:
-        yield from _wrapped(f"look at: {obstacle['look_at']}")
+        yield f"  look at: {obstacle['look_at']}"
 
 
 def margin_text(report: Json) -> str:
@@ -51,45 +72,41 @@ def margin_text(report: Json) -> str:
     return f"{points_text(report['margin_points'])}{kept}{', one-sided' if margin['one_sided'] else ''}"
 
 
-def _wrapped(text: str, indent: str = "  ") -> list[str]:
-    more = f"{indent}  "
-    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=more, break_on_hyphens=False)
-
-
-def _hanging(text: str) -> list[str]:
-    return _wrapped(text, "")
-
-
-def _inputs(report: Json) -> Iterator[str]:
+def _inputs(report: Json, width: int) -> Iterator[str]:
     inputs = report["inputs"]
-    yield from _hanging(f"Were the inputs the same? {inputs['same']}")
+    yield f"Were the inputs the same? {inputs['same']}"
     npu, gpu = _labels(report)
     rows = [("", npu, gpu, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
-    _, *values, state_width = (max(map(len, column)) for column in zip(*rows, strict=True))
-    width = max(18, min(max(values), (WIDTH - 25 - state_width) // 2))  # no name is cut where there is room
+    _, *values, state_width = (max(map(len, cells)) for cells in zip(*rows, strict=True))
+    column = max(18, min(max(values), (width - 25 - state_width) // 2))  # no name is cut where there is room
     for name, *sides, state in rows:
         mark = "!" if state == DIFFERS else " "
-        shown = " ".join(f"{_cut(each, width):{width}}" for each in sides)
+        shown = " ".join(f"{_cut(each, column):{column}}" for each in sides)
         yield f"{mark} {_cut(name, 20):20} {shown} {state}".rstrip()
     for side, label in (("npu", npu), ("gpu", gpu)):
         sets = inputs[f"datasets_only_{side}"]
         if sets:
             listed = ", ".join(f"{name} ({count})" for name, count in sets.items())
-            yield from _wrapped(f"sets that only {label} has, left out: {listed}")
+            yield f"  sets that only {label} has, left out: {listed}"
     for note in report["services"]:
-        yield from _wrapped(note["text"])
-        yield from _wrapped(f"set: {note['fix']}", "    ")
+        yield f"  {note['text']}"
+        yield f"    set: {note['fix']}"
     if inputs["answers_without_reply"]:
-        yield from _wrapped(f"right answers of questions that neither side has: {inputs['answers_without_reply']:,}")
+        yield f"  right answers of questions that neither side has: {inputs['answers_without_reply']:,}"
     if inputs["without_answer"]:
-        yield from _wrapped(f"without a right answer, left out: {_some(inputs['without_answer'])}")
+        yield f"  without a right answer, left out: {_some(inputs['without_answer'])}"
     dropped = inputs["dropped_as_the_original_does"]
     if dropped:
-        yield from _wrapped(f"left out as in the original, because a side gave no letter: {dropped} questions")
+        yield f"  left out as in the original, because a side gave no letter: {dropped} questions"
 
 
 def _labels(report: Json) -> list[str]:
     return [str(report["names"][side]["label"]) for side in ("npu", "gpu")]
+
+
+def _column(names: Iterable[str], least: int, width: int) -> int:
+    """Columns for names that have `least` in the narrowest table."""
+    return max(least, min(max(map(len, names), default=0), least + width - NARROWEST))
 
 
 def _cut(text: str, width: int, mark: str = "...") -> str:
@@ -114,12 +131,12 @@ def _accuracy(report: Json) -> Iterator[str]:
         yield f"difference of smoothed accuracy {_difference(smoothed)}"
     yield f"  over {compared['questions']:,} questions on {compared['videos']:,} videos, {npu} minus {gpu}"
     for note in report["over"]:
-        yield from _wrapped(note)
+        yield f"  {note}"
     yield (
         f"agreement {100 * report['agreement']:.1f} % ({report['same_letter']}/{compared['questions']}), "
         f"kappa {'-' if kappa is None else format(kappa, '.3f')}"
     )
-    yield from _hanging(
+    yield (
         f"both right {compared['both_right']}, only {npu} {mcnemar['npu_only']}, only {gpu} {mcnemar['gpu_only']}, "
         f"both wrong {compared['both_wrong']}; exact McNemar p {mcnemar['p_value']:.3g}"
     )
@@ -134,20 +151,22 @@ def _interval(group: Json) -> str:
     return f"{low:+.2f} to {high:+.2f}"
 
 
-def _tables(report: Json) -> Iterator[str]:
+def _tables(report: Json, width: int) -> Iterator[str]:
     npu, gpu = (_cut(f"{label} %", 6, "") for label in _labels(report))
-    yield f"{'':25} {'number':>6} {npu:>6} {gpu:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
-    for level, group in report["per_level"].items():
-        yield _group_row(f"level {level} {group['name']}", group)
-    for name, group in report["per_dataset"].items():
-        yield _group_row(f"  {name}", group)
+    groups = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
+    groups |= {f"  {name}": group for name, group in report["per_dataset"].items()}
+    column = _column(groups, 25, width)
+    yield f"{'':{column}} {'number':>6} {npu:>6} {gpu:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
+    for name, group in groups.items():
+        yield _group_row(f"{_cut(name, column):{column}}", group)
     weighted = report["weighted_average"]
     if "all" in weighted["npu"]:
         averages = ", ".join(f"{report['names'][side]['label']} {weighted[side]['all']:.2f}" for side in SIDES)
         chance = weighted["chance_of_these_questions"]
         more = "" if chance is None else f"; chance of these questions {chance:.2f}"
-        yield from _hanging(f"leaderboard's weighted average over these sets, %: {averages}{more}")
-        yield from _wrapped("; ".join(f"{name} {value:.2f}" for name, value in weighted["reference"].items()))
+        yield f"leaderboard's weighted average over these sets, %: {averages}{more}"
+        listed = "; ".join(f"{name} {value:.2f}" for name, value in weighted["reference"].items())
+        yield f"  {listed}"
 
 
 def _group_row(name: str, group: Json) -> str:
@@ -158,9 +177,7 @@ def _group_row(name: str, group: Json) -> str:
     p_corrected = group.get("p_corrected")  # of data sets only
     p_value = "" if p_corrected is None else f"{p_corrected:8.2g}"
     accuracies = f"{100 * group['npu']['accuracy']:6.2f} {100 * group['gpu']['accuracy']:6.2f}"
-    return (
-        f"{_cut(name, 25):25} {group['npu']['total']:6} {accuracies} {difference:>7} {interval:>16} {p_value}".rstrip()
-    )
+    return f"{name} {group['npu']['total']:6} {accuracies} {difference:>7} {interval:>16} {p_value}".rstrip()
 
 
 def _divergence(report: Json) -> Iterator[str]:
@@ -176,18 +193,18 @@ def _divergence(report: Json) -> Iterator[str]:
         yield _quantiles("shift of the top-2 margin", divergence["margin_shift"])
         kl = divergence["kl"]
         yield f"  KL divergence: mean {kl['mean']:.6f}, median {kl['median']:.6f}, 99.9 % {kl['p999']:.6f}"
-        yield from _wrapped(f"same top option in {100 * divergence['same_top']:.2f} %{_right_probability(divergence)}")
-        yield from _wrapped(f"noise floor of a margin: {floor['margin']:.4f}; {floor['source']}")
+        yield f"  same top option in {100 * divergence['same_top']:.2f} %{_right_probability(divergence)}"
+        yield f"  noise floor of a margin: {floor['margin']:.4f}; {floor['source']}"
     for finding in divergence["findings"]:
         p_corrected = finding["p_corrected"]
         corrected = "" if p_corrected is None else f" ({p_value_text(p_corrected)})"
         kind = "BROKEN" if finding["breaks"] else "FOUND"
-        yield from _wrapped(f"{kind}, {finding['cause']}: {finding['text']}{corrected}")
-        yield from _wrapped(f"look at: {finding['look_at']}", "    ")
+        yield f"  {kind}, {finding['cause']}: {finding['text']}{corrected}"
+        yield f"    look at: {finding['look_at']}"
     strongest = divergence["strongest_association"]
     if strongest and not divergence["broken"]:
         limit = ", too weak to call the run broken" if strongest["unit"] == "nats" else ""
-        yield from _wrapped(f"strongest association{limit}: {strongest['text']}")
+        yield f"  strongest association{limit}: {strongest['text']}"
 
 
 def _right_probability(divergence: Json) -> str:
@@ -201,32 +218,33 @@ def _quantiles(name: str, values: Json) -> str:
     return f"  {name:32} median {values['median']:.5f}, 99 % {values['p99']:.5f}, max {values['max']:.5f}"
 
 
-def _flips(report: Json) -> Iterator[str]:
+def _flips(report: Json, width: int) -> Iterator[str]:
     flips, classes = report["flips"], report["flip_classes"]
     counts = ", ".join(f"{count} {kind}" for kind, count in classes.items())
     yield f"Flips: {len(flips)}" + (f" ({counts})" if counts else "")
     for kind in classes:
         yield f"  {kind}: {CLASSES[kind]}"
+    column = _column((flip["key"] for flip in flips[:SHOWN_FLIPS]), 26, width)
     if flips:
-        yield f"  {'class':8} {'question':26} {', '.join(_labels(report))}: letter and margin, nats; right"
+        yield f"  {'class':8} {'question':{column}} {', '.join(_labels(report))}: letter and margin, nats; right"
     for flip in flips[:SHOWN_FLIPS]:
-        yield _flip_row(flip, _labels(report))
+        yield _flip_row(flip, f"{_cut(flip['key'], column):{column}}", _labels(report))
     if len(flips) > SHOWN_FLIPS:
         yield f"  and {len(flips) - SHOWN_FLIPS:,} more: --output_json or --report_html"
 
 
-def _flip_row(flip: Json, labels: Sequence[str]) -> str:
+def _flip_row(flip: Json, key: str, labels: Sequence[str]) -> str:
     margins = {side: flip[f"{side}_margin"] for side in ("npu", "gpu")}
     shown = {side: "-" if margin is None else f"{margin:.3f}" for side, margin in margins.items()}
     sides = ", ".join(
         f"{label} {flip[f'{side}_letter'] or '-'} {shown[side]}"
         for side, label in zip(("npu", "gpu"), labels, strict=True)
     )
-    return f"  {flip['class']:8} {_cut(flip['key'], 26):26} {sides}, right {flip['right_letter'] or '-'}"
+    return f"  {flip['class']:8} {key} {sides}, right {flip['right_letter'] or '-'}"
 
 
 def _listed(report: Json) -> Iterator[str]:
     for side in SIDES:
         for outcome, keys in report["listed"][side].items():
             if keys:
-                yield from _hanging(f"{report['names'][side]['label']} {outcome} {_some(keys)}")
+                yield f"{report['names'][side]['label']} {outcome} {_some(keys)}"
