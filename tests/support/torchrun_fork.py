@@ -18,10 +18,35 @@ from typing import Any, NoReturn
 
 from tests.support.forks import call_script, set_default_signals
 
+MOST_PROCESSES = 64
+
+
+class WorkersMayEnd:
+    """In place of multiprocessing's Event, whose `set` hangs where a waiting process is killed at that moment. The real
+    torchrun starts its processes as commands and has no such event."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = os.pipe()
+
+    def wait(self) -> None:
+        os.read(self._receiver, 1)
+
+    def set(self) -> None:
+        os.write(self._sender, b"." * MOST_PROCESSES)
+
 
 def become_torchrun(torchrun_flags: list[str], argv: list[str], forked: Path, order: dict[str, Any]) -> NoReturn:
     import torch.distributed.run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import MultiprocessContext
     from torch.distributed.launcher.api import elastic_launch
+
+    initialise = MultiprocessContext.__init__
+
+    def initialised(self, *arguments, **more):
+        initialise(self, *arguments, **more)
+        self._worker_finished_event = WorkersMayEnd()
+
+    MultiprocessContext.__init__ = initialised
 
     config, _, _ = torchrun.config_from_args(torchrun.parse_args([*torchrun_flags, "run_gpu.py"]))
     config.start_method = "fork"
