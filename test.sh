@@ -24,7 +24,7 @@ if [ "$selection" = cuda ]; then
         { echo "error: torch sees no CUDA card; check nvidia-smi and CUDA_VISIBLE_DEVICES" >&2; exit 2; }
     exec "$python" -m pytest -m cuda "$@"  # one process: the card is one
 fi
-workers=$(nproc)  # before the next variable, which it heeds
+workers=$(($(nproc) + 1))  # some tests only wait; before the next variable, which nproc heeds
 # One thread for each of the processes that run tests: the small model is too small to gain from more.
 export OMP_NUM_THREADS=1
 python -m pytest -n "$workers" --dist loadfile --no-loadscope-reorder -m "$selection" "$@"

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ def on_npu():
         without = {name: value for name, value in os.environ.items() if not name.startswith(("ASCEND_", "INF_NAN_"))}
         paths = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         own = {"PATH": paths, "PYTHONPATH": str(DOUBLE), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
+        own["SIM_NPU_TMPDIR"] = tempfile.gettempdir()
         own["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "1"  # as in a user's shell; this process has set it to 0
         return subprocess.run(
             [str(part) for part in command],

@@ -107,7 +107,11 @@ def test_a_batch_is_in_the_journal_before_the_next_is_computed_and_the_disk_is_n
 
 
 @pytest.mark.parametrize(
-    "error", [InputError("the disk is full; free space"), PermissionError(13, "Permission denied", "journal")]
+    "error",
+    [
+        InputError("the disk is full; free space"),
+        pytest.param(PermissionError(13, "Permission denied", "journal"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_disk_that_fails_again_and_again_blames_no_video(bench, monkeypatch, error):
     append = Store.append

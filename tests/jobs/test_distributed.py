@@ -183,7 +183,7 @@ def test_overwrite_does_not_throw_away_what_its_own_job_has_answered(bench, jobs
     assert sorted(keys) == sorted(expected)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_overwrite_does_not_throw_away_a_result_whose_process_died_at_the_end(bench, jobs, expected, processes):
     """As in the tear-down of a driver: torchrun starts all of them again, and there is nothing left to do."""
     job = jobs.start(bench.run_flags("--overwrite"), processes, die_at_end=True)
@@ -196,7 +196,7 @@ def test_overwrite_does_not_throw_away_a_result_whose_process_died_at_the_end(be
 
 
 def test_kill_9_of_the_whole_job_then_another_number_of_ranks(bench, jobs, expected):
-    kill_times(2, 0, kill_job, bench, jobs, expected)
+    kill_times(1, 0, kill_job, bench, jobs, expected)
 
 
 @pytest.mark.slow
@@ -251,7 +251,8 @@ def test_two_agents_share_a_run_and_both_tell_its_status(bench, jobs, expected):
     assert len(journals(bench)) == 2
 
 
-@pytest.mark.parametrize("dying", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("dying", [0, 1])
 def test_a_rank_dies_under_one_of_two_agents(bench, jobs, expected, dying):
     """Only that agent counts a restart; the other one restarts its ranks because the first has come anew."""
     agents = start_two_agents(bench, jobs, hold=6)

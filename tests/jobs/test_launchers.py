@@ -304,6 +304,7 @@ def launched(tmp_path_factory, tiny_model_path, qa_root, video_root):
     return first, second, out
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_root):
     first, _, out = launched
     assert first.status == 0, first.said()
@@ -313,6 +314,7 @@ def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_r
     assert f"answered {len(rows)}, failed 0" in first.said("out")
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
     first, _, _ = launched
     assert len(first.processes()) > 2
@@ -320,6 +322,7 @@ def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
     assert "torch/distributed" not in first.said()  # what torchrun says of it
 
 
+@pytest.mark.slow
 def test_a_second_launcher_on_one_folder_names_the_first(launched):
     _, second, _ = launched
     assert second.status == 2, second.said()

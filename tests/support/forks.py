@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -45,6 +46,7 @@ def _begin(
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor, to in ((0, nowhere), (1, file), (2, file)):
         os.dup2(to, descriptor)
+    tempfile.tempdir = None  # TMPDIR may be another one
     os.environ.update(environment, TOKENIZERS_PARALLELISM="false", OMP_NUM_THREADS="1")
     sys.modules["torch"].set_num_threads(1)
     sys.exit(target(*arguments))

@@ -67,7 +67,7 @@ class Jobs:
         usual = {"poison": [], "immune": None, "hold": 10**9, "silence": 60.0, "die_at_end": False}
         usual |= {"go": folder / "go", "out": argv[argv.index("--chat_conversation_output_folder") + 1]}
         arguments = (flags, argv, (beside.folder if beside else folder) / "forked", usual | order)
-        environment = {"VIDEOBENCH_STATUS_FILE": f"{folder}/status"}
+        environment = {"VIDEOBENCH_STATUS_FILE": f"{folder}/status", "TMPDIR": str(folder)}
         job = Job(fork(become_torchrun, *arguments, err=folder / "err", **environment), folder)
         self._started.append(job)
         return job

@@ -102,7 +102,7 @@ def most_at_once(times: Path) -> int:
     ("room_bytes", "at_once"),
     [
         pytest.param(1, 1, id="one-that-needs-more-is-alone"),
-        pytest.param(2 * LARGE_BYTES - 1, 1, id="one-fits"),
+        pytest.param(2 * LARGE_BYTES - 1, 1, id="one-fits", marks=pytest.mark.slow),
         pytest.param(2 * LARGE_BYTES, 2, id="two-fit"),
     ],
 )

@@ -111,8 +111,8 @@ def make_videos(checkpoint, num_videos, num_questions):
 @pytest.mark.parametrize(
     ("num_videos", "num_questions", "batch_size"),
     [
-        pytest.param(1, 1, 16, id="one-question"),
-        pytest.param(1, 4, 1, id="one-at-a-time"),
+        pytest.param(1, 1, 16, id="one-question", marks=pytest.mark.slow),
+        pytest.param(1, 4, 1, id="one-at-a-time", marks=pytest.mark.slow),
         pytest.param(4, 4, 16, id="16-questions-on-4-videos"),
     ],
 )

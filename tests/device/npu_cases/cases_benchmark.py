@@ -2,10 +2,13 @@
 
 from functools import partial
 
+import pytest
+
 from benchmarks import clip_questions, inference
 from benchmarks.arithmetic import matrix_rate
 
 
+@pytest.mark.slow
 def test_the_benchmark_on_an_accelerator(monkeypatch, capsys):
     """As on a GPU: the original's way in float32 and in bfloat16, decoded and in memory."""
     flags = ["--shape=small", "--clip_size", "96", "64", "--num_questions=6", "--questions_per_video=3", "--repeats=1"]

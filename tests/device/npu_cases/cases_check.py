@@ -53,6 +53,7 @@ def test_check_device_names_an_operator_that_departs(check):
     assert lines[-1].startswith("1 operator departs from the CPU's; ")
 
 
+@pytest.mark.slow
 def test_check_device_when_one_of_its_processes_fails(check):
     status, lines, err = check(1, SIM_NPU_USED=str(MEMORY_BYTES))
     assert status == 2

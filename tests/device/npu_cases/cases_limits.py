@@ -31,7 +31,13 @@ def peak_of(run, *flags, name, **options):
     return torch.npu.max_memory_allocated(0), rows
 
 
-@pytest.mark.parametrize("plain_error", [False, True], ids=["OutOfMemoryError", "RuntimeError"])
+@pytest.mark.parametrize(
+    "plain_error",
+    [
+        pytest.param(False, id="OutOfMemoryError"),
+        pytest.param(True, id="RuntimeError", marks=pytest.mark.slow),
+    ],
+)
 def test_out_of_memory_halves_videos_then_questions(run, capsys, plain_error):
     small, rows = peak_of(run, "--batch_size", 1, name="small")
     large, _ = peak_of(run, name="large")
@@ -85,7 +91,7 @@ def calls_of_attention():
     return torch.npu.report()["calls"].get(ATTENTION, 0)
 
 
-@pytest.mark.parametrize("where", ["first", "last"])
+@pytest.mark.parametrize("where", [pytest.param("first", marks=pytest.mark.slow), "last"])
 def test_a_nan_in_one_layer_is_found_and_named(run, capsys, qa_root, video_root, where):
     """One value of one attention's result: of the first video's first frame, of the last token of the last answer."""
     flags = ("--dtype", "float16", "--batch_size", 1, "--max_new_tokens", 4)  # from NaN no reply ends by itself

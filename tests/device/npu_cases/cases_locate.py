@@ -62,7 +62,12 @@ def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype)
     assert check_model(tiny_model_path, open_device("npu"), dtype).departures == ()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+QUICK_FAULTS = ("gelu", "rope", "long-mask", "row")
+
+
+@pytest.mark.parametrize(
+    "fault", [pytest.param(each, marks=[] if each in QUICK_FAULTS else pytest.mark.slow) for each in FAULTS]
+)
 def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     module, operator, call, num_frames = FAULTS[fault]
     wrong.plant(fault)

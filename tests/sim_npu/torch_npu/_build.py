@@ -27,7 +27,8 @@ def build() -> Path:
 
 def _cache_folder() -> Path:
     """Of this user alone: what lies in it is loaded into the process."""
-    folder = Path(tempfile.gettempdir()) / f"sim_npu-{os.getuid()}"
+    # The launchers give each job a folder for temporary files of its own: there, each would compile again.
+    folder = Path(os.environ.get("SIM_NPU_TMPDIR") or tempfile.gettempdir()) / f"sim_npu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder}: belongs to another user")
