@@ -23,7 +23,7 @@ EXAMPLES = settings(
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-FEWER = settings(EXAMPLES, max_examples=25)
+FEWER = settings(EXAMPLES, max_examples=40)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from os import environ, pathsep
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,7 +90,7 @@ def read_turn(template: str, variables: Mapping[str, Any]) -> Turn:
 
     Raises InputError where it does not hold both, in this order, or where it takes too long or too much."""
     failures = []
-    for written in _render(template, variables):
+    for written in _render(json.dumps({"template": template, "variables": variables}, default=str)):
         text = written.get("text", "")
         before, _, after = text.partition(PROBE)
         is_plain = text.count(PROBE) == 1 and ESCAPED_MARGIN not in text
@@ -104,9 +105,9 @@ def read_turn(template: str, variables: Mapping[str, Any]) -> Turn:
     raise InputError(f"the checkpoint's chat template cannot hold a video and a question: {'; '.join(failures)}")
 
 
-def _render(template: str, variables: Mapping[str, Any]) -> list[dict[str, str]]:
+@lru_cache(maxsize=8)  # several runs in one process start one other process for it, not each its own
+def _render(request: str) -> list[dict[str, str]]:
     """For each form of message that a template may take: {"text": what it writes} or {"error": why it does not}."""
-    request = json.dumps({"template": template, "variables": variables}, default=str)
     path = pathsep.join(filter(None, sys.path))  # as in this process: the current folder is not searched
     try:
         ended = subprocess.run(
