@@ -95,10 +95,6 @@ def kill_many_times(bench, runs, argv, kills, seed, *flags):
         go_on(bench, runs, argv, expected, batch)
 
 
-def test_kill_9_at_2_random_moments(bench, runs):
-    kill_many_times(bench, runs, bench.run_flags("--limit", 12), 2, seed=0)
-
-
 @pytest.mark.slow
 def test_kill_9_at_100_random_moments(bench, runs):
     kill_many_times(bench, runs, bench.run_flags(), 100, seed=1)

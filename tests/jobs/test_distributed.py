@@ -265,6 +265,7 @@ def test_a_rank_dies_under_one_of_two_agents(bench, jobs, expected, dying):
     assert_equal(bench, expected)
 
 
+@pytest.mark.slow
 def test_a_machine_that_vanishes_is_missed_and_the_folder_let_go(bench, jobs, expected):
     """Its torchrun can tell nobody any more. The other one answers what is left, and does not wait for it for ever."""
     first, second = start_two_agents(bench, jobs, hold=6, silence=2.0)

@@ -41,6 +41,7 @@ def wait_until(is_true, seconds):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path, tiny_model_path, qa_root, video_root):
     (tmp_path / "sitecustomize.py").write_text(SITE)
     (tmp_path / "temporary").mkdir()

@@ -39,6 +39,7 @@ def prepare(video: Path, num_frames: int) -> tuple[int, int]:
     return taken, reserved
 
 
+@pytest.mark.slow
 def test_one_frame_at_a_time_is_there_in_full(tmp_path: Path) -> None:
     """Of 32 frames of 1080p all in RGB would take 190 MB beside those that the decoder gave."""
     clip = write_clip(tmp_path / "clip.mp4", "mpeg4", 40, (1920, 1080), gop=12)
