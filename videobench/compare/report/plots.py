@@ -12,6 +12,7 @@ from videobench.compare.comparison import Comparison
 from videobench.compare.report.as_json import Json
 from videobench.compare.statistics import FloatArray, wilson_interval
 
+NUMBER_WIDTH = 42  # of an interval's end, "+11.23"
 WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn
 BINS_PER_DECADE = 4
@@ -73,7 +74,11 @@ def plot_interval(report: Json) -> Markup:
         parts += [_line(x_of(end), y - 7, x_of(end), y + 7, "interval") for end in (low, high)]
         parts += [_dot(x_of(middle), y, 6, "estimate")]
         parts += [_text(min(max(x_of(middle), 80), WIDTH - 80), y - 12, name, "middle small")]
-        parts += [_text(x_of(low) - 8, y + 4, f"{low:+.2f}", "end"), _text(x_of(high) + 8, y + 4, f"{high:+.2f}")]
+        for end, outwards in ((low, -1), (high, 1)):
+            x = x_of(end) + 8 * outwards
+            for edge in (x_of(-margin), x_of(margin)):  # a line through the number would spoil it
+                x = edge + 6 * outwards if 0 < (edge - x) * outwards < NUMBER_WIDTH else x
+            parts.append(_text(x, y + 4, f"{end:+.2f}", "end" if outwards < 0 else ""))
         titles.append(f"{name} {middle:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
     return _svg(bottom + 38, f"Difference of {'; of '.join(titles)}; margin {margin:.3g}", parts)
 
