@@ -161,8 +161,8 @@ def _finding(each: Association, limit: float, dtype: str) -> Finding:
         text = f"{each.label}: shifted by {each.inside:+.3f} nats in the mean of {each.questions} questions"
     else:
         text = (
-            f"{each.label}: {each.above_inside:.0%} of {each.questions} questions differ by more than the "
-            f"{limit:g} nats that {dtype} can explain, elsewhere {each.above_outside:.0%} "
+            f"{each.label}: {100 * each.above_inside:.0f} % of {each.questions} questions differ by more than the "
+            f"{limit:g} nats that {dtype} can explain, elsewhere {100 * each.above_outside:.0f} % "
             f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
         )
     return Finding(each.cause, text, look_at(each.cause), each.questions, each.z, each.p_corrected)

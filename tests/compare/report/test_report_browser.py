@@ -12,6 +12,7 @@ from tests.support.simulated_runs import all_questions, sample_questions, simula
 from videobench.compare.comparison import compare_runs
 from videobench.compare.report.as_json import build_report
 from videobench.compare.report.page import build_page
+from videobench.compare.report.thumbnails import FrameStrips
 from videobench.compare.settings import ComparisonSettings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -26,7 +27,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def page_path(tmp_path_factory):
-    """A report with flips of four classes in several sets; one question carries a script."""
+    """A report with flips of four classes in several sets; one question carries a script; all videos are missing, in a
+    folder with a long name."""
     rng = np.random.default_rng(0)
     rows = simulate_rows(sample_questions(all_questions(), 400, rng), rng, ("bfloat16", "bfloat16"))
     for name, (npu, gpu, right) in rows.items():
@@ -44,8 +46,9 @@ def page_path(tmp_path_factory):
     for name, content in {**contents, "answers": answers}.items():
         (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     comparison = compare_runs(ComparisonSettings(*(folder / f"{name}.json" for name in ("npu", "gpu", "answers"))))
+    strips = FrameStrips(folder / ("videos" * 20), budget_bytes=0)
     path = folder / "report.html"
-    path.write_text(build_page(comparison, build_report(comparison), None), encoding="utf-8")
+    path.write_text(build_page(comparison, build_report(comparison), strips), encoding="utf-8")
     return path
 
 
