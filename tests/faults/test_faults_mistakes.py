@@ -60,6 +60,18 @@ def test_the_sample_was_not_made_yet(bench):
     assert_refused(outcome, "sampling_datasets_QA_new.json", "missing; run extract_dataset.py first, or check")
 
 
+@pytest.mark.parametrize(
+    ("folder", "fix"),
+    [("qa/Eval_QA", "give the folder above it"), ("questions", "move it into a folder Eval_QA there")],
+)
+def test_a_qa_root_that_holds_the_files_itself(bench, folder, fix):
+    root = bench.folder / folder
+    root.mkdir(exist_ok=True)
+    (root / bench.qa.name).write_bytes(bench.qa.read_bytes())
+    found = f"missing; it lies in --Eval_QA_root itself: {fix}"
+    assert_refused(bench.answer("--Eval_QA_root", root), root / "Eval_QA" / bench.qa.name, found)
+
+
 @pytest.mark.parametrize("name", ["llava-hf/LLaVA-NeXT-Video-7B-hf", "LLaVA-NeXT-Video-7B-hf"])
 def test_a_name_of_the_hub_is_no_folder(bench, name):
     folder = "LLaVA-NeXT-Video-7B-hf"

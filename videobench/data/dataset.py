@@ -75,11 +75,18 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if names.count(name) > 1:
             raise InputError(f"data set {name} is named twice; name each set once")
         if not qa_file(qa_root, name).is_file():
-            first = "run extract_dataset.py first, or " if name == SAMPLE_NAME else ""
-            raise InputError(
-                f"{qa_file(qa_root, name)}: missing; {first}check --Eval_QA_root, the folder that holds Eval_QA"
-            )
+            raise InputError(f"{qa_file(qa_root, name)}: missing; {_where_it_may_be(qa_root, name)}")
     return names
+
+
+def _where_it_may_be(qa_root: Path, name: str) -> str:
+    """What to do about a QA file that is not there."""
+    if (qa_root / qa_file(qa_root, name).name).is_file():
+        is_folder_itself = qa_root.resolve().name == "Eval_QA"
+        fix = "give the folder above it" if is_folder_itself else "move it into a folder Eval_QA there"
+        return f"it lies in --Eval_QA_root itself: {fix}"
+    first = "run extract_dataset.py first, or " if name == SAMPLE_NAME else ""
+    return f"{first}check --Eval_QA_root, the folder that holds Eval_QA"
 
 
 def canonical_name(name: str) -> str:

@@ -186,7 +186,10 @@ def plot_histogram(comparison: Comparison) -> Markup:
     step = math.ceil((high - low + 1) * WIDEST_NUMBER / (right - left))
     for each in range(int(high), int(low) - 1, -step):
         parts.append(_text(x_of(each), floor + 16, f"{10.0**each:g}", "middle small"))
-    parts += [_text(left - 6, y_of(top) + 4, f"{100 * top:.0f} %", "end small"), _text(left - 6, floor, "0", "end small")]
+    parts += [
+        _text(left - 6, y_of(top) + 4, f"{100 * top:.0f} %", "end small"),
+        _text(left - 6, floor, "0", "end small"),
+    ]
     parts.append(_text((left + right) / 2, floor + 34, "largest difference of a question, nats", "middle"))
     return _svg(floor + 42, "Distribution of the differences, beside the noise floor", parts)
 
