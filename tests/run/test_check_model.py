@@ -12,7 +12,9 @@ from videobench.run.model_check import choose
 def check(capsys, flags, *more):
     """(exit status, lines of stdout)"""
     status = run_gpu.main([*flags, "--check_model", *map(str, more)])
-    return status, capsys.readouterr().out.splitlines()
+    said = capsys.readouterr()
+    assert "Loading weights" not in said.err  # transformers' bar is for terminals
+    return status, said.out.splitlines()
 
 
 def test_a_sound_device(capsys, flags, small):

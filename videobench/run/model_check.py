@@ -164,7 +164,9 @@ class _Check:
             return
         check_free_memory(self._device, needed, dtype)
         multiple = LENGTH_MULTIPLES[self._device.kind]
-        yield load_engine(self._checkpoint, self._device, dtype, NEW_TOKENS, multiple)
+        yield load_engine(
+            self._checkpoint, self._device, dtype, NEW_TOKENS, multiple, shows_progress=sys.stderr.isatty()
+        )
         release_memory(self._device)
 
     def _pass(self, engine: "Engine", dtype: str) -> "Findings":
