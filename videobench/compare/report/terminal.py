@@ -19,27 +19,23 @@ SIDES = ("gpu", "npu")  # the original's order
 def build_text(report: Json, columns: int = NARROWEST) -> str:
     """Lines for a terminal of so many columns, all printable; `report` is as_json.build_report's."""
     width = min(max(columns, NARROWEST), WIDEST)
-    sections = (
-        _summary(report),
-        _verdict(report),
-        _inputs(report, width),
-        _accuracy(report),
-        _tables(report, width),
-        _divergence(report),
-        _flips(report, width),
-        _listed(report),
-    )
+    sections = [_summary(report), _verdict(report), _inputs(report, width), _accuracy(report)]
+    sections += [_tables(report, width), _divergence(report), _flips(report, width), _listed(report)]
     texts = ("\n".join(_fold(_visible(line), width) for line in lines) for lines in sections)
     return "\n\n".join(text for text in texts if text)
 
 
 def _fold(line: str, width: int) -> str:
-    """A sentence too long for one line goes on two columns further in."""
+    """What is too long for one line goes on two columns further in; a command stays one where it is copied."""
     if len(line) <= width:
         return line
     text = line.lstrip(" ")
     indent = " " * (len(line) - len(text))
-    return textwrap.fill(text, width, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
+    end, further = " \\" if text.startswith("python ") else "", f"{indent}  "
+    wrapped = textwrap.wrap(
+        text, width - len(end), initial_indent=indent, subsequent_indent=further, break_on_hyphens=False
+    )
+    return f"{end}\n".join(wrapped)
 
 
 def _visible(line: str) -> str:
@@ -51,7 +47,10 @@ def _summary(report: Json) -> Iterator[str]:
     summary = report["summary"]
     yield summary["verdict"]
     yield f"Numbers: {summary['numbers']}"
-    yield f"Next: {summary['next_step']}"
+    advice, colon, command = summary["next_step"].partition(": python ")
+    yield f"Next: {advice}{colon[:1]}"
+    if command:
+        yield f"  python {command}"
 
 
 def _verdict(report: Json) -> Iterator[str]:
@@ -143,12 +142,8 @@ def _accuracy(report: Json) -> Iterator[str]:
 
 
 def _difference(group: Json) -> str:
-    return f"{group['difference_points']:+.2f} points, 95 % interval {_interval(group)}"
-
-
-def _interval(group: Json) -> str:
     low, high = group["difference_ci95"]
-    return f"{low:+.2f} to {high:+.2f}"
+    return f"{group['difference_points']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
 
 
 def _tables(report: Json, width: int) -> Iterator[str]:
