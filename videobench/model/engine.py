@@ -38,16 +38,12 @@ def load_engine(
     max_new_tokens: int,
     length_multiple: int = 1,
     world: AbstractContextManager[None] | None = None,
-    *,
-    shows_progress: bool = False,
 ) -> "Engine":
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
     In a `world`, the environment in which transformers finds the processes that share them, they are split over those.
     Raises InputError where the device has too little memory, and where a weight has not been loaded: transformers fills
     it with random numbers."""
-    if not shows_progress:
-        transformers.utils.logging.disable_progress_bar()
     with reading_weights(device), world or nullcontext(), kept_output():
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,

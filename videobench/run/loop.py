@@ -78,9 +78,13 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
 
 def load_replica_engine(context: RunContext, attempts: Attempts) -> Any:
     """An Engine, or a GroupEngine, which answers as it does."""
+    from transformers.utils import logging
+
     from videobench.model.engine import load_engine
 
     settings, device = context.settings, context.device
+    if not (context.job.is_first and sys.stderr.isatty()):
+        logging.disable_progress_bar()
     group = Group(context.job, device) if settings.tensor_parallel > 1 else None
     engine = load_engine(
         context.checkpoint,
@@ -89,7 +93,6 @@ def load_replica_engine(context: RunContext, attempts: Attempts) -> Any:
         settings.max_new_tokens,
         LENGTH_MULTIPLES[device.kind],
         group.as_world() if group else None,
-        shows_progress=context.job.is_first and sys.stderr.isatty(),
     )
     if group is None:
         return engine

@@ -153,8 +153,12 @@ class _Check:
     @contextmanager
     def _engine(self, dtype: str, is_own: bool) -> "Iterator[Engine | None]":
         """None where float32 does not fit and is not asked for."""
+        from transformers.utils import logging
+
         from videobench.model.engine import load_engine
 
+        if not sys.stderr.isatty():
+            logging.disable_progress_bar()
         needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
         free = memory_bytes(self._device)[0]
         if not is_own and self._device.kind != "cpu" and needed * ROOM > free:
@@ -164,9 +168,7 @@ class _Check:
             return
         check_free_memory(self._device, needed, dtype)
         multiple = LENGTH_MULTIPLES[self._device.kind]
-        yield load_engine(
-            self._checkpoint, self._device, dtype, NEW_TOKENS, multiple, shows_progress=sys.stderr.isatty()
-        )
+        yield load_engine(self._checkpoint, self._device, dtype, NEW_TOKENS, multiple)
         release_memory(self._device)
 
     def _pass(self, engine: "Engine", dtype: str) -> "Findings":
