@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from torch.library import Library
 
 SATURATES_AT = 2.0  # of a score, in `softmax`
 OVERFLOWS_AT = 8.0  # of a product of float16, in `float16`
@@ -135,7 +136,7 @@ _planted = []  # the fault lasts as long as its library
 
 def plant(name: str) -> None:
     operator, kernel = (WRONG | SOUND)[name]
-    library = torch.library.Library("aten", "IMPL")
+    library = Library("aten", "IMPL")
     library.impl(operator, kernel, "PrivateUse1", allow_override=True)
     _planted.append(library)
 
