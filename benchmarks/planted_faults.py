@@ -26,7 +26,9 @@ def main() -> int:
 
     device = open_device("npu")
     import torch_npu._wrong as wrong  # the double's
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     missed = 0
     print(f"{'fault':15} {'dtype':9} {'moves, nats':>11}  first named: module, operator, call")
     for fault in sys.argv[1:] or ["none", *wrong.SOUND, *wrong.WRONG]:

@@ -1,10 +1,10 @@
 """`--check_model`: which module computes something else than the CPU? From FAIL to a name, on this one machine."""
 
+import gc
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -133,62 +133,65 @@ class _Check:
 
     def run(self) -> dict[str, Any]:
         """Prints each result when it is there; what --output_json writes."""
-        from videobench.model.locate.findings import as_json, lines
+        from videobench.model.locate.findings import as_json
 
-        passes: list[Findings] = []
-        report: dict[str, Any] = {}
-        dtypes = list(dict.fromkeys(("float32", self._settings.dtype)))
-        for dtype in dtypes:
-            is_own = dtype == self._settings.dtype
-            with self._engine(dtype, is_own) as engine:
-                if engine is None:
-                    continue
-                passes.append(self._pass(engine, dtype))
-                print("\n".join(lines(passes[-1])))
-                if is_own:
-                    report = {"repeats": self._repeats(engine), "plain_generate": self._plain(engine)}
+        own = self._settings.dtype
+        passes = [] if own == "float32" else self._float32_first()
+        gc.collect()  # a model holds itself in circles; its weights would stay on the card beside the next ones
+        release_memory(self._device)
+        try:
+            engine = self._load(own)
+            passes.append(self._pass(engine, own))
+            report = {"repeats": self._repeats(engine), "plain_generate": self._plain(engine)}
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise InputError(
+                f"device {self._device.torch_device}: out of memory in {own}; name fewer --check_questions, use "
+                "fewer --num_frames, or a larger card"
+            ) from None
         agrees = not any(each.departures for each in passes) and all(each["agrees"] for each in report.values())
         return {"agrees": agrees, "passes": [as_json(each) for each in passes], **report}
 
-    @contextmanager
-    def _engine(self, dtype: str, is_own: bool) -> "Iterator[Engine | None]":
-        """None where float32 does not fit and is not asked for."""
+    def _float32_first(self) -> "list[Findings]":
+        """The pass in float32, before the one in 16 bits; none where the card has no room for it, which is said."""
+        needed = self._checkpoint.weights.total * DTYPE_BYTES["float32"]
+        free = memory_bytes(self._device)[0]
+        reason = f"the weights take {in_bytes(needed)}, {in_bytes(free)} of {self._device.torch_device} is free"
+        if self._device.kind == "cpu" or needed * ROOM <= free:
+            try:
+                return [self._pass(self._load("float32"), "float32")]
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = f"{self._device.torch_device} ran out of memory"
+        print(f"float32: left out, since {reason}: small departures do not show in {self._settings.dtype}")
+        return []
+
+    def _load(self, dtype: str) -> "Engine":
         from transformers.utils import logging
 
         from videobench.model.engine import load_engine
 
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
-        needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
-        free = memory_bytes(self._device)[0]
-        if not is_own and self._device.kind != "cpu" and needed * ROOM > free:
-            size = f"the weights take {in_bytes(needed)}, {in_bytes(free)} of {self._device.torch_device} is free"
-            print(f"float32: left out, since {size}: small departures do not show in {self._settings.dtype}")
-            yield None
-            return
-        check_free_memory(self._device, needed, dtype)
-        multiple = LENGTH_MULTIPLES[self._device.kind]
-        yield load_engine(self._checkpoint, self._device, dtype, NEW_TOKENS, multiple)
-        release_memory(self._device)
+        check_free_memory(self._device, self._checkpoint.weights.total * DTYPE_BYTES[dtype], dtype)
+        return load_engine(self._checkpoint, self._device, dtype, NEW_TOKENS, LENGTH_MULTIPLES[self._device.kind])
 
     def _pass(self, engine: "Engine", dtype: str) -> "Findings":
+        """Raises RuntimeError where not even one question fits the device."""
         import torch
 
+        from videobench.model.locate.findings import lines
         from videobench.model.locate.host_weights import HostWeights
         from videobench.model.locate.model_check import ModelCheck
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
         with tqdm(total=len(self._videos), desc=dtype, unit="video", file=sys.stderr, disable=None) as bar:
             check = ModelCheck(engine, weights, dtype, lambda place, done: _show(bar, place, done))
-            try:
-                return check.run(self._videos)
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise InputError(
-                    f"device {self._device.torch_device}: out of memory in {dtype}; name fewer --check_questions, use "
-                    "fewer --num_frames, or a larger card"
-                ) from None
+            found = check.run(self._videos)
+        print("\n".join(lines(found)))
+        return found
 
     def _repeats(self, engine: "Engine") -> dict[str, Any]:
         video = self._videos[0]
