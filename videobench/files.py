@@ -21,6 +21,7 @@ MAX_JSON_BYTES = 1 << 28
 MAX_DIGITS = 300  # a longer whole number does not fit a float either
 MAX_DEPTH = 100  # of objects and lists in one another: a result file has 4, a checkpoint's configuration about 6
 
+GZIP_MAGIC = b"\x1f\x8b"
 NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 ESCAPED = re.compile(r"\\[\\\"]")  # a backslash or a quote within a string
 STRING = re.compile(r'"[^"]*"')  # once those are gone
@@ -61,15 +62,23 @@ def read_json(path: Path) -> Any:
     """The content of a UTF-8 JSON file.
 
     Raises InputError, naming the file, for what `read_bytes` and `parse_json` refuse, and where it is not UTF-8."""
-    content = read_bytes(path, MAX_JSON_BYTES)
+    text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path)
     try:
-        return parse_json(content.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: not JSON: {error}; was it cut short? get the file again") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}; get the file again or fix it by hand") from None
+
+
+def decode_utf8(content: bytes, place: object) -> str:
+    """InputError, naming the file or the line that is `place`, where it is another thing than text in UTF-8."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if content.startswith(GZIP_MAGIC):
+            raise InputError(f"{place}: compressed by gzip; unpack it (gunzip)") from None
+        raise InputError(f"{place}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
 
 
 def parse_json(text: str) -> Any:

@@ -29,7 +29,8 @@ def texts_of(tmp_path, capsys):
 
 
 def test_given_names_stand_everywhere(texts_of):
-    texts = texts_of("--eval_path", "--reference_path", "--names", "vllm-ascend,<ours>", "--margin", "50")
+    ours = {key: row | {"run": {"torch": "2.13.0"}} for key, row in REPLIES.items()}
+    texts = texts_of("--eval_path", "--reference_path", "--names", "vllm-ascend,<ours>", "--margin", "50", gpu=ours)
     terminal, as_json, markdown, page = texts
     assert "PASS: vllm-ascend answers like <ours>, within 50 points" in terminal
     assert "questions on 20 videos, vllm-ascend minus <ours>" in terminal
@@ -38,6 +39,7 @@ def test_given_names_stand_everywhere(texts_of):
     assert {"npu", "gpu"} <= json.loads(as_json).keys()  # what a program reads stays
     assert r"| vllm-ascend minus \<ours\> | points |" in markdown
     assert "is vllm-ascend as good as &lt;ours&gt;?" in page
+    assert "not stored (vllm-ascend), 2.13.0 (&lt;ours&gt;)" in page
     assert "<ours>" not in page
     for text in texts:
         assert "NPU" not in text.replace("on an NPU", "")

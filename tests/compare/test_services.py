@@ -85,6 +85,40 @@ def test_another_number_of_prompt_tokens_is_told_first(report_of):
     assert report["inputs"]["other_prompt_tokens"] == KEYS
 
 
+def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, tmp_path):
+    """The other side counts none: the facts of the request say how many they should be."""
+    facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64} for key in KEYS]
+    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    mindie = {key: {"output_sequence": "A"} for key in KEYS}
+    lines = [line(key, tokens=131) for key in KEYS]
+    report, text = report_of(lines, "--requests_facts", str(tmp_path / "facts.jsonl"), run=mindie)
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert report["inputs"]["other_prompt_tokens"] == KEYS
+    assert [note["cause"] for note in report["services"] if note["side"] == "npu"] == ["prompt_tokens"]
+    assert "prompt tokens (nu... 0 of 40 equal" in text
+
+
+def test_two_services_that_count_alike_were_asked_alike(report_of, tmp_path):
+    """Not as the checkpoint's template asks, which is said."""
+    facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64} for key in KEYS]
+    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    lines = [line(key, tokens=131) for key in KEYS]
+    (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    more = ("--requests_facts", str(tmp_path / "facts.jsonl"), "--reference_path", str(tmp_path / "b.jsonl"))
+    report, text = report_of(lines, *more)
+    assert report["verdict"] == "PASS"
+    assert [(note["side"], note["cause"]) for note in report["services"]] == [
+        ("npu", "prompt_tokens"), ("gpu", "prompt_tokens"),
+    ]  # fmt: skip
+    assert "40 of 40 replies counted another number of prompt tokens" in text
+
+
+def test_no_divergence_without_log_probabilities_of_one_side(report_of):
+    report, _ = report_of([line(key, entries=ENTRIES[:2]) for key in KEYS], run=ours(letter_logprobs={}))
+    assert [note["cause"] for note in report["services"]] == ["bounded", "no_logprobs"]
+    assert report["divergence"]["unknown"] == "a side stores no log-probabilities"
+
+
 def test_prompt_tokens_are_not_compared_where_hashes_are(report_of, tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(ours(prompt_sha256="0" * 64, prompt_tokens=99)))
     report, _ = report_of([], "--eval_path", str(tmp_path / "b.json"), run=ours(prompt_sha256="0" * 64))

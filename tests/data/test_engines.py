@@ -2,13 +2,15 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ASSETS
+from videobench.data.dataset import load_questions, qa_file
 from videobench.data.lines import kind_of
-from videobench.data.openai_batch import letter_logprobs
 from videobench.data.results import Asked, load_results, load_sides
+from videobench.data.rows import question_fields
 from videobench.errors import InputError
 
 ENGINES = ASSETS / "engines"
@@ -133,8 +135,19 @@ def test_log_probabilities_of_a_batch(tmp_path, positions, expected):
     assert (reply.is_greedy, reply.logprobs, "".join(reply.bounds)) == (*expected[:2], "".join(expected[2]))
 
 
-def test_a_chosen_token_beyond_the_top_counts_once():
-    assert letter_logprobs([("A", -1.0), ("B", -2.0)]) == {"A": -1.0, "B": -2.0}
+@pytest.mark.parametrize("gap", [0, 1e-7, 0.01])
+def test_the_chosen_token_counts_once_where_its_own_number_is_rounded_otherwise(tmp_path, gap):
+    entries = position(("A", -1.25), ("B", -2.0)) | {"logprob": -1.25 - gap}
+    reply = load_results(lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
+    assert reply.logprobs == {"A": -1.25, "B": -2.0}
+
+
+def test_a_chosen_token_beyond_the_top_bounds_nothing(tmp_path):
+    entries = position(("A", -1.0), ("B", -2.0)) | {"token": "C", "logprob": -9.0}
+    reply = load_results(lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
+    assert reply.logprobs == {"A": -1.0, "B": -2.0, "C": -9.0}
+    assert set(reply.bounds.values()) == {-2.0}
+    assert reply.is_greedy is False
 
 
 @pytest.mark.parametrize(
@@ -144,6 +157,15 @@ def test_a_chosen_token_beyond_the_top_counts_once():
         pytest.param(failed(status=200, error={"code": "x", "message": "expired"}), "expired", id="error"),
         pytest.param({"custom_id": "MSVD/1", "response": None, "error": "gone"}, "gone", id="no-response"),
         pytest.param({"custom_id": "MSVD/1", "response": None, "error": None}, "no reason is given", id="nothing"),
+        # As the batch runner of vLLM 0.32.0 writes its ErrorResponse.
+        pytest.param(
+            failed(error={"error": {"message": "too long", "type": "BadRequestError", "param": None, "code": 400}}),
+            "status 400: too long",
+            id="vllm",
+        ),
+        pytest.param(failed(status=422, body={"detail": "no field model"}), "status 422: no field model", id="fastapi"),
+        pytest.param(failed(status=200, body={"error": {"message": "busy"}}), "busy", id="error-with-status-200"),
+        pytest.param(failed(status=200, body={"choices": []}), "no reason is given", id="no-choices"),
         pytest.param(
             batch(positions=[{"token": "A", "logprob": None}]), "the logits hold NaN or infinity", id="NaN-as-null"
         ),
@@ -220,7 +242,7 @@ def test_equal_questions_take_their_replies_in_order(tmp_path):
         pytest.param(sample("what A. cat B. dog"), "may answer MSVD/1, MSVD/2: the text fits each", id="two-videos"),
         pytest.param(aisbench("data:video/jpeg;base64,AA", "what"), "may answer MSVD/1, MSVD/2", id="frames-inline"),
         pytest.param(aisbench("c.avi", "what"), "none of its 1 lines answers a question", id="unknown-video"),
-        pytest.param(sample("what B. dog A. cat"), "none of its 1 lines", id="other-order-of-options"),
+        pytest.param(sample("what A. dog B. cat"), "none of its 1 lines", id="exchanged-options"),
         pytest.param(sample(["what"]), "input is", id="input-is-a-list"),
         pytest.param(sample("what", [[-1.0, True], [-2.0, False]]), "resps is .*generate_until", id="multiple-choice"),
         pytest.param(aisbench("a.avi", "what", ["A"]), "prediction is", id="prediction-is-a-list"),
@@ -250,12 +272,11 @@ def test_two_sides_without_keys_are_refused(tmp_path):
 
 
 def ours_of_the_small_set(folder):
-    """What a run of the small set writes, but for the replies."""
-    questions = json.loads((ASSETS / "egs/Video-Bench/Eval_QA/MSVD_QA_new.json").read_text())
-    fields = ("vid_path", "question", "choices")
-    rows = {key: {name: row[name] for name in fields} | {"output_sequence": ["A"]} for key, row in questions.items()}
+    """What a run of the small set writes, but for the replies: one of its questions lists its options as A, B, D, C,
+    which a run asks in order."""
+    questions = load_questions(qa_file(ASSETS / "egs/Video-Bench", "MSVD"), "MSVD", Path)
     path = folder / "MSVD_eval.json"
-    path.write_text(json.dumps(rows))
+    path.write_text(json.dumps({each.id: question_fields(each) | {"output_sequence": ["A"]} for each in questions}))
     return path
 
 

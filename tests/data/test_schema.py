@@ -1,6 +1,7 @@
 """docs/result.schema.json says what the reader takes: the same fields, the same rows taken and refused."""
 
 import json
+import math
 
 import pytest
 
@@ -16,7 +17,8 @@ TYPES = {
 }  # fmt: skip
 KEYWORDS = {
     "$schema", "title", "description", "type", "properties", "additionalProperties", "propertyNames", "enum", "items",
-    "anyOf", "required", "minimum", "maximum", "minItems", "minProperties",
+    "anyOf", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "minLength",
+    "minProperties",
 }  # fmt: skip
 WHOLE = {
     "video_id": 7011, "dataset": "MSVD", "vid_path": "Eval_video/MSVD/x.avi", "question": "what? A.cat B.dog",
@@ -35,10 +37,11 @@ def fits(value, schema):
     if types and not any(is_type(value, name) for name in ([types] if isinstance(types, str) else types)):
         return False
     if isinstance(value, int | float) and not isinstance(value, bool):
-        in_range = schema.get("minimum", value) <= value <= schema.get("maximum", value)
+        low, high = schema.get("exclusiveMinimum", -math.inf), schema.get("exclusiveMaximum", math.inf)
+        in_range = schema.get("minimum", value) <= value <= schema.get("maximum", value) and low < value < high
         if not in_range:
             return False
-    if isinstance(value, str) and "enum" in schema and value not in schema["enum"]:
+    if isinstance(value, str) and (value not in schema.get("enum", [value]) or len(value) < schema.get("minLength", 0)):
         return False
     if isinstance(value, list):
         long_enough = len(value) >= schema.get("minItems", 0)
@@ -85,7 +88,7 @@ NOT_READ = {"dataset", "option_mass", "num_output_tokens", "frames_stated"}
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 7, -0.5, 1e300, "x", [], ["x"], [7], {}, {"A": -1.0}, {"A": "x"}, {"G": 0}]
+    "value", [None, True, 7, -0.5, 1e12, 1e300, "", "x", [], ["x"], [7], {}, {"A": -1.0}, {"A": "x"}, {"G": 0}]
 )
 @pytest.mark.parametrize("field", sorted(set(WHOLE) - NOT_READ))
 def test_another_value_fits_where_it_is_read(field, value):
@@ -95,6 +98,12 @@ def test_another_value_fits_where_it_is_read(field, value):
     expected = is_read(row) and not (is_letter_field and isinstance(value, dict) and "G" in value)
     expected = expected and not (field == "video_id" and isinstance(value, float))
     assert fits({"MSVD/1": row}, SCHEMA) == expected
+
+
+@pytest.mark.parametrize("output", [{}, {"output_sequence": None}, {"output_sequence": "A"}, {"output_sequence": []}])
+@pytest.mark.parametrize("error", [{}, {"error": None}, {"error": ""}, {"error": "no video"}])
+def test_what_a_row_must_have(output, error):
+    assert fits({"MSVD/1": output | error}, SCHEMA) == is_read(output | error)
 
 
 def test_no_row_and_no_rows_fit_not():

@@ -84,6 +84,12 @@ def test_a_broken_file_of_failures_is_refused(bench):
     assert f"npu failed 1: MSVD/{key}" in bench.compare().out
 
 
+def test_the_failed_questions_alone_are_refused(bench):
+    key, row = next(iter(bench.rows().items()))
+    path = write_lines(bench.folder / "npu.json", [aisbench_failure(key, row)])
+    assert_refused(bench.compare(), path, "holds AISBench's failed questions alone; name the predictions")
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
@@ -104,6 +110,7 @@ def test_another_file_of_a_service_is_refused(bench, content, found):
         pytest.param([batch_line("MSVD/1", {})], "not the facts of exported requests", id="replies"),
         pytest.param([{"custom_id": "MSVD/1", "prompt_sha256": 7}], "line 1: prompt_sha256 is 7", id="hash"),
         pytest.param([{"custom_id": "NBA/1", "prompt_sha256": "", "dataset": "MOT"}], "its key names NBA", id="key"),
+        pytest.param([{"custom_id": "NBA/1", "prompt_sha256": ""}] * 2, "line 2: a second line of NBA/1", id="twice"),
     ],
 )
 def test_other_facts_are_refused(bench, content, found):

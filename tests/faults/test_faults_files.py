@@ -2,6 +2,7 @@
 written and nothing lost. The table with what each case gave: python tests/print_faults.py
 """
 
+import gzip
 import json
 
 import pytest
@@ -37,6 +38,7 @@ DAMAGES = [
     pytest.param(lambda content: b"\xef\xbb\xbf" + content, "byte-order mark", id="byte-order-mark"),
     pytest.param(as_text(lambda text: "\ufeff" + text), "byte-order mark", id="byte-order-mark-as-a-character"),
     pytest.param(lambda content: content.decode().encode("utf-16"), "not UTF-8 at byte 0", id="UTF-16"),
+    pytest.param(gzip.compress, "compressed by gzip; unpack it", id="gzip"),
     pytest.param(lambda content: content.decode().encode("utf-16-le"), "not JSON", id="UTF-16-without-a-mark"),
     pytest.param(lambda content: b'{"\xe9": {},' + content[1:], "not UTF-8 at byte 2", id="Latin-1"),
     pytest.param(lambda content: b'{"\\ud83d": {},' + content[1:], "half a character", id="half-a-character"),

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import shutil
 
 import av
 import numpy as np
@@ -144,6 +145,46 @@ def test_other_settings_are_refused(bench, flags, found):
     assert_refused(export(bench, *flags), files(bench)[0], found)
     assert bench.contents() == before
     assert export(bench, *flags, "--overwrite").status == 0
+
+
+def test_other_questions_of_any_set_are_refused(bench):
+    second = bench.qa.with_name(bench.qa.name.replace("MSVD", "TGIF"))
+    second.write_bytes(bench.qa.read_bytes())
+    assert export(bench, "--dataset_name", "MSVD,TGIF").status == 0
+    second.write_text(second.read_text().replace('"question": "', '"question": "Now: '))
+    assert_refused(export(bench, "--dataset_name", "MSVD,TGIF"), files(bench)[0], "was begun with another qa_sha256")
+    assert export(bench).status == 0  # the other set does not matter to this one
+
+
+def test_another_model_folder_is_refused(bench):
+    """A service takes requests to one model's name."""
+    export(bench)
+    bench.model = shutil.copytree(bench.model, bench.folder / "renamed")
+    assert_refused(export(bench), files(bench)[0], "another model 'tiny-llava-next-video', now 'renamed'")
+
+
+@pytest.mark.parametrize("content", ["hello", '{"a": 1}\n', '{"custom_id": "MSVD/1", "response": null}\n'])
+def test_a_foreign_file_in_the_place_of_the_facts_is_left_alone(bench, content):
+    requests, facts = files(bench)
+    facts.parent.mkdir()
+    facts.write_text(content)
+    assert_refused(export(bench), facts, "holds something else")
+    assert (facts.read_text(), requests.exists()) == (content, False)
+    assert export(bench, "--overwrite").status == 0
+
+
+def test_names_with_another_suffix_have_facts_of_their_own(bench):
+    export(bench)
+    before = bench.contents()
+    other = bench.folder / "asked/requests.json"
+    assert bench.answer("--export_requests", other, "--frame_format", "jpeg").status == 0
+    assert before.items() <= bench.contents().items()
+    assert len(lines(other.with_name("requests.json.facts.jsonl"))) == 6
+
+
+def test_all_requests_of_the_file_are_counted(bench):
+    export(bench)
+    assert "requests.jsonl: 6 requests" in export(bench, "--limit", 2).out
 
 
 def test_requests_without_their_facts_are_refused(bench):

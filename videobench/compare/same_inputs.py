@@ -8,6 +8,7 @@ from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_question import (
     hashes_differ,
     pixels_differ,
+    prompt_lengths,
     prompt_lengths_differ,
     prompts_differ,
     question_differs,
@@ -135,18 +136,11 @@ def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
 
 
 def _length_rows(compared: Sequence[Pair]) -> list[InputRow]:
-    """Where the token ids of some prompts are not known on both sides, but their number is: it is a check, no proof."""
-    known = [
-        pair
-        for pair in compared
-        if pair.npu.reply
-        and pair.gpu.reply
-        and not (pair.npu.reply.prompt_sha256 and pair.gpu.reply.prompt_sha256)
-        and None not in (pair.npu.reply.prompt_tokens, pair.gpu.reply.prompt_tokens)
-    ]
-    differing = sum(map(prompt_lengths_differ, known))
-    equal = f"{len(known) - differing} of {len(known)} equal"
-    return [InputRow("prompt tokens (number)", equal, equal, DIFFERS if differing else SAME)] if known else []
+    known = [lengths for lengths in map(prompt_lengths, compared) if lengths]
+    same = sum(npu == gpu for npu, gpu in known)
+    equal = f"{same} of {len(known)} equal"
+    state = SAME if same == len(known) else DIFFERS
+    return [InputRow("prompt tokens (number)", equal, equal, state)] if known else []
 
 
 def _replies(compared: Sequence[Pair]) -> tuple[list[Reply], list[Reply]]:

@@ -19,11 +19,24 @@ def prompts_differ(pair: Pair) -> bool:
 
 
 def prompt_lengths_differ(pair: Pair) -> bool:
-    """Whether the numbers of prompt tokens differ, where a service does not give the tokens; False where not stored."""
+    """Whether the numbers of prompt tokens differ; False where they are not known."""
+    lengths = prompt_lengths(pair)
+    return lengths is not None and lengths[0] != lengths[1]
+
+
+def prompt_lengths(pair: Pair) -> tuple[int, int] | None:
+    """The numbers of prompt tokens of both sides, where one does not store the tokens themselves: a check, no proof.
+
+    A side that does not count them is taken to have as many as the checkpoint's template makes of the exported request,
+    so that another number on the other side is not passed over. None where they are not known."""
     npu, gpu = pair.npu.reply, pair.gpu.reply
     if npu is None or gpu is None or (npu.prompt_sha256 and gpu.prompt_sha256):
-        return False
-    return None not in (npu.prompt_tokens, gpu.prompt_tokens) and npu.prompt_tokens != gpu.prompt_tokens
+        return None
+    if npu.prompt_tokens is None and gpu.prompt_tokens is None:
+        return None
+    expected = next((each.expected_prompt_tokens for each in (npu, gpu) if each.expected_prompt_tokens), None)
+    first, second = (expected if each.prompt_tokens is None else each.prompt_tokens for each in (npu, gpu))
+    return None if first is None or second is None else (first, second)
 
 
 def pixels_differ(pair: Pair) -> bool:

@@ -88,7 +88,9 @@ def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     """Why there is no numeric divergence."""
     if verdict.obstacles:
         return "no question has the same inputs"
-    if any(side.reply and side.reply.bounded for pair in pairing.pairs for side in (pair.npu, pair.gpu)):
+    npu, gpu = ([getattr(pair, side).reply for pair in pairing.pairs] for side in ("npu", "gpu"))
+    both_store = all(any(each and each.logprobs for each in side) for side in (npu, gpu))
+    if both_store and any(each and each.bounded for each in npu + gpu):
         return "options are known by their bounds alone"
     return "a side stores no log-probabilities"
 

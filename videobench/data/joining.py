@@ -24,16 +24,15 @@ class Unnamed:
 class _Known:
     reply: Reply
     pieces: tuple[str, ...]  # the question alone and each option, folded
-    patterns: tuple[re.Pattern[str], ...]  # find these, each option behind its letter
+    asked: re.Pattern[str]  # finds the question alone
+    listed: tuple[re.Pattern[str], ...]  # find the options, each behind its letter
 
     def is_in(self, text: str) -> bool:
-        """In their order. Each is taken where it comes first, so that no text takes long."""
-        position = 0
-        for pattern in self.patterns:
-            if not (match := pattern.search(text, position)):
-                return False
-            position = match.end()
-        return True
+        """The options in any order, as the benchmark's files have them. Each is taken where it comes first, so that no
+        text takes long."""
+        if not (found := self.asked.search(text)):
+            return False
+        return all(each.search(text, found.end()) for each in self.listed)
 
 
 class Questions:
@@ -45,8 +44,8 @@ class Questions:
             own, options = _folded(reply.own_question), {key: _folded(each) for key, each in reply.options.items()}
             if own:
                 listed = [rf"\b{letter.lower()}\b[\s.):]*{re.escape(each)}" for letter, each in options.items()]
-                patterns = tuple(map(re.compile, [re.escape(own), *listed]))
-                known = _Known(reply, (own, *options.values()), patterns)
+                asked, *labelled = map(re.compile, [re.escape(own), *listed])
+                known = _Known(reply, (own, *options.values()), asked, tuple(labelled))
                 self._by_video.setdefault(PurePosixPath(reply.vid_path).name, []).append(known)
 
     def find(self, unnamed: Unnamed) -> list[Reply]:

@@ -9,7 +9,7 @@ QUESTIONS, ANSWERS, REPLIES, MANIFEST = "questions", "right answers", "a run's r
 TAKEN_BY = {
     QUESTIONS: "questions are found through --Eval_QA_root",
     ANSWERS: "--sampling_answer_path, --correct_answer_file and --answer_path take sampling_answer.json or ANSWER.json",
-    REPLIES: "--eval_npu_path, --eval_gpu_path and --repeat_path take <set>_eval.json from a run's output folder",
+    REPLIES: "name a run's output folder, its <set>_eval.json, or another engine's output",
 }
 
 

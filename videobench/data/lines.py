@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from videobench.errors import InputError
-from videobench.files import open_regular, parse_json
+from videobench.files import decode_utf8, open_regular, parse_json
 
 # Limits against hostile files. A line of AISBench may hold a video's frames, and its eight largest take 40 MB.
 MAX_LINE_BYTES = 1 << 26
@@ -58,9 +58,7 @@ def read_lines(path: Path, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]
     for number, line in _raw_lines(path):
         place = f"{path}: line {number}"
         try:
-            content = parse_json(line.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{place}: not UTF-8 at byte {error.start}; save the file as UTF-8") from None
+            content = parse_json(decode_utf8(line, place))
         except json.JSONDecodeError as error:
             raise InputError(f"{place}: not JSON: {error.msg}; was the file cut short? get it again") from None
         except ValueError as error:

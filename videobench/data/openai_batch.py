@@ -43,13 +43,19 @@ def _failure(line: Mapping[str, Any]) -> str:
     """Why there is no reply; "" where there is one."""
     response = line["response"]
     status = response.get("status_code", 200) if isinstance(response, Mapping) else None
-    if line.get("error") is None and status == 200:
-        return ""
     body = response.get("body") if isinstance(response, Mapping) else None
-    found = line.get("error") or (body.get("error") or body if isinstance(body, Mapping) else body)
-    message = found.get("message") if isinstance(found, Mapping) else found
-    text = message if isinstance(message, str) and message.strip() else "no reason is given"
+    is_empty = isinstance(body, Mapping) and not body.get("choices", "error" not in body)
+    if line.get("error") is None and status == 200 and not is_empty:
+        return ""
+    text = _reason(line.get("error")) or _reason(body) or "no reason is given"
     return " ".join(f"{'' if status in (None, 200) else f'status {status}: '}{text}".split())
+
+
+def _reason(found: Any) -> str:
+    """Of an error's text or object: OpenAI's `message`, which vLLM has one object deeper, or FastAPI's `detail`."""
+    while isinstance(found, Mapping):
+        found = found.get("error") or found.get("message") or found.get("detail")
+    return found if isinstance(found, str) else ""
 
 
 def _entries(position: Any) -> list[tuple[str, float | None]]:
@@ -83,11 +89,15 @@ def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> d
     }
     chosen, *top = listed[0]
     if len(top) > 1:  # the chosen one alone bounds nothing
-        entries = top if chosen in top else [chosen, *top]
+        entries = top if any(_is_same(chosen, each) for each in top) else [chosen, *top]
         found = letter_logprobs(entries)
-        last = min(value for _, value in entries)
+        last = min(value for _, value in top)
         row |= {"letter_logprobs": found, "letter_bounds": {each: last for each in LETTERS if each not in found}}
     return row
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    return one[0] == other[0] and abs(one[1] - other[1]) <= SAMPLED_GAP
 
 
 def letter_logprobs(entries: Iterable[Entry]) -> dict[str, float]:

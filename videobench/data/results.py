@@ -80,6 +80,8 @@ def load_facts(path: Path) -> Asked:
     finder, facts, replies = _Finder([], False), dict[str, Mapping[str, Any]](), list[Reply]()
     for number, row in read_lines(path, FACTS):
         key = str(row["custom_id"])
+        if key in facts:
+            raise InputError(f"{path}: line {number}: a second line of {key}; export the requests again")
         try:
             replies.append(build_reply(finder.find(key, row, path.name), key, {**row, "output_sequence": [""]}))
         except ValueError as error:
@@ -126,6 +128,8 @@ def _rows_of(file: Path, asked: Asked) -> Iterator[tuple[str, str, Mapping[str, 
         yield from _batch_rows(file, asked.facts)
     elif kind in WITHOUT_KEY:
         yield from _joined(file, _unnamed(file, kind), Questions(asked.replies))
+    elif kind == AISBENCH_FAILED:
+        raise InputError(f"{file}: holds {kind} alone; name the predictions, beside which it is read")
     else:
         raise InputError(f"{file}: holds what was asked ({kind}), not replies; name the service's output")
 

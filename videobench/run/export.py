@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -36,26 +36,31 @@ TOP_LOGPROBS = 20  # the most that OpenAI's interface takes
 JPEG_QUANTISER, JPEG_PIXELS = 2, "yuvj444p"  # the best that the encoder has
 FORMAT_NAMES = {"png": "png", "jpeg": f"jpeg, quantiser {JPEG_QUANTISER}, {JPEG_PIXELS}"}
 
+FIRST_BYTES = b'{"custom_id":'  # of each line of facts
+
 Facts = dict[str, Any]
 
 
 def facts_path(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.facts.jsonl")
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.facts.jsonl")
 
 
-def export_requests(context: RunContext, path: Path) -> dict[Question, str]:
-    """Writes what is not there yet, decoding ahead; the questions that cannot be asked, with the reason.
+def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question, str]]:
+    """Writes what is not there yet, decoding ahead; how many requests the file then holds, and the questions that
+    cannot be asked, with the reason.
 
     Raises InputError where the files cannot be written, or were begun with other settings."""
     from videobench.video.pool import DecodePool
 
     settings, spec, plan = context.settings, context.checkpoint.pixel_spec, context.plan
     _check_spec(spec)
-    runs = {source.name: _run_facts(settings, source.qa_path) for source in settings.sources}
-    identity = {"checkpoint_sha256": context.checkpoint.sha256, "export": runs[settings.sources[0].name]}
+    shared = _shared_facts(settings)
+    runs = {source.name: shared | source_facts(source.qa_path) for source in settings.sources}
+    identity = {"checkpoint_sha256": context.checkpoint.sha256, "model": settings.model_path.resolve().name, **shared}
     adds_special_tokens = context.checkpoint.prompt_builder(settings.num_frames).adds_special_tokens
     failures = dict(plan.failures)
-    with _writable(path), _Files(path, identity, settings.overwrite) as files:
+    runs_of = {_custom_id(each): runs[each.source] for each in plan.prompts}
+    with _writable(path), _Files(path, identity, runs_of, settings.overwrite) as files:
         left = [each for each in plan.prompts if each not in plan.failures and _custom_id(each) not in files.done]
         works = {work.video: work for work in plan.works(left)}
         bar = tqdm(total=len(left), desc="export", unit="question", file=sys.stderr, disable=None if left else True)
@@ -74,7 +79,7 @@ def export_requests(context: RunContext, path: Path) -> dict[Question, str]:
                         for each in questions
                     )
                 bar.update(len(questions))
-    return failures
+    return len(files.done), failures
 
 
 def _check_spec(spec: PixelSpec) -> None:
@@ -86,13 +91,12 @@ def _check_spec(spec: PixelSpec) -> None:
         )
 
 
-def _run_facts(settings: RunSettings, qa_path: Path) -> Facts:
-    """What the requests settle of the service's run; which checkpoint it has loaded is its own affair."""
+def _shared_facts(settings: RunSettings) -> Facts:
+    """What all requests settle of the service's run; which checkpoint it has loaded is its own affair."""
     return {
         "num_frames": settings.num_frames,
         "max_new_tokens": settings.max_new_tokens,
         "frame_format": FORMAT_NAMES[settings.frame_format],
-        **source_facts(qa_path),
     }
 
 
@@ -161,9 +165,10 @@ def _writable(path: Path) -> Iterator[None]:
 class _Files:
     """The requests and their facts, of which whole pairs alone are kept."""
 
-    def __init__(self, path: Path, identity: Facts, overwrite: bool) -> None:
+    def __init__(self, path: Path, identity: Facts, runs: Mapping[str, Facts], overwrite: bool) -> None:
+        """`runs` are the facts of each request's run by its custom_id, which a request that is there already shares."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._identity, self.done = path, identity, set[str]()
+        self._path, self._identity, self._runs, self.done = path, identity, runs, set[str]()
         known = facts_path(path)
         for each in (path, known):
             if each.exists() and not each.is_file():
@@ -175,8 +180,8 @@ class _Files:
             fcntl.flock(self._facts, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(f"{path}: held by another export; wait for it, or choose another name") from None
+        end, facts_end = (0, 0) if overwrite else self._find_end(path.stat().st_size if path.exists() else 0)
         self._requests = self._open(path)
-        end, facts_end = (0, 0) if overwrite else self._find_end()
         for file, size in ((self._requests, end), (self._facts, facts_end)):
             file.truncate(size)
             file.seek(size)
@@ -192,32 +197,41 @@ class _Files:
     def _open(path: Path) -> BinaryIO:
         return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666), "r+b")
 
-    def _find_end(self) -> tuple[int, int]:
-        """Of the requests and of the facts, behind the last whole pair."""
-        size, end, facts_end = os.fstat(self._requests.fileno()).st_size, 0, 0
+    def _find_end(self, size: int) -> tuple[int, int]:
+        """Of the requests, which are of that size, and of the facts, behind the last whole pair."""
+        end = facts_end = 0
         for line in self._facts:
             facts = _parse(line)
-            its_end = facts.get("request_end")
+            is_half = not facts and FIRST_BYTES.startswith(line[: len(FIRST_BYTES)])
+            if not self.done and "identity" not in facts and not is_half:
+                known = facts_path(self._path)
+                raise InputError(f"{known}: holds something else; choose another name for the requests, or --overwrite")
+            its_end, key = facts.get("request_end"), str(facts.get("custom_id"))
+            if isinstance(its_end, int):
+                self._check(facts.get("identity"), self._identity)
+                self._check(facts.get("run"), self._runs.get(key, facts.get("run")))
             if not isinstance(its_end, int) or not end < its_end <= size:
                 break  # half a line, or one whose request the disk lost: asked again from here on
-            self._check(facts.get("identity"))
-            self.done.add(str(facts.get("custom_id")))
+            self.done.add(key)
             end, facts_end = its_end, facts_end + len(line)
         return end, facts_end
 
-    def _check(self, found: Any) -> None:
-        if found != self._identity:
+    def _check(self, found: Any, now: Any) -> None:
+        if found != now:
+            former = found if isinstance(found, dict) else {}
+            name = next(each for each in (*now, *former) if former.get(each) != now.get(each))
+            what = f"{name} {former.get(name)!r:.40}, now {now.get(name)!r:.40}"
             raise InputError(
-                f"{self._path}: was begun with another {_difference(found, self._identity)}; use the former, another "
-                "name, or --overwrite"
+                f"{self._path}: was begun with another {what}; use the former, another name, or --overwrite"
             )
 
-    def append(self, pairs: Iterator[tuple[Facts, Facts]] | Sequence[tuple[Facts, Facts]]) -> None:
+    def append(self, pairs: Iterable[tuple[Facts, Facts]]) -> None:
         """Outlives this process when it returns."""
         facts = []
         for request, known in pairs:
             self._requests.write(encode_json(request) + b"\n")
             facts.append(known | {"request_end": self._requests.tell(), "identity": self._identity})
+            self.done.add(known["custom_id"])
         self._flush(self._requests, os.fdatasync)
         self._facts.write(b"".join(encode_json(each) + b"\n" for each in facts))
         self._flush(self._facts, os.fdatasync)
@@ -234,11 +248,3 @@ def _parse(line: bytes) -> Facts:
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _difference(found: Any, now: Facts) -> str:
-    if isinstance(found, dict) and isinstance(found.get("export"), dict):
-        for name, value in now["export"].items():
-            if found["export"].get(name) != value:
-                return f"{name} {found['export'].get(name)!r:.40}, now {value!r:.40}"
-    return "checkpoint_sha256"

@@ -97,10 +97,9 @@ def _dry_run(context: RunContext) -> int:
 
 
 def _export(context: RunContext, path: Path) -> int:
-    failures = export_requests(context, path)
+    requests, failures = export_requests(context, path)
     status = _report_failures(failures)
-    asked = len(context.plan.prompts) - len(failures)
-    print(f"{path}: {asked} requests, {len(failures)} questions failed; what a comparison needs: {facts_path(path)}")
+    print(f"{path}: {requests} requests, {len(failures)} questions failed; what a comparison needs: {facts_path(path)}")
     return status
 
 

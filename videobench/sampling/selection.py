@@ -19,7 +19,7 @@ from videobench.data.dataset import (
 )
 from videobench.data.video_root import VideoRoot
 from videobench.errors import InputError
-from videobench.files import MAX_JSON_BYTES, read_bytes, read_json
+from videobench.files import MAX_JSON_BYTES, decode_utf8, read_bytes, read_json
 from videobench.sampling.order import draw_order
 
 COMMENT = "#"  # starts a line of an --exclude file that is no question
@@ -117,10 +117,7 @@ def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[Questi
 
 
 def _read_names(path: Path) -> list[QuestionName]:
-    try:
-        text = read_bytes(path, MAX_JSON_BYTES).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 at byte {error.start}; save it as UTF-8") from None
+    text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path).removeprefix("\ufeff")  # which editors write
     if text.lstrip().startswith(("{", "[")):
         keys = _keys_of_json(read_json(path))
     else:
