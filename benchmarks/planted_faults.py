@@ -59,8 +59,8 @@ def answers(device, dtype: str, num_frames: int) -> tuple[list[float], str]:
     if not findings.departures:
         return logprobs, ""
     first = findings.departures[0]
-    operator = first.operator.name if first.operator else "no single operator"
-    return logprobs, f"{first.family}, {operator}, {first.call}"
+    operator = [first.operator.name] if first.operator else []
+    return logprobs, ", ".join([first.family, *operator, first.call])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "video": BASE,
     "model": BASE | {"data", "device", "video"},
     "sampling": BASE | {"cli", "data", "device", "video"},
-    "model.locate": BASE | {"device", "model"},
+    "model.locate": BASE | {"device", "video", "model"},
     "run": BASE | {"cli", "jobs", "data", "device", "video", "model", "model.locate"},
     "compare": BASE | {"cli", "data", "compare.report"},
     "compare.report": BASE | {"data", "video", "compare"},

@@ -1,5 +1,6 @@
 """The three lines to act on, for each kind of verdict."""
 
+import shlex
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -128,5 +129,41 @@ def test_the_command_that_finds_the_module_names_the_questions_that_differ_most(
     pairs = pairs_of(300, noise=0.2)
     differences = measure(pairs)
     worst = sorted(zip(differences.largest, (each.key for each in differences.pairs), strict=True), reverse=True)[:4]
-    command = f"{NEXT_STEP['broken']} {','.join(key for _, key in worst)}"
-    assert summary_of(pairs).next_step == command
+    check = "python run_npu.py --check_model --model_path FOLDER --check_questions"
+    assert summary_of(pairs).next_step == f"{NEXT_STEP['broken']}: {check} {','.join(key for _, key in worst)}"
+
+
+def with_reply(pairs, side, **more):
+    sides = (getattr(each, side) for each in pairs)
+    return [
+        replace(each, **{side: replace(own, reply=replace(own.reply, **more))})
+        for each, own in zip(pairs, sides, strict=True)
+    ]
+
+
+def test_the_command_asks_for_what_the_run_was_asked_for():
+    run = {"num_frames": 4, "dtype": "bfloat16", "deterministic": True, "device": "npu"}
+    pairs = with_reply(pairs_of(300, noise=0.9), "npu", run=run)
+    assert summary_of(pairs).next_step.endswith(" --num_frames 4 --dtype bfloat16 --deterministic")
+
+
+@pytest.mark.parametrize("side", ["npu", "gpu"])
+def test_where_numbers_overflow_their_questions_are_looked_at(side):
+    pairs = pairs_of(300)
+    hit = with_reply(pairs[100:106], side, nonfinite=True, logprobs={})
+    next_step = summary_of(pairs[:100] + hit + pairs[106:]).next_step
+    assert next_step.startswith("run that side again with --dtype bfloat16")
+    assert next_step.endswith(
+        f": python run_{side}.py --check_model --model_path FOLDER --check_questions "
+        + ",".join(each.key for each in hit[:4])
+    )
+
+
+def test_a_name_in_the_command_says_nothing_to_a_shell():
+    """Keys and settings come from a result file, and the command is there to be copied."""
+    pairs = [replace(each, id=f"{each.id};touch $(x)") for each in pairs_of(300, noise=0.9)]
+    pairs = with_reply(pairs, "npu", run={"dtype": "bfloat16 | sh"})
+    command = summary_of(pairs).next_step.partition(": ")[2]
+    *_, questions, flag, dtype = shlex.split(command)
+    assert questions.count(";touch $(x)") == 4
+    assert (flag, dtype) == ("--dtype", "bfloat16 | sh")

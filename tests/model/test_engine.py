@@ -186,7 +186,7 @@ def test_replies_of_any_length_leave_the_batch_when_they_end(
         answer_plainly(whole_model, checkpoint, *each, max_new_tokens=max_new_tokens, eos_token_id=first)[0]
         for each in prompts
     ]
-    engine._end_ids = [first]
+    engine.end_ids = [first]
     engine._model.generation_config.eos_token_id = [first]
     rows = []
     head = engine._model.get_output_embeddings()

@@ -1,15 +1,19 @@
 """--check_model on the CPU, which is sound. Devices with faults: tests/device/npu_cases/cases_locate.py."""
 
 import json
+import math
 import weakref
+from pathlib import Path
 
 import pytest
 
 import run_gpu
+from videobench.data.dataset import Question
 from videobench.errors import InputError
 from videobench.model import engine
 from videobench.model.locate.model_check import ModelCheck
-from videobench.run.model_check import choose
+from videobench.model.questions import Answer
+from videobench.run.model_check import _distance, choose
 
 
 def check(capsys, flags, *more):
@@ -88,16 +92,41 @@ def test_out_of_memory_in_the_dtype_that_was_asked_for(monkeypatch, flags):
 
 def test_questions_of_a_report(capsys, flags, small):
     named = keys_of(small)[:1]
-    (small / "report.json").write_text(json.dumps({"most_different": named}))
-    status, lines = check(capsys, flags, "--check_questions", small / "report.json")
-    assert status == 0
-    assert lines[1].endswith(named[0])
+    for name in ("report.json", "report"):
+        (small / name).write_text(json.dumps({"most_different": named}))
+        status, lines = check(capsys, flags, "--check_questions", small / name)
+        assert status == 0
+        assert lines[0].startswith("1 question on 1 video, ")
+        assert lines[1].endswith(named[0])
+
+
+def test_an_id_of_several_sets_is_not_guessed():
+    class TwoSets:
+        prompts = {Question(name, name, "7", "7", "", Path(), "", "what?", {}): () for name in ("MSVD", "NBA")}  # noqa: RUF012
+        failures = {}  # noqa: RUF012
+
+    with pytest.raises(InputError, match="7: stands in several sets; name one of MSVD/7, NBA/7"):
+        choose(TwoSets, ["7"])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "nats"),
+    [
+        pytest.param({"A": -1.0, "B": math.nan}, {"A": -1.5, "B": math.nan}, 0.5, id="NaN-on-both-sides"),
+        pytest.param({"A": -1.0, "B": -2.0}, {"A": -1.0, "B": math.nan}, math.inf, id="NaN-on-one"),
+        pytest.param({"A": math.nan}, {"A": math.nan}, 0.0, id="NaN-alone"),
+    ],
+)
+def test_how_far_two_answers_are_apart(first, second, nats):
+    assert _distance(*(Answer((), "", each, True) for each in (first, second))) == nats
 
 
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        pytest.param(["--check_questions", "MSVD/0815"], "MSVD/0815: no such question in these sets", id="unknown"),
+        pytest.param(
+            ["--check_questions", "MSVD/0815"], "MSVD/0815: no such question among the 61 of these sets", id="unknown"
+        ),
         pytest.param(["--check_questions", "{}/qa.json"], "no report of precision_test.py", id="another-file"),
         pytest.param(["--tensor_parallel", "2"], "--check_model computes on one card", id="several-cards"),
     ],

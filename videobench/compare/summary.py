@@ -1,6 +1,9 @@
 """The three lines to act on: the verdict, what the numbers show, and the next command."""
 
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from videobench.compare.comparison import Comparison
 from videobench.compare.diagnosis import Diagnosis
@@ -15,6 +18,7 @@ from videobench.compare.verdict import Verdict
 ALL_QUESTIONS = 17_036  # of Video-Bench
 SHOWN_GROUPS = 3
 CHECKED = 4  # questions that --check_model is asked to look at
+USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
 
 
 @dataclass(frozen=True)
@@ -105,8 +109,8 @@ def _next_step(comparison: Comparison) -> str:
         return unanswered or "give --sampling_answer_path the file that has all the right answers"
     if verdict.decided_by == DIVERGENCE:
         if diagnosis.findings[0].cause == "nonfinite":
-            return NEXT_STEP["nonfinite"]
-        return f"{NEXT_STEP['broken']} {','.join(most_different(comparison.differences))}"
+            return f"{NEXT_STEP['nonfinite']}{_see_where_it_overflows(pairing)}"
+        return f"{NEXT_STEP['broken']}{_check_command(most_different(comparison.differences), pairing)}"
     if verdict.name == FAIL:
         return unanswered or NEXT_STEP["flips"]
     if verdict.name == INCONCLUSIVE:
@@ -114,6 +118,29 @@ def _next_step(comparison: Comparison) -> str:
             return _more(verdict)
         return f"{_more(verdict)}; fewer decide where both sides store log-probabilities, as this suite does"
     return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
+
+
+def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> str:
+    """As that side was started. Names and settings are the files' own: none of them may say more to a shell."""
+    replies = (getattr(each, side).reply for each in pairing.pairs)
+    run: Mapping[str, Any] = next((each.run for each in replies if each), {})
+    flags = [
+        f"--{name} {shlex.quote(str(run[name]))}" for name, usual in USUAL.items() if run.get(name, usual) != usual
+    ]
+    flags += ["--deterministic"] if run.get("deterministic") is True else []
+    command = (
+        f": python run_{side}.py --check_model --model_path FOLDER --check_questions {shlex.quote(','.join(keys))}"
+    )
+    return " ".join([command, *flags])
+
+
+def _see_where_it_overflows(pairing: Pairing) -> str:
+    hit = {
+        side: [each.key for each in pairing.pairs if (reply := getattr(each, side).reply) and reply.nonfinite]
+        for side in ("npu", "gpu")
+    }
+    side = "npu" if hit["npu"] else "gpu"
+    return _check_command(hit[side][:CHECKED], pairing, side)
 
 
 def _unanswered(pairing: Pairing, names: Names) -> str:

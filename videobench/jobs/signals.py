@@ -101,4 +101,6 @@ def print_how_to_go_on(number: int) -> None:
     command = shlex.join(["python", *argv])
     if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
         command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
-    print(f"stopped by {name}; what was answered is kept; to go on: {command}", file=sys.stderr, flush=True)
+    is_check = any(each.startswith("--check_") for each in argv)
+    kept = "a check keeps nothing; to start again" if is_check else "what was answered is kept; to go on"
+    print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)

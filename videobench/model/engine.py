@@ -89,12 +89,12 @@ class Engine:
     ) -> None:
         self._model = model
         self._tokenizer = checkpoint.tokenizer
-        self._pixel_spec = checkpoint.pixel_spec
+        self.pixel_spec = checkpoint.pixel_spec
         self._max_new_tokens = max_new_tokens
         self._length_multiple = length_multiple
         self.usage = Usage()
         model.generation_config = _greedy(checkpoint)
-        self._end_ids = checkpoint.end_ids
+        self.end_ids = checkpoint.end_ids
         self._pad_id: int = model.generation_config.pad_token_id
 
     @property
@@ -125,15 +125,15 @@ class Engine:
         output = self._model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values_videos=normalise(self.to_device([video.pixels]), self._pixel_spec, self._model.dtype),
+            pixel_values_videos=normalise(self.to_device([video.pixels]), self.pixel_spec, self._model.dtype),
             max_new_tokens=self._max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,
         )
         row = GeneratedRow()
         finite = torch.stack([step.isfinite().all() for step in output.logits]).tolist()
-        row.add(output.sequences[0, ids.shape[1] :].tolist(), finite, self._end_ids)
-        return self._answer(row, self._letter_logprobs(output.logits[0])[0], video.letters[number])
+        row.add(output.sequences[0, ids.shape[1] :].tolist(), finite, self.end_ids)
+        return self._answer(row, self.letter_logprobs(output.logits[0])[0], video.letters[number])
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """float32 (1, vocabulary), of the token after a text: for a check of the device, not for answers."""
@@ -156,7 +156,7 @@ class Engine:
             self._model.generate(
                 input_ids=prefixes,
                 attention_mask=torch.ones_like(prefixes),
-                pixel_values_videos=normalise(pixels, self._pixel_spec, self._model.dtype),
+                pixel_values_videos=normalise(pixels, self.pixel_spec, self._model.dtype),
                 **{CACHE_ARGUMENT: cache},
                 generation_config=num_tokens_config(self._model, 1),
             )
@@ -185,14 +185,12 @@ class Engine:
         ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
         room = ids.shape[1] - prefixes.length + self._max_new_tokens
         cache = prefixes.rows([index for index, _ in rows], room, is_last)
-        generated, logits = generate_rows(
-            self._model, ids, mask, cache, self._max_new_tokens, self._end_ids, self.usage
-        )
-        by_letter = self._letter_logprobs(logits)
+        generated, logits = generate_rows(self._model, ids, mask, cache, self._max_new_tokens, self.end_ids, self.usage)
+        by_letter = self.letter_logprobs(logits)
         letters = [videos[index].letters[number] for index, number in rows]
         return [self._answer(*row) for row in zip(generated, by_letter, letters, strict=True)]
 
-    def _letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
+    def letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
         """Of logits (rows, vocabulary): for each row, of each letter in the order of `_letter_ids`."""
         logprobs = logits.float().log_softmax(-1)
         by_letter = [logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()]

@@ -199,7 +199,8 @@ def _check_operators(device: Device) -> tuple[list[str], int]:
     agree = ", ".join(f"{dtype} {largest:.1f}" for dtype, (_, largest) in found.items())
     which = "the others" if departing else "all"
     last = f"operators of a 7B model: {which} agree with the CPU's (times what is explained: {agree})"
-    return [*departing, last], len(departing)
+    named = {line.partition(f", {dtype}: ")[0] for dtype, (lines, _) in found.items() for line in lines}
+    return [*departing, last], len(named)
 
 
 def _has(device: Device, dtype: str) -> bool:

@@ -1,6 +1,7 @@
 """`--check_model`: which module computes something else than the CPU? From FAIL to a name, on this one machine."""
 
 import gc
+import math
 import os
 import sys
 import time
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from videobench.console import in_bytes, in_time, one_line
+from videobench.console import EachMinute, in_bytes, in_time, one_line
 from videobench.data.dataset import Question
 from videobench.device.devices import DEFAULT_DTYPES, LENGTH_MULTIPLES, Device, device_facts, is_out_of_memory
 from videobench.device.memory import check_free_memory, memory_bytes, release_memory
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 QUESTIONS = 4  # without --check_questions
 NEW_TOKENS = 3  # the first comes of the prompt, the others of decoding steps
+BAR = "{desc}: {percentage:3.0f}% [{elapsed}, {remaining} left{postfix}]"
 ROOM = 1.3  # of the weights' bytes: what a card must have free for float32, with what a forward pass keeps
 # Nats by which two sound ways to one answer may differ (compare/divergence.py, and for float32 what was measured).
 SOUND_NATS = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
@@ -68,17 +70,22 @@ def choose(plan: Plan, wanted: Sequence[str]) -> list[VideoWork]:
     asked = [each for each in plan.prompts if each not in plan.failures]
     if not asked:
         raise InputError(f"no question can be asked; the first: {next(iter(plan.failures.values()))}")
-    if wanted:
-        by_name = {name: each for each in plan.prompts for name in (each.key, f"{each.dataset}/{each.id}")}
-        for name in wanted:
-            if name not in by_name:
-                raise InputError(f"--check_questions: {name}: no such question in these sets; check --dataset_name")
-            if reason := plan.failures.get(by_name[name]):
-                raise InputError(f"--check_questions: {name}: {reason}")
-        chosen = [by_name[name] for name in dict.fromkeys(wanted)]
-    else:
-        chosen = _spread(asked, plan)
+    chosen = [_named(name, plan) for name in dict.fromkeys(wanted)] if wanted else _spread(asked, plan)
     return [_narrowed(work, chosen) for work in plan.works(chosen)]
+
+
+def _named(name: str, plan: Plan) -> Question:
+    full = {f"{each.dataset}/{each.id}": each for each in plan.prompts}
+    found = [full[name]] if name in full else [each for each in plan.prompts if each.key == name]
+    if not found:
+        fix = "check --dataset_name, and leave --limit out"
+        raise InputError(f"--check_questions: {name}: no such question among the {len(full):,} of these sets; {fix}")
+    if len(found) > 1:
+        names = ", ".join(f"{each.dataset}/{each.id}" for each in found)
+        raise InputError(f"--check_questions: {name}: stands in several sets; name one of {names}")
+    if reason := plan.failures.get(found[0]):
+        raise InputError(f"--check_questions: {name}: {reason}")
+    return found[0]
 
 
 def _spread(asked: list[Question], plan: Plan) -> list[Question]:
@@ -122,10 +129,10 @@ class _Check:
         frames = self._settings.num_frames
         rate, _ = rate_of("cpu", "cpu", "float32")
         seconds = device_seconds(self._checkpoint, frames, tokens, rate * cores)
+        asked = f"{_counted(len(prompts), 'question')} on {_counted(len(works), 'video')}"
         print(
-            f"{len(prompts)} questions on {len(works)} videos, on {self._device.torch_device} ({self._device.name}), "
-            f"and again on the host: about {in_time(seconds)} for each dtype, if each of its {cores} cores does "
-            f"{rate / 1e9:g} GFLOP/s (assumed)"
+            f"{asked}, on {self._device.torch_device} ({self._device.name}), and again on the host: about "
+            f"{in_time(seconds)} for each dtype, if each of its {cores} cores does {rate / 1e9:g} GFLOP/s (assumed)"
         )
         for work in works:
             names = ", ".join(f"{each.dataset}/{each.id}" for each in work.questions)
@@ -187,9 +194,15 @@ class _Check:
         from videobench.model.locate.model_check import ModelCheck
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
-        with tqdm(total=len(self._videos), desc=dtype, unit="video", file=sys.stderr, disable=None) as bar:
-            check = ModelCheck(engine, weights, dtype, lambda place, done: _show(bar, place, done))
-            found = check.run(self._videos)
+        minute = EachMinute()
+
+        def show(place: str, done: float) -> None:
+            bar.set_postfix_str(place, refresh=False)
+            bar.update(done - bar.n)
+            minute.say(f"{dtype}: {100 * done / len(self._videos):.0f} % done, in {place}")
+
+        with tqdm(total=len(self._videos), desc=dtype, bar_format=BAR, file=sys.stderr, disable=None) as bar:
+            found = ModelCheck(engine, weights, dtype, show).run(self._videos)
         print("\n".join(lines(found)))
         return found
 
@@ -199,7 +212,7 @@ class _Check:
         nats = max(_distance(*pair) for pair in zip(first, second, strict=True))
         how = "equal to the last bit" if nats == 0 else f"log-probabilities differ by up to {nats:.1e} nats"
         flag = "with --deterministic" if self._settings.deterministic else "without --deterministic"
-        more = "" if nats == 0 or self._settings.deterministic else "; with it?"
+        more = "" if nats == 0 or self._settings.deterministic else "; does it with the flag?"
         print(f"the same questions twice, {flag}: {how}{more}")
         return self._result(nats, deterministic=self._settings.deterministic)
 
@@ -215,14 +228,19 @@ class _Check:
         return result
 
     def _result(self, nats: float, **more: Any) -> dict[str, Any]:
-        return {"agrees": nats <= SOUND_NATS[self._settings.dtype], "nats": nats, **more}
+        return {
+            "agrees": nats <= SOUND_NATS[self._settings.dtype],
+            "nats": nats if math.isfinite(nats) else None,
+            **more,
+        }
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _distance(one: Answer, other: Answer) -> float:
-    """The largest difference of a letter's log-probability, in nats."""
-    return max(abs(one.letter_logprobs[letter] - other.letter_logprobs[letter]) for letter in one.letter_logprobs)
-
-
-def _show(bar: Any, place: str, done: float) -> None:
-    bar.set_postfix_str(place, refresh=False)
-    bar.update(done - bar.n)
+    """The largest difference of a letter's log-probability, in nats; none where both are NaN, infinite where one is."""
+    pairs = [(value, other.letter_logprobs[letter]) for letter, value in one.letter_logprobs.items()]
+    known = [abs(first - second) for first, second in pairs if not math.isnan(first) or not math.isnan(second)]
+    return max((math.inf if math.isnan(each) else each for each in known), default=0.0)

@@ -15,6 +15,7 @@ from videobench.files import check_writable, read_json
 from videobench.model.weights import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
+MODES = ("check_device", "check_model", "export_requests", "dry_run", "print_prompt")  # in place of a run
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for
 FRAME_FORMATS = ("png", "jpeg")
 DTYPES = ("float16", "bfloat16", "float32")
@@ -74,6 +75,9 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     """`device` is what the script asks for where --device is not given."""
     parser = _build_parser(device)
     args = parser.parse_args(argv)
+    modes = [each for each in MODES if getattr(args, each)]
+    if len(modes) > 1 and modes[0].startswith("check"):
+        parser.error(f"--{modes[0]} answers nothing: leave --{modes[1]} out, or start twice")
     if args.check_device:
         return CheckSettings(args.device or device, args.deterministic)
     if args.model_path is None:
@@ -94,17 +98,16 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
             "--check_model computes on one card: leave --tensor_parallel out, and take a card with room for the weights"
         )
     check_folder(args.model_path)
-    settings = _run_settings(args, device)
     if not args.check_model:
-        return settings
+        return _run_settings(args, device)
     if args.output_json:
         check_writable(args.output_json)  # before the minutes that the check takes
-    return ModelCheckSettings(settings, _named_questions(args.check_questions), args.output_json)
+    return ModelCheckSettings(_run_settings(args, device), _named_questions(args.check_questions), args.output_json)
 
 
 def _named_questions(text: str | None) -> tuple[str, ...]:
     """Keys with commas between them, or those of a report of precision_test.py."""
-    if not text or not text.endswith(".json"):
+    if not text or not (text.lower().endswith(".json") or Path(text).is_file()):
         return tuple(filter(None, (text or "").split(",")))
     report = read_json(Path(text))
     found = report.get("most_different") if isinstance(report, dict) else None

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -294,6 +295,17 @@ def test_a_wider_terminal_cuts_less(comparison):
     assert texts[120] == texts[500]
     assert 80 < max(map(len, texts[120].splitlines())) <= 120
     assert (name in texts[80], name in texts[120]) == (False, True)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_next_command_can_be_copied(comparison, columns):
+    """Whatever a shell makes of the lines is what was said, also where one word is longer than a line."""
+    report = build_report(comparison)
+    command = "python run_npu.py --check_questions " + ",".join(["ActivityNet/v_clip02_1"] * 8)
+    report["summary"]["next_step"] = f"find the module: {command} --dtype bfloat16"
+    text = build_text(report, columns)
+    shown = text[text.index("  python ") : text.index("\n\n")]
+    assert shlex.split(shown.replace("\\\n", "")) == [*command.split(), "--dtype", "bfloat16"]
 
 
 def test_sides_with_nothing_to_show_are_shown_too(tmp_path):

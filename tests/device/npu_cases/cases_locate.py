@@ -29,6 +29,12 @@ FAULTS = {
     "convolution": ("model.vision_tower.embeddings.patch_embedding", "conv2d", "vision", 8),
     "not-repeatable": ("model.language_model.layers.*.mlp.act_fn", "silu", "prefix", 8),
 }
+OUTSIDE = {
+    "pixels": ("the normalised pixels", {"vision", "prefix"}),  # transformers 4.56 hands them to the whole model
+    "positions": ("the positions", {"suffix"}),
+    "log-softmax": ("the options' log-probabilities", {"suffix"}),
+    "argmax": ("the tokens that are chosen", {"decoding step"}),
+}
 
 
 @pytest.fixture
@@ -78,6 +84,20 @@ def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     assert not first.deviation.overflow
 
 
+@pytest.mark.parametrize("dtype", [DTYPES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in DTYPES[1:])])
+@pytest.mark.parametrize("fault", OUTSIDE)
+def test_a_fault_outside_of_the_modules_is_named(wrong, tiny_model_path, fault, dtype):
+    name, calls = OUTSIDE[fault]
+    wrong.plant(fault)
+    findings = check_model(tiny_model_path, open_device("npu"), dtype)
+    assert {each.module for each in findings.departures} == {name}, lines(findings)
+    assert findings.departures[0].call in calls
+    assert (
+        lines(findings)[0] == f"{dtype}: 0 of {findings.calls} module calls, and {name} depart from the CPU's float32"
+    )
+    assert not any("operator: " in line for line in lines(findings))
+
+
 @pytest.mark.parametrize(
     ("fault", "named"),
     [
@@ -124,7 +144,7 @@ def test_a_fault_ends_the_script_with_1_and_is_in_its_json(
 
 
 def test_all_planted_faults_are_in_the_table(wrong):
-    assert {*FAULTS, "float16"} == {*wrong.WRONG}
+    assert {*FAULTS, *OUTSIDE, "float16"} == {*wrong.WRONG}
 
 
 def test_overflow_of_float16_is_named_in_float16_alone(wrong, tiny_model_path):
@@ -135,6 +155,19 @@ def test_overflow_of_float16_is_named_in_float16_alone(wrong, tiny_model_path):
     assert first.deviation.overflow
     assert first.operator.name == "linear"
     assert any("look at: overflow: float16 ends at 65504" in line for line in lines(findings))
+
+
+def test_nan_ends_with_the_module_and_json(wrong, tmp_path, capsys, tiny_model_path, qa_root, video_root):
+    """What follows from NaN is no finding of its own: the same twice, and copied as it is."""
+    wrong.plant("float16")
+    flags = ["--model_path", tiny_model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
+    flags += ["--dataset_name", SET, "--check_model", "--output_json", tmp_path / "check.json"]
+    assert run_npu.main([str(each) for each in flags]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "the same questions twice, without --deterministic: equal to the last bit" in said
+    report = json.loads((tmp_path / "check.json").read_text())
+    modules = {each["module"] for each in report["passes"][1]["departures"]}
+    assert modules == {name for name in modules if name.startswith("model.language_model.layers.")}
 
 
 def test_a_mended_device_agrees_again(wrong, tiny_model_path):

@@ -35,6 +35,19 @@ def test_one_wrong_channel_of_many_departs(sound):
     assert found.where == "in channel 5 of 64"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("vocabulary", [281, 32064, 64000])
+def test_one_wrong_logit_of_a_decoding_step_departs(dtype, vocabulary):
+    """Two rows of logits, whose rounding is all else that differs: 8 of 2.5 in the mean."""
+    logits = torch.randn(2, 1, vocabulary, generator=torch.Generator().manual_seed(0)) * 2.5
+    found = logits.to(dtype).float().clone()
+    assert not deviation(found, logits, dtype).departs
+    found[1, 0, 77] += 8
+    wrong = deviation(found, logits, dtype)
+    assert wrong.departs
+    assert wrong.where == f"in channel 77 of {vocabulary}"
+
+
 def test_wrong_from_a_position_on(sound):
     wrong = sound.clone()
     wrong[:, 30:] *= 1.5

@@ -4,7 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch.library import Library
 
-SATURATES_AT = 2.0  # of a score, in `softmax`
+SATURATES_AT = 2.0  # of a score, in `softmax`; of a logit, in `log-softmax`
+LAST_COUNT = 60  # in `positions`
 OVERFLOWS_AT = 8.0  # of a product of float16, in `float16`
 SHORT_MASK = 512  # keys, in `long-mask`
 WRONG_ROW = 5
@@ -110,6 +111,24 @@ def _convolution(tensor, weight, bias, stride, padding, dilation, transposed, ou
     return torch.convolution(*host, stride, padding, dilation, transposed, output_padding, groups).to(tensor.device)
 
 
+def _divide(tensor, other):
+    """In place, as the pixels are; 10 % too little."""
+    return tensor.copy_((tensor.cpu() / torch.as_tensor(other).cpu() * 0.9).to(tensor.device))
+
+
+def _count_up(tensor, dim, *, dtype=None):
+    return tensor.cpu().cumsum(dim, dtype=dtype).clamp(max=LAST_COUNT).to(tensor.device)
+
+
+def _log_softmax(tensor, dim, half_to_float):
+    return torch._log_softmax(tensor.cpu().clamp(-SATURATES_AT, SATURATES_AT), dim, half_to_float).to(tensor.device)
+
+
+def _argmax(tensor, dim=None, keepdim=False):
+    """The second best."""
+    return tensor.cpu().float().topk(2, dim).indices.select(dim, 1).to(tensor.device)
+
+
 def _attending(change):
     return lambda *args, **kwargs: _attention(*args, **kwargs, change=change)
 
@@ -128,6 +147,10 @@ WRONG = {
     "layer-norm": ("native_layer_norm", _layer_norm),
     "convolution": ("convolution_overrideable", _convolution),
     "not-repeatable": ("silu", _silu),
+    "pixels": ("div_.Tensor", _divide),
+    "positions": ("cumsum", _count_up),
+    "log-softmax": ("_log_softmax", _log_softmax),
+    "argmax": ("argmax", _argmax),
 }
 # Another way to the same: none of them may be called a fault.
 SOUND = {"sum-order": ("mm", _in_parts), "unfused": (ATTENTION, _plain_attention(lambda scores: scores))}

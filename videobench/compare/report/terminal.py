@@ -33,7 +33,12 @@ def _fold(line: str, width: int) -> str:
     indent = " " * (len(line) - len(text))
     end, further = " \\" if text.startswith("python ") else "", f"{indent}  "
     wrapped = textwrap.wrap(
-        text, width - len(end), initial_indent=indent, subsequent_indent=further, break_on_hyphens=False
+        text,
+        width - len(end),
+        initial_indent=indent,
+        subsequent_indent=further,
+        break_on_hyphens=False,
+        break_long_words=not end,
     )
     return f"{end}\n".join(wrapped)
 

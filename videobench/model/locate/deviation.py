@@ -7,12 +7,14 @@ import torch
 
 # The relative error, norm-wise, that rounding explains: in 16 bits half a step of the result (2 ** -11, 2 ** -8); in
 # float32 what sums in another order leave: added up one by one, n products are off by 2 ** -24 * sqrt(n / 6), which is
-# 2.6e-6 for the 11008 of a 7B. Sound devices stayed below 0.5 times that in float32, 3.7 in 16 bits (docs/locating.md).
+# 2.6e-6 for the 11008 of a 7B. Sound devices stayed below 0.5 times that in float32, 4.8 in 16 bits (docs/locating.md).
 EXPLAINED = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2**-19, torch.float64: 2**-19}
-LIMIT = 6.0  # times what is explained: what is further off departs
+LIMIT = 8.0  # times what is explained: what is further off departs
 # A single row or column of a result may lie so far above the whole.
 ROW_ALLOWANCE = 3.0
 LEAST_SUMMED = 16  # a row or column of fewer numbers says too little about a norm
+SINGLE_ALLOWANCE = 10.0  # of a single number, where columns are shorter: as one letter's logit in a decoding step
+FEW = 0.1  # of all numbers: so many say where it departs
 SMALL = 0.3  # of the middle row's norm: smaller rows are what others left over, and are measured against that
 TINY = 1e-30
 
@@ -72,6 +74,15 @@ def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: to
         lines = (error.sum(dim) / explained.clamp_min(TINY)).sqrt() / ROW_ALLOWANCE
         if (largest := float(lines.max())) > max(sharpest, LIMIT):
             wrong, sharpest = (lines > LIMIT).unsqueeze(dim).expand_as(error), largest
+        times = max(times, largest)
+    if error.shape[0] < LEAST_SUMMED:
+        rows = size.mean(1, keepdim=True)
+        explained = unit**2 * size.maximum(rows).maximum(SMALL**2 * rows.median())
+        if spread is not None:
+            explained = explained.maximum(spread).maximum(spread.mean(1, keepdim=True))
+        singles = (error / explained.clamp_min(TINY)).sqrt() / SINGLE_ALLOWANCE
+        if (largest := float(singles.max())) > sharpest and 0 < (singles > LIMIT).float().mean() < FEW:
+            wrong = singles > LIMIT
         times = max(times, largest)
     return Deviation(times, relative, _where(found, wrong) if times > LIMIT else "")
 

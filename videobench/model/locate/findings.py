@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from videobench.model.locate.deviation import Deviation
-from videobench.model.locate.look_at import look_at
+from videobench.model.locate.look_at import OUTSIDE, look_at
 from videobench.model.locate.operators import Operator
 
 SHOWN = 10  # modules beside the first, in the text; all of them are in the JSON
@@ -86,7 +86,7 @@ def lines(findings: Findings) -> list[str]:
         ]
     first = findings.departures[0]
     text = [
-        f"{findings.dtype}: {_count(findings)} of {findings.calls:,} module calls depart from the CPU's float32",
+        f"{findings.dtype}: {_count(findings)} depart from the CPU's float32",
         f"  first, in the order of computing: {first.module or 'the whole model'}",
         f"    {_how_far(first)}",
         f"    in: {_call(first)}",
@@ -95,7 +95,7 @@ def lines(findings: Findings) -> list[str]:
         text.append(f"    operator: {first.operator.call}")
         if first.operator.deviation.where:
             text.append(f"              {first.operator.deviation.where}")
-    else:
+    elif first.module not in OUTSIDE:
         text.append(f"    operator: {NO_OPERATOR}")
     text.append(f"    look at: {first.look_at}")
     others = [each for each in findings.families() if each.worst.family != first.family]
@@ -110,8 +110,11 @@ def lines(findings: Findings) -> list[str]:
     return text
 
 
-def _count(findings: Findings) -> int:
-    return len({(each.module, each.ordinal) for each in findings.departures})
+def _count(findings: Findings) -> str:
+    """ "12 of 487 module calls", "0 of 487 module calls, and the positions"."""
+    calls = {(each.module, each.ordinal) for each in findings.departures if each.module not in OUTSIDE}
+    outside = dict.fromkeys(each.module for each in findings.departures if each.module in OUTSIDE)
+    return ", and ".join([f"{len(calls)} of {findings.calls:,} module calls", *outside])
 
 
 def _how_far(departure: Departure) -> str:
@@ -122,9 +125,9 @@ def _how_far(departure: Departure) -> str:
         how = "another value"
     else:
         how = f"{found.times:,.0f} times what {departure.dtype} explains (relative error {found.relative:.1e})"
-    what = f"what it hands to {departure.handed_to.rpartition('.')[2]}" if departure.handed_to else "its result"
+    what = f"what it hands to {departure.handed_to.rpartition('.')[2]}, " if departure.handed_to else "its result, "
     where = f", {found.where}" if found.where else ""
-    return f"{what}, {departure.dtype} {departure.shape}: {how}{where}"
+    return f"{'' if departure.module in OUTSIDE else what}{departure.dtype} {departure.shape}: {how}{where}"
 
 
 def _call(departure: Departure) -> str:
@@ -135,6 +138,8 @@ def _family_line(family: Family) -> str:
     operator = f", {family.worst.operator.name}" if family.worst.operator else ""
     times = family.worst.deviation.times
     far = "infinite or NaN, or another value" if math.isinf(times) else f"{times:,.0f} times"
+    if family.worst.module in OUTSIDE:
+        return f"{family.worst.module}: {far}"
     name = family.worst.family if family.modules > 1 else family.worst.module
     return f"{name or 'the whole model'}: {far}{operator} ({family.modules} modules, {family.calls} calls)"
 

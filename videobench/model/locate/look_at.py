@@ -21,7 +21,9 @@ PRODUCT = (
     "TF32 in place of float32"
 )
 ROPE = "rope: halves or pairs, positions beyond its cache, base and scaling, float32 until cos and sin are there"
-COPIES = "copies of the cache"  # in place of a module's name: what lies between two forward passes
+# In place of a module's name: what a run computes outside of the modules (outside.py).
+PIXELS, COPIES, POSITIONS = "the normalised pixels", "copies of the cache", "the positions"
+TOKENS, LETTERS = "the tokens that are chosen", "the options' log-probabilities"
 # By the operator that departs.
 OPERATORS = {
     "npu_fusion_attention": "the polarity of its mask (True is hidden, the opposite of torch's), sparse_mode, scale",
@@ -35,9 +37,15 @@ OPERATORS = {
     "masked_scatter": "the order in which places are filled, and the mask's broadcast",
     "avg_pool2d": "its window, stride and rounding at the edge",
 }
+OUTSIDE = {
+    PIXELS: "the copy to the device, and subtracting and dividing in place",
+    COPIES: "copies of keys and values for a video's questions: expand, index_select, writing into part of a buffer",
+    POSITIONS: "cumsum of whole numbers, and masked_fill",
+    TOKENS: "argmax: its axis, and equal numbers",
+    LETTERS: "log_softmax, logsumexp and indexing by a list, in float32",
+}
 # By the end of the module's name, where the operator says no more.
 MODULES = {
-    COPIES: "copies of keys and values for a video's questions: expand, index_select, writing into part of a buffer",
     "rotary_emb": ROPE,
     "self_attn": ROPE + "; the cache of keys and values; the attention operator",
     "get_video_features": "the order of frames and patches: views and copies of tensors that are not contiguous",
@@ -52,6 +60,8 @@ def look_at(module: str, place: str, operator: str | None, overflows: bool) -> s
     """`place`: as "decoding step"; `operator`: its whole call, as "gelu(float32 (8, 9, 128))"."""
     if overflows:
         return OVERFLOW
+    if module in OUTSIDE:
+        return OUTSIDE[module]
     if operator is None:
         return next((text for end, text in MODULES.items() if module.endswith(end)), OWN_KERNEL)
     name = operator.partition("(")[0]

@@ -1,6 +1,5 @@
 """Questions through the engine on the device, every module call again on the CPU: what departs?"""
 
-import math
 import sys
 import weakref
 from collections import Counter
@@ -13,19 +12,10 @@ from videobench.device.devices import is_out_of_memory
 from videobench.model.engine import Engine
 from videobench.model.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
 from videobench.model.locate.findings import Departure, Findings, first_of_families
-from videobench.model.locate.look_at import COPIES
+from videobench.model.locate.look_at import OUTSIDE
 from videobench.model.locate.operators import first_departing, watching
-from videobench.model.locate.recording import (
-    DECODE,
-    ENCODE,
-    PREFIX,
-    SUFFIX,
-    VISION,
-    Forward,
-    Given,
-    held_states,
-    recording,
-)
+from videobench.model.locate.outside import Outside, OutsideCheck
+from videobench.model.locate.recording import DECODE, ENCODE, PREFIX, SUFFIX, VISION, Forward, Given, recording
 from videobench.model.locate.replay import Compared, ReadWeight, Replay
 from videobench.model.questions import VideoQuestions
 
@@ -59,7 +49,7 @@ class ModelCheck:
         self._largest = 0.0
         self._departures: list[Departure] = []
         self._video = 0
-        self._left: list[tuple[torch.Tensor, torch.Tensor]] = []  # keys and values after the last pass
+        self._outside: OutsideCheck
 
     def run(self, videos: Sequence[VideoQuestions]) -> Findings:
         """Video by video, its questions in one batch. RuntimeError where not even one question fits the device."""
@@ -85,13 +75,16 @@ class ModelCheck:
 
     def _record(self, video: VideoQuestions) -> None:
         keep = _HostCopies() if self._to_host else (lambda tensor: tensor)
-        self._left.clear()
-        with recording(self._model, self._compare, keep):
+        self._outside = OutsideCheck(self._engine, video.pixels)
+        with recording(self._model, self._compare, keep), self._outside.watching_letters():
             self._engine.answer([video], len(video.prompts))
+        for each in self._outside.letters():
+            self._add(each)
 
     def _compare(self, forward: Forward) -> None:
         """At the end of each: the device is idle, and what was kept is given back before the next begins."""
-        self._check_copies(forward)
+        for each in self._outside.of(forward):
+            self._add(each)
         suspects: list[_Suspect] = []
         ordinals = self._count(forward)
         fields: Counter[int] = Counter()
@@ -109,35 +102,28 @@ class ModelCheck:
                 self._largest = max(self._largest, found.times)
 
         self._replay.run(forward, compare)
-        for each in self._without_noise(forward, suspects):
-            module = each.compared.module
+        for suspect in self._without_noise(forward, suspects):
+            module = suspect.compared.module
             in_vision = any(part in module for part in VISION_PARTS)
             departure = Departure(
                 VISION if in_vision else forward.kind,
                 self._video,
                 module,
-                ordinals[each.compared.number, module],
-                each.compared.handed_to,
-                tuple(each.compared.found.shape),
-                str(each.compared.dtype).removeprefix("torch."),
-                each.deviation,
+                ordinals[suspect.compared.number, module],
+                suspect.compared.handed_to,
+                tuple(suspect.compared.found.shape),
+                str(suspect.compared.dtype).removeprefix("torch."),
+                suspect.deviation,
             )
             self._departures.append(departure)
 
-    def _check_copies(self, forward: Forward) -> None:
-        """Keys and values that a pass begins with are those that the one before it left, or copies of them, to the last
-        bit; rows of the batch that have ended may have left it meanwhile."""
-        for layer, (left, begun) in enumerate(zip(self._left, forward.cache, strict=False)):
-            pairs = [pair for pair in zip(left, begun, strict=True) if not _is_copy(*pair)]
-            if pairs:
-                shape, dtype = tuple(pairs[0][1].shape), str(pairs[0][1].dtype).removeprefix("torch.")
-                where = Deviation(math.inf, where=f"in layer {layer}")
-                self._departures.append(Departure(forward.kind, self._video, COPIES, 0, None, shape, dtype, where))
-                break
-        if forward.kind != VISION:
-            given = forward.events[0]
-            assert isinstance(given, Given)
-            self._left = held_states((*given.args, *given.kwargs.values()))
+    def _add(self, outside: Outside) -> None:
+        found = outside.deviation
+        if found.departs:
+            departure = Departure(outside.call, self._video, outside.name, 0, None, outside.shape, outside.dtype, found)
+            self._departures.append(departure)
+        else:
+            self._largest = max(self._largest, found.times)
 
     def _count(self, forward: Forward) -> dict[tuple[int, str], int]:
         """(event, module that is computing then) -> the how-manieth call of that module it is."""
@@ -182,7 +168,7 @@ class ModelCheck:
     def _look_into(self, videos: Sequence[VideoQuestions]) -> None:
         for index in first_of_families(self._departures, LOOKED_INTO):
             departure = self._departures[index]
-            if departure.module == COPIES:
+            if departure.module in OUTSIDE:
                 continue
             with watching(self._model, departure.module, departure.ordinal) as computed:
                 for video in videos[: departure.video + 1]:  # its calls are counted from the first on
@@ -190,13 +176,6 @@ class ModelCheck:
             self._progress(f"operators of {departure.module}", len(videos))
             operator = first_departing(computed)
             self._departures[index] = replace(departure, operator=operator)
-
-
-def _is_copy(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Of keys or values (rows, heads, length, size of a head); also where `other` has lost rows."""
-    if one.shape[0] > 1 and one.shape != other.shape:
-        return True
-    return one.shape[1:] == other.shape[1:] and torch.equal(one.cpu().expand(other.shape), other.cpu())
 
 
 class _HostCopies:
