@@ -79,6 +79,11 @@ def test_the_command_to_go_on_keeps_what_was_answered():
     assert stop(signal.SIGTERM, "--overwrite", "--limit", "2")[2].endswith("to go on: python -c --limit 2\n")
 
 
+def test_a_check_has_nothing_to_keep():
+    err = stop(signal.SIGTERM, "--check_model")[2]
+    assert err == "stopped by SIGTERM; a check keeps nothing; to start again: python -c --check_model\n"
+
+
 def test_a_library_that_does_not_come_back_is_not_waited_for():
     status, out, err = stop(signal.SIGTERM, "library")
     assert (status, out) == (128 + signal.SIGTERM, "told\n")
