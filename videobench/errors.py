@@ -5,6 +5,10 @@ class InputError(Exception):
     """A wrong file, flag or environment: one line that names it, what was found, and the fix. Exit status 2."""
 
 
+class OutOfMemory(InputError):
+    """A device has too little memory for the weights."""
+
+
 class DeviceLost(InputError):
     """The device no longer responds; a fresh process may recover it."""
 

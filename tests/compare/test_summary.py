@@ -159,6 +159,21 @@ def test_where_numbers_overflow_their_questions_are_looked_at(side):
     )
 
 
+@pytest.mark.parametrize(
+    ("device", "begin", "end"),
+    [
+        ("npu", "python run_npu.py ", ""),
+        ("cuda", "python run_gpu.py ", ""),
+        ("cpu", "python run_gpu.py ", " --device cpu"),
+    ],
+)
+def test_the_command_is_of_the_script_that_ran(device, begin, end):
+    pairs = with_reply(pairs_of(300, noise=0.9), "npu", run={"device": device})
+    command = summary_of(pairs).next_step.partition(": ")[2]
+    assert command.startswith(begin)
+    assert command.endswith(end)
+
+
 def test_a_name_in_the_command_says_nothing_to_a_shell():
     """Keys and settings come from a result file, and the command is there to be copied."""
     pairs = [replace(each, id=f"{each.id};touch $(x)") for each in pairs_of(300, noise=0.9)]

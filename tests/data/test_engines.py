@@ -164,6 +164,8 @@ def test_a_chosen_token_beyond_the_top_bounds_nothing(tmp_path):
             id="vllm",
         ),
         pytest.param(failed(status=422, body={"detail": "no field model"}), "status 422: no field model", id="fastapi"),
+        pytest.param(failed(status=422, body={"detail": [{"msg": "no field"}]}), "status 422: no field", id="details"),
+        pytest.param(failed(status=None, error={"message": " "}), "no reason is given", id="blank"),
         pytest.param(failed(status=200, body={"error": {"message": "busy"}}), "busy", id="error-with-status-200"),
         pytest.param(failed(status=200, body={"choices": []}), "no reason is given", id="no-choices"),
         pytest.param(
@@ -243,6 +245,7 @@ def test_equal_questions_take_their_replies_in_order(tmp_path):
         pytest.param(aisbench("data:video/jpeg;base64,AA", "what"), "may answer MSVD/1, MSVD/2", id="frames-inline"),
         pytest.param(aisbench("c.avi", "what"), "none of its 1 lines answers a question", id="unknown-video"),
         pytest.param(sample("what A. dog B. cat"), "none of its 1 lines", id="exchanged-options"),
+        pytest.param(sample("what A. catfish B. dogfish"), "none of its 1 lines", id="longer-options"),
         pytest.param(sample(["what"]), "input is", id="input-is-a-list"),
         pytest.param(sample("what", [[-1.0, True], [-2.0, False]]), "resps is .*generate_until", id="multiple-choice"),
         pytest.param(aisbench("a.avi", "what", ["A"]), "prediction is", id="prediction-is-a-list"),

@@ -94,6 +94,10 @@ def test_a_reply_on_a_video_that_has_changed_is_none(tmp_path, capsys):
         pytest.param({"output_sequence": [7]}, id="no-text"),
         pytest.param({"letter_logprobs": {"A": 3.5}}, id="probability-above-1"),
         pytest.param({"prompt_tokens": "many"}, id="no-number"),
+        pytest.param({"letter_logprobs": None}, id="null"),
+        pytest.param({"num_output_tokens": "2"}, id="text-for-a-number"),
+        pytest.param({"rank": True}, id="true-for-a-number"),
+        pytest.param({"video_sha256": "zz"}, id="no-hash"),
     ],
 )
 def test_a_stored_row_with_unfit_fields_is_no_answer(tmp_path, fields):

@@ -29,8 +29,8 @@ def bench(tmp_path, capsys, record_property):
     [
         pytest.param("qa", "answers", "holds questions, not right answers; --sampling_an", id="qa-as-answers"),
         pytest.param("npu.json", "answers", "holds a run's replies, not right answers; --sa", id="result-as-answers"),
-        pytest.param("ANSWER.json", "npu", "holds right answers, not a run's replies; --eval", id="answers-as-result"),
-        pytest.param("qa", "npu", "holds questions, not a run's replies; --eval_npu_path", id="qa-as-result"),
+        pytest.param("ANSWER.json", "npu", "holds right answers, not a run's replies; name", id="answers-as-result"),
+        pytest.param("qa", "npu", "holds questions, not a run's replies; name a run's", id="qa-as-result"),
         pytest.param("manifest", "npu", "holds a sample's manifest, not a run's replies", id="manifest-as-result"),
     ],
 )

@@ -1,5 +1,7 @@
 """Processes of one job: each piece of work once, one word for all, and none left waiting for one that failed."""
 
+import socket
+
 import pytest
 
 from tests.support.forks import CONTEXT, fork
@@ -74,6 +76,18 @@ def test_an_environment_that_is_no_number_is_refused(monkeypatch, name):
     monkeypatch.setenv(name, "two")
     with pytest.raises(InputError, match=f"{name}.* is not a number .*'two'"):
         Job.from_environment()
+
+
+@pytest.mark.parametrize("port", ["99999999", None], ids=["no-port", "in-use"])
+def test_a_port_where_no_store_can_be_is_refused(monkeypatch, port):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port or str(server.getsockname()[1])}
+        for name, value in (place | {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}).items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(
+            InputError, match=r"MASTER_PORT .*: the job has no store there .*; use torchrun, or another"
+        ):
+            Job.from_environment()
 
 
 def test_half_an_environment_is_refused(monkeypatch):

@@ -6,6 +6,7 @@ import weakref
 from pathlib import Path
 
 import pytest
+import torch
 
 import run_gpu
 from videobench.data.dataset import Question
@@ -81,6 +82,19 @@ def test_float32_that_does_not_fit_is_left_out(capsys, monkeypatch, flags, small
     assert [each["dtype"] for each in json.loads((small / "check.json").read_text())["passes"]] == ["bfloat16"]
 
 
+def test_float32_whose_weights_do_not_fit_is_left_out(capsys, monkeypatch, flags):
+    def load(*args, **kwargs):
+        if kwargs["dtype"] == torch.float32:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return from_pretrained(*args, **kwargs)
+
+    from_pretrained = engine.LlavaNextVideoForConditionalGeneration.from_pretrained
+    monkeypatch.setattr(engine.LlavaNextVideoForConditionalGeneration, "from_pretrained", load)
+    status, lines = check(capsys, flags, "--dtype", "bfloat16")
+    assert status == 0
+    assert "float32: left out, since cpu ran out of memory: small departures do not show in bfloat16" in lines
+
+
 def test_out_of_memory_in_the_dtype_that_was_asked_for(monkeypatch, flags):
     def run(self, videos):
         raise RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB")
@@ -98,6 +112,12 @@ def test_questions_of_a_report(capsys, flags, small):
         assert status == 0
         assert lines[0].startswith("1 question on 1 video, ")
         assert lines[1].endswith(named[0])
+
+
+def test_many_questions_are_no_file(flags):
+    keys = ",".join(map(str, range(1000)))  # longer than any name
+    with pytest.raises(InputError, match="--check_questions: 0: no such question"):
+        run_gpu.main([*flags, "--check_model", "--check_questions", keys])
 
 
 def test_an_id_of_several_sets_is_not_guessed():

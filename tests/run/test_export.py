@@ -163,6 +163,30 @@ def test_another_model_folder_is_refused(bench):
     assert_refused(export(bench), files(bench)[0], "another model 'tiny-llava-next-video', now 'renamed'")
 
 
+def test_requests_that_were_changed_are_refused(bench):
+    """As by somebody who writes the service's own name of the model into them: their places are then others."""
+    requests, _ = files(bench)
+    export(bench, "--limit", 3)
+    changed = requests.read_bytes().replace(b"tiny-llava-next-video", b"the-name-that-my-service-has")
+    requests.write_bytes(changed)
+    assert_refused(
+        export(bench), requests, f"changed since it was written, at the request of MSVD/{next(iter(bench.rows()))}"
+    )
+    assert requests.read_bytes() == changed
+
+
+def test_an_exchanged_video_is_refused(bench):
+    requests, facts = files(bench)
+    export(bench, "--limit", 3)
+    named = lines(facts)[0]["vid_path"]
+    video = bench.folder / "videos" / named
+    content = video.read_bytes()
+    video.write_bytes(next(each for each in video.parent.iterdir() if each.name != video.name).read_bytes())
+    assert_refused(export(bench), requests, f"{named}, has changed since; bring it back")
+    video.write_bytes(content)
+    assert export(bench).status == 0  # the same bytes at another time
+
+
 @pytest.mark.parametrize("content", ["hello", '{"a": 1}\n', '{"custom_id": "MSVD/1", "response": null}\n'])
 def test_a_foreign_file_in_the_place_of_the_facts_is_left_alone(bench, content):
     requests, facts = files(bench)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -127,10 +128,11 @@ def test_a_limit_does_not_shrink_a_result(small, flags, capsys):
     assert f"3 answered, 0 failed, {len(json.loads(before)) - 3} beyond --limit kept\n" in captured.out
 
 
-def test_a_known_failure_is_stored_once(small, flags, questions):
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"no video")], ids=["gone", "damaged"])
+def test_a_known_failure_is_stored_once(small, flags, questions, damage):
     video, _ = two_videos(questions)
     own = [each for each in questions if each.video == video]
-    video.unlink()
+    damage(video)
     for _ in range(3):
         assert run_gpu.main(flags) == 1
     assert count_replies(small) == len(questions)

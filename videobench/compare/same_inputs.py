@@ -138,9 +138,10 @@ def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
 def _length_rows(compared: Sequence[Pair]) -> list[InputRow]:
     known = [lengths for lengths in map(prompt_lengths, compared) if lengths]
     same = sum(npu == gpu for npu, gpu in known)
-    equal = f"{same} of {len(known)} equal"
+    counted = [any(each.prompt_tokens is not None for each in replies) for replies in _replies(compared)]
+    npu, gpu = (f"{same} of {len(known)} equal" if each else "as exported" for each in counted)
     state = SAME if same == len(known) else DIFFERS
-    return [InputRow("prompt tokens (number)", equal, equal, state)] if known else []
+    return [InputRow("prompt tokens (number)", npu, gpu, state)] if known else []
 
 
 def _replies(compared: Sequence[Pair]) -> tuple[list[Reply], list[Reply]]:

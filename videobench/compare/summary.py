@@ -18,6 +18,7 @@ from videobench.compare.verdict import Verdict
 ALL_QUESTIONS = 17_036  # of Video-Bench
 SHOWN_GROUPS = 3
 CHECKED = 4  # questions that --check_model is asked to look at
+SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
 USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
 
 
@@ -128,10 +129,10 @@ def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> 
         f"--{name} {shlex.quote(str(run[name]))}" for name, usual in USUAL.items() if run.get(name, usual) != usual
     ]
     flags += ["--deterministic"] if run.get("deterministic") is True else []
-    command = (
-        f": python run_{side}.py --check_model --model_path FOLDER --check_questions {shlex.quote(','.join(keys))}"
-    )
-    return " ".join([command, *flags])
+    flags += ["--device cpu"] if run.get("device") == "cpu" else []
+    script = SCRIPTS.get(str(run.get("device")), f"run_{side}.py")
+    questions = shlex.quote(",".join(keys))
+    return " ".join([f": python {script} --check_model --model_path FOLDER --check_questions {questions}", *flags])
 
 
 def _see_where_it_overflows(pairing: Pairing) -> str:

@@ -43,7 +43,7 @@ class Questions:
         for reply in replies:
             own, options = _folded(reply.own_question), {key: _folded(each) for key, each in reply.options.items()}
             if own:
-                listed = [rf"\b{letter.lower()}\b[\s.):]*{re.escape(each)}" for letter, each in options.items()]
+                listed = [rf"\b{letter.lower()}\b[\s.):]*{re.escape(each)}(?!\w)" for letter, each in options.items()]
                 asked, *labelled = map(re.compile, [re.escape(own), *listed])
                 known = _Known(reply, (own, *options.values()), asked, tuple(labelled))
                 self._by_video.setdefault(PurePosixPath(reply.vid_path).name, []).append(known)

@@ -20,7 +20,7 @@ from typing import Any
 from videobench.console import one_line
 from videobench.data.journal_file import JournalFile, open_to_append, read_entries
 from videobench.data.replies import build_reply
-from videobench.data.rows import Row
+from videobench.data.rows import Row, unfit_field
 from videobench.errors import InputError
 from videobench.files import read_json, write_json
 
@@ -84,6 +84,8 @@ class Journals:
         try:
             build_reply(("", ""), key, row)
         except ValueError:
+            return UNFIT
+        if unfit_field(row):
             return UNFIT
         seen = row.get("video_sha256")
         return VIDEO_CHANGED if seen and not self._is_seen_video(key, seen, stamp) else ""

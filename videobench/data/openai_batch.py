@@ -53,9 +53,10 @@ def _failure(line: Mapping[str, Any]) -> str:
 
 def _reason(found: Any) -> str:
     """Of an error's text or object: OpenAI's `message`, which vLLM has one object deeper, or FastAPI's `detail`."""
-    while isinstance(found, Mapping):
-        found = found.get("error") or found.get("message") or found.get("detail")
-    return found if isinstance(found, str) else ""
+    while isinstance(found, Mapping | list) and found:
+        names = ("error", "message", "detail", "msg")
+        found = found[0] if isinstance(found, list) else next((found[name] for name in names if found.get(name)), None)
+    return found.strip() if isinstance(found, str) else ""
 
 
 def _entries(position: Any) -> list[tuple[str, float | None]]:

@@ -3,8 +3,9 @@
 Written here; replies.py reads it, from files of other origins too.
 """
 
+import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_origin, get_type_hints
 
 from videobench.data.dataset import Question
 from videobench.data.question_text import build_question_text
@@ -49,6 +50,24 @@ class Row(TypedDict, total=False):
     resolution: str  # "320x240", before the resize
     rank: int  # number of the replica that answered
     run: Run
+
+
+# Field -> what its value is an instance of.
+TYPES: dict[str, Any] = {
+    name: float | int if hint is float else get_origin(hint) if get_origin(hint) in (dict, list) else hint
+    for name, hint in get_type_hints(Row).items()
+}
+SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def unfit_field(row: Mapping[str, Any]) -> str:
+    """The first field whose value a run does not write; "" where there is none."""
+    for name, wanted in TYPES.items():
+        value = row.get(name)
+        is_fit = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
+        if name in row and not (is_fit and (not name.endswith("_sha256") or SHA256.fullmatch(str(value)))):
+            return name
+    return ""
 
 
 def failed_row(question: Question, reason: str, run: Run) -> Row:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from videobench.console import in_bytes
 from videobench.device.devices import Device, another_process, is_out_of_memory
-from videobench.errors import InputError
+from videobench.errors import InputError, OutOfMemory
 
 
 def memory_bytes(device: Device) -> tuple[int, int]:
@@ -43,7 +43,7 @@ def reading_weights(device: Device) -> Iterator[None]:
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        raise InputError(
+        raise OutOfMemory(
             f"device {device.torch_device} ({device.name}): out of memory while reading the weights; free some, "
             "use a 16-bit --dtype, or a larger card"
         ) from None

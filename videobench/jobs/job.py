@@ -186,7 +186,14 @@ def _connect() -> tuple[Any, int]:
 
     # torchrun's agent serves the store itself; started in another way, process 0 does.
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    store = TCPStore(host, port, world_size, is_master=process == 0 and not has_agent, timeout=CONNECT)
+    try:
+        store = TCPStore(host, port, world_size, is_master=process == 0 and not has_agent, timeout=CONNECT)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"MASTER_ADDR {host}, MASTER_PORT {port}: the job has no store there ({reason}); use torchrun, or another "
+            "port"
+        ) from None
     return PrefixStore("videobench", store), process
 
 

@@ -95,7 +95,7 @@ class Engine:
         self.usage = Usage()
         model.generation_config = _greedy(checkpoint)
         self.end_ids = checkpoint.end_ids
-        self._pad_id: int = model.generation_config.pad_token_id
+        self.pad_id: int = model.generation_config.pad_token_id
 
     @property
     def model(self) -> LlavaNextVideoForConditionalGeneration:
@@ -203,7 +203,7 @@ class Engine:
         ids, mask = [], []
         for prompt in prompts:
             padding = length - len(prompt)
-            ids.append([*prompt.prefix_ids, *[self._pad_id] * padding, *prompt.suffix_ids])
+            ids.append([*prompt.prefix_ids, *[self.pad_id] * padding, *prompt.suffix_ids])
             mask.append([1] * len(prompt.prefix_ids) + [0] * padding + [1] * len(prompt.suffix_ids))
         return self._tensor(ids), self._tensor(mask)
 

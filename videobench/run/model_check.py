@@ -15,7 +15,7 @@ from videobench.console import EachMinute, in_bytes, in_time, one_line
 from videobench.data.dataset import Question
 from videobench.device.devices import DEFAULT_DTYPES, LENGTH_MULTIPLES, Device, device_facts, is_out_of_memory
 from videobench.device.memory import check_free_memory, memory_bytes, release_memory
-from videobench.errors import InputError
+from videobench.errors import InputError, OutOfMemory
 from videobench.files import write_json
 from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, rate_of
 from videobench.model.questions import Answer, VideoQuestions
@@ -168,8 +168,8 @@ class _Check:
         if self._device.kind == "cpu" or needed * ROOM <= free:
             try:
                 return [self._pass(self._load("float32"), "float32")]
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
+            except (RuntimeError, OutOfMemory) as error:
+                if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
                     raise
                 reason = f"{self._device.torch_device} ran out of memory"
         print(f"float32: left out, since {reason}: small departures do not show in {self._settings.dtype}")

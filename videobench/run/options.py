@@ -107,7 +107,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
 
 def _named_questions(text: str | None) -> tuple[str, ...]:
     """Keys with commas between them, or those of a report of precision_test.py."""
-    if not text or not (text.lower().endswith(".json") or Path(text).is_file()):
+    if not text or not (text.lower().endswith(".json") or os.path.isfile(text)):
         return tuple(filter(None, (text or "").split(",")))
     report = read_json(Path(text))
     found = report.get("most_different") if isinstance(report, dict) else None

@@ -18,12 +18,13 @@ from videobench.jobs.job import Job
 from videobench.model.sharding import check_tensor_parallel
 from videobench.run.batches import batch_size_for
 from videobench.run.context import RunContext
-from videobench.run.export import export_requests, facts_path
+from videobench.run.export import export_requests
 from videobench.run.loop import answer_left
 from videobench.run.options import RunSettings
 from videobench.run.plan import agree, build_plan, load_all_questions, print_plan, print_prompt
 from videobench.run.progress import Progress, RightAnswers, Tally
 from videobench.run.provenance import foreign_videos
+from videobench.run.request_files import facts_path
 from videobench.run.store import Store, open_store
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file

@@ -1,7 +1,6 @@
 """Where a run's replies are kept: the journals of its data sets, opened before the weights are read."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -33,6 +32,7 @@ class Store:
         left: list[Question],
         kept: int,
         earlier_weights: list[str],
+        stored_failures: Mapping[Question, str],
     ) -> None:
         self.replica = replica
         self._journals = journals  # by the name of the data set
@@ -40,6 +40,7 @@ class Store:
         self.attempts = attempts
         self.left = left  # questions to answer, in the order of claiming
         self.kept = kept  # how many were answered before this start
+        self._stored_failures = stored_failures  # why questions failed before this start: stored once, not at each
         self.earlier_weights = earlier_weights  # `weights_sha256` of the stored answers: one, or none so far
         self.weights_sha256: Callable[[], str]  # of the answers to come; known once the weights have been read
 
@@ -59,10 +60,13 @@ class Store:
 
         `stamps` are those of the videos when they were read."""
         for name, journals in self._journals.items():
-            own = [question for question in rows if question.source == name]
+            own = [each for each in rows if each.source == name and not self._is_stored(each, rows[each])]
             seen = {question.key: stamps[question.video] for question in own if question.video in stamps}
             if own:
                 journals.append({question.key: rows[question] for question in own}, seen)
+
+    def _is_stored(self, question: Question, row: Row) -> bool:
+        return "error" in row and row["error"] == self._stored_failures.get(question)
 
     def force(self) -> None:
         """Returns when the disk has all rows that were appended before. From any thread."""
@@ -107,7 +111,7 @@ def open_store(context: RunContext) -> Store:
     attempts = Attempts(settings.output_folder, settings.sources[0].name, job.process)
     begun = _begin(context, journals, attempts) if job.is_first else None
     # One list for all processes: when the others could read the journals, process 0 may already be adding to its own.
-    start = job.broadcast("start", begun and begun.shared)
+    start = job.broadcast("start", begun)
     questions = list(plan.prompts)
     unanswered = [questions[index] for index in start["unanswered"]]
     attempts.open(start["attempts"])
@@ -119,21 +123,12 @@ def open_store(context: RunContext) -> Store:
     reasons = plan.failures | set_aside
     left = [each for each in unanswered if each not in reasons]
     kept = len(questions) - len(unanswered)
-    store = Store(job.replica, journals, runs, attempts, left, kept, start["weights"])
-    if begun:
-        known = {each: reason_without_root(each, reasons[each]) for each in unanswered if each in reasons}
-        new = [each for each, reason in known.items() if reason != begun.stored_failures.get(each)]
-        store.append({each: store.failed_row(each, known[each]) for each in new}, {})
+    stored_failures = {questions[int(index)]: reason for index, reason in start["failures"].items()}
+    store = Store(job.replica, journals, runs, attempts, left, kept, start["weights"], stored_failures)
+    if job.is_first:
+        store.append({each: store.failed_row(each, reasons[each]) for each in unanswered if each in reasons}, {})
         store.force()
     return store
-
-
-@dataclass(frozen=True)
-class _Begun:
-    """What process 0 found in the journals."""
-
-    shared: dict[str, Any]  # JSON, for all processes
-    stored_failures: dict[Question, str]  # reasons
 
 
 class SeenVideos:
@@ -157,8 +152,8 @@ class SeenVideos:
         return self._hashes[video, now] == sha256
 
 
-def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Attempts) -> _Begun:
-    """On process 0: what the others must know of the journals. Nothing is moved until all of them are locked."""
+def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Attempts) -> dict[str, Any]:
+    """On process 0: what the others must know of the journals, as JSON. Nothing is moved until all are locked."""
     for each in journals.values():
         each.lock()
     if context.settings.overwrite:
@@ -173,9 +168,8 @@ def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Atte
     runs = [row["run"] for rows in done.values() for row in rows.values() if isinstance(row.get("run"), dict)]
     weights = {str(run["weights_sha256"]) for run in runs if "weights_sha256" in run}
     unanswered = [index[each] for each in costliest_first(context.plan, left)]
-    shared = {"unanswered": unanswered, "attempts": begun, "weights": sorted(weights)}
-    stored = {each: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
-    return _Begun(shared, stored)
+    failures = {index[each]: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
+    return {"unanswered": unanswered, "attempts": begun, "weights": sorted(weights), "failures": failures}
 
 
 def _set_old_aside(job: Job, journals: Mapping[str, Journals], attempts: Attempts) -> None:

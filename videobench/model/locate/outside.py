@@ -91,12 +91,13 @@ class OutsideCheck:
 
     def _chosen(self, ids: torch.Tensor) -> Iterator[Outside]:
         """A row's next token is one of its largest logits. Not where rows have left the batch meanwhile, where a row
-        has ended, which is given padding, and where a logit is NaN or infinite."""
+        has ended, which is given padding from then on, and where a logit is NaN or infinite."""
         assert self._last is not None
         before, logits = self._last
         if len(before) != len(ids):
             return
-        goes_on = ~torch.isin(before, torch.tensor(self._engine.end_ids)) & logits.isfinite().all(-1)
+        behind_an_end = torch.tensor([*self._engine.end_ids, self._engine.pad_id])
+        goes_on = ~torch.isin(before, behind_an_end) & logits.isfinite().all(-1)
         is_largest = logits.gather(1, ids[:, None])[:, 0] == logits.amax(-1)
         yield _compared(TOKENS, DECODE, is_largest | ~goes_on, torch.ones_like(goes_on))
 
