@@ -5,7 +5,6 @@ behind the last whole pair.
 """
 
 import fcntl
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from videobench.errors import InputError
-from videobench.files import encode_json
+from videobench.files import encode_json, parse_json
 
 FIRST_BYTES = b'{"custom_id":'  # of each line of facts
 Facts = dict[str, Any]
@@ -152,7 +151,7 @@ def _is_request(requests: BinaryIO, begin: int, end: int, key: str) -> bool:
 
 def _parse(line: bytes) -> Facts:
     try:
-        facts = json.loads(line) if line.endswith(b"\n") else None
+        facts = parse_json(line.decode()) if line.endswith(b"\n") else None
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
