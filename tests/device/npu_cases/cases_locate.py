@@ -31,7 +31,7 @@ FAULTS = {
 }
 OUTSIDE = {
     "pixels": ("the normalised pixels", {"vision", "prefix"}),  # transformers 4.56 hands them to the whole model
-    "positions": ("the positions", {"suffix"}),
+    "positions": ("the positions", {"prefix", "suffix"}),  # transformers 4.56 counts those of the prefix so, too
     "log-softmax": ("the options' log-probabilities", {"suffix"}),
     "argmax": ("the tokens that are chosen", {"decoding step"}),
 }

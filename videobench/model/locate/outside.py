@@ -111,8 +111,9 @@ def _positions(kind: str, given: Given) -> Iterator[Outside]:
     positions, mask = tensors
     expected = (mask.long().cumsum(-1) - 1)[:, -positions.shape[1] :]
     is_seen = mask[:, -positions.shape[1] :] != 0
-    found, expected = (each.expand_as(is_seen).where(is_seen, 0)[..., None] for each in (positions, expected))
-    yield _compared(POSITIONS, kind, found, expected)
+    found, expected = (each.expand_as(is_seen).where(is_seen, 0) for each in (positions, expected))
+    wrong = deviation(found[..., None], expected[..., None], found.dtype)  # a column, so that it says from where on
+    yield Outside(POSITIONS, kind, tuple(found.shape), _name(found.dtype), wrong)
 
 
 def _compared(name: str, kind: str, found: torch.Tensor, expected: torch.Tensor) -> Outside:
