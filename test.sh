@@ -20,6 +20,8 @@ else
     install requirements.txt tests/requirements.txt
 fi
 if [ "$selection" = cuda ]; then
+    "$python" -c 'import torch' 2>/dev/null ||
+        { echo "error: $python has no torch; activate the environment that has, or set PYTHON" >&2; exit 2; }
     "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' ||
         { echo "error: torch sees no CUDA card; check nvidia-smi and CUDA_VISIBLE_DEVICES" >&2; exit 2; }
     exec "$python" -m pytest -m cuda "$@"  # one process: the card is one
