@@ -212,7 +212,7 @@ class _Check:
         nats = max(_distance(*pair) for pair in zip(first, second, strict=True))
         how = "equal to the last bit" if nats == 0 else f"log-probabilities differ by up to {nats:.1e} nats"
         flag = "with --deterministic" if self._settings.deterministic else "without --deterministic"
-        more = "" if nats == 0 or self._settings.deterministic else "; does it with the flag?"
+        more = "" if nats == 0 or self._settings.deterministic else "; try it with --deterministic"
         print(f"the same questions twice, {flag}: {how}{more}")
         return self._result(nats, deterministic=self._settings.deterministic)
 

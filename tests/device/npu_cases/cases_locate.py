@@ -165,7 +165,8 @@ def test_nan_ends_with_the_module_and_json(wrong, tmp_path, capsys, tiny_model_p
     assert "the same questions twice, without --deterministic: equal to the last bit" in said
     report = json.loads((tmp_path / "check.json").read_text())
     modules = {each["module"] for each in report["passes"][1]["departures"]}
-    assert modules == {name for name in modules if name.startswith("model.language_model.layers.")}
+    assert any(name.endswith(".mlp.down_proj") for name in modules)
+    assert all(name.startswith("model.language_model.layers.") for name in modules)
 
 
 def test_a_mended_device_agrees_again(wrong, tiny_model_path):

@@ -2,7 +2,7 @@
 
 import torch
 import torch.nn.functional as F
-from torch.library import Library
+from torch import library
 
 SATURATES_AT = 2.0  # of a score, in `softmax`; of a logit, in `log-softmax`
 LAST_COUNT = 60  # in `positions`
@@ -159,9 +159,9 @@ _planted = []  # the fault lasts as long as its library
 
 def plant(name: str) -> None:
     operator, kernel = (WRONG | SOUND)[name]
-    library = Library("aten", "IMPL")
-    library.impl(operator, kernel, "PrivateUse1", allow_override=True)
-    _planted.append(library)
+    planted = library.Library("aten", "IMPL")
+    planted.impl(operator, kernel, "PrivateUse1", allow_override=True)
+    _planted.append(planted)
 
 
 def mend() -> None:
