@@ -1,6 +1,6 @@
 """An attack on what is stored, in figures: python tests/attack.py --kills 1000 --videos 1000 --json 2000 --disks 40
 
-Kills at random moments, damaged videos, mutated JSON files and checkpoints, full disks. After each, every start must
+Kills at random moments, damaged videos, mutated JSON files, full disks. After each, every start must
 have ended with a status of the suite and one line, no stored reply may be lost or stored twice, and the next start must
 end as an undisturbed one. Prints how many of each kind held; exit status 1 where one did not. Full disks need the right
 to mount a file system.

@@ -11,7 +11,7 @@ from tests.support.paths import ROOT
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("attack", "number"), [("kills", 6), ("videos", 60), ("json", 9), ("disks", 3)])
+@pytest.mark.parametrize(("attack", "number"), [("kills", 6), ("videos", 60), ("json", 5), ("disks", 3)])
 def test_an_attack_holds(attack, number):
     command = [sys.executable, "tests/attack.py", f"--{attack}", str(number)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)

@@ -1,33 +1,12 @@
-"""Checkpoints whose files are broken, foreign or hostile: each its own line, before the weights are read where that can
-be. By the script itself; what config.json states: test_faults_configs.py."""
+"""What is wrong with a --model_path: one line each and status 2, before the weights are read if that can be."""
 
 import json
-import os
 import pickle
 import shutil
-import time
-from pathlib import Path
 
 import pytest
+from safetensors.numpy import load_file, save_file
 
-from tests.support.checkpoint_damages import (
-    change,
-    change_between_fingerprint_blocks,
-    change_header,
-    cut_a_shard,
-    empty,
-    make_socket,
-    make_sparse,
-    overlap,
-    pickled_only,
-    rename_a_weight,
-    replaced,
-    set_first,
-    set_in,
-    shard,
-    tokenizer,
-    write,
-)
 from tests.support.fault_tools import Bench, assert_refused
 
 
@@ -38,146 +17,159 @@ def bench(tmp_path, capsys, record_property):
     return bench
 
 
-@pytest.fixture
-def no_weights(monkeypatch):
-    """Whoever still reads the weights ends with a TypeError."""
-    monkeypatch.setattr("videobench.model.engine.load_engine", None)
+def change(model, name, part=None, **entries):
+    path = model / name
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    (whole if part is None else whole[part]).update(entries)
+    path.write_text(json.dumps(whole))
 
 
-FILES = [
-    pytest.param(shutil.rmtree, "model: not a folder", id="missing"),
-    pytest.param(empty, "config.json: cannot be read", id="empty"),
-    pytest.param(replaced("config.json", os.mkfifo), "config.json: neither a regular file nor", id="config-is-a-pipe"),
-    pytest.param(replaced("model.safetensors", os.mkfifo), "neither a regular file nor", id="weights-are-a-pipe"),
-    pytest.param(replaced("README.md", make_socket), "README.md: neither a regular file nor", id="a-socket"),
+def changed(name, part=None, **entries):
+    return lambda model: change(model, name, part, **entries)
+
+
+def written(name, content):
+    return lambda model: (model / name).write_bytes(content)
+
+
+def empty(model):
+    shutil.rmtree(model)
+    model.mkdir()
+
+
+def cut(name):
+    return lambda model: (model / name).write_bytes((model / name).read_bytes()[:-7])
+
+
+def shard(model, **index):
+    """Two shards and their index, as large checkpoints come; `index` replaces entries of the index."""
+    weights = load_file(model / "model.safetensors")
+    (model / "model.safetensors").unlink()
+    names = sorted(weights)
+    shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, held in shards.items():
+        save_file({name: weights[name] for name in held}, model / file, {"format": "pt"})
+    by_weight = {name: file for file, held in shards.items() for name in held}
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": by_weight} | index))
+
+
+def sharded(then):
+    return lambda model: (shard(model), then(model))
+
+
+def index(**entries):
+    return lambda model: shard(model, **entries)
+
+
+def pickled_only(model):
+    (model / "model.safetensors").rename(model / "pytorch_model.bin")
+
+
+def image_only(model):
+    """LLaVA-NeXT for images calls itself as old copies of the 7B weights do; its tokenizer has no video token."""
+    change(model, "config.json", model_type="llava_next")
+    text = (model / "tokenizer.json").read_text()
+    (model / "tokenizer.json").write_text(text.replace("<video>", "<other>"))
+
+
+def no_end(model):
+    (model / "generation_config.json").unlink()
+    change(model, "config.json", "text_config", eos_token_id=None)
+    change(model, "tokenizer_config.json", eos_token=None)
+
+
+def larger_frames(model):
+    for name in ("preprocessor_config.json", "video_preprocessor_config.json"):
+        change(model, name, crop_size={"height": 48, "width": 48}, size={"shortest_edge": 48})
+
+
+UNREADABLE = r"model: cannot be read as a checkpoint \("
+NOT_WHOLE = "model.safetensors: not a whole safetensors file"
+WRONG = [
+    pytest.param(shutil.rmtree, "model: not a folder", id="no-such-folder"),
+    pytest.param(empty, "config.json: cannot be read", id="empty-folder"),
+    pytest.param(written("adapter_config.json", b"{}"), "holds an adapter", id="adapter"),
+    # Weights.
+    pytest.param(lambda model: (model / "model.safetensors").unlink(), "model.safetensors missing", id="no-weights"),
+    pytest.param(pickled_only, r"only pickled \.bin weights are there", id="only-bin"),
+    pytest.param(cut("model.safetensors"), NOT_WHOLE, id="cut"),
+    pytest.param(written("model.safetensors", b"version https://git-lfs"), NOT_WHOLE, id="git-lfs-pointer"),
+    pytest.param(sharded(cut("b.safetensors")), "b.safetensors: not a whole safetensors file", id="cut-shard"),
     pytest.param(
-        replaced("tokenizer.json", lambda path: path.symlink_to("/dev/zero")), "neither a regular", id="a-device"
+        sharded(lambda model: (model / "b.safetensors").unlink()), "model: b.safetensors missing", id="missing-shard"
+    ),
+    pytest.param(index(weight_map=None), "holds no weight_map", id="index-without-weights"),
+    pytest.param(
+        index(weight_map={"x": "a.safetensors"}), "x is not in it, though model.safetensors", id="index-of-another"
+    ),
+    # config.json.
+    pytest.param(cut("config.json"), "config.json: not JSON", id="config-cut"),
+    pytest.param(written("config.json", b"[]"), "config.json: model_type is None", id="config-is-a-list"),
+    pytest.param(changed("config.json", model_type="llava"), "model_type is 'llava'", id="LLaVA"),
+    pytest.param(image_only, "<video> is token 4, the tokenizer says", id="LLaVA-NeXT-for-images"),
+    pytest.param(
+        changed("config.json", "text_config", model_type="qwen2"), "text_config is not of a llama", id="qwen2"
+    ),
+    pytest.param(changed("config.json", text_config=None), "text_config is not of a llama", id="no-text-model"),
+    pytest.param(changed("config.json", quantization_config={"bits": 4}), "a quantised copy", id="quantised"),
+    pytest.param(changed("config.json", spatial_pool_stride=7), "leave no token of a frame", id="stride"),
+    pytest.param(changed("config.json", spatial_pool_stride=0), UNREADABLE + "ZeroDivision", id="stride-0"),
+    pytest.param(changed("config.json", vision_feature_select_strategy="full"), "is not 'default'", id="strategy"),
+    pytest.param(changed("config.json", "text_config", vocab_size="x"), UNREADABLE, id="vocabulary-is-a-text"),
+    pytest.param(
+        changed("config.json", "text_config", vocab_size=200), "has 281 tokens, the text model 200", id="vocabulary"
     ),
     pytest.param(
-        replaced("tokenizer.json", lambda path: path.symlink_to("../blobs/gone")),
-        r"tokenizer.json: cannot be read \(No such file",
-        id="half-copied-cache-of-the-hub",
+        changed("config.json", "text_config", rope_parameters=None, rope_scaling={"type": "linear"}),
+        UNREADABLE,
+        id="rope-without-factor",
     ),
-    pytest.param(
-        replaced("config.json", lambda path: path.symlink_to(path.name)), "Too many levels of symbolic", id="link-loop"
-    ),
-    pytest.param(
-        replaced("config.json", Path.mkdir), r"config.json: cannot be read \(Is a dir", id="config-is-a-folder"
-    ),
-    pytest.param(replaced("model.safetensors", Path.mkdir), "model.safetensors missing", id="weights-are-a-folder"),
-    pytest.param(replaced("tokenizer.json", make_sparse), "1000000000000 bytes, more than such a file", id="huge"),
-    pytest.param(write("adapter_config.json", b"{}"), "holds an adapter", id="adapter"),
-]
-NO_WEIGHTS = "model.safetensors: not a whole safetensors file"
-WEIGHTS = [
-    pytest.param(write("model.safetensors", b""), NO_WEIGHTS, id="empty"),
-    pytest.param(write("model.safetensors", b"\xff" * 64), NO_WEIGHTS, id="header-longer-than-the-file"),
-    pytest.param(lambda model: change_header(model, lambda header: b"[]"), NO_WEIGHTS, id="header-is-a-list"),
-    pytest.param(lambda model: change_header(model, lambda header: b'{"a":' * 9999), NO_WEIGHTS, id="header-nested"),
-    pytest.param(lambda model: change_header(model, overlap), NO_WEIGHTS, id="offsets-overlap"),
-    pytest.param(set_first("data_offsets", 5), NO_WEIGHTS, id="offsets-are-a-number"),
-    pytest.param(set_first("data_offsets", [0, 10**12]), NO_WEIGHTS, id="offsets-beyond-the-end"),
-    pytest.param(set_first("data_offsets", [-8, 0]), NO_WEIGHTS, id="offsets-below-0"),
-    pytest.param(set_first("data_offsets", [0, 2**64]), NO_WEIGHTS, id="offsets-beyond-64-bits"),
-    pytest.param(set_first("dtype", "F16"), NO_WEIGHTS, id="dtype-of-half-the-bytes"),
-    pytest.param(set_first("dtype", "pickle"), NO_WEIGHTS, id="dtype-unknown"),
-    pytest.param(set_first("dtype", "I32"), "of dtype I32, which is not supported", id="dtype-of-whole-numbers"),
-    pytest.param(set_first("shape", [2**40, 2**40]), NO_WEIGHTS, id="shape-beyond-64-bits"),
-    pytest.param(set_first("shape", ["128"]), NO_WEIGHTS, id="shape-of-texts"),
-    pytest.param(set_first("shape", [2, 64]), "is of shape 2x64, by config.json of 128", id="shape-of-another-model"),
-    pytest.param(pickled_only, "only pickled .bin weights are there", id="pickled"),
-    pytest.param(cut_a_shard, "b.safetensors: not a whole safetensors file", id="shard-cut-short"),
-    pytest.param(lambda model: shard(model, weight_map=None), "holds no weight_map", id="index-without-weights"),
-    pytest.param(
-        lambda model: shard(model, weight_map={"x": "c.safetensors"}), "c.safetensors missing", id="missing-shard"
-    ),
-    pytest.param(
-        lambda model: shard(model, weight_map={"x": "a.safetensors"}),
-        "x is not in it, though",
-        id="index-of-another-upload",
-    ),
-    pytest.param(
-        lambda model: shard(model, weight_map={"x": "../../a.safetensors"}),
-        "is no safetensors file",
-        id="shard-elsewhere",
-    ),
-    pytest.param(
-        lambda model: shard(model, weight_map={"x": "pytorch_model.bin"}),
-        "is no safetensors file",
-        id="shard-is-pickled",
-    ),
-    pytest.param(rename_a_weight, "1 weights missing, lm_head.weight first", id="weight-of-another-name"),
-]
-TOKENIZERS = [
-    pytest.param(write("tokenizer.json", b"{}"), "tokenizer cannot be used", id="empty"),
-    pytest.param(write("tokenizer.json", b"[" * 10**6), "tokenizer cannot be used", id="nested"),
-    pytest.param(write("tokenizer_config.json", b"[" * 10**6), "tokenizer cannot be used", id="nested-settings"),
-    pytest.param(write("tokenizer_config.json", b"[]"), "tokenizer cannot be used", id="settings-are-a-list"),
-    pytest.param(
-        tokenizer(lambda content: content["model"].update(unk_token="<none>")),
-        "tokenizer cannot be used",
-        id="unknown-token-is-unknown",
-    ),
-    pytest.param(
-        tokenizer(lambda content: content["model"]["vocab"].update({"x": 2**40})), "cannot be used", id="id-1e12"
-    ),
-    pytest.param(
-        tokenizer(lambda content: content["model"]["vocab"].update({"huge": 2**31})),
-        "tokenizer has the id 2147483648, but the text model has 281",
-        id="id-2e9",
-    ),
-    pytest.param(
-        tokenizer(
-            lambda content: content["added_tokens"].append(
-                content["added_tokens"][0] | {"id": 2**31, "content": "brand new"}
-            )
-        ),
-        "tokenizer has the id 281, but the text model has 281",
-        id="added-id-2e9",
-    ),
-    pytest.param(
-        tokenizer(lambda content: content["model"].update(type="os.system")), "cannot be used", id="model-type"
-    ),
-    pytest.param(set_in("tokenizer_config.json", {"eos_token": {"x": 1}}), "tokenizer", id="end-is-an-object"),
-    pytest.param(
-        set_in("tokenizer_config.json", {"tokenizer_class": 5}), "tokenizer cannot be used", id="class-is-a-number"
-    ),
-    # Templates.
-    pytest.param(write("chat_template.json", b"{"), "chat_template.json: not JSON", id="template-cut-short"),
-    pytest.param(write("chat_template.jinja", b"\xff"), "cannot be used|not UTF-8", id="template-not-UTF-8"),
-    pytest.param(write("chat_template.jinja", b" " * (2 << 20)), "larger than 1048576 bytes", id="template-large"),
-    pytest.param(write("chat_template.jinja", b"{% for"), "cannot hold a video and a question", id="template-broken"),
-    pytest.param(
-        write("chat_template.jinja", b"hello"), "cannot hold a video and a question", id="template-without-question"
-    ),
-    pytest.param(
-        write("chat_template.jinja", b"{{ ''.__class__.__mro__[1].__subclasses__() }}{{ messages[0]['content'] }}"),
-        "cannot hold a video and a question: access to attribute '__class__'",
-        id="template-that-reaches-for-python",
-    ),
-    pytest.param(
-        write("chat_template.jinja", b"{% for a in range(99999) %}{{ 'x' * 9999 }}{% endfor %}"),
-        "it writes more than 100000 characters",
-        id="template-that-writes-gigabytes",
-    ),
-    pytest.param(
-        write("chat_template.jinja", b"{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
-        "is not rendered within 5 s of processor time",
-        id="template-that-does-not-end",
-    ),
+    # The other files.
+    pytest.param(cut("tokenizer.json"), UNREADABLE, id="tokenizer-cut"),
+    pytest.param(lambda model: (model / "tokenizer.json").unlink(), UNREADABLE, id="no-tokenizer"),
+    pytest.param(written("tokenizer_config.json", b"[]"), UNREADABLE, id="tokenizer-config-is-a-list"),
+    pytest.param(written("generation_config.json", b"{"), "generation_config.json: not JSON", id="generation-cut"),
+    pytest.param(no_end, "no file of it states the eos_token_id", id="no-end"),
+    pytest.param(larger_frames, "cropped to 48x48, the vision tower takes 36x36", id="frames-of-another"),
+    pytest.param(changed("video_preprocessor_config.json", image_mean=[1, 2]), "three numbers", id="mean-of-two"),
+    pytest.param(written("chat_template.json", b"{"), "chat_template.json: not JSON", id="template-cut"),
+    pytest.param(written("chat_template.jinja", b"\xff"), UNREADABLE, id="template-not-UTF-8"),
+    pytest.param(written("chat_template.jinja", b"{% for"), "cannot hold a video and a question", id="template-broken"),
+    pytest.param(written("chat_template.jinja", b"hello"), "it renders 'hello'", id="template-without-question"),
 ]
 
 
-@pytest.mark.parametrize(("damage", "found"), [*FILES, *WEIGHTS, *TOKENIZERS])
-def test_a_broken_checkpoint_is_refused_before_the_weights_are_read(bench, no_weights, damage, found):
+@pytest.mark.parametrize(("damage", "found"), WRONG)
+def test_a_wrong_checkpoint_is_refused_before_the_weights_are_read(bench, monkeypatch, damage, found):
+    monkeypatch.setattr("videobench.model.engine.load_engine", None)  # whoever reads the weights ends with a TypeError
     damage(bench.model)
-    begun = time.monotonic()
     assert_refused(bench.answer(), bench.model, found)
-    assert time.monotonic() - begun < 60
+    assert_refused(bench.start("run_npu", *bench.run_flags("--dry_run")), bench.model, found)
     assert not (bench.folder / "out").exists()
 
 
-@pytest.mark.parametrize("damage", [shard, lambda model: change(model, "config.json", model_type="llava_next")])
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        (
+            changed("config.json", "text_config", num_hidden_layers=5),
+            "9 weights missing, model.language_model.layers.4",
+        ),
+        (changed("config.json", "text_config", num_hidden_layers=2), r"18 weights not in the model .*layers\.2"),
+        (changed("config.json", "text_config", intermediate_size=200), "12 weights of another shape .*layers.0.mlp"),
+        (changed("config.json", "vision_config", num_attention_heads=5), UNREADABLE),
+    ],
+)
+def test_weights_of_another_config_are_refused_when_they_are_read(bench, damage, found):
+    """Behind what transformers says of them."""
+    damage(bench.model)
+    outcome = bench.answer()
+    last = outcome.err.splitlines()[-1] + "\n"
+    assert_refused(type(outcome)(outcome.status, outcome.out, last), bench.model, found)
+    assert not bench.result.exists()
+
+
+@pytest.mark.parametrize("damage", [shard, changed("config.json", model_type="llava_next")])
 def test_shards_and_old_copies_are_answered(bench, damage):
     damage(bench.model)
     assert bench.answer("--limit", 2).status == 0
@@ -187,7 +179,9 @@ def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one
     assert bench.answer("--limit", 2).status == 0
     before = json.loads(bench.result.read_bytes())
     [first] = {row["run"]["weights_sha256"] for row in before.values()}
-    change_between_fingerprint_blocks(bench.model)
+    weights = bytearray((bench.model / "model.safetensors").read_bytes())
+    weights[len(weights) // 30] ^= 1  # between two blocks of the fingerprint: 64 KiB at each 15th of the file
+    (bench.model / "model.safetensors").write_bytes(weights)
     outcome = bench.answer("--limit", 4)
     last = f"error: {bench.model}: its weights (SHA-256 "
     assert outcome.status == 2
@@ -210,7 +204,7 @@ class Evil:
 
 
 def test_nothing_of_a_checkpoint_is_run(bench, monkeypatch, tmp_path):
-    """Neither its Python files, nor pickles of any name; and nobody is asked whether they may."""
+    """Neither its Python files, nor pickles of any name, nor a kernel from the hub; and nobody is asked."""
     code = "open('code was run', 'w')\nclass Mine: pass\n"
     (bench.model / "evil.py").write_text(code)
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
@@ -221,12 +215,16 @@ def test_nothing_of_a_checkpoint_is_run(bench, monkeypatch, tmp_path):
             | {"AutoTokenizer": ["evil.Mine", "evil.Mine"]},
             trust_remote_code=True,
         )
+    for part in (None, "text_config", "vision_config"):  # CVE-2026-4372
+        names = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+        change(bench.model, "config.json", part, **dict.fromkeys(names, "evil/code@main"))
     for name in ("pytorch_model.bin", "training_args.bin", "optimizer.pt", "tokenizer.pkl", "added_tokens.bin"):
         (bench.model / name).write_bytes(pickle.dumps(Evil()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asks at the terminal"))
     outcome = bench.answer("--limit", 2)
     assert outcome.status == 0
+    assert "evil" not in outcome.err
     assert not list(tmp_path.rglob("*was run"))
     change(bench.model, "tokenizer_config.json", tokenizer_class="MineTokenizer")
     bench.answer("--limit", 3)  # whether transformers finds a tokenizer for it or not

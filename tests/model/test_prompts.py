@@ -6,7 +6,7 @@ from videobench.data.question_text import build_question_text
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.prompts import PromptBuilder
-from videobench.model.templates import TURNS, Turn
+from videobench.model.templates import TURNS
 
 # Whole and literal, spaces and line ends included: they are part of the benchmark.
 END = (
@@ -54,9 +54,8 @@ def test_ids_are_those_of_the_text_with_the_placeholder_repeated(tiny):
 
 def test_there_is_one_begin_of_text_token(tiny):
     bos = tiny.tokenizer.bos_token_id
-    turn = TURNS["vicuna"]
-    for each in (turn, Turn("<s>" + turn.before, turn.after)):
-        builder = PromptBuilder(tiny.tokenizer, each, tiny.config.video_token_index, 4)
+    for turn in (TURNS["vicuna"], "<s>" + TURNS["vicuna"]):
+        builder = PromptBuilder(tiny.tokenizer, turn.format, tiny.config.video_token_index, 4)
         [prompt] = builder.build(["What is it?"])
         assert prompt.prefix_ids.count(bos) == 1
         assert prompt.prefix_ids[0] == bos
@@ -71,3 +70,12 @@ def test_all_questions_share_one_prefix(tiny):
 def test_a_question_with_a_video_token_of_its_own_is_refused(tiny):
     with pytest.raises(InputError, match="<video>"):
         tiny.prompt_builder(8).build(["Is <video> a video?"])
+
+
+def test_a_template_that_writes_something_else_before_another_video_is_refused(tiny):
+    def render(question):
+        return f"{len(question)} <video>\n{question}"
+
+    builder = PromptBuilder(tiny.tokenizer, render, tiny.config.video_token_index, 4)
+    with pytest.raises(InputError, match="writes another text before the video"):
+        builder.build(["one", "three"])

@@ -1,8 +1,7 @@
-"""Files that are broken at random: videos through the decoding pool, JSON files and checkpoints through the scripts."""
+"""Files that are broken at random: videos through the decoding pool, JSON files through the scripts."""
 
 import json
 import random
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +18,6 @@ from videobench.video.pool import DecodePool
 from videobench.video.spec import PixelSpec
 
 FRAMES, EDGE, WORKERS = 8, 32, 2
-CHECKPOINT = ("config.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 
 
 def videos(folder: Path, number: int, start: int) -> Attack:
@@ -69,11 +67,10 @@ def examples(strategy: SearchStrategy[bytes], number: int, start: int) -> list[b
 
 
 def json_files(folder: Path, number: int, start: int) -> Attack:
-    """Each kind of file in turn; a checkpoint's files come last."""
+    """Each kind of file in turn."""
     bench, said, out = new_bench(folder, 6), folder / "said", folder / "written"
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")
-    bench.model = Path(shutil.copytree(bench.model, folder / "model"))
     for script, argv in (("extract_dataset", sample_argv(bench, out)), ("run_gpu", bench.run_flags("--limit", 2))):
         assert Start(script, argv, said).end() == (0, ""), said.read_text()
     attacked = _attacked(bench, out)
@@ -92,11 +89,10 @@ def _attacked(bench: Bench, out: Path) -> dict[str, tuple[Path, str, list[str]]]
     """Kind -> (file, script that reads it, its flags)."""
     dry, compare = bench.run_flags("--dry_run"), compare_argv(bench, bench.folder / "reports")
     manifest = out / "sampling_manifest.json"
-    files = {
+    return {
         "questions": (bench.qa, "run_gpu", dry),
         "answers": (bench.folder / "qa/ANSWER.json", "extract_dataset", sample_argv(bench, bench.folder / "again")),
         "replies": (bench.folder / "npu.json", "precision_test", compare),
         "manifest": (manifest, "extract_dataset", ["--verify", str(manifest), "--sampling_output_folder", str(out)]),
         "journal": (bench.folder / f"out/journal/{SET}.rank0.jsonl", "run_gpu", bench.run_flags("--limit", 2)),
     }
-    return files | {f"checkpoint's {name}": (bench.model / name, "run_gpu", dry) for name in CHECKPOINT}

@@ -1,4 +1,8 @@
-"""A checkpoint's folder -> what the suite must know of it, all of it checked before the weights are read."""
+"""A checkpoint's folder -> what a run must know of it before the weights are read.
+
+A checkpoint is trusted as transformers trusts it: weights from safetensors alone, no code of its own, nothing
+downloaded.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,25 +15,21 @@ from typing import TYPE_CHECKING, Any
 from videobench.console import warn_once
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.errors import InputError
-from videobench.files import read_bytes
-from videobench.model.config import head_dim, read_config, read_end_ids
+from videobench.files import read_json
 from videobench.model.prompts import PromptBuilder
-from videobench.model.templates import TURNS, VIDEO_PLACEHOLDER, Turn, find_template, known_form, read_turn
-from videobench.model.weights import (
-    MAX_SMALL_FILE_BYTES,
-    WeightFiles,
-    check_folder,
-    check_weights,
-    is_small_file,
-    read_weight_headers,
-    sampled_bytes,
-)
+from videobench.model.templates import TURNS, VIDEO_PLACEHOLDER, find_template, known_form, renderer
+from videobench.model.weights import WeightFiles, check_folder, read_weight_headers, sampled_bytes
 from videobench.video.spec import PixelSpec, load_pixel_spec
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
 
-UNUSUAL_TEXT = "What is \U0001f3ac \u5b57 \u0416?"  # needs the unknown token of a tokenizer that has one
+# What config.json may name as its model_type, and as that of its parts. "llava_next" stands in old copies of the 7B
+# weights. Other text models are not of the five checkpoints; some of their classes load what a config names, code
+# included (CVE-2026-5241).
+MODEL_TYPES = ("llava_next_video", "llava_next")
+PART_TYPES = {"text_config": ("llama", "mistral"), "vision_config": ("clip_vision_model",)}
+SMALL_FILES = (".json", ".jinja", ".model", ".txt")  # settings, tokenizer and template, by their suffixes
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Checkpoint:
     """A LLaVA-NeXT-Video checkpoint whose files agree with each other, as `load_checkpoint` gives it."""
 
     path: Path
-    config: "LlavaNextVideoConfig"  # made of the entries in model/config.py alone
+    config: "LlavaNextVideoConfig"
     tokenizer: "PreTrainedTokenizerBase"  # all of its ids are rows of the text model's embedding
     pixel_spec: PixelSpec
     positions: int  # tokens that prompt and reply may take together
@@ -52,25 +52,22 @@ class Checkpoint:
         return int((height // stride) * (width // stride))
 
     def prompt_builder(self, num_frames: int) -> PromptBuilder:
-        """Renders the chat template once. Raises InputError where it cannot hold a video and a question.
+        """Raises InputError if the chat template cannot hold a video and a question.
 
-        Warns where the template's turn is not the known one of the text backbone (early uploads of 7B-32K)."""
-        known = TURNS[known_form(self.config.text_config.model_type, self.tokenizer)]
-        turn = self._read_turn() or known
-        if not _is_same_turn(turn, known, self.tokenizer.bos_token):
+        Warns if the template's turn is not the known one of the text backbone (early uploads of 7B-32K)."""
+        known = TURNS[known_form(self.config.text_config.model_type, self.tokenizer)].format
+        with naming_checkpoint(self.path):
+            template = find_template(self.path, self.tokenizer)
+            render = known if template is None else renderer(template, self.tokenizer)
+        # White space and the begin-of-text token aside: templates differ in both, and tokenizers add the latter.
+        found = render("?").removeprefix(self.tokenizer.bos_token or "")
+        if not "".join(found.split()).endswith("".join(known("?").split())):
             warn_once(
-                f"warning: {self.path}: the chat template writes {turn.around('?')!r}, but this text backbone was "
-                f"trained on {known.around('?')!r}; if this is an early upload, get the checkpoint again"
+                f"warning: {self.path}: the chat template writes {render('?')!r}, but this text backbone was "
+                f"trained on {known('?')!r}; if this is an early upload, get the checkpoint again"
             )
         num_video_tokens = num_frames * self.tokens_per_frame
-        return PromptBuilder(self.tokenizer, turn, self.config.video_token_index, num_video_tokens)
-
-    def _read_turn(self) -> Turn | None:
-        template = find_template(self.path, self.tokenizer)
-        try:
-            return None if template is None else read_turn(template, self.tokenizer.special_tokens_map)
-        except InputError as error:
-            raise InputError(f"{self.path}: {error}; get its files again") from None
+        return PromptBuilder(self.tokenizer, render, self.config.video_token_index, num_video_tokens)
 
     @cached_property
     def sha256(self) -> str:
@@ -79,72 +76,73 @@ class Checkpoint:
         A fingerprint in seconds, for what is compared before the weights are read; `weights.start_hashing` reads all
         of them."""
         digest = hashlib.sha256()
-        small = [path for path in sorted(self.path.iterdir()) if is_small_file(path) and path.is_file()]
+        small = [path for path in sorted(self.path.iterdir()) if path.suffix in SMALL_FILES and path.is_file()]
         for path in [*small, *self.weights.paths]:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(read_bytes(path, MAX_SMALL_FILE_BYTES) if path in small else sampled_bytes(path))
+            digest.update(path.read_bytes() if path in small else sampled_bytes(path))
         return digest.hexdigest()
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Raises InputError, naming the file and the fix, for a folder that is not a whole LLaVA-NeXT-Video checkpoint."""
+    """Everything but the weights' own numbers, which load_engine checks when it reads them.
+
+    Raises InputError, naming the file and the fix, if the folder is not a whole LLaVA-NeXT-Video checkpoint."""
     check_folder(path)
-    content = read_config(path / "config.json")
+    content = _read_config(path / "config.json")
     weights = read_weight_headers(path)
-    with _refused(f"{path / 'config.json'}: not a LLaVA-NeXT-Video config"):
-        config = _build_config(content)
-        check_weights(path, weights, config)
-    with _refused(f"{path}: the tokenizer cannot be used"):
-        tokenizer = _load_tokenizer(path, config)
-        _check_tokenizer(path, tokenizer, config)
-    spec, positions = load_pixel_spec(path), _positions(config)
-    end_ids = read_end_ids(path, config.text_config.vocab_size) or (tokenizer.eos_token_id,)
-    if end_ids == (None,):
-        raise InputError(f"{path}: no file of it states the eos_token_id, which ends a reply; get the checkpoint again")
-    checkpoint = Checkpoint(path, config, tokenizer, spec, positions, weights, end_ids)
-    _check_sizes(checkpoint)
-    _warn_of_missing_rope_factor(checkpoint)
+    from transformers import AutoTokenizer, LlavaNextVideoConfig
+
+    with naming_checkpoint(path):
+        config = LlavaNextVideoConfig.from_dict(content | {"model_type": MODEL_TYPES[0]})
+        # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
+        tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
+        end_ids = _read_end_ids(path, content, tokenizer)
+        checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights, end_ids)
+        _check_facts(checkpoint)
+        _warn_of_missing_rope_factor(checkpoint)
     return checkpoint
 
 
 @contextmanager
-def _refused(found: str) -> Iterator[None]:
-    """Turns whatever the libraries raise for a file that they cannot take into an InputError."""
+def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
+    """Turn an error of transformers, safetensors or tokenizers into an InputError that names the checkpoint.
+
+    Errors of the types `passed` are left as they are."""
     try:
         yield
-    except InputError:
-        raise
-    except BaseException as error:
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":  # of the tokenizers' Rust code
-            raise InputError(f"{found} ({str(error) or type(error).__name__}); get the checkpoint again") from None
-        raise
+    except Exception as error:
+        if isinstance(error, (InputError, MemoryError, *passed)):
+            raise
+        found = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path}: cannot be read as a checkpoint ({found}); get its files again") from None
 
 
-def _build_config(content: dict[str, Any]) -> "LlavaNextVideoConfig":
-    from transformers import LlavaNextVideoConfig
+def _read_config(path: Path) -> dict[str, Any]:
+    """Raises InputError for a model of another kind, and for a quantised one."""
+    content = read_json(path)
+    found = content.get("model_type") if isinstance(content, dict) else None
+    if found not in MODEL_TYPES:
+        raise InputError(f"{path}: model_type is {found!r:.60}, not {MODEL_TYPES[0]!r}; choose another checkpoint")
+    parts: dict[str, Any] = {name: content.get(name, {}) for name in PART_TYPES}
+    for name, part in parts.items():
+        if not isinstance(part, dict) or part.get("model_type", PART_TYPES[name][0]) not in PART_TYPES[name]:
+            wanted = " or ".join(PART_TYPES[name])
+            raise InputError(f"{path}: {name} is not of a {wanted} model; choose another checkpoint")
+    if any(part.get("quantization_config") for part in (content, *parts.values())):
+        raise InputError(f"{path}: a quantised copy; get the checkpoint in 16 or 32 bits")
+    return dict(content)
 
-    return LlavaNextVideoConfig(**{name: value for name, value in content.items() if name != "model_type"})
 
+def _read_end_ids(path: Path, config: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's.
 
-def _load_tokenizer(path: Path, config: "LlavaNextVideoConfig") -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
-    # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
-    return AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
-
-
-def _check_tokenizer(path: Path, tokenizer: "PreTrainedTokenizerBase", config: "LlavaNextVideoConfig") -> None:
-    most = max([*tokenizer.get_vocab().values(), *tokenizer(UNUSUAL_TEXT)["input_ids"]], default=0)
-    if most >= (rows := config.text_config.vocab_size):
-        raise InputError(
-            f"{path}: the tokenizer has the id {most}, but the text model has {rows} of them; get the checkpoint again"
-        )
-    stated, known = config.video_token_index, tokenizer.convert_tokens_to_ids(VIDEO_PLACEHOLDER)
-    if stated != known:
-        raise InputError(
-            f"{path}: config.json says that {VIDEO_PLACEHOLDER} is token {stated}, the tokenizer says {known}; the "
-            "files are of different uploads: get the checkpoint again"
-        )
+    Not by way of transformers' config, whose default one cannot tell from an id that the file states."""
+    generation = path / "generation_config.json"
+    parts = (read_json(generation) if generation.is_file() else {}, config, config.get("text_config", {}))
+    for stated in (*(part.get("eos_token_id") for part in parts), tokenizer.eos_token_id):
+        if stated not in (None, []):
+            return tuple(stated) if isinstance(stated, list) else (stated,)
+    raise InputError(f"{path}: no file of it states the eos_token_id, which ends a reply; get the checkpoint again")
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
@@ -164,28 +162,26 @@ def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:
     return float(rope["factor"]) if linear else None
 
 
-def _check_sizes(checkpoint: Checkpoint) -> None:
-    config, spec = checkpoint.config, checkpoint.pixel_spec
-    text, vision = config.text_config, config.vision_config
-    if (spec.crop_height, spec.crop_width) != (vision.image_size, vision.image_size):
-        raise InputError(
-            f"{checkpoint.path}: frames are cropped to {spec.crop_height}x{spec.crop_width} by the preprocessor, "
-            f"but the vision tower takes {vision.image_size}x{vision.image_size}; get the checkpoint again"
-        )
+def _check_facts(checkpoint: Checkpoint) -> None:
+    """Raises InputError for what transformers would find only at the first answer, or never: files of different
+    uploads, and numbers of tokens that the prompts would not match."""
+    config, tokenizer, spec = checkpoint.config, checkpoint.tokenizer, checkpoint.pixel_spec
+    rows, side = config.text_config.vocab_size, config.vision_config.image_size
+    stated, known = config.video_token_index, tokenizer.convert_tokens_to_ids(VIDEO_PLACEHOLDER)
     for fits, found in (
+        (stated == known, f"config.json says that {VIDEO_PLACEHOLDER} is token {stated}, the tokenizer says {known}"),
+        (len(tokenizer) <= rows, f"the tokenizer has {len(tokenizer)} tokens, the text model {rows}"),
+        (
+            (spec.crop_height, spec.crop_width) == (side, side),
+            f"frames are cropped to {spec.crop_height}x{spec.crop_width}, the vision tower takes {side}x{side}",
+        ),
         (checkpoint.tokens_per_frame > 0, "patch_size and spatial_pool_stride leave no token of a frame"),
-        (
-            -vision.num_hidden_layers - 1 <= config.vision_feature_layer <= vision.num_hidden_layers,
-            "vision_feature_layer is beyond the layers",
-        ),
-        (
-            text.num_attention_heads % text.num_key_value_heads == 0,
-            "num_key_value_heads does not divide num_attention_heads",
-        ),
-        (head_dim(text) % 2 == 0, "head_dim is odd"),
+        (config.vision_feature_select_strategy == "default", "vision_feature_select_strategy is not 'default'"),
     ):
         if not fits:
-            raise InputError(f"{checkpoint.path / 'config.json'}: {found}; get the file again")
+            raise InputError(
+                f"{checkpoint.path}: {found}; choose a LLaVA-NeXT-Video checkpoint, all files of one upload"
+            )
 
 
 def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
@@ -198,9 +194,3 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
             'weights: answers are silently worse; get config.json again (in text_config: "rope_scaling": '
             '{"type": "linear", "factor": 2.5})'
         )
-
-
-def _is_same_turn(turn: Turn, known: Turn, bos: str | None) -> bool:
-    """White space and the begin-of-text token aside, since templates differ in both and tokenizers add the latter."""
-    found = turn.around("?").removeprefix(bos or "")
-    return "".join(found.split()).endswith("".join(known.around("?").split()))

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from videobench.model.config import head_dim
-
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
 
@@ -36,7 +34,8 @@ def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1)
     the cards that share its heads."""
     text = checkpoint.config.text_config
     heads = text.num_key_value_heads or text.num_attention_heads
-    per_token = 2 * text.num_hidden_layers * heads * head_dim(text) * DTYPE_BYTES[dtype]
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    per_token = 2 * text.num_hidden_layers * heads * width * DTYPE_BYTES[dtype]
     return int(per_token * tokens) // cards
 
 

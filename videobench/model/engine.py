@@ -22,13 +22,19 @@ from videobench.device.devices import Device
 from videobench.device.memory import reading_weights
 from videobench.errors import InputError
 from videobench.model.cache import CACHE_ARGUMENT, Prefixes
-from videobench.model.checkpoint import Checkpoint
+from videobench.model.checkpoint import Checkpoint, naming_checkpoint
 from videobench.model.generation import GeneratedRow, generate_rows, num_tokens_config
 from videobench.model.prompts import Prompt
 from videobench.model.questions import Answer, VideoQuestions
 from videobench.model.sharding import kept_output, split_arguments
 from videobench.model.timing import Usage
 from videobench.video.pixels import normalise
+
+WRONG_WEIGHTS = {  # as transformers reports them -> in words
+    "missing_keys": "missing",
+    "unexpected_keys": "not in the model of its config.json",
+    "mismatched_keys": "of another shape than in the model of its config.json",
+}
 
 
 def load_engine(
@@ -42,25 +48,32 @@ def load_engine(
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
     In a `world`, the environment in which transformers finds the processes that share them, they are split over those.
-    Raises InputError where the device has too little memory, and where a weight has not been loaded: transformers fills
-    it with random numbers."""
-    with reading_weights(device), world or nullcontext(), kept_output():
+    Raises InputError if the device has too little memory, and if the files do not hold exactly the weights of the
+    config's model: transformers fills in random numbers, and drops what it does not know."""
+    with (
+        reading_weights(device),
+        world or nullcontext(),
+        kept_output(),
+        naming_checkpoint(checkpoint.path, RuntimeError),
+    ):
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
             checkpoint.path,
             config=copy.deepcopy(checkpoint.config),  # the model changes it
             generation_config=_greedy(checkpoint),
+            attn_implementation="sdpa",  # its default; config.json may name a kernel to be fetched
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # reported below
             local_files_only=True,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
             # By name: of a torch.device transformers takes the number alone, which older safetensors read as CUDA's.
             **(split_arguments() if world else {"device_map": {"": str(device.torch_device)}}),
         )
-    if info["missing_keys"]:
-        missing = sorted(info["missing_keys"])
-        raise InputError(
-            f"{checkpoint.path}: {len(missing)} weights missing, {missing[0]} first; get the checkpoint again"
-        )
+    for kind, words in WRONG_WEIGHTS.items():
+        # A key of another size comes with both sizes since transformers 5.
+        if names := sorted(each if isinstance(each, str) else each[0] for each in info[kind]):
+            found = f"{len(names)} weights {words}, {names[0]} first"
+            raise InputError(f"{checkpoint.path}: {found}; get the checkpoint again, all files of one upload")
     drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, length_multiple)
 

@@ -4,7 +4,7 @@ The question text is Video-Bench's own, to the letter; the turn around it is the
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from videobench.errors import InputError
-from videobench.model.templates import VIDEO_PLACEHOLDER, Turn
+from videobench.model.templates import VIDEO_PLACEHOLDER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,20 +37,21 @@ class Prompt:
 class PromptBuilder:
     """Turns question texts into prompts for one checkpoint.
 
-    `num_video_tokens` is the number of places that the frames take in the text model. The result is what the
-    processor of transformers gives: it repeats the placeholder in the text, this its id (test_prompts.py)."""
+    `render` writes the whole turn of a question as text, with one placeholder for the video. `num_video_tokens` is the
+    number of places that the frames take in the text model. The result is what the processor of transformers gives: it
+    repeats the placeholder in the text, this its id (test_prompts.py)."""
 
     def __init__(
-        self, tokenizer: "PreTrainedTokenizerBase", turn: Turn, video_token_id: int, num_video_tokens: int
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        render: Callable[[str], str],
+        video_token_id: int,
+        num_video_tokens: int,
     ) -> None:
         self._tokenizer = tokenizer
-        self._turn = turn
+        self.render = render
         self._video_token_id = video_token_id
         self._num_video_tokens = num_video_tokens
-
-    def render(self, question_text: str) -> str:
-        """The whole turn as text, with one placeholder for the video."""
-        return self._turn.around(question_text)
 
     @property
     def adds_special_tokens(self) -> bool:
@@ -59,7 +60,7 @@ class PromptBuilder:
         return not (bos and self.render("").startswith(bos))
 
     def build(self, question_texts: Sequence[str]) -> list[Prompt]:
-        """In the order of the texts. Raises InputError for one that brings a video token of its own."""
+        """In the order of the texts, all with one prefix. Raises InputError for a text that holds a video token."""
         texts = [self.render(text) for text in question_texts]
         if not texts:
             return []
@@ -67,7 +68,10 @@ class PromptBuilder:
         rows = self._tokenizer(
             texts, add_special_tokens=self.adds_special_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
-        return [self._expand(ids, text) for ids, text in zip(rows, question_texts, strict=True)]
+        prompts = [self._expand(ids, text) for ids, text in zip(rows, question_texts, strict=True)]
+        if any(prompt.prefix_ids is not prompts[0].prefix_ids for prompt in prompts):  # _build_prefix makes each once
+            raise InputError("the chat template writes another text before the video for another question")
+        return prompts
 
     def _expand(self, ids: list[int], question_text: str) -> Prompt:
         if ids.count(self._video_token_id) != 1:

@@ -1,13 +1,17 @@
 """A checkpoint's weights for the CPU, tensor by tensor, from its files: not from the device, which may hold them
 wrong."""
 
+import re
 from typing import Any
 
 import torch
 from safetensors import safe_open
 
 from videobench.model.checkpoint import Checkpoint
-from videobench.model.weights import PREFIXES
+
+# Parts of a weight's name that the versions of transformers set or leave out: `language_model.model.layers.0.` is
+# `model.language_model.layers.0.` since 4.52, and 5.x leaves out `vision_model`.
+PREFIXES = re.compile(r"\b(model|language_model|vision_model)\.")
 
 
 class HostWeights:
