@@ -94,10 +94,14 @@ def _read_index(path: Path) -> dict[str, str]:
 def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
     """Weight -> shape. safetensors itself compares the header with the file's size."""
     try:
-        with safe_open(path, framework="np") as file:
+        with open_regular(path), safe_open(path, framework="np") as file:
             names = [name for name in file.keys() if not COMPUTED.fullmatch(name)]  # noqa: SIM118
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); check it, or download it again"
+        ) from None
+    except SafetensorError as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); download it again") from None
 
 
