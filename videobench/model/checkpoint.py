@@ -89,10 +89,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises InputError, naming the file and the fix, if the folder is not a whole LLaVA-NeXT-Video checkpoint."""
     check_folder(path)
     content = _read_config(path / "config.json")
-    weights = read_weight_headers(path)
     from transformers import AutoTokenizer, LlavaNextVideoConfig
 
     with naming_checkpoint(path):
+        weights = read_weight_headers(path)
         config = LlavaNextVideoConfig.from_dict(content | {"model_type": MODEL_TYPES[0]})
         # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)

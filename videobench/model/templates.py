@@ -4,8 +4,9 @@ transformers renders a checkpoint's template, in the sandbox of jinja2.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from videobench.files import read_json
 
@@ -52,19 +53,14 @@ def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[s
 
     Raises ValueError if the turn does not hold both, the video first."""
 
-    def render(content: Any) -> str:
-        conversation = [{"role": "user", "content": content}]
-        return str(
-            tokenizer.apply_chat_template(
-                conversation, chat_template=template, add_generation_prompt=True, tokenize=False
-            )
-        )
+    apply = partial(tokenizer.apply_chat_template, chat_template=template, add_generation_prompt=True, tokenize=False)
 
     def of_parts(question: str) -> str:  # as the processors' templates take it
-        return render([{"type": "video"}, {"type": "text", "text": question}])
+        content = [{"type": "video"}, {"type": "text", "text": question}]
+        return str(apply([{"role": "user", "content": content}]))
 
     def of_text(question: str) -> str:  # as the tokenizers' do
-        return render(f"{VIDEO_PLACEHOLDER}\n{question}")
+        return str(apply([{"role": "user", "content": f"{VIDEO_PLACEHOLDER}\n{question}"}]))
 
     failures = []
     for turn in (of_parts, of_text):

@@ -68,7 +68,8 @@ def read_weight_headers(path: Path) -> WeightFiles:
     their code."""
     index = path / "model.safetensors.index.json"
     # As transformers: if both are there, the index is not read.
-    by_weight = _read_index(index) if index.is_file() and not (path / "model.safetensors").is_file() else {}
+    has_index = index.is_file() and not (path / "model.safetensors").is_file()
+    by_weight: dict[str, str] = read_json(index)["weight_map"] if has_index else {}
     names = sorted(set(by_weight.values())) or ["model.safetensors"]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
@@ -80,15 +81,6 @@ def read_weight_headers(path: Path) -> WeightFiles:
             raise InputError(f"{path / name}: {weight} is not in it, though {index.name} lists it; download both again")
     shapes = {weight: shape for file in held.values() for weight, shape in file.items()}
     return WeightFiles(tuple(path / name for name in names), shapes)
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    """Weight -> name of the file that holds it, which lies beside the index."""
-    content = read_json(path)
-    by_weight = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(by_weight, dict) or not all(isinstance(name, str) for name in by_weight.values()):
-        raise InputError(f"{path}: holds no weight_map; download it again")
-    return by_weight
 
 
 def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
