@@ -56,8 +56,8 @@ export LCCL_ENABLE_FALLBACK="${LCCL_ENABLE_FALLBACK:-1}"
 
 arguments=(--model_path "${positional[0]}" --image_or_video_path "${positional[1]}"
     --Eval_QA_root "${positional[2]}" --chat_conversation_output_folder "${positional[3]}")
-[ ${#positional[@]} -lt 5 ] || arguments+=(--max_batch_size "${positional[4]}")
+[ ${#positional[@]} -lt 5 ] || arguments+=(--batch_size "${positional[4]}")
 [ ${#positional[@]} -lt 6 ] || arguments+=(--max_input_length "${positional[5]}")
-[ ${#positional[@]} -lt 7 ] || arguments+=(--max_output_length "${positional[6]}")
+[ ${#positional[@]} -lt 7 ] || arguments+=(--max_new_tokens "${positional[6]}")
 
 launch "$(count_processes "$ASCEND_RT_VISIBLE_DEVICES" "$chosen")" "$here/run_npu.py" "${arguments[@]}" ${flags[@]+"${flags[@]}"}

@@ -163,7 +163,7 @@ def own_flags():
     return found | {flag for path in sources for flag in FLAG.findall(path.read_text(encoding="utf-8"))}
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
+@pytest.mark.parametrize("name", [each for each in DOCUMENTS if each != "CHANGELOG.md"])  # it names flags that are gone
 def test_flags_that_are_named_exist(name):
     assert set(FLAG.findall(text_of(name))) <= own_flags() | set().union(*FOREIGN_FLAGS.values())
 

@@ -10,6 +10,7 @@ import pytest
 from tests.support.paths import ROOT
 
 SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "precision_test.py"]
+MOST_FLAGS = 56
 HEAVY = ["torch", "torch_npu", "transformers", "av"]
 
 
@@ -39,6 +40,12 @@ def test_help_names_every_flag_of_the_documents(script):
     shown = set(re.findall(r"(?<![\w-])--\w+", "\n".join(lines_of_help(script)))) - {"--help"}
     assert named
     assert named == shown
+
+
+def test_there_are_no_more_flags_than_a_reader_can_know():
+    """Distinct names, with the launchers' --max_restarts; which exist is the test above."""
+    rows = re.findall(r"^\| (`--.*?) \|", (ROOT / "docs/flags.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len({*re.findall(r"`(--\w+)", " ".join(rows)), "--max_restarts"}) <= MOST_FLAGS
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

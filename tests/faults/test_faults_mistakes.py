@@ -97,13 +97,6 @@ def test_runs_of_two_samples(bench):
     assert first.startswith("INCONCLUSIVE: not comparable: different samples: 20 of 24 questions are in one file only")
 
 
-def test_the_prompt_and_the_plan_can_be_had_together(bench):
-    outcome = bench.answer("--print_prompt", "--dry_run")
-    assert outcome.status == 0
-    assert " tokens: MSVD, question " in outcome.out
-    assert f"{SET}: 24 questions on " in outcome.out
-
-
 @pytest.mark.parametrize(
     ("limit", "most", "found"),
     [

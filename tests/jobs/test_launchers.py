@@ -91,7 +91,7 @@ def test_the_callers_environment_stays(launch):
 def test_lengths_and_further_flags_are_passed_on(launch):
     called, _ = launch(NPU, "w", "v", "q", "o", "4", "2048", "32", "--dtype", "bfloat16")
     assert called["argv"][-8:] == [
-        *("--max_batch_size", "4", "--max_input_length", "2048", "--max_output_length", "32", "--dtype", "bfloat16")
+        *("--batch_size", "4", "--max_input_length", "2048", "--max_new_tokens", "32", "--dtype", "bfloat16")
     ]
 
 

@@ -1,9 +1,9 @@
-"""--export_requests: the very frames and question of a run, whole after any end."""
+"""--export_requests: the very frames and question of a run; whole files or none."""
 
 import base64
+import fcntl
 import hashlib
 import json
-import shutil
 
 import av
 import numpy as np
@@ -13,7 +13,7 @@ from tests.support.fault_tools import Bench, assert_refused
 from tests.support.runs import results
 from videobench.data.lines import FACTS, REQUESTS, kind_of
 from videobench.data.results import load_facts
-from videobench.video.pictures import encode_jpeg, encode_png
+from videobench.video.pictures import encode_png
 
 FACTS_AS_IN_A_ROW = (
     "vid_path",
@@ -43,18 +43,18 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def decode(picture, name):
-    codec = av.CodecContext.create(name, "r")
+def decode(picture):
+    codec = av.CodecContext.create("png", "r")
     [frame] = [*codec.decode(av.Packet(picture)), *codec.decode(None)]
     return frame.to_ndarray(format="rgb24")
 
 
-def frames_of(request, name="png"):
+def frames_of(request):
     """uint8 (frames, height, width, 3)."""
     url = request["body"]["messages"][0]["content"][0]["video_url"]["url"]
     start, *rest = url.split(",")
     assert start == "data:video/jpeg;base64"
-    return np.stack([decode(base64.b64decode(each), name) for each in rest])
+    return np.stack([decode(base64.b64decode(each)) for each in rest])
 
 
 def test_a_request_holds_what_a_run_would_see(bench):
@@ -87,134 +87,59 @@ def test_the_files_are_told_from_replies(bench):
 @pytest.mark.parametrize("size", [(36, 36), (7, 5), (1, 1)])
 def test_a_png_gives_the_same_bytes(size):
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-    assert (decode(encode_png(picture), "png") == picture).all()
+    assert (decode(encode_png(picture)) == picture).all()
 
 
-def test_a_jpeg_is_near(bench):
-    picture = np.tile(np.arange(35, dtype=np.uint8)[:, None, None] * 7, (1, 35, 3))
-    assert np.abs(decode(encode_jpeg(picture, 2, "yuvj444p"), "mjpeg").astype(int) - picture).max() <= 8
-    export(bench, "--frame_format", "jpeg")
-    requests, facts = map(lines, files(bench))
-    assert frames_of(requests[0], "mjpeg").shape == (8, 36, 36, 3)
-    assert facts[0]["run"]["frame_format"].startswith("jpeg, quantiser 2")
-    assert not any("pixels_sha256" in each for each in facts)
-
-
-@pytest.mark.parametrize(
-    ("requests_kept", "facts_kept", "left"),
-    [
-        pytest.param(1.0, 1.0, 0, id="all-there"),
-        pytest.param(0.5, 0.5, 3, id="both-cut"),
-        pytest.param(1.0, 0.4, 4, id="facts-lag-behind"),
-        pytest.param(0.4, 1.0, 4, id="requests-lost-by-the-disk"),
-        pytest.param(0.0, 1.0, 6, id="requests-gone"),
-    ],
-)
-def test_an_end_at_any_place_leaves_no_trace(bench, requests_kept, facts_kept, left, monkeypatch):
-    export(bench)
-    whole = [path.read_bytes() for path in files(bench)]
-    for path, content, kept in zip(files(bench), whole, (requests_kept, facts_kept), strict=True):
-        path.write_bytes(content[: int(len(content) * kept)])
-    written = []
-    monkeypatch.setattr("videobench.run.export._request", count(written))
-    assert export(bench).status == 0
-    assert [path.read_bytes() for path in files(bench)] == whole
-    assert len(written) == left
-
-
-def count(written):
-    from videobench.run.export import _request
-
-    def request(question, *more):
-        written.append(question)
-        return _request(question, *more)
-
-    return request
-
-
-@pytest.mark.parametrize(
-    ("flags", "found"),
-    [
-        pytest.param(["--num_frames", 4], "was begun with another num_frames 8, now 4", id="frames"),
-        pytest.param(["--frame_format", "jpeg"], "was begun with another frame_format 'png'", id="format"),
-    ],
-)
-def test_other_settings_are_refused(bench, flags, found):
-    export(bench)
-    before = bench.contents()
-    assert_refused(export(bench, *flags), files(bench)[0], found)
-    assert bench.contents() == before
-    assert export(bench, *flags, "--overwrite").status == 0
-
-
-def test_other_questions_of_any_set_are_refused(bench):
-    second = bench.qa.with_name(bench.qa.name.replace("MSVD", "TGIF"))
-    second.write_bytes(bench.qa.read_bytes())
-    assert export(bench, "--dataset_name", "MSVD,TGIF").status == 0
-    second.write_text(second.read_text().replace('"question": "', '"question": "Now: '))
-    assert_refused(export(bench, "--dataset_name", "MSVD,TGIF"), files(bench)[0], "was begun with another qa_sha256")
-    assert export(bench).status == 0  # the other set does not matter to this one
-
-
-def test_another_model_folder_is_refused(bench):
-    """A service takes requests to one model's name."""
-    export(bench)
-    bench.model = shutil.copytree(bench.model, bench.folder / "renamed")
-    assert_refused(export(bench), files(bench)[0], "another model 'tiny-llava-next-video', now 'renamed'")
-
-
-def test_requests_that_were_changed_are_refused(bench):
-    """As by somebody who writes the service's own name of the model into them: their places are then others."""
-    requests, _ = files(bench)
-    export(bench, "--limit", 3)
-    changed = requests.read_bytes().replace(b"tiny-llava-next-video", b"the-name-that-my-service-has")
-    requests.write_bytes(changed)
-    assert_refused(
-        export(bench), requests, f"changed since it was written, at the request of MSVD/{next(iter(bench.rows()))}"
-    )
-    assert requests.read_bytes() == changed
-
-
-def test_an_exchanged_video_is_refused(bench):
-    requests, facts = files(bench)
-    export(bench, "--limit", 3)
-    named = lines(facts)[0]["vid_path"]
-    video = bench.folder / "videos" / named
-    content = video.read_bytes()
-    video.write_bytes(next(each for each in video.parent.iterdir() if each.name != video.name).read_bytes())
-    assert_refused(export(bench), requests, f"{named}, has changed since; bring it back")
-    video.write_bytes(content)
-    assert export(bench).status == 0  # the same bytes at another time
-
-
-@pytest.mark.parametrize("content", ["hello", '{"a": 1}\n', '{"custom_id": "MSVD/1", "response": null}\n'])
-def test_a_foreign_file_in_the_place_of_the_facts_is_left_alone(bench, content):
-    requests, facts = files(bench)
-    facts.parent.mkdir()
-    facts.write_text(content)
-    assert_refused(export(bench), facts, "holds something else")
-    assert (facts.read_text(), requests.exists()) == (content, False)
+@pytest.mark.parametrize("name", ["requests.jsonl", "requests.facts.jsonl"])
+def test_a_file_that_is_there_is_replaced_only_if_asked(bench, name):
+    path = bench.folder / "asked" / name
+    path.parent.mkdir()
+    path.write_text("kept")
+    assert_refused(export(bench), path, "is there already; choose another name, or --overwrite")
+    assert [each.name for each in path.parent.iterdir()] == [name]
+    assert path.read_text() == "kept"
     assert export(bench, "--overwrite").status == 0
+    assert [len(lines(each)) for each in files(bench)] == [6, 6]
+
+
+def test_an_export_that_was_killed_starts_again(bench):
+    requests, facts = files(bench)
+    export(bench)
+    whole = requests.read_bytes(), facts.read_bytes()
+    for path in (requests, facts):
+        path.rename(f"{path}.part")
+    with open(f"{requests}.part", "ab") as file:
+        file.write(b'{"custom_id": "MSVD/')
+    assert export(bench).status == 0
+    assert (requests.read_bytes(), facts.read_bytes()) == whole
+    assert sorted(requests.parent.iterdir()) == sorted((requests, facts))
+
+
+def test_an_export_that_cannot_go_on_leaves_nothing(bench):
+    """The disk is full where the facts are written."""
+    requests, facts = files(bench)
+    requests.parent.mkdir()
+    facts.with_name(f"{facts.name}.part").symlink_to("/dev/full")
+    assert_refused(export(bench), requests, "cannot be written .No space left on device.; free space")
+    assert [*requests.parent.iterdir()] == []
+
+
+def test_two_exports_do_not_write_one_file(bench):
+    requests, _ = files(bench)
+    requests.parent.mkdir()
+    with open(f"{requests}.part", "wb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert_refused(export(bench), requests, "held by another export; wait for it")
+    assert export(bench).status == 0
 
 
 def test_names_with_another_suffix_have_facts_of_their_own(bench):
     export(bench)
     before = bench.contents()
     other = bench.folder / "asked/requests.json"
-    assert bench.answer("--export_requests", other, "--frame_format", "jpeg").status == 0
+    assert bench.answer("--export_requests", other, "--num_frames", 4).status == 0
     assert before.items() <= bench.contents().items()
     assert len(lines(other.with_name("requests.json.facts.jsonl"))) == 6
-
-
-def test_all_requests_of_the_file_are_counted(bench):
-    export(bench)
-    assert "requests.jsonl: 6 requests" in export(bench, "--limit", 2).out
-
-
-def test_requests_without_their_facts_are_refused(bench):
-    export(bench)
-    files(bench)[1].unlink()
-    assert_refused(export(bench), files(bench)[0], "is there without its facts")
 
 
 def test_a_video_that_fails_costs_its_own_questions(bench):
@@ -226,9 +151,3 @@ def test_a_video_that_fails_costs_its_own_questions(bench):
     assert f"{6 - questions} requests, {questions} questions failed" in outcome.out
     assert f"{video}: " in outcome.err
     assert len(lines(files(bench)[0])) == 6 - questions
-
-
-def test_a_format_for_no_export_is_refused(bench):
-    outcome = bench.answer("--frame_format", "jpeg")
-    assert outcome.status == 2
-    assert "--frame_format is of the requests that --export_requests writes" in outcome.err

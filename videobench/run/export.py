@@ -4,10 +4,13 @@ Beside them a file of facts: for each request what a comparison must know of it.
 """
 
 import base64
+import fcntl
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -15,12 +18,11 @@ from videobench.data.dataset import Question
 from videobench.data.question_text import build_question_text
 from videobench.data.rows import question_fields
 from videobench.errors import InputError
+from videobench.files import encode_json
 from videobench.model.prompts import Prompt
 from videobench.run.context import RunContext
 from videobench.run.options import RunSettings
 from videobench.run.provenance import SUITE_VERSION, source_facts
-from videobench.run.request_files import Facts, RequestFiles, writable
-from videobench.run.store import SeenVideos
 from videobench.video.spec import PixelSpec
 
 if TYPE_CHECKING:
@@ -29,46 +31,80 @@ if TYPE_CHECKING:
     from videobench.video.prepared import PreparedVideo
 
 TOP_LOGPROBS = 20  # the most that OpenAI's interface takes
-JPEG_QUANTISER, JPEG_PIXELS = 2, "yuvj444p"  # the best that the encoder has
-FORMAT_NAMES = {"png": "png", "jpeg": f"jpeg, quantiser {JPEG_QUANTISER}, {JPEG_PIXELS}"}
+Facts = dict[str, Any]
+
+
+def facts_path(path: Path) -> Path:
+    return path.with_name(f"{path.name.removesuffix('.jsonl')}.facts.jsonl")
 
 
 def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question, str]]:
-    """Writes what is not there yet, decoding ahead; how many requests the file then holds, and the questions that
-    cannot be asked, with the reason.
+    """Writes the requests and their facts, decoding ahead; how many, and why the other questions cannot be asked.
 
-    Raises InputError where the files cannot be written, or were begun with other settings."""
+    Raises InputError if the files cannot be written, or are there already without --overwrite."""
     from videobench.video.pool import DecodePool
 
     settings, spec, plan = context.settings, context.checkpoint.pixel_spec, context.plan
     _check_spec(spec)
-    shared = _shared_facts(settings)
+    # What a request settles of the service's run; which checkpoint it has loaded is its own affair.
+    shared = {"num_frames": settings.num_frames, "max_new_tokens": settings.max_new_tokens, "frame_format": "png"}
     runs = {source.name: shared | source_facts(source.qa_path) for source in settings.sources}
-    identity = {"checkpoint_sha256": context.checkpoint.sha256, "model": settings.model_path.resolve().name, **shared}
     adds_special_tokens = context.checkpoint.prompt_builder(settings.num_frames).adds_special_tokens
-    failures = dict(plan.failures)
-    runs_of = {_custom_id(each): runs[each.source] for each in plan.prompts}
-    is_seen = SeenVideos({_custom_id(each): each.video for each in plan.prompts})
-    with writable(path), RequestFiles(path, identity, runs_of, is_seen, settings.overwrite) as files:
-        left = [each for each in plan.prompts if each not in plan.failures and _custom_id(each) not in files.done]
-        works = {work.video: work for work in plan.works(left)}
-        bar = tqdm(total=len(left), desc="export", unit="question", file=sys.stderr, disable=None if left else True)
-        with DecodePool(spec, settings.num_frames, min(settings.num_workers, len(works))) as pool, bar:
-            for video in pool.prepare(works):
-                questions = [each for each in works[video.video].questions if _custom_id(each) not in files.done]
-                if video.pixels is None:
-                    failures |= dict.fromkeys(questions, str(video.error))
-                else:
-                    url = _data_url(video.pixels.permute(0, 2, 3, 1).contiguous().numpy(), settings.frame_format)
-                    files.append(
-                        (
-                            _request(each, url, settings, adds_special_tokens),
-                            _facts(each, plan.prompts[each], video, settings, runs),
-                        )
-                        for each in questions
-                    )
-                bar.update(len(questions))
-    return len(files.done), failures
+    failures, count = dict(plan.failures), 0
+    works = {work.video: work for work in plan.works(list(plan.prompts))}
+    total = sum(len(work.questions) for work in works.values())
+    bar = tqdm(total=total, desc="export", unit="question", file=sys.stderr, disable=None)
+    with (
+        _new_files(path, settings.overwrite) as (requests, facts),
+        DecodePool(spec, settings.num_frames, min(settings.num_workers, len(works))) as pool,
+        bar,
+    ):
+        for video in pool.prepare(works):
+            questions = works[video.video].questions
+            if video.pixels is None:
+                failures |= dict.fromkeys(questions, str(video.error))
+            else:
+                url = _data_url(video.pixels.permute(0, 2, 3, 1).contiguous().numpy())
+                for each in questions:
+                    requests.write(encode_json(_request(each, url, settings, adds_special_tokens)) + b"\n")
+                    facts.write(encode_json(_facts(each, plan.prompts[each], video, runs)) + b"\n")
+                count += len(questions)
+            bar.update(len(questions))
+    return count, failures
+
+
+@contextmanager
+def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The requests and their facts, written as *.part and renamed when both are whole.
+
+    Raises InputError if one is there already, if another export writes them, and if the folder refuses."""
+    targets = path, facts_path(path)
+    parts = [each.with_name(f"{each.name}.part") for each in targets]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(parts[0], "ab") as requests:
+            try:
+                fcntl.flock(requests, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise InputError(f"{path}: held by another export; wait for it, or choose another name") from None
+            try:
+                for each in targets:
+                    if each.exists() and not (overwrite and each.is_file()):
+                        raise InputError(f"{each}: is there already; choose another name, or --overwrite a file")
+                requests.truncate(0)  # left by an export that was killed
+                with open(parts[1], "wb") as facts:
+                    yield requests, facts
+                    for file in (requests, facts):
+                        file.flush()
+                        os.fsync(file.fileno())
+                for part, target in zip(parts, targets, strict=True):
+                    part.replace(target)
+            except BaseException:
+                for part in parts:
+                    part.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
 
 
 def _check_spec(spec: PixelSpec) -> None:
@@ -80,31 +116,20 @@ def _check_spec(spec: PixelSpec) -> None:
         )
 
 
-def _shared_facts(settings: RunSettings) -> Facts:
-    """What all requests settle of the service's run; which checkpoint it has loaded is its own affair."""
-    return {
-        "num_frames": settings.num_frames,
-        "max_new_tokens": settings.max_new_tokens,
-        "frame_format": FORMAT_NAMES[settings.frame_format],
-    }
-
-
 def _custom_id(question: Question) -> str:
     return f"{question.dataset}/{question.id}"
 
 
-def _data_url(frames: "np.ndarray", frame_format: str) -> str:
-    """Frames joined by commas, as vLLM and others take them; it reads each by its own first bytes, PNG too."""
-    from videobench.video.pictures import encode_jpeg, encode_png
+def _data_url(frames: "np.ndarray") -> str:
+    """PNG files with commas between them, although it says JPEG: vLLM and others take this form alone, and tell each
+    file by its own first bytes."""
+    from videobench.video.pictures import encode_png
 
-    files = (
-        encode_png(each) if frame_format == "png" else encode_jpeg(each, JPEG_QUANTISER, JPEG_PIXELS) for each in frames
-    )
-    return "data:video/jpeg;base64," + ",".join(base64.b64encode(each).decode() for each in files)
+    return "data:video/jpeg;base64," + ",".join(base64.b64encode(encode_png(each)).decode() for each in frames)
 
 
 def _request(question: Question, url: str, settings: RunSettings, adds_special_tokens: bool) -> Facts:
-    """`add_special_tokens` is vLLM's: without it a chat has no begin-of-text token where its template writes none."""
+    """`add_special_tokens` is vLLM's: without it a chat has no begin-of-text token if its template writes none."""
     text = build_question_text(question.text, question.options)
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     return {
@@ -123,19 +148,14 @@ def _request(question: Question, url: str, settings: RunSettings, adds_special_t
     }
 
 
-def _facts(
-    question: Question, prompt: Prompt, video: "PreparedVideo", settings: RunSettings, runs: Mapping[str, Facts]
-) -> Facts:
-    # A JPEG's pixels are not quite those that were encoded.
-    pixels = {"pixels_sha256": video.pixels_sha256} if settings.frame_format == "png" else {}
+def _facts(question: Question, prompt: Prompt, video: "PreparedVideo", runs: Mapping[str, Facts]) -> Facts:
     return {
         "custom_id": _custom_id(question),
         **question_fields(question),
         "prompt_tokens": len(prompt),
         "prompt_sha256": prompt.sha256,
-        **pixels,
+        "pixels_sha256": video.pixels_sha256,
         "video_sha256": video.video_sha256,
-        "stamp": video.stamp,
         "frames_decoded": video.frames_decoded,
         "frames_stated": video.frames_stated,
         "resolution": video.resolution,

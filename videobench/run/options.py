@@ -15,9 +15,8 @@ from videobench.files import check_writable, read_json
 from videobench.model.weights import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
-MODES = ("check_device", "check_model", "export_requests", "dry_run", "print_prompt")  # in place of a run
+MODES = ("check_device", "check_model", "export_requests", "dry_run")  # in place of a run
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for
-FRAME_FORMATS = ("png", "jpeg")
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -48,10 +47,8 @@ class RunSettings:
     answer_path: Path | None  # right answers, for the progress line alone
     overwrite: bool
     dry_run: bool
-    print_prompt: bool
     deterministic: bool
     export_requests: Path | None = None  # instead of a run: OpenAI batch requests go to this file
-    frame_format: str = "png"  # of these requests: "png" or "jpeg"
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,6 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
             parser.error(f"--{name} must be at least 1")
     if args.num_frames > MOST_FRAMES:
         parser.error(f"--num_frames must be at most {MOST_FRAMES}: each takes a token and more of the prompt")
-    if args.frame_format and not args.export_requests:
-        parser.error("--frame_format is of the requests that --export_requests writes")
     if args.num_workers < 0:
         parser.error("--num_workers must be at least 0")
     if (args.check_questions or args.output_json) and not args.check_model:
@@ -137,10 +132,8 @@ def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
         answer_path=args.answer_path,
         overwrite=args.overwrite,
         dry_run=args.dry_run,
-        print_prompt=args.print_prompt,
         deterministic=args.deterministic,
         export_requests=args.export_requests,
-        frame_format=args.frame_format or FRAME_FORMATS[0],
     )
 
 
@@ -167,13 +160,13 @@ def _build_parser(device: str) -> FlagParser:
     defaults = ", ".join(f"{dtype} on {kind}" for kind, dtype in DEFAULT_DTYPES.items())
     add("--dtype", choices=DTYPES, help=f"default: {defaults}")
     add("--num_frames", type=int, default=DEFAULT_NUM_FRAMES, help="frames of each video (default: %(default)s)")
-    add("--max_new_tokens", "--max_output_length", type=int, default=60, help="default: %(default)s")
+    add("--max_new_tokens", type=int, default=60, help="default: %(default)s")
     add(
         "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
     )
     sizes = ", ".join(f"{size} on {kind}" for kind, size in DEFAULT_BATCH_SIZES.items())
     together = f"questions answered together (default: {sizes}, or what fits)"
-    add("--batch_size", "--max_batch_size", type=int, help=together)
+    add("--batch_size", type=int, help=together)
     add(
         "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
     )
@@ -184,8 +177,7 @@ def _build_parser(device: str) -> FlagParser:
     add("--limit", type=int, help="answer only the first N questions of each set")
     add("--answer_path", type=Path, help="the right answers: progress and the last line show the accuracy")
     add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
-    add("--dry_run", action="store_true", help="check everything, print the plan, load no weights")
-    add("--print_prompt", action="store_true", help="print the first prompt and its number of tokens, load no weights")
+    add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
     add(
         "--export_requests",
@@ -193,8 +185,6 @@ def _build_parser(device: str) -> FlagParser:
         metavar="FILE",
         help="instead: write the questions with their frames as OpenAI batch requests; no device, no weights",
     )
-    formats = "of these frames: png (default) is without loss, jpeg smaller"
-    add("--frame_format", choices=FRAME_FORMATS, help=formats)
     _add_checks(parser)
     return parser
 

@@ -138,13 +138,6 @@ def _file_bytes(video: Path) -> int:
         return 0
 
 
-def print_prompt(builder: PromptBuilder, question: Question) -> None:
-    """What --print_prompt shows, on stdout: the turn as text, and how many tokens it has."""
-    text = build_question_text(question.text, question.options)
-    print(builder.render(text))
-    print(f"{len(builder.build([text])[0])} tokens: {question.source}, question {question.key}")
-
-
 def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int, device_name: str) -> None:
     """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest describes another QA file."""
     for source in settings.sources:
@@ -156,6 +149,13 @@ def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batc
     works = plan.works(list(plan.prompts))
     if works:
         _print_costs(_count_tokens(works), settings, checkpoint, batch_size, device_name)
+
+
+def print_first_prompt(plan: Plan, builder: PromptBuilder) -> None:
+    """Of --dry_run too: the turn as text, and how many tokens it has with its frames."""
+    question, prompt = next(iter(plan.prompts.items()))
+    print(f"the first prompt, of {question.source}, question {question.key}, has {len(prompt)} tokens:")
+    print(builder.render(build_question_text(question.text, question.options)))
 
 
 def _print_set(name: str, questions: list[Question], plan: Plan) -> None:

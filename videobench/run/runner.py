@@ -18,13 +18,12 @@ from videobench.jobs.job import Job
 from videobench.model.sharding import check_tensor_parallel
 from videobench.run.batches import batch_size_for
 from videobench.run.context import RunContext
-from videobench.run.export import export_requests
+from videobench.run.export import export_requests, facts_path
 from videobench.run.loop import answer_left
 from videobench.run.options import RunSettings
-from videobench.run.plan import agree, build_plan, load_all_questions, print_plan, print_prompt
+from videobench.run.plan import agree, build_plan, load_all_questions, print_first_prompt, print_plan
 from videobench.run.progress import Progress, RightAnswers, Tally
 from videobench.run.provenance import foreign_videos
-from videobench.run.request_files import facts_path
 from videobench.run.store import Store, open_store
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
@@ -52,13 +51,8 @@ def _run(settings: RunSettings, job: Job) -> int:
 
     checkpoint = load_checkpoint(settings.model_path)
     check_tensor_parallel(checkpoint, settings.tensor_parallel)
-    builder = checkpoint.prompt_builder(settings.num_frames)
-    if settings.print_prompt and job.is_first:
-        print_prompt(builder, questions[0])
-    if settings.print_prompt and not settings.dry_run:
-        return 0
     answers = load_answers(settings.answer_path) if settings.answer_path else {}
-    plan = build_plan(questions, builder, checkpoint.positions, settings)
+    plan = build_plan(questions, checkpoint.prompt_builder(settings.num_frames), checkpoint.positions, settings)
     if settings.dry_run:
         return _dry_run(RunContext(settings, job, device, checkpoint, plan))
     if settings.export_requests:
@@ -93,6 +87,7 @@ def _dry_run(context: RunContext) -> int:
     if not context.job.is_first:
         return 0
     batch_size = batch_size_for(context, context.weights_bytes)
+    print_first_prompt(context.plan, context.checkpoint.prompt_builder(context.settings.num_frames))
     print_plan(context.plan, context.settings, context.checkpoint, batch_size, context.device.name)
     return _report_failures(context.plan.failures)
 

@@ -250,7 +250,7 @@ def test_strip_holds_the_frames_in_order(tmp_path):
     centres = [picture[36 + 76 * (k // 4), 64 + 132 * (k % 4), 0] for k in range(8)]
     assert np.abs(np.array(centres, int) - shades).max() <= 2
     path = tmp_path / "strip.jpg"
-    path.write_bytes(encode_jpeg(picture, JPEG_SCALE, "yuvj420p"))
+    path.write_bytes(encode_jpeg(picture, JPEG_SCALE))
     with av.open(str(path)) as file:
         decoded = next(file.decode(video=0)).to_ndarray(format="rgb24")
     assert np.abs(decoded.astype(int) - picture).mean() < 3

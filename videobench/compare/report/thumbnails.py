@@ -63,7 +63,7 @@ class FrameStrips:
             raise VideoError(f"{video}: missing")
         pixels = tile(sample_frames(video, num_frames).pixels)
         try:
-            picture = encode_jpeg(pixels, JPEG_SCALE, "yuvj420p")
+            picture = encode_jpeg(pixels, JPEG_SCALE)
         except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
             raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
         uri = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
