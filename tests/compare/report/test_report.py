@@ -123,14 +123,18 @@ def test_no_text_from_data_becomes_an_element(tmp_path, hostile):
     assert page.tags.count("img") == 0
 
 
-def test_no_text_from_data_becomes_markdown(hostile):
-    text = build_markdown(build_report(hostile))
-    assert r"\<script\>alert('no')\</script\>" in text
-    assert not re.search(r"(?<!\\)[<>@`\[]", text)
-    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
-    assert len(tables) == 6
-    for table in tables:  # no text makes another cell
-        assert len({len(re.split(r"(?<!\\)\|", line)) for line in table}) == 1
+def test_no_text_from_data_becomes_markdown(comparison):
+    evil = f"{ATTACK} ````\n[x](y) @all #1 https://x.y WWW.x.y | **b**"
+    report = build_report(comparison)
+    report["summary"] = dict.fromkeys(report["summary"], evil)
+    report["reasons"] = [evil]
+    report["flips"][0]["key"] = f"`````\n{evil}"
+    head, fence, text = re.fullmatch(r"(.*?)^(`{6,})text\n(.*)^\2\n", build_markdown(report), re.M | re.S).groups()
+    assert r"\<script\>alert('no')\</script\>" in head
+    assert not re.search(r"(?<!\\)([<>@`#|\[]|\*(?!\*)|://|WWW\.)", head.replace("**", ""))
+    assert len(head.splitlines()) == 6
+    assert text == f"{build_text(report)}\n"
+    assert fence not in text
 
 
 def test_the_script_writes_markdown(tmp_path, rows):
@@ -138,7 +142,9 @@ def test_the_script_writes_markdown(tmp_path, rows):
     flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
     assert precision_test.main([*flags, f"--output_markdown={tmp_path / 'a' / 'r.md'}"]) == 0
     lines = (tmp_path / "a" / "r.md").read_text().splitlines()
-    assert lines[0].startswith("**FAIL: numerically broken: NPU card 2** (NPU ")
+    assert lines[0] == "**FAIL: numerically broken: NPU card 2**"
+    assert lines[2].startswith("- **Numbers**: broken")
+    assert lines[3].startswith(r"- **Next**: find the module that breaks: python run\_npu.py --check\_model")
 
 
 def texts_in(content):

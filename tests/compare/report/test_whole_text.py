@@ -1,4 +1,4 @@
-"""The whole page of the terminal, and the one as Markdown, for each verdict: texts/ holds them to the letter.
+"""The whole page of the terminal for each verdict: texts/ holds it to the letter.
 
 After a wanted change `python tests/compare/report/test_whole_text.py` writes them again: read the difference first.
 """
@@ -14,7 +14,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # called as a scri
 
 from videobench.compare.comparison import compare_runs
 from videobench.compare.report.as_json import build_report
-from videobench.compare.report.markdown import build_markdown
 from videobench.compare.report.terminal import build_text
 from videobench.compare.settings import ComparisonSettings, Margin
 
@@ -119,7 +118,6 @@ def test_the_whole_text(tmp_path, case):
     assert [line.split(":")[0] for line in text.splitlines() if line[:1].isupper()][:3] == [
         report["verdict"], "Numbers", "Next"
     ]  # fmt: skip
-    assert build_markdown(report) == (TEXTS / f"{case}.md").read_text()
 
 
 if __name__ == "__main__":
@@ -127,4 +125,3 @@ if __name__ == "__main__":
         with tempfile.TemporaryDirectory() as folder:
             report = report_of(Path(folder), case)
         (TEXTS / f"{case}.txt").write_text(build_text(report) + "\n")
-        (TEXTS / f"{case}.md").write_text(build_markdown(report))

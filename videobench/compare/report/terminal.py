@@ -21,7 +21,7 @@ def build_text(report: Json, columns: int = NARROWEST) -> str:
     width = min(max(columns, NARROWEST), WIDEST)
     sections = [_summary(report), _verdict(report), _inputs(report, width), _accuracy(report)]
     sections += [_tables(report, width), _divergence(report), _flips(report, width), _listed(report)]
-    texts = ("\n".join(_fold(_visible(line), width) for line in lines) for lines in sections)
+    texts = ("\n".join(_fold(visible(line), width) for line in lines) for lines in sections)
     return "\n\n".join(text for text in texts if text)
 
 
@@ -43,7 +43,7 @@ def _fold(line: str, width: int) -> str:
     return f"{end}\n".join(wrapped)
 
 
-def _visible(line: str) -> str:
+def visible(line: str) -> str:
     """Names and settings are the files' own: no character of them ends a line or steers the terminal."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
