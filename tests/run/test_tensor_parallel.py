@@ -1,7 +1,6 @@
 """What is refused before the weights are read, how they are counted, and what a group does when one of it has failed.
 The groups themselves: test_distributed.py."""
 
-import os
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -123,20 +122,3 @@ def test_a_first_process_that_is_gone_takes_the_store_with_it(has_said_why):
     group = SimpleNamespace(store=SimpleNamespace(check=check), job=job)
     with pytest.raises(OtherProcessFailed if has_said_why else RuntimeError):
         GroupEngine(SimpleNamespace(usage=None), group, None).follow()
-
-
-def test_the_environment_of_a_group_ends_with_it_and_no_other_variable_does(monkeypatch):
-    variables = {"RANK": "3", "WORLD_SIZE": "4", "MASTER_PORT": "1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    monkeypatch.setenv("OF_A_LIBRARY", "before")
-    monkeypatch.setattr(os.environ, "clear", None)  # a thread would see an empty environment
-    group = SimpleNamespace(job=Job(3, 4, tensor_parallel=2), size=2, port=7)
-    with Group.as_world(group):
-        inside = {name: os.environ.get(name) for name in [*variables, "MASTER_ADDR"]}
-        os.environ["OF_A_LIBRARY"] = "meanwhile"
-    assert list(inside.values()) == ["1", "2", "7", None, "127.0.0.1"]
-    assert {name: os.environ.get(name) for name in variables} == variables
-    assert "MASTER_ADDR" not in os.environ
-    assert os.environ["OF_A_LIBRARY"] == "meanwhile"

@@ -6,9 +6,8 @@ leader claims the work, decodes, journals, and sends the others what to compute;
 """
 
 import json
-import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -68,14 +67,11 @@ class Group:
     @contextmanager
     def as_world(self) -> Iterator[None]:
         """For transformers, which reads torchrun's variables: those of the group, with LOCAL_RANK as it is."""
+        from accelerate.utils import patch_environment
+
         own = {"RANK": self.job.member, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
-        # These alone: meanwhile a thread may start a decoder, which takes the whole environment.
-        former = {name: os.environ.get(name) for name in [*own, "TORCHELASTIC_USE_AGENT_STORE"]}
-        _set_variables({"TORCHELASTIC_USE_AGENT_STORE": None} | {name: str(value) for name, value in own.items()})
-        try:
+        with patch_environment(**own, TORCHELASTIC_USE_AGENT_STORE=False):
             yield
-        finally:
-            _set_variables(former)
 
     def broadcast(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """The leader's, on every card of the group; the others pass one of its shape and dtype."""
@@ -191,15 +187,6 @@ class GroupEngine:
         except RuntimeError:  # the first process serves the store, and is gone: has it said why?
             self._group.job.check_others()
             raise
-
-
-def _set_variables(variables: Mapping[str, str | None]) -> None:
-    """Of the environment; None takes one out."""
-    for name, value in variables.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
 
 
 CHECK_TEXTS = ("What is the man in the video doing?", "How many people are there?")
