@@ -3,7 +3,6 @@
 python benchmarks/inference.py --device cpu               # a middle-sized model, float32
 python benchmarks/inference.py --device cuda --shape 7b   # LLaVA-NeXT-Video-7B's shapes, bfloat16: below 10 minutes
 python benchmarks/inference.py --device npu --shape 7b    # the same on an NPU
-... --vllm_python ~/vllm/bin/python                       # the same questions through vLLM, with frames in memory
 
 Makes 720p clips of 10 to 60 s (a minute or two, once: --folder keeps them) and models with random weights, then runs
 the original's way (benchmarks/plain_answers.py) and run_gpu.py's own main function one after the other, in turns, and
@@ -19,7 +18,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +32,6 @@ import torch  # noqa: E402
 import run_gpu  # noqa: E402
 from benchmarks.arithmetic import floor_operations, matrix_rate  # noqa: E402
 from benchmarks.clip_questions import OPTIONS, SET, make_clips, make_questions  # noqa: E402
-from benchmarks.onednn import use_onednn  # noqa: E402
 from benchmarks.plain_answers import (  # noqa: E402
     Asked,
     NotingEngine,
@@ -42,8 +40,7 @@ from benchmarks.plain_answers import (  # noqa: E402
     decode_whole,
     keep_decoded,
 )
-from benchmarks.vllm_answers import answer_by_vllm  # noqa: E402
-from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint  # noqa: E402
+from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint  # noqa: E402
 from videobench.data.question_text import build_question_text  # noqa: E402
 from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, LENGTH_MULTIPLES, open_device  # noqa: E402
 from videobench.device.memory import release_memory  # noqa: E402
@@ -77,9 +74,7 @@ def main() -> int:
         plain_dtypes = [dtype] if is_cpu else [*dict.fromkeys([torch.float32, dtype])]
         columns = ["questions a video", "frames", *(f"original, {_name(each)}, s" for each in plain_dtypes)]
         columns += ["this suite, s", "after a start of, s", "times as fast", "questions/s", "share of the floor"]
-        columns += ["waiting for frames"]
-        columns += ["equal answers", *(["vLLM, tuned / with its defaults, s"] if args.vllm_python else [])]
-        columns += ["this suite on oneDNN, as vLLM, s"] if bench.can_use_onednn else []
+        columns += ["waiting for frames", "equal answers"]
         print("|", " | ".join(columns), "|")
         print("|" + "---|" * len(columns))
         equal = [bench.run(case, plain_dtypes, args.repeats or (2 if is_cpu else 1)) for case in cases_of(args)]
@@ -102,7 +97,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="default: 2 on cpu, else 1")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count())
     parser.add_argument("--clip_size", type=int, nargs=2, default=(1280, 720), help="width and height")
-    parser.add_argument("--vllm_python", help="of an environment with vLLM")
     parser.add_argument("--folder", type=Path, help="keeps the clips for the next time")
     return parser.parse_args()
 
@@ -123,8 +117,6 @@ class Bench:
         self.shape_name, self.shape = shape, SHAPES[shape]
         self.dtype = dtype
         self.num_workers: int = args.num_workers
-        self.vllm_python: str | None = args.vllm_python
-        self.can_use_onednn = bool(args.vllm_python) and args.device == "cpu" and dtype is torch.float32
         self.rate = 0.0
         folder.mkdir(parents=True, exist_ok=True)
         self.checkpoint = load_checkpoint(write_checkpoint(self.shape, folder / f"checkpoint-{shape}"))
@@ -170,10 +162,6 @@ class Bench:
             "" if case.in_memory else f"{waiting / best:.0%}",
             equal,
         ]
-        if self.vllm_python:
-            cells.append(self.time_vllm(asked, plainly_asked, case, plain) if case.in_memory else "")
-        if self.can_use_onednn:
-            cells.append(self.time_on_onednn(asked, plainly_asked, plain) if case.in_memory else "")
         print("| " + " | ".join(cells) + " |", flush=True)
         return is_equal
 
@@ -236,45 +224,6 @@ class Bench:
         for start in range(0, len(batch), size):
             engine.answer(batch[start : start + size], batch_size)
         return time.monotonic() - begun, 0.0, 0.0
-
-    def time_vllm(self, asked: Asked, plainly_asked: Asked, case: Case, plain: Sequence[PlainAnswer]) -> str:
-        """Tuned: with as many rows at once as a video has questions on a CPU, as the suite takes on a card."""
-        frames = {str(question.video): self.known(question.video).permute(0, 2, 3, 1).numpy() for question, _ in asked}
-        checkpoint = self.folder / f"vllm-{self.shape_name}"
-        save_checkpoint(self.checkpoint.path, checkpoint, self.make_model(self.dtype))
-        release_memory(self.device)  # the other process needs it
-        cells = []
-        is_cpu = self.device.kind == "cpu"
-        rows = case.questions_per_video if is_cpu else DEFAULT_BATCH_SIZES[self.device.kind]
-        # On a CPU a share of the host's memory, half of which is more than enough: other processes need some, too.
-        common = {"gpu_memory_utilization": 0.5} if is_cpu else {}
-        for options in ({"max_num_seqs": rows, **common}, common):
-            seconds, found = answer_by_vllm(
-                self.vllm_python,
-                self.folder,
-                [(str(question.video), [*prompt.prefix_ids, *prompt.suffix_ids]) for question, prompt in asked],
-                frames,
-                self.checkpoint.config.video_token_index,
-                checkpoint=str(checkpoint),
-                dtype=_name(self.dtype),
-                max_model_len=4096,
-                max_tokens=REPLY_TOKENS,
-                options=options,
-            )
-            by_question = dict(zip((question for question, _ in asked), found, strict=True))
-            num_equal = sum(
-                tuple(by_question[question]) == each.token_ids
-                for (question, _), each in zip(plainly_asked, plain, strict=True)
-            )
-            cells.append(f"{seconds:.1f} ({num_equal} of {len(plain)} equal)")
-        return " / ".join(cells)
-
-    def time_on_onednn(self, asked: Asked, plainly_asked: Asked, plain: Sequence[PlainAnswer]) -> str:
-        use_onednn(self.model)
-        engine = self.make_engine()
-        seconds, _, _ = self.answer_from_memory(engine, asked)
-        del self.model  # the next row makes it anew
-        return f"{seconds:.1f} ({engine.compare(plainly_asked, plain)[1]})"
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -3,7 +3,6 @@
 One thread each, the small model, its data `--repeat` times over, through torchrun and the script itself as a user
 starts them. It reports the seconds in which the processes answer, from the first reply to the last in the journals, and
 those of the whole command, start and weights included; of `--runs`, the least. Needs a machine that does nothing else.
-The sharing among many more cards is simulated by benchmarks/simulated_sharing.py.
 """
 
 import argparse

@@ -97,7 +97,6 @@ def test_is_imported_without_torch(module):
 MAY_IMPORT_BENCHMARKS = {
     "tests.compare.test_verdict_power",
     "tests.device.npu_cases.cases_benchmark",
-    "tests.jobs.test_work",
     "tests.run.test_inference_benchmark",
 }
 

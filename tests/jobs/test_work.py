@@ -1,15 +1,23 @@
-"""How evenly the work of the whole benchmark spreads over many cards."""
+"""How far ahead of its device a replica claims videos."""
 
-import random
-import threading
+from types import SimpleNamespace
 
-from benchmarks.simulated_sharing import all_videos, simulate
+import pytest
+
+from videobench.jobs.work import WorkQueue
 
 
-def test_64_cards_lose_at_most_3_percent_of_their_time():
-    """Simulated, one card in eight 1.5 times as slow; with the suite's own rule of claiming."""
-    threads = threading.active_count()
-    beforehand, _, costliest_first, _ = simulate(all_videos(), 64, random.Random(0))
-    assert beforehand < 0.75
-    assert 0.97 <= costliest_first <= 1
-    assert threading.active_count() == threads
+@pytest.mark.parametrize(
+    ("replicas", "claimed", "held"),
+    [
+        pytest.param(1, 0, 120, id="alone"),
+        pytest.param(2, 0, 10, id="at-the-beginning"),
+        pytest.param(2, 60, 5, id="half-way"),
+        pytest.param(2, 118, 1, id="near-the-end"),
+        pytest.param(2, 120, 1, id="at-the-end"),
+    ],
+)
+def test_a_replica_holds_less_the_less_is_left(replicas, claimed, held):
+    """A sixth of its even part of 120 videos, so that all replicas end together."""
+    job = SimpleNamespace(num_replicas=replicas, num_claimed=claimed)
+    assert WorkQueue(job, [1.0] * 120).most_held() == held

@@ -1,18 +1,14 @@
 """benchmarks/inference.py runs in every mode, and finds both ways equal. What it measures is not tested."""
 
-import json
 import re
 import sys
 
-import numpy as np
 import pytest
 import torch
 
 from benchmarks import clip_questions, inference, on_card
 from benchmarks.arithmetic import floor_operations
-from benchmarks.onednn import use_onednn
 from benchmarks.plain_answers import NotingEngine, PlainAnswer
-from benchmarks.vllm_answers import answer_by_vllm
 from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.questions import VideoQuestions
@@ -83,56 +79,6 @@ def test_answers_that_differ_are_told(noted, changes, equal, words):
 def test_a_random_model_says_what_it_sees(noted):
     first, second = noted[0].noted.values()
     assert first.token_ids != second.token_ids
-
-
-VLLM = """
-import json, os
-class SamplingParams:
-    def __init__(self, **params): self.params = params
-class Text:
-    def __init__(self, token_ids): self.token_ids = token_ids
-class Output:
-    def __init__(self, *token_ids): self.outputs = [Text(token_ids)]
-class LLM:
-    def __init__(self, model, **options):
-        self.calls = {"model": model, "options": options, "asked": []}
-    def generate(self, requests, params):
-        videos = [each["multi_modal_data"]["video"] for each in requests]
-        self.calls["asked"].append([
-            [each["prompt_token_ids"], list(video.shape), int(video.max())]
-            for each, video in zip(requests, videos)
-        ])
-        json.dump(self.calls, open(os.environ["CALLS"], "w"))
-        return [Output(3, int(video.max())) for video in videos]
-"""
-
-
-def test_vllm_gets_each_video_once_a_question_and_no_wanted_one_before_the_clock_runs(tmp_path, monkeypatch):
-    (tmp_path / "vllm.py").write_text(VLLM)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
-    frames = {"a": np.full((2, 3, 4, 3), 7, np.uint8), "b": np.full((2, 3, 4, 3), 9, np.uint8)}
-    prompts = [("a", [1, 5, 5, 5, 2]), ("a", [1, 5, 5, 5, 3]), ("b", [1, 5, 5, 5, 4])]
-    settings = {"dtype": "float32", "max_model_len": 64, "max_tokens": 2, "options": {"max_num_seqs": 2}}
-    _, replies = answer_by_vllm(sys.executable, tmp_path, prompts, frames, 5, checkpoint="weights", **settings)
-    assert replies == [[3, 7], [3, 7], [3, 9]]
-    calls = json.loads((tmp_path / "calls").read_text())
-    assert calls["model"] == "weights"
-    assert calls["options"]["max_num_seqs"] == 2
-    warming, asked = calls["asked"]
-    assert warming == [[[1, 5, 2], [2, 3, 4, 3], 0], [[1, 5, 3], [2, 3, 4, 3], 0]]
-    assert asked == [[[1, 5, 2], [2, 3, 4, 3], 7], [[1, 5, 3], [2, 3, 4, 3], 7], [[1, 5, 4], [2, 3, 4, 3], 9]]
-
-
-def test_linear_layers_on_onednn_compute_the_same():
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(7, 5), torch.nn.Sequential(torch.nn.Linear(5, 3, bias=False)))
-    states = torch.randn(2, 4, 7)
-    with torch.no_grad():
-        expected = model(states)
-        use_onednn(model)
-        assert not any(type(module) is torch.nn.Linear for module in model.modules())
-        torch.testing.assert_close(model(states), expected)
 
 
 def test_shapes_of_the_7b_checkpoint(tmp_path):
