@@ -14,7 +14,6 @@ import numpy as np
 
 SIDE = 96  # pixels: width and height of a frame
 FEWEST_FRAMES, MOST_FRAMES = 24, 64  # length of a clip
-FRAMES_SHOWN = 8  # frames that a model is shown of each clip
 
 RGB = tuple[int, int, int]
 Point = tuple[float, float]  # (x, y), y downwards
@@ -125,11 +124,6 @@ def make_sequence_shapes(rng: random.Random, color: str, other: str) -> tuple[tu
     )
     facts = {"first_shape": first_kind, "last_shape": last_kind, "first_color": color, "last_color": other}
     return shapes, facts
-
-
-def sample_times(clip: Clip, num_frames: int = FRAMES_SHOWN) -> list[float]:
-    """The times of the frames k * total // num_frames: those that a model is shown."""
-    return [k * clip.num_frames // num_frames / clip.num_frames for k in range(num_frames)]
 
 
 def all_times(clip: Clip) -> list[float]:
