@@ -4,7 +4,7 @@
 
 Run it from the root of the repository. The JSON files are the same everywhere, the videos byte for byte on one machine
 with one version of av (the files in the repository are of av 18.1.0); the tests use the committed files, and never
-write them anew. The small model was trained on such clips of another seed: train_tiny_model.py in this folder's history.
+write them anew. The small model was trained on clips of another seed, by train_tiny_model.py in this folder's history.
 
 Every trap of the real data is in it, see `dataset_traps.py`, and every sixth clip is hard to see on purpose (noise,
 low contrast, brief appearances): a comparison needs mistakes and small margins. Rows have two keys that Video-Bench
