@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests.support.runs import SET, results
 from videobench.data.dataset import load_questions, qa_file, resolve_names
 from videobench.errors import InputError
 from videobench.jobs.job import Job
+from videobench.run.plan import SKIPPED, Plan, agree
 
 
 def all_questions(small):
@@ -88,29 +90,13 @@ def test_without_any_video_nothing_is_started(small, flags):
     assert not (small / "out").exists()
 
 
-@pytest.mark.parametrize("seeing", [0, 1])
-def test_all_processes_claim_from_one_list_whatever_each_of_them_sees(small, flags, monkeypatch, seeing):
-    """As where a folder is mounted, or known to be there, on one machine only."""
-    questions, broadcast, works = all_questions(small), {}, []
-
-    class OneOfTwo(Job):
-        def broadcast(self, name, content):
-            return broadcast.setdefault(name, content)
-
-    def note_works(context, store, progress):
-        works.append([work.video for work in context.plan.works(store.left)])
-
-    monkeypatch.setattr("videobench.run.runner.answer_left", note_works)
-    video = questions[0].video
-    for process in range(2):
-        if process != seeing:
-            video.rename(small / "elsewhere")
-        monkeypatch.setattr(Job, "from_environment", lambda _, process=process: OneOfTwo(process, 2))
-        assert run_gpu.main(flags) == 1  # nothing is answered
-        if process != seeing:
-            (small / "elsewhere").rename(video)
-    assert works[0] == works[1]
-    assert (video in works[0]) == (seeing == 0)
+def test_all_processes_leave_out_what_the_first_one_lacks(small):
+    """A video may be there on one machine only: all must claim from one list."""
+    first, second = all_questions(small)[:2]
+    told = {}
+    job = SimpleNamespace(broadcast=told.setdefault)
+    plans = [Plan({first: (), second: ()}, {lacking: "no such video"}) for lacking in (first, second)]
+    assert [agree(plan, job).failures for plan in plans] == [{first: "no such video"}, {first: SKIPPED}]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What is refused before the weights are read, how they are counted, and what a group does when one of it has failed.
 The groups themselves: test_distributed.py."""
 
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +12,6 @@ from videobench.jobs.job import Job
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import row_bytes
 from videobench.model.sharding import check_tensor_parallel, weights_per_card
-from videobench.run.context import RunContext
-from videobench.run.loop import load_replica_engine
 from videobench.run.tensor_parallel import Group, GroupEngine
 
 
@@ -95,17 +92,6 @@ def test_a_process_that_failed_before_is_not_waited_for_in_a_collective(first_of
     monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: begun.append("world"))
     with pytest.raises(OtherProcessFailed):
         Group(first_of_two, open_device("cpu"))
-    assert not begun
-
-
-def test_a_process_that_failed_to_load_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
-    begun = []
-    monkeypatch.setattr("videobench.run.loop.Group", lambda *_: SimpleNamespace(as_world=nullcontext))
-    monkeypatch.setattr("videobench.model.engine.load_engine", lambda *_: None)
-    monkeypatch.setattr("videobench.run.loop.check_group", lambda *_: begun.append("check"))
-    settings = SimpleNamespace(tensor_parallel=2, dtype="float32", max_new_tokens=8)
-    with pytest.raises(OtherProcessFailed):
-        load_replica_engine(RunContext(settings, first_of_two, open_device("cpu"), None, None), None)
     assert not begun
 
 

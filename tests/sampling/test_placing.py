@@ -1,13 +1,11 @@
 """A sample's files: byte-equal to the originals, or refused; what is right is kept, so an interrupted start goes on."""
 
 import errno
-import io
 import os
 import shutil
 from collections import namedtuple
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
@@ -198,18 +196,6 @@ def test_a_disk_that_refuses_is_named(benchmark, monkeypatch, error, flags):
     with pytest.raises(InputError, match=found):
         extract(benchmark, "--nums", "20", *flags)
     assert videos(benchmark) == {}  # nor is a .part left
-
-
-def test_a_disk_that_fills_up_leaves_no_part(benchmark, monkeypatch):
-    class FullDisk(io.FileIO):
-        def write(self, block):
-            super().write(block[:2])
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(Path, "open", lambda path, mode: FullDisk(path, mode))
-    with pytest.raises(InputError, match=r"cannot be made from .*No space left on device"):
-        extract(benchmark, "--nums", "20")
-    assert videos(benchmark) == {}
 
 
 def test_an_output_folder_that_is_a_file_is_named(benchmark):
