@@ -44,19 +44,7 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
             )
         ),
         *(
-            pytest.param(
-                [
-                    "--eval_npu_path",
-                    "x.json",
-                    "--sampling_answer_path",
-                    "a.json",
-                    "--export_leaderboard",
-                    "f.json",
-                    *more,
-                ],
-                "are of a comparison, which needs --eval_npu_path",
-                id=f"no-comparison-{more[0]}",
-            )
+            pytest.param([*EXPORT, *more], "are of a comparison, which needs --eval_npu_path", id=f"alone-{more[0]}")
             for more in (
                 ["--gate"],
                 ["--output_json", "r"],

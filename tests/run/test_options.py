@@ -21,24 +21,8 @@ from tests.support.runs import SET, results
 )
 def test_image_or_video_path(small, tiny_model_path, path):
     """As the NPU launcher calls it: the set is named by the folder, or by --dataset_name."""
-    argv = [
-        "--model_path",
-        str(tiny_model_path),
-        "--Eval_QA_root",
-        f"{small}/qa",
-        "--image_or_video_path",
-        f"{small}/{path}",
-    ]
-    argv += [
-        "--chat_conversation_output_folder",
-        f"{small}/out",
-        "--device",
-        "cpu",
-        "--num_workers",
-        "0",
-        "--limit",
-        "2",
-    ]
+    argv = [f"--model_path={tiny_model_path}", f"--Eval_QA_root={small}/qa", f"--image_or_video_path={small}/{path}"]
+    argv += [f"--chat_conversation_output_folder={small}/out", "--device=cpu", "--num_workers=0", "--limit=2"]
     if path.endswith("Eval_video"):
         argv += ["--dataset_name", SET]
     assert run_npu.main(argv) == 0

@@ -59,19 +59,8 @@ def test_a_set_that_is_not_there_costs_its_questions_only(tmp_path, tiny_model_p
     missing = sorted((tmp_path / "VideoBench/Eval_video/Ucfcrime").iterdir())[0]
     missing.unlink()
     place = tmp_path / "VideoBench" / ("Eval_video" if flag == "--image_or_video_path" else "")
-    argv = [
-        "--model_path",
-        tiny_model_path,
-        "--Eval_QA_root",
-        qa_root,
-        flag,
-        place,
-        "--device",
-        "cpu",
-        "--num_workers",
-        0,
-    ]
-    argv += ["--chat_conversation_output_folder", tmp_path / "out", "--dataset_name", "Ucfcrime,NBA"]
+    argv = ["--model_path", tiny_model_path, "--Eval_QA_root", qa_root, flag, place, "--num_workers", 0]
+    argv += ["--device", "cpu", "--chat_conversation_output_folder", tmp_path / "out", "--dataset_name", "Ucfcrime,NBA"]
     argv = [str(each) for each in argv]
     assert run_gpu.main([*argv, "--dry_run"]) == 1
     nba = json.loads(qa_file(qa_root, "NBA").read_text())
