@@ -120,6 +120,6 @@ def test_other_facts_are_refused(bench, content, found):
 
 
 def test_requests_go_to_no_folder_and_below_no_file(bench):
-    assert_refused(bench.answer("--export_requests", bench.folder), bench.folder, "not a regular file")
+    assert_refused(bench.answer("--export_requests", bench.folder), bench.folder, "is there already; choose")
     path = bench.folder / "gpu.json/requests.jsonl"
     assert_refused(bench.answer("--export_requests", path), path, "cannot be written .*; free space or choose")

@@ -53,11 +53,10 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
     failures, count = dict(plan.failures), 0
     works = {work.video: work for work in plan.works(list(plan.prompts))}
     total = sum(len(work.questions) for work in works.values())
-    bar = tqdm(total=total, desc="export", unit="question", file=sys.stderr, disable=None)
     with (
         _new_files(path, settings.overwrite) as (requests, facts),
         DecodePool(spec, settings.num_frames, min(settings.num_workers, len(works))) as pool,
-        bar,
+        tqdm(total=total, desc="export", unit="question", file=sys.stderr, disable=None) as bar,
     ):
         for video in pool.prepare(works):
             questions = works[video.video].questions
