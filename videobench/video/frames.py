@@ -4,7 +4,6 @@ Frame k of a sample is number k * total // num_frames, in presentation order, of
 has. Rotation metadata is ignored. Only this folder reads videos with av; report/thumbnails.py scales pictures with it.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,8 +25,7 @@ from videobench.video.container import (
     to_rgb,
 )
 from videobench.video.image_folder import decode_images, list_images
-from videobench.video.sparse import NotSparseError, decode_groups, plan_groups
-from videobench.video.timeline import NoTimelineError, Timeline, may_have_timeline, read_timeline
+from videobench.video.sparse import NotSparseError, decode_frames, may_be_sparse, read_timeline
 
 
 @dataclass(frozen=True)
@@ -102,19 +100,16 @@ def _pick(video: Path, num_frames: int, reserve: Reserve | None) -> _Picked:
         return _pick_images(images, num_frames)
     with open_video(video) as opened:
         reserve(decoding_bytes(opened, num_frames))
-        if not may_have_timeline(opened):
+        if not may_be_sparse(opened):
             return _pick_by_count(opened, num_frames)
-        with suppress(NoTimelineError, NotSparseError):
+        with suppress(NotSparseError):
             return _pick_sparsely(opened, num_frames)
     return _pick_plainly(video, num_frames)
 
 
 def _pick_plainly(video: Path, num_frames: int) -> _Picked:
-    timeline = None
-    with open_video(video) as opened, suppress(NoTimelineError):
-        timeline = read_timeline(opened, hold_packets=False)
     with open_video(video) as opened:
-        return _pick_by_time(opened, timeline, num_frames) if timeline else _pick_by_count(opened, num_frames)
+        return _pick_by_count(opened, num_frames)
 
 
 def _pick_images(images: Sequence[Path], num_frames: int) -> _Picked:
@@ -124,45 +119,15 @@ def _pick_images(images: Sequence[Path], num_frames: int) -> _Picked:
 
 
 def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Raises NoTimelineError or NotSparseError where the frames require decoding everything."""
-    timeline = read_timeline(opened, hold_packets=True)
-    wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
-    groups = plan_groups(timeline, wanted)
-    if timeline.packets is not None:
-        found = decode_groups(opened, timeline.packets, groups)
-    else:
-        with open_video(opened.video) as again:
-            found = decode_groups(again, demux(again), groups)
-    return _Picked([found[pts] for pts in wanted], timeline.total, opened.stream.frames)
-
-
-def _pick_by_time(opened: OpenVideo, timeline: Timeline, num_frames: int) -> _Picked:
-    """Each packet is a frame: where one does not decode, the frame before it remains, as in a player."""
-    wanted = [int(timeline.shown_pts[index]) for index in spread(timeline.total, num_frames)]
-    times = sorted(set(wanted))
-    current: VideoFrame | None = None  # the first of all, where none came before a wanted time
-    # By wanted time: of the frames after the wanted time before it and up to it, the newest, with its time.
-    newest: dict[int, tuple[int, VideoFrame]] = {}
-    for frame in decode_tolerantly(opened):
-        if frame.pts is None:
-            continue
-        current = current or frame
-        at = bisect_left(times, frame.pts)
-        if at < len(times) and (times[at] not in newest or newest[times[at]][0] < frame.pts):
-            newest[times[at]] = frame.pts, frame
-        if frame.pts == wanted[-1]:
-            break
-    picked: list[VideoFrame] = []
-    if current:
-        for pts in wanted:
-            _, current = newest.get(pts, (pts, current))
-            picked.append(current)
-    return _Picked(picked, timeline.total, opened.stream.frames)
+    """Raises NotSparseError."""
+    timeline = read_timeline(opened)
+    total = len(timeline.shown)
+    frames = decode_frames(opened, timeline, timeline.shown[spread(total, num_frames)])
+    return _Picked(frames, total, opened.stream.frames)
 
 
 def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
-    """For packets that do not identify the frames: count those that decode, and decode again if their number is not the
-    expected one."""
+    """Decode everything, and again if the number of frames is not the expected one."""
     expected = opened.stream.frames or _count_packets(opened.video)
     found, total = _frames_at(opened, spread(expected, num_frames))
     if total not in (0, expected):
