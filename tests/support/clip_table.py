@@ -4,6 +4,9 @@ from tests.support.clip_writer import QUIET_X265
 
 FAST = {"preset": "veryfast"}
 OPEN_GOP = {"preset": "veryfast", "x264-params": "open-gop=1:keyint=12:bframes=3"}
+# Some key frames have no pictures before them in presentation order, and still leave references to earlier ones.
+OPEN_GOP_ONE_B = {"preset": "slow", "x264-params": "open-gop=1:keyint=7:bframes=1:b-adapt=0"}
+OPEN_GOP_PYRAMID = {"preset": "slow", "x264-params": "open-gop=1:keyint=13:bframes=8:b-adapt=0:ref=8"}
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
 HIDDEN_FRAMES = {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"}
 REAL_TIME = {"deadline": "realtime", "cpu-used": "8"}
@@ -13,12 +16,22 @@ CLIPS = [
     ("h264-b-frames", ".mp4", "libx264", {"options": FAST, "gop": 12}, True),
     ("h264-no-b-frames", ".mp4", "libx264", {"options": FAST, "gop": 12, "b_frames": 0}, True),
     ("h264-open-gop", ".mp4", "libx264", {"options": OPEN_GOP}, True),
+    ("h264-open-gop-one-b", ".mov", "libx264", {"options": OPEN_GOP_ONE_B}, True),
+    ("h264-open-gop-no-b", ".mp4", "libx264", {"options": OPEN_GOP_ONE_B, "b_frames": 0}, True),
+    ("h264-open-gop-pyramid", ".mkv", "libx264", {"options": OPEN_GOP_PYRAMID}, True),
     ("h264-gop-250", ".mkv", "libx264", {"options": FAST, "gop": 250, "num_frames": 300}, True),
     ("h264-gop-7", ".mkv", "libx264", {"options": FAST, "gop": 7}, True),
     ("h264-all-intra", ".mp4", "libx264", {"options": FAST, "gop": 1}, True),
     ("h264-intra-refresh", ".mp4", "libx264", {"options": {**FAST, "intra-refresh": "1"}, "gop": 20}, True),
+    (
+        "h264-refresh-no-b",
+        ".mkv",
+        "libx264",
+        {"options": {**FAST, "intra-refresh": "1"}, "gop": 20, "b_frames": 0},
+        True,
+    ),
     ("h264-slices", ".mp4", "libx264", {"options": {**FAST, "slices": "3"}, "gop": 12}, True),
-    ("h264-interlaced", ".mp4", "libx264", {"options": {**FAST, "x264-params": "tff=1"}, "gop": 12}, True),
+    ("h264-interlaced", ".mp4", "libx264", {"options": {**FAST, "x264-params": "tff=1"}, "gop": 12}, False),
     ("h264-scaling-lists", ".mp4", "libx264", {"options": {**FAST, "x264-params": "cqm=jvt"}, "gop": 12}, True),
     ("h264-10-bit", ".mkv", "libx264", {"options": FAST, "gop": 12, "pix_fmt": "yuv444p10le"}, True),
     ("h264-fragmented", ".mp4", "libx264", {"options": FAST, "gop": 12, "container_options": FRAGMENTED}, True),
@@ -52,7 +65,7 @@ CLIPS = [
     ("gif", ".gif", "gif", {"pix_fmt": "rgb8"}, False),
     ("mjpeg", ".avi", "mjpeg", {"pix_fmt": "yuvj420p"}, False),
     ("odd-numbers-of-frames", ".mp4", "libx264", {"options": FAST, "gop": 12, "num_frames": 61}, True),
-    ("one-frame", ".mp4", "libx264", {"options": FAST, "num_frames": 1}, True),
+    ("one-frame", ".mp4", "libx264", {"options": FAST, "num_frames": 1}, False),
     ("three-frames", ".mp4", "libx264", {"options": FAST, "num_frames": 3, "b_frames": 0}, True),
     ("nine-frames", ".mp4", "mpeg4", {"num_frames": 9}, True),
     ("nine-frames-vp9", ".webm", "libvpx-vp9", {"options": REAL_TIME, "num_frames": 9}, False),

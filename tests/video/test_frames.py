@@ -7,17 +7,17 @@ import av
 import numpy as np
 import pytest
 from av.error import FFmpegError
+from av.packet import PacketSideData, packet_sidedata_type_from_literal
+from av.video.reformatter import VideoReformatter
 
 from tests.support.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST, REFUSED_CASES
 from tests.support.clip_writer import QUIET_X265, write_clip
-from tests.support.odd_files import damaged, replaced_once, with_rotation
+from tests.support.odd_files import damaged, replaced_once, with_edits, with_rotation
 from videobench.errors import VideoError
-from videobench.video import frames as frames_module
-from videobench.video import timeline as timeline_module
-from videobench.video.container import CONTAINER_OPTIONS, DECODERS, FORMATS, METADATA, open_video
+from videobench.video import sparse as sparse_module
+from videobench.video.container import CONTAINER_OPTIONS, DECODERS, FORMATS, METADATA, open_video, to_rgb
 from videobench.video.frames import Frames, sample_frames, sample_frames_plain, spread
-from videobench.video.sparse import NotSparseError
-from videobench.video.timeline import NoTimelineError
+from videobench.video.sparse import NotSparseError, decode_frames, may_be_sparse, read_timeline
 
 NUM_FRAMES = 8
 
@@ -44,13 +44,22 @@ def assert_exact(video: Path, num_frames: int = NUM_FRAMES) -> Frames:
     return found
 
 
+def frame_alone(video: Path, index: int) -> np.ndarray:
+    """Decodes as little as this one frame needs; raises NotSparseError."""
+    with open_video(video) as opened:
+        timeline = read_timeline(opened)
+        (frame,) = decode_frames(opened, timeline, timeline.shown[[index]])
+        return to_rgb(video, frame, VideoReformatter())
+
+
 def is_sparse(video: Path) -> bool:
     with open_video(video) as opened:
         try:
-            frames_module._pick_sparsely(opened, NUM_FRAMES)
-        except (NoTimelineError, NotSparseError):
+            timeline = read_timeline(opened)
+            decode_frames(opened, timeline, timeline.shown[spread(len(timeline.shown), NUM_FRAMES)])
+        except NotSparseError:
             return False
-    return True
+        return may_be_sparse(opened)
 
 
 @pytest.mark.parametrize(("suffix", "codec", "arguments", "sparse"), [pytest.param(*c[1:], id=c[0]) for c in CLIPS])
@@ -59,6 +68,8 @@ def test_clip_is_exact(tmp_path: Path, suffix: str, codec: str, arguments: dict,
     assert_exact(clip)
     assert_exact(clip, 32)
     assert is_sparse(clip) == sparse
+    for index, expected in enumerate(decode_everything(clip)[:61] if sparse else []):
+        np.testing.assert_array_equal(frame_alone(clip, index), expected, err_msg=f"frame {index}")
 
 
 def write_with(folder: Path, suffix: str, codec: str, pix_fmt: str) -> Path:
@@ -174,21 +185,24 @@ def outcome(sample: Callable[[Path, int], Frames], video: Path) -> Frames | None
 
 
 def check_damage(video: Path, whole: bytes, seeds: range) -> float:
-    """Sampled frames equal those of decoding everything, or both fail, which most of the files do not.
+    """Two runs give the same frames, or both fail, which most of the files do not; a file of which everything was
+    decoded gives the frames of the reference.
 
-    Returns the fraction of files of which the plainest reader gets fewer frames: it leaves damaged ones out."""
+    Returns the fraction of files that give others: those with damage where nothing was decoded."""
     errors = differ = 0
     for seed in seeds:
         video.write_bytes(damaged(whole, seed))
-        expected, found = outcome(sample_frames_plain, video), outcome(sample_frames, video)
-        assert (found is None) == (expected is None), seed
-        if found is None or expected is None:
+        expected, found, again = (outcome(each, video) for each in (sample_frames_plain, sample_frames, sample_frames))
+        assert (found is None) == (again is None) == (expected is None), seed
+        if found is None or again is None or expected is None:
             errors += 1
             continue
         assert found.pixels.shape[0] == NUM_FRAMES
-        assert (found.decoded, found.stated) == (expected.decoded, expected.stated), seed
-        assert np.array_equal(found.pixels, expected.pixels), seed
-        differ += is_sparse(video) and found.decoded != len(decode_everything(video))
+        assert found.decoded == again.decoded
+        assert np.array_equal(found.pixels, again.pixels), seed
+        if found.decoded != expected.decoded or not np.array_equal(found.pixels, expected.pixels):
+            assert is_sparse(video), seed
+            differ += 1
     assert errors < len(seeds) / 2
     return differ / len(seeds)
 
@@ -206,22 +220,22 @@ def test_much_random_damage(tmp_path: Path, name: str, codec: str, arguments: di
     assert check_damage(tmp_path / name, whole, range(1000)) < 0.03
 
 
-def test_damaged_frame_is_shown_as_the_one_before(tmp_path: Path) -> None:
-    """A packet whose header is sound but which does not decode counts as a frame, as it lasts as long in a player."""
+@pytest.mark.parametrize("damaged_packet", [6, 7])  # frame 6 is wanted, frame 7 is not
+def test_damaged_frame(tmp_path: Path, damaged_packet: int) -> None:
+    """Where damage is met, everything is decoded and the frame is left out; elsewhere it is not noticed."""
     clip = write_clip(tmp_path / "clip.avi", "mpeg4", 16, gop=1)
     with open_video(clip) as opened:
-        packet = bytes(timeline_module.read_timeline(opened, hold_packets=True).packets[6])
+        packet = bytes(read_timeline(opened).packets[damaged_packet])
     sound = sample_frames(clip, NUM_FRAMES)
     # Bits 14 to 18 behind the start code of an intra picture are its quantiser, which is never 0.
     at = packet.index(b"\0\0\1\xb6") + 5
     no_quantiser = bytes((packet[at] & 0xFC, packet[at + 1] & 0x1F))
     clip.write_bytes(replaced_once(clip.read_bytes(), packet, at=at, change=no_quantiser))
-    found = outcome(sample_frames, clip)
-    assert found is not None
-    assert (found.decoded, len(decode_everything(clip))) == (16, 15)
-    np.testing.assert_array_equal(found.pixels[[0, 1, 2, 4, 5, 6, 7]], sound.pixels[[0, 1, 2, 4, 5, 6, 7]])
-    np.testing.assert_array_equal(found.pixels[3], sample_frames(clip, 16).pixels[5])
-    np.testing.assert_array_equal(found.pixels, sample_frames_plain(clip, NUM_FRAMES).pixels)
+    assert len(decode_everything(clip)) == 15
+    if damaged_packet == 6:
+        assert assert_exact(clip).decoded == 15
+    else:
+        np.testing.assert_array_equal(sample_frames(clip, NUM_FRAMES).pixels, sound.pixels)
 
 
 def test_rotation_is_ignored(tmp_path: Path) -> None:
@@ -236,19 +250,115 @@ def test_rotation_is_ignored(tmp_path: Path) -> None:
 
 def test_more_packets_than_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "clip.mp4", "libx264", options=FAST, gop=12)
-    monkeypatch.setattr(timeline_module, "MAX_HELD_BYTES", 10_000)
+    monkeypatch.setattr(sparse_module, "MAX_HELD_BYTES", 10_000)
     with open_video(clip) as opened:
-        assert timeline_module.read_timeline(opened, hold_packets=True).packets is None
+        assert read_timeline(opened).packets is None
     assert is_sparse(clip)
     assert_exact(clip)
 
 
-def test_times_that_contradict_the_codec_are_not_followed(tmp_path: Path) -> None:
-    """One wrong time in an otherwise sound file: presentation order is then what the decoder says."""
-    clip = write_clip(tmp_path / "clip.mkv", "libx264", options=FAST, gop=12)
-    with open_video(clip) as opened:
-        packet = timeline_module.read_timeline(opened, hold_packets=True).packets[30]
-    wrong = replaced_once(clip.read_bytes(), bytes(packet), at=-4, change=b"\x81\x00\x05")
-    clip.write_bytes(wrong)
-    assert not is_sparse(clip)
+def copy_packets(clips: list[Path], copy: Path, change: Callable[[int, av.Packet], av.Packet]) -> Path:
+    """The packets of `clips`, one after the other, each as `change` returns it, with the times that it had."""
+    number = end = 0
+    with av.open(str(copy), "w") as container:
+        stream = None
+        for clip in clips:
+            with av.open(str(clip)) as source:
+                stream = stream or container.add_stream_from_template(source.streams.video[0])
+                begin = end
+                for packet in filter(lambda each: each.size, source.demux(video=0)):
+                    changed = change(number, packet)
+                    changed.stream, changed.time_base, changed.duration = stream, packet.time_base, packet.duration
+                    changed.pts, changed.dts = packet.pts + begin, packet.dts + begin
+                    number, end = number + 1, changed.pts + packet.duration
+                    container.mux(changed)
+    return copy
+
+
+def test_times_of_decoding_in_place_of_those_of_showing(tmp_path: Path) -> None:
+    """Of 62 frames, every other one a B-frame, two are wanted that others refer to: no frame comes out of order."""
+
+    def shown_when_decoded(_: int, packet: av.Packet) -> av.Packet:
+        packet.pts = packet.dts
+        changed = av.Packet(bytes(packet))
+        changed.is_keyframe = packet.is_keyframe
+        return changed
+
+    options = {"preset": "veryfast", "x264-params": "b-adapt=0:scenecut=0"}
+    clip = write_clip(tmp_path / "clip.mp4", "libx264", 62, options=options, gop=99, b_frames=1)
+    copy = copy_packets([clip], tmp_path / "copy.mp4", shown_when_decoded)
+    assert_exact(copy, 2)
+    assert_exact(copy)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+def test_placeholders_are_no_frames(tmp_path: Path, suffix: str) -> None:
+    """MPEG-4 has pictures that are "not coded", of a few bytes, for which the decoder gives nothing."""
+
+    def not_coded(number: int, packet: av.Packet) -> av.Packet:
+        if number not in (7, 31):
+            return av.Packet(bytes(packet))
+        before, start, picture = bytes(packet).partition(b"\0\0\1\xb6")
+        bits = f"{int.from_bytes(picture[:4], 'big'):032b}"
+        is_coded_at = bits.index("0", 2) + 8  # behind type, seconds, a marker, the time in 5 bits and another marker
+        return av.Packet(before + start + int(bits[:is_coded_at].ljust(32, "0"), 2).to_bytes(4, "big"))
+
+    clip = write_clip(tmp_path / f"clip{suffix}", "mpeg4", gop=12)
+    copy = copy_packets([clip], tmp_path / f"copy{suffix}", not_coded)
+    assert len(decode_everything(copy)) == 58
+    assert_exact(copy)
+
+
+def test_headers_that_change_within_the_file(tmp_path: Path) -> None:
+    """A file that was joined of two: frame 31, which is not wanted, brings the headers of the second."""
+    first = write_clip(tmp_path / "first.mp4", "libx264", 31, options=FAST, gop=10, b_frames=0)
+    options = FAST | {"x264-params": "chroma-qp-offset=9"}
+    second = write_clip(tmp_path / "second.mp4", "libx264", 29, options=options, gop=2, b_frames=0)
+    with av.open(str(second)) as container:
+        headers = container.streams.video[0].codec_context.extradata
+
+    def with_headers(number: int, packet: av.Packet) -> av.Packet:
+        changed = av.Packet(bytes(packet))
+        changed.is_keyframe = packet.is_keyframe
+        if number == 31:
+            data = PacketSideData(packet_sidedata_type_from_literal("new_extradata"), len(headers))
+            data.update(headers)
+            changed.set_sidedata(data)
+        return changed
+
+    clip = copy_packets([first, second], tmp_path / "clip.mp4", with_headers)
+    with av.open(str(clip)) as container:
+        assert [n for n, each in enumerate(container.demux()) if each.has_sidedata("new_extradata")] == [31]
     assert_exact(clip)
+
+
+def test_frames_called_key_frames_that_are_none(tmp_path: Path) -> None:
+    def call_key_frame(_: int, packet: av.Packet) -> av.Packet:
+        changed = av.Packet(bytes(packet))
+        changed.is_keyframe = True
+        return changed
+
+    clip = write_clip(tmp_path / "clip.mp4", "mpeg4", gop=12)
+    copy = copy_packets([clip], tmp_path / "copy.mp4", call_key_frame)
+    with open_video(copy) as opened:
+        assert len(read_timeline(opened).starts) == 60
+    assert_exact(copy)
+
+
+@pytest.mark.parametrize(
+    "edits",
+    [
+        pytest.param([(1.0, 0.5)], id="one"),
+        pytest.param([(0.4, None), (1.0, 0.52)], id="after-a-pause"),
+        pytest.param([(0.6, 0.2), (0.6, 1.4)], id="a-part-left-out"),
+        pytest.param([(0.6, 1.4), (0.6, 0.2)], id="backwards"),
+        pytest.param([(0.6, 0.2), (0.6, 0.2)], id="one-part-twice"),
+        pytest.param([(1.4794522549843965, 0.84), (0.24, 0.08)], id="parts-that-overlap-in-time"),
+    ],
+)
+@pytest.mark.parametrize("b_frames", [0, 3])
+def test_edits(tmp_path: Path, edits: list[tuple[float, float | None]], b_frames: int) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", "libx264", options=FAST, gop=12, b_frames=b_frames)
+    clip.write_bytes(with_edits(clip.read_bytes(), edits))
+    assert_exact(clip)
+    assert_exact(clip, 37)

@@ -25,8 +25,8 @@ CODECS = ("h264", "mpeg4")
 # In other containers the times of a stream with B-frames are missing or guessed.
 REORDERING_CONTAINERS = ("mov", "matroska")
 SMALLEST_MPEG4_PICTURE = 20  # bytes; a smaller packet may be a placeholder that gives no frame
-# Of FFmpeg's H.264 key frames only the IDR pictures, of type 5, are sure starts: at the others the decoder does not forget
-# the pictures before.
+# FFmpeg flags more H.264 pictures as key frames, but only at an IDR picture, of type 5, does the decoder forget all
+# earlier ones.
 ONLY_IDR = "filter_units=pass_types=5"
 MAX_HELD_BYTES = 64_000_000
 PACKET_OVERHEAD_BYTES = 500  # of the objects around a packet's data
