@@ -2,7 +2,6 @@
 
 A worker takes some seconds to start, so the tests share one where they can."""
 
-import errno
 import hashlib
 import os
 import signal
@@ -185,25 +184,6 @@ def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> N
         pytest.raises(InputError, match=r"did not start \(exit status 7, .*\); use fewer --num_workers$"),
     ):
         next(pool.prepare([folder / "a.avi"]))
-
-
-def no_more_processes(*_: object, **__: object) -> None:
-    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
-
-
-def test_worker_that_cannot_be_started_is_reported_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subprocess, "Popen", no_more_processes)
-    with pytest.raises(InputError, match=r"cannot be started \(Resource temp.*\); use fewer --num_workers$"):
-        DecodePool(SPEC, 8, 1)
-
-
-def test_worker_that_cannot_be_replaced_ends_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
-        next(pool.prepare([folder / "a.avi"]))
-        monkeypatch.setattr(subprocess, "Popen", no_more_processes)
-        for name in ("exits", "b"):  # and nothing waits for a worker that will never exist
-            with pytest.raises(InputError, match="cannot be started"):
-                next(pool.prepare([folder / f"{name}.avi"]))
 
 
 def test_starts_no_more_workers_than_can_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,7 +63,8 @@ def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None, re
     `shrink` turns each frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one is in memory
     at its full size. `reserve` is called once, before decoding, with the bytes that it may take; it may wait.
 
-    Bit-equal to `sample_frames_plain`, but where possible only a part of the file is decoded."""
+    Bit-equal to `sample_frames_plain`, but if possible only a part of the file is decoded; damage elsewhere goes
+    unnoticed then, and its packets count as frames."""
     return _convert(video, _pick(video, num_frames, reserve), num_frames, shrink)
 
 

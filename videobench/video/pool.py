@@ -30,7 +30,6 @@ VIDEO_TIMEOUT_S = 1800.0  # more than container.MAX_DECODE_S, the processor time
 MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
 # Other processes cannot take what one has claimed: near the end of a job they would wait for it.
 MAX_AHEAD_PER_WORKER = 3
-FEWER = "use fewer --num_workers"
 
 Limit = Callable[[], int]
 Ahead = deque[Future[PreparedVideo]]
@@ -60,7 +59,6 @@ class _Worker:
                 [*command, str(theirs.fileno())],
                 stdin=subprocess.PIPE,  # nothing is written to it; the worker ends when it closes
                 stdout=2,  # results go through the connection; what a library prints must not mix with those of the run
-                stderr=2,  # explicit, since sys.stderr may be a wrapper that a process does not inherit (console.py)
                 pass_fds=[theirs.fileno()],
                 env=_worker_environment(),
                 start_new_session=True,  # Ctrl-C goes to the parent alone
@@ -92,12 +90,14 @@ class _Worker:
         try:
             self._connection.send_bytes(self._settings)
             if not self._connection.poll(START_TIMEOUT_S):
-                raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; {FEWER}")
+                raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; use fewer --num_workers")
             if self._connection.recv_bytes() != READY:
                 raise RuntimeError("a decoding process does not follow the protocol of worker.py")
         except (EOFError, OSError):
             how = self._how_it_ended()
-            raise InputError(f"a decoding process did not start ({how}, its messages are above); {FEWER}") from None
+            raise InputError(
+                f"a decoding process did not start ({how}, its messages are above); use fewer --num_workers"
+            ) from None
         self._settings = None
 
     def _how_it_ended(self) -> str:
@@ -128,9 +128,7 @@ class DecodePool:
 
     With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but at
     least one video) are in preparation or ready. A video that takes longer than `timeout_s` fails. Decoding takes at
-    most `max_decoding_bytes` of memory in all workers together, by default `decoding_room_bytes()`.
-
-    Raises InputError where a process cannot be started."""
+    most `max_decoding_bytes` of memory in all workers together, by default `decoding_room_bytes()`."""
 
     def __init__(
         self,
@@ -199,11 +197,7 @@ class DecodePool:
                 future.cancel()
 
     def _start_worker(self) -> _Worker:
-        settings = encode_settings(self._spec, self._num_frames, self._timeout_s)
-        try:
-            worker = _Worker(self._command, settings)
-        except OSError as error:  # no more processes, memory or open files for this user
-            raise InputError(f"a decoding process cannot be started ({error.strerror}); {FEWER}") from None
+        worker = _Worker(self._command, encode_settings(self._spec, self._num_frames))
         self._workers.add(worker)
         return worker
 

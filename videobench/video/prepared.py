@@ -87,11 +87,11 @@ def receive_prepared(connection: Connection, header: bytes, video: Path) -> Prep
     return PreparedVideo(video=video, pixels=pixels, **fields)
 
 
-def encode_settings(spec: PixelSpec, num_frames: int, timeout_s: float) -> bytes:
-    return json.dumps([asdict(spec), num_frames, timeout_s]).encode()
+def encode_settings(spec: PixelSpec, num_frames: int) -> bytes:
+    return json.dumps([asdict(spec), num_frames]).encode()
 
 
-def decode_settings(message: bytes) -> tuple[PixelSpec, int, float]:
-    fields, num_frames, timeout_s = json.loads(message)
+def decode_settings(message: bytes) -> tuple[PixelSpec, int]:
+    fields, num_frames = json.loads(message)
     values: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in fields.items()}
-    return PixelSpec(**values), num_frames, timeout_s
+    return PixelSpec(**values), num_frames

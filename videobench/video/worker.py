@@ -25,7 +25,6 @@ from videobench.video.spec import PixelSpec
 READY = b"ready"
 NEEDS = b"needs "  # and the bytes of memory that decoding may take; the parent's answer, any message, grants them
 NICENESS = 5  # below the parent, whose thread gives a card its work: while that waits for a core, the card does nothing
-GRACE_S = 60.0  # beyond the parent's time for a video; then a worker that not even its threads can end, ends itself
 
 
 def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = prepare_video) -> None:
@@ -39,28 +38,23 @@ def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = pr
     torch.set_num_threads(1)
     connection = Connection(int(sys.argv[1]))
     try:
-        spec, num_frames, timeout_s = decode_settings(connection.recv_bytes())
+        spec, num_frames = decode_settings(connection.recv_bytes())
         connection.send_bytes(READY)
-        reserve = partial(_reserve, connection, timeout_s)
+        reserve = partial(_reserve, connection)
         while True:
             video = Path(os.fsdecode(connection.recv_bytes()))
-            faulthandler.dump_traceback_later(timeout_s + GRACE_S, exit=True)
-            prepared = prepare(video, spec, num_frames, reserve)
-            faulthandler.cancel_dump_traceback_later()
-            send_prepared(connection, prepared)
+            send_prepared(connection, prepare(video, spec, num_frames, reserve))
     except (EOFError, ConnectionError):
         return  # the parent has closed it
 
 
-def _reserve(connection: Connection, timeout_s: float, num_bytes: int) -> None:
-    """Ask the parent for memory and wait until it is granted. Only then does the video's time begin."""
-    faulthandler.cancel_dump_traceback_later()
+def _reserve(connection: Connection, num_bytes: int) -> None:
+    """Ask the parent for memory and wait until it is granted."""
     try:
         connection.send_bytes(NEEDS + str(num_bytes).encode())
         connection.recv_bytes()
     except (EOFError, ConnectionError):
         sys.exit()  # the parent has closed it
-    faulthandler.dump_traceback_later(timeout_s + GRACE_S, exit=True)
 
 
 def _die_with_parent() -> None:
