@@ -100,9 +100,9 @@ launch() {
     else
         where=(--standalone)  # on a port that is free: another job may be running
     fi
-    folder=$(mktemp -d) || { echo "error: no folder for temporary files; free space or set TMPDIR" >&2; return 2; }
-    # Written over in place: on a disk that is full by then, too.
-    echo "-1 none" >"$folder/status" || { echo "error: $folder: cannot be written; free space or set TMPDIR" >&2; return 2; }
+    # The status is written over in place: on a disk that is full by then, too.
+    folder=$(mktemp -d) && echo none >"$folder/status" ||
+        { echo "error: no file can be made in ${TMPDIR:-/tmp}; free space or set TMPDIR" >&2; return 2; }
     # Shared out among the processes, as torchrun would not do by itself: it gives each of them one thread, with a warning.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) > processes ? $(nproc) / processes : 1))}"
     # torchrun imports torch, which imports an installed torch_npu, which fails where CANN is missing: the scripts themselves
@@ -125,7 +125,7 @@ launch() {
         wait "$child" || status=$?
     done
     trap - HUP INT TERM
-    read -r _ own <"$folder/status" || true
+    read -r own <"$folder/status" || true
     [ "$stopped" != 0 ] || [ "${own:-none}" != none ] || [ "$status" = 0 ] || cat "$folder/torchrun" >&2 || true
     rm -rf "$folder"
     if [ "$stopped" != 0 ]; then

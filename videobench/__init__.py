@@ -15,21 +15,7 @@ os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 
 def start(main):  # type: ignore[no-untyped-def]
-    """cli.start. What stops it from being imported, as a Ctrl-C that comes so early, gets a line and its status, too:
-    Python's own would be 1, which says that some questions failed."""
-    try:
-        from videobench.cli import start
-    except KeyboardInterrupt:
-        sys.stderr.write("stopped by SIGINT before anything had begun\n")
-        status = 130
-    except EnvironmentError as error:  # noqa: UP024
-        found = "error: the suite cannot be loaded ({}); check ulimit -n and its files\n"
-        sys.stderr.write(found.format(error))
-        status = 2
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-        status = 70
-    else:
-        start(main)
-    sys.stderr.flush()
-    os._exit(status)
+    """Runs a script's main function and ends the process with its exit status."""
+    from videobench.cli import run_script
+
+    sys.exit(run_script(main))

@@ -1,17 +1,10 @@
-"""What a person sees of a script: messages of one line, sizes with units, streams that outlive their reader."""
+"""What a person sees of a script: messages of one line, sizes with units."""
 
-import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
-
-from videobench.errors import InputError
 
 MOST_SHOWN = 2000  # characters of a message: a file may hold a name of megabytes
-READER_GONE = (errno.EPIPE, errno.EIO)  # `| head` has ended; the terminal has been closed
 
 
 def one_line(text: str) -> str:
@@ -24,63 +17,6 @@ def warn_once(line: str) -> None:
     """On stderr, from process 0 of a job alone: for what every process finds."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
-
-
-def fill_standard_descriptors() -> None:
-    """Where one was closed before the start, the next file to be opened would take its place: a journal, say, into
-    which a library might print."""
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
-
-
-@contextmanager
-def lasting_output() -> Iterator[None]:
-    """A run goes on, and keeps its status, when nobody reads its output any more."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed before the start: print would take the other one, tqdm fail
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  # for good, as a stream is
-    streams = sys.stdout, sys.stderr
-    for stream in streams:
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
-    sys.stdout, sys.stderr = (_LastingStream(stream) for stream in streams)
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
-
-
-class _LastingStream:
-    """Writes to a text stream, and drops what comes after its reader has gone."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-    def write(self, text: str) -> int:
-        self._try(lambda: self._stream.write(text))
-        return len(text)
-
-    def flush(self) -> None:
-        self._try(self._stream.flush)
-
-    def _try(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except OSError as error:
-            self._drop()
-            if error.errno not in READER_GONE:
-                reason = error.strerror
-                raise InputError(f"output: cannot be written ({reason}); free space or write it elsewhere") from None
-
-    def _drop(self) -> None:
-        """The stream keeps what it could not write, and would fail on it again when Python ends."""
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
-        os.close(nowhere)
 
 
 class EachMinute:

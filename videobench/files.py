@@ -5,27 +5,17 @@ import hashlib
 import json
 import math
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from videobench.errors import InputError
 
 HASH_BLOCK_BYTES = 1 << 20
-# Limits against hostile files: a result file of all 17,036 questions takes about 40 MB, a number of it 20 digits.
-MAX_JSON_BYTES = 1 << 28
-MAX_DIGITS = 300  # a longer whole number does not fit a float either
-MAX_DEPTH = 100  # of objects and lists in one another: a result file has 4, a checkpoint's configuration about 6
-
+MAX_JSON_BYTES = 1 << 28  # a result file of all 17,036 questions takes about 40 MB
 GZIP_MAGIC = b"\x1f\x8b"
-NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-ESCAPED = re.compile(r"\\[\\\"]")  # a backslash or a quote within a string
-STRING = re.compile(r'"[^"]*"')  # once those are gone
-HALF_CHARACTER = re.compile(r"\\u[dD][89a-fA-F]")  # of a pair that makes one character, where the pair is whole
 
 
 def without_waiting(path: str, flags: int) -> int:
@@ -74,7 +64,7 @@ def read_json(path: Path) -> Any:
 def decode_utf8(content: bytes, place: object) -> str:
     """InputError, naming the file or the line that is `place`, where it is another thing than text in UTF-8."""
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8-sig")  # editors on Windows begin a file with a byte-order mark
     except UnicodeDecodeError as error:
         if content.startswith(GZIP_MAGIC):
             raise InputError(f"{place}: compressed by gzip; unpack it (gunzip)") from None
@@ -82,31 +72,21 @@ def decode_utf8(content: bytes, place: object) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """JSON exactly as the standard defines it, nested at most MAX_DEPTH deep.
+    """JSON as the standard defines it. Half a character (a lone \\ud800 to \\udfff), which no file can hold, becomes a
+    question mark.
 
     Raises ValueError for what plain `json.loads` accepts silently: NaN, an infinity, a number beyond a float's range,
-    half a character, one key twice in an object (of which it keeps the last); and for a byte-order mark."""
-    if text.startswith("\ufeff"):
-        raise ValueError("begins with a byte-order mark, which JSON does not allow; save it as UTF-8 without one")
-    # Brackets in strings do not count. Leaving strings out takes as long as parsing: only where it matters.
-    if _is_too_deep(text) and _is_too_deep(STRING.sub("", ESCAPED.sub("", text))):
-        raise ValueError(f"nested too deeply to be a file of this benchmark (more than {MAX_DEPTH} levels)")
-    content = json.loads(
-        text,
-        object_pairs_hook=_unique_keys,
-        parse_constant=_refuse_constant,
-        parse_float=_parse_float,
-        parse_int=_parse_int,
-    )
-    if HALF_CHARACTER.search(text):
-        _refuse_half_characters(content)
-    return content
+    and one key twice in an object (of which it keeps the last); and for nesting that is too deep for the parser."""
+    try:
+        content = _loads(text)
+        # Escapes of characters beyond 16 bits: pairs, or halves.
+        return _loads(encode_json(content).decode()) if "\\ud" in text or "\\uD" in text else content
+    except RecursionError:
+        raise ValueError("nested too deeply to be a file of this benchmark") from None
 
 
-def _is_too_deep(text: str) -> bool:
-    """By its brackets, before it is parsed: the parser recurses in C, and where that ends depends on the Python."""
-    brackets = text.encode("utf-8", "surrogatepass").translate(None, NO_BRACKETS)
-    return any(depth > MAX_DEPTH for depth in accumulate(1 if each in b"[{" else -1 for each in brackets))
+def _loads(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_number, parse_float=_parse_float)
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -120,29 +100,13 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"the number {name} is not JSON")
+def _refuse_number(text: str) -> Any:
+    raise ValueError(f"the number {text:.20} is not JSON, or too large")
 
 
 def _parse_float(text: str) -> float:
     number = float(text)
-    if math.isinf(number):
-        raise ValueError(f"the number {text:.20} is too large")
-    return number
-
-
-def _parse_int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"the number {text:.20}... has {len(text)} digits, which is too large")
-    return int(text)
-
-
-def _refuse_half_characters(content: Any) -> None:
-    """Half of a pair cannot be encoded as UTF-8: the run would end when it stores the reply."""
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("holds half a character (a lone \\ud800 to \\udfff)") from None
+    return number if math.isfinite(number) else _refuse_number(text)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -181,7 +145,8 @@ def write_whole(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
-            return _write_into(path, content)
+            path.write_bytes(content)
+            return
         with replacing(path) as part, part.open("wb") as file:
             file.write(content)
             file.flush()
@@ -208,16 +173,7 @@ def check_writable(path: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> InputError:
-    reason = error.strerror
-    if error.errno == errno.ENAMETOOLONG:
-        return InputError(f"{path}: cannot be written ({reason}); choose a shorter name")
-    return InputError(f"{path}: cannot be written ({reason}); free space or choose another place")
-
-
-def _write_into(path: Path, content: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_NONBLOCK), "wb") as file:  # a pipe that nobody reads is an error
-        os.set_blocking(file.fileno(), True)
-        file.write(content)
+    return InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place")
 
 
 def sha256_of_file(path: Path) -> str:

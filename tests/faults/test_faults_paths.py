@@ -180,7 +180,7 @@ def test_a_report_whose_place_a_folder_has_is_refused(bench, flag):
 def test_a_report_with_a_name_that_is_too_long_is_refused_before_the_comparison(bench):
     path = bench.folder / f"{'x' * 300}.html"
     outcome = bench.compare("--report_html", path, npu="not read yet", gpu="nor this")
-    assert_refused(outcome, "xxx.html", "cannot be written .File name too long.; choose a shorter name")
+    assert_refused(outcome, "xxx.html", "cannot be written .File name too long.; free space or choose another place")
 
 
 def test_an_output_folder_that_cannot_be_made_is_refused(bench):

@@ -37,8 +37,8 @@ class Job:
         """The status that the launchers would end with."""
         self.process.join(TIMEOUT_S)
         assert not self.is_running(), self.err
-        status = self.folder / "status"
-        return int(status.read_text().split()[1]) if status.exists() else None
+        status = (self.folder / "status").read_text().strip()
+        return None if status == "none" else int(status)
 
     def go(self):
         """No more waiting at `hold`."""
@@ -61,6 +61,7 @@ class Jobs:
         """`beside` is the job under the other agent, where there are two; `order`: see torchrun_fork.py."""
         folder = self._folder / str(len(self._started))
         (folder / "forked").mkdir(parents=True)
+        (folder / "status").write_text("none\n")
         flags = ["--nproc_per_node", str(processes), "--max_restarts", "3"]
         # As torchrun's --standalone does: the port is the one that was free when it was taken.
         flags += more or ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--rdzv_id", folder.name]

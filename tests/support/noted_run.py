@@ -26,9 +26,13 @@ class NotedRuns:
 
     def computed(self):
         """Questions given to the engine since the last call."""
+        return sum(self.computed_batches())
+
+    def computed_batches(self):
+        """The same, batch by batch."""
         sizes = [int(size) for size in self._log.read_text().split()] if self._log.exists() else []
         self._log.unlink(missing_ok=True)
-        return sum(sizes)
+        return sizes
 
 
 def run(argv, log, stop, stays):

@@ -50,15 +50,10 @@ class Job:
 
     @classmethod
     def from_environment(cls, tensor_parallel: int = 1) -> "Job":
-        """From torchrun's variables; one process where there are none. Raises InputError where they make no sense."""
-        try:
-            num_processes = int(os.environ.get("WORLD_SIZE", "1"))
-            local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        except ValueError as error:
-            raise InputError(
-                f"WORLD_SIZE, LOCAL_WORLD_SIZE or LOCAL_RANK is not a number ({error}); use torchrun, or unset them"
-            ) from None
+        """From torchrun's variables; one process if there are none. Raises InputError if they make no sense."""
+        num_processes = int(os.environ.get("WORLD_SIZE", "1"))
+        local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         # On one machine: the processes of a group exchange data after each layer, too often for links between machines.
         if local_world_size % tensor_parallel or num_processes % tensor_parallel:
             raise InputError(

@@ -11,14 +11,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 GRACE_S = 5.0  # for the main thread; torchrun itself kills after 30 s
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_callbacks: list[Callable[[], object]] = []
+_callbacks: list[Callable[[], object]] = []  # before an end that the main thread does not notice
 
 
 class Stopped(KeyboardInterrupt):
@@ -35,17 +35,14 @@ def end_with_torchrun() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def at_stop(callback: Callable[[], object]) -> None:
-    """Calls `callback` when a signal comes, from the main thread, from another one, or from both."""
+def at_forced_end(callback: Callable[[], object]) -> None:
+    """Calls `callback` if a signal must end the process without the main thread."""
     _callbacks.append(callback)
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
     """Signals that were ignored, as by nohup, stay so."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
     former = {number: signal.getsignal(number) for number in SIGNALS}
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
@@ -73,8 +70,6 @@ def _raise_once(number: int, _: Any) -> None:
     disturb the way out."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
-    for callback in _callbacks:  # here, too: what they write to may be closed on the way out before _watch calls them
-        callback()
     raise Stopped(number)
 
 
@@ -84,10 +79,10 @@ def _watch(descriptor: int, is_out: threading.Event) -> None:
         while received := numbers.read(1):
             if received[0] not in SIGNALS:
                 continue
-            for callback in _callbacks:
-                callback()
             if is_out.wait(GRACE_S):
                 return
+            for callback in _callbacks:
+                callback()
             print_how_to_go_on(received[0])
             os._exit(128 + received[0])
 
@@ -103,4 +98,5 @@ def print_how_to_go_on(number: int) -> None:
         command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
     is_check = any(each.startswith("--check_") for each in argv)
     kept = "a check keeps nothing; to start again" if is_check else "what was answered is kept; to go on"
-    print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # the terminal may be gone
+        print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)

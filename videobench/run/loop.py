@@ -62,12 +62,9 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
         # One at a time on a CPU: it is busy with one, and takes longer with more (benchmarks/inference.py).
         most_videos = (lambda: 1) if context.device.kind == "cpu" else queue.most_held
         batches = make_batches(prepared, batch_size, most_videos)
-        apart: Iterable[list[Prepared]] = (
-            part for batch in batches for part in store.attempts.apart(batch, lambda each: each[0].video)
-        )
         if context.device.kind in STAGED_KINDS and not isinstance(engine, GroupEngine):
-            apart = stage_ahead(apart, engine.to_device)
-        _answer_batches(apart, RetryingEngine(engine, context.device, batch_size), store, progress, engine.usage)
+            batches = stage_ahead(batches, engine.to_device)
+        _answer_batches(batches, RetryingEngine(engine, context.device, batch_size), store, progress, engine.usage)
         store.attempts.drop()
         store.weights_sha256()  # raises, too, where this process had nothing to answer
         if isinstance(engine, GroupEngine):

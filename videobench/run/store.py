@@ -9,9 +9,9 @@ from videobench.data.dataset import Question
 from videobench.data.journal import Journals
 from videobench.data.rows import Row, Run, failed_row, question_rows
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
-from videobench.jobs.crashes import SET_ASIDE, Attempts
+from videobench.jobs.crashes import DIED, Attempts
 from videobench.jobs.job import Job
-from videobench.jobs.signals import at_stop
+from videobench.jobs.signals import at_forced_end
 from videobench.run.context import RunContext
 from videobench.run.plan import costliest_first
 from videobench.run.provenance import run_facts, run_identity, source_facts
@@ -48,10 +48,10 @@ class Store:
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        expected = isinstance(error, InputError | OtherProcessFailed | PermissionError)
-        if expected and not isinstance(error, DeviceLost):  # a full disk, say: no video is to blame
+        # A full disk, say: no video is to blame.
+        is_orderly = isinstance(error, KeyboardInterrupt | InputError | OtherProcessFailed | OSError)
+        if is_orderly and not isinstance(error, DeviceLost):
             self.attempts.end()
-        self.attempts.close()
         for journals in self._journals.values():
             journals.close()
 
@@ -108,19 +108,18 @@ def open_store(context: RunContext) -> Store:
         seen = SeenVideos({each.key: each.video for each in asked})
         journals[name] = Journals(settings.output_folder, name, identity, job.replica, question_rows(asked), seen)
         runs[name] = run_facts(settings, context.device, identity | facts)
-    attempts = Attempts(settings.output_folder, settings.sources[0].name, job.process)
+    attempts = Attempts(settings.output_folder, settings.sources[0].name)
     begun = _begin(context, journals, attempts) if job.is_first else None
     # One list for all processes: when the others could read the journals, process 0 may already be adding to its own.
     start = job.broadcast("start", begun)
     questions = list(plan.prompts)
     unanswered = [questions[index] for index in start["unanswered"]]
-    attempts.open(start["attempts"])
-    at_stop(attempts.end)
+    at_forced_end(attempts.end)
     if job.is_leader:
         for each in journals.values():
             each.open()
-    set_aside = {each: f"{each.video}: {SET_ASIDE}" for each in unanswered if attempts.is_set_aside(each.video)}
-    reasons = plan.failures | set_aside
+    died = {each: f"{each.video}: {DIED}" for each in unanswered if str(each.video) in start["died"]}
+    reasons = plan.failures | died
     left = [each for each in unanswered if each not in reasons]
     kept = len(questions) - len(unanswered)
     stored_failures = {questions[int(index)]: reason for index, reason in start["failures"].items()}
@@ -160,7 +159,6 @@ def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Atte
         _set_old_aside(context.job, journals, attempts)
     for each in journals.values():
         each.check_result()
-    begun = attempts.count_deaths()
     done = {name: each.read_and_report() for name, each in journals.items()}
     index = {question: number for number, question in enumerate(context.plan.prompts)}
     # Those that failed are tried again.
@@ -169,7 +167,8 @@ def _begin(context: RunContext, journals: Mapping[str, Journals], attempts: Atte
     weights = {str(run["weights_sha256"]) for run in runs if "weights_sha256" in run}
     unanswered = [index[each] for each in costliest_first(context.plan, left)]
     failures = {index[each]: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
-    return {"unanswered": unanswered, "attempts": begun, "weights": sorted(weights), "failures": failures}
+    died = attempts.read_deaths()
+    return {"unanswered": unanswered, "died": died, "weights": sorted(weights), "failures": failures}
 
 
 def _set_old_aside(job: Job, journals: Mapping[str, Journals], attempts: Attempts) -> None:
