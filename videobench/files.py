@@ -64,7 +64,7 @@ def read_json(path: Path) -> Any:
 def decode_utf8(content: bytes, place: object) -> str:
     """InputError, naming the file or the line that is `place`, where it is another thing than text in UTF-8."""
     try:
-        return content.decode("utf-8-sig")  # editors on Windows begin a file with a byte-order mark
+        return content.decode("utf-8")
     except UnicodeDecodeError as error:
         if content.startswith(GZIP_MAGIC):
             raise InputError(f"{place}: compressed by gzip; unpack it (gunzip)") from None
@@ -78,7 +78,7 @@ def parse_json(text: str) -> Any:
     Raises ValueError for what plain `json.loads` accepts silently: NaN, an infinity, a number beyond a float's range,
     and one key twice in an object (of which it keeps the last); and for nesting that is too deep for the parser."""
     try:
-        content = _loads(text)
+        content = _loads(text.removeprefix("\ufeff"))  # a byte-order mark, as some editors on Windows write it
         # Escapes of characters beyond 16 bits: pairs, or halves.
         return _loads(encode_json(content).decode()) if "\\ud" in text or "\\uD" in text else content
     except RecursionError:

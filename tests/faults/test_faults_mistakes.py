@@ -2,17 +2,12 @@
 
 import json
 import os
-import re
-import resource
 import shutil
-import subprocess
-import sys
 
 import pytest
 
 from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
 from tests.support.forks import call_script, fork
-from tests.support.paths import ROOT
 from videobench.console import one_line
 
 
@@ -95,24 +90,6 @@ def test_runs_of_two_samples(bench):
     assert outcome.status == 0
     first = " ".join(outcome.out.split("Numbers:")[0].split())
     assert first.startswith("INCONCLUSIVE: not comparable: different samples: 20 of 24 questions are in one file only")
-
-
-@pytest.mark.parametrize(
-    ("limit", "most", "found"),
-    [
-        pytest.param(resource.RLIMIT_NOFILE, 6, "no more files can be opened", id="open-files"),
-        pytest.param(resource.RLIMIT_FSIZE, 0, r"cannot be .*File too large\); check ulimit -f", id="size-of-a-file"),
-    ],
-)
-def test_a_limit_of_the_shell_is_named_and_not_the_file_in_hand(bench, record_property, limit, most, found):
-    command = [sys.executable, ROOT / "extract_dataset.py", *bench.roots, "--datasets", SET, "--nums", "6"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, preexec_fn=lambda: resource.setrlimit(limit, (most, most))
-    )
-    record_property("gave", f"{done.returncode}: {done.stderr}")
-    assert done.returncode == 2
-    assert re.match(f"error: .*{found}", done.stderr), done.stderr
-    assert done.stderr.count("\n") == 1
 
 
 # Root may read all: a fork becomes somebody else, who comes in by the working folder.

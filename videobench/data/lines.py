@@ -36,7 +36,7 @@ def kind_of(path: Path) -> str:
     Raises InputError where it has those of two, where it is a line of no known kind, or cannot be read."""
     lines = _raw_lines(path)
     try:
-        first = parse_json(next(lines, (0, b""))[1].decode("utf-8-sig"))
+        first = parse_json(next(lines, (0, b""))[1].decode("utf-8"))
     except ValueError:  # JSON over several lines, or what its reader refuses
         return OWN
     if not isinstance(first, dict):
