@@ -93,9 +93,94 @@ def test_strict_reading(reply, letter):
     assert read_letter(reply, GARDEN) == letter
 
 
+NONE_NAMED = (
+    "A: Not supported by the video. B: Supported by the video.",
+    "A: Supported. B: Not supported. C: Not supported.",
+    "A: There is no grass. B: Not visible. C: wrong.",
+    "A: No\nB: Yes\nC: No\nD: No",
+    "A - incorrect\nB - correct",
+    "(A) is not right; (B) is.",
+    "(A) is wrong.",
+    "(A) Grass is not right; (B) Trees is.",
+    "A is not right. B is.",
+    "A is the wrong answer. B is the right one.",
+    "A is the man on the left; B is the woman.",
+    "A. Grass is not visible. B. Trees are visible.",
+    "A. Wait, that's wrong. It should be B.",
+    "A. Wait, that's wrong.",
+    "A. No, wait, B.",
+    "A. Actually, (B).",
+    "A. There is no grass. B. There are trees. The answer is A or B.",
+    "A: Not supported. B: Supported. The answer is not A.",
+    "Option A: There is no grass.\nOption B: There are trees.",
+    "Option (A) Grass is not correct.",
+    "**A:** Not supported\n**B:** Supported",
+    "- A: Not supported\n- B: Supported",
+    "a) not supported b) supported",
+    "Let's look at each. (A) Grass is not seen. (B) Trees are seen.",
+    "In the video, (A) Grass can be excluded; it is not visible.",
+    "A：不支持。B：支持。",
+    "（A）不正确；（B）正确。",
+    "A是错误的",
+    "A. 是错误的。",
+    "A。等等，不对，应该是B。",
+    "A不对，B对",
+    "A：画面中有草。\nB：画面中有树。",
+    "选项A：没有草。选项B：有树。",
+    "选项A：错误。选项B：正确。",
+    "选项A和选项B",
+    "答案不是A",
+)
+B_NAMED = (
+    "A: Not supported\nB: Supported\nC: Not supported\nD: Not supported\n\nThe answer is B.",
+    "A: unlikely. B: likely. C: unlikely. Answer: (B)",
+    "A: Not supported. B: Supported. So B.",
+    "A) The video shows no grass. B) The video shows trees. I would choose B.",
+    "A. There is no grass. B. There are trees. Final answer: B",
+    "A. Wait, that's wrong. The answer is B.",
+    "Option A: There is no grass.\nOption B: There are trees.\nSo the answer is B.",
+    "Option A is not supported. Option B is. Therefore, B is the correct answer.",
+    "A：画面中没有草。\nB：画面中有树。\n所以选B。",
+    "A选项错误，B选项正确，答案是B",
+    "A项不符合；B项符合，故选B。",
+    "选项A：没有草。选项B：有树。因此答案为B。",
+    "逐项分析：A. 草，未出现；B. 树，出现了。正确答案：B",
+    # Others are refused beside it: B stays the answer.
+    "B, not A.",
+    "B, not a tree",
+    "B. It is green. A is wrong.",
+    "B. Trees. (A) is wrong.",
+    "B. The man is near trees. (A) is not supported.",
+    "B is correct, and A is wrong.",
+    "B is correct. A is not correct.",
+    "(B) Trees is the answer, not (A).",
+    "The answer is B. A is wrong.",
+    "B. There are trees, while the grass is not visible.",
+    "B. The man waits for the bus.",
+    "选B，不选A",
+    "B。视频中有树。",
+    "B，因为有树",
+    "正确选项：B",
+    "选择B。",
+    "答案应该是B。",
+    "I'd go with B.",
+)
+
+
+@pytest.mark.parametrize(
+    ("reply", "letter"), [*((each, None) for each in NONE_NAMED), *((each, "B") for each in B_NAMED)]
+)
+def test_a_reply_that_discusses_options_is_read_only_if_it_names_its_answer(reply, letter):
+    assert read_letter(reply, GARDEN) == letter
+
+
 @pytest.mark.parametrize(
     ("reply", "options", "letter"),
     [
+        pytest.param("C. Not enough light", {"A": "x", "C": "It is dark"}, "C", id="an-answer-that-denies"),
+        pytest.param("D. Dr. A. Smith", {"A": "John", "D": "Dr. A. Smith"}, "D", id="a-letter-in-the-own-text"),
+        pytest.param("B. No", {}, "B", id="no-as-the-answer"),
+        pytest.param("A. No. B. Yes.", {}, None, id="discussed-options-not-known"),
         pytest.param("F", {each: f"{each}{each}" for each in "ABCDEF"}, "F", id="six-options"),
         pytest.param("F", {}, "F", id="options-not-known"),
         pytest.param("The answer is Black", {"A": "White", "B": "Black"}, "B", id="text-of-an-option"),

@@ -2,7 +2,8 @@
 
 Two kinds of evidence count: a letter used as a label ("B", "(B) Trees", "Option B") or called the answer ("the answer
 is B"), and an option's text that is the whole reply or a sentence of it. All evidence in a reply must point to one
-letter; a second one ("A, B", "B. The answer is C", B's letter with C's text) makes it unreadable.
+letter; a second one ("A, B", "B. The answer is C", B's letter with C's text) makes it unreadable. In a reply that
+discusses options ("A: not supported. B: supported.") no label counts: it is readable if it names its answer as well.
 """
 
 import re
@@ -31,13 +32,39 @@ REASON = r"\s+(?:because|since|as|which|is\s+the|is\s+correct|is\s+right)\b"
 GOES_ON = rf"(?=\s*$|\s*\n|\s*[.:;,!)\]]|\s+[-\u2013\u2014]\s|{REASON})"
 LETTER = rf"[(\[]?\s*(?:([A-F])\b{ABBREVIATION}{GOES_ON}|([a-f])(?=\s*$|\s*[.)\]]+(?:\s|$)))[\s.:;,!)\]]*"
 NOUN = r"(?i:\b(?:answer|option|choice|response|letter)\b)"
-LABEL = re.compile(rf"\s*(?:(?i:(?:the\s+)?(?:(?:correct|right|best)\s+)?){NOUN}\s*:?\s*)?{LETTER}")
+LABEL = re.compile(rf"\s*(?:(?i:(?:the\s+)?(?:(?:correct|right|best)\s+)?){NOUN}\s*:?\s*|选项\s*)?{LETTER}")
 VERB = r"(?i:\s(?:is|would\s+be|should\s+be|must\s+be))"
 STATEMENT = re.compile(
-    rf"(?:{NOUN}[^.\n]{{0,60}}?{VERB}\s*:?|{NOUN}\s*[:=]|(?i:\bit(?:\s+is|'s))|(?i:\bI\s+(?:would\s+)?(?:choose|select|pick))"
-    rf"|答案\s*[是为]?\s*:?|选[项择]?)\s*(?:(?i:the\s+)?{NOUN}\s*)?{LETTER}"
+    rf"(?:{NOUN}[^.\n]{{0,60}}?{VERB}\s*:?|{NOUN}\s*[:=]|(?i:\bit(?:\s+is|'s))"
+    rf"|(?i:\bI(?:'d|\s+would)?\s+(?:choose|select|pick|go\s+with))|(?i:\b(?:so|thus|hence|therefore),?\s)"
+    rf"|答案\s*(?:应该?)?[是为]?\s*:?|正确选项\s*[是为]?\s*:?|选项\s*[是为]|(?<!不)选择?)"
+    rf"\s*(?:(?i:the\s+)?{NOUN}\s*|选项\s*)?{LETTER}"
 )
-CALLED_RIGHT = re.compile(rf"{NOUN}\s*[(\[]?([A-F])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|closest)")
+CALLED_RIGHT = re.compile(
+    rf"(?:{NOUN}\s*[(\[]?([A-F])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|closest)"
+    rf"|[(\[]?\b([A-F])[)\]]?\s+is\s+the\s+(?:correct|right|best|closest)\s+{NOUN})"
+)
+# In English and Chinese: a label that is refused, or taken back; other letters that are discussed behind it.
+VERBS = r"(?:is|are|was|were|seems|looks|does|has|shows|can|could|would|should|cannot|isn't|doesn't)"
+ADVERBS = r"(?:(?:be|clearly|the|an?)\s+)*"
+FIT = (
+    r"(?:right|correct|true|accurate|best|good|answer|option|choice"
+    r"|supported|shown|visible|seen|present|mentioned|possible|likely|consistent)"
+)
+REFUSED = re.compile(
+    rf"(?i:(?:{VERBS}\s+)?{ADVERBS}(?:not\s*[.;]|not\s+{ADVERBS}{FIT}\b"
+    r"|(?:wrong|incorrect|unsupported|unlikely|excluded|eliminated|ruled\s+out)\b))"
+    r"|[是并]*(?:错|有误|不[对是]|不正确|不准确|不符|不支持|不成立|不可能)|可?以?排除"
+)
+TAKEN_BACK = re.compile(
+    r"(?i:(?:^|[.!?\n])\s*(?:(?:oh|no|hmm)\b[,.]?\s*)?(?:wait|actually|correction|on\s+second\s+thought)\b"
+    r"|\b(?:that's|that\s+is)\s+(?:wrong|incorrect|not\s+right|not\s+correct|a\s+mistake)\b)|等等|等一下|更正"
+)
+VERB_BEHIND = re.compile(rf"\s+(?={VERBS}\b)")
+DISCUSSED = re.compile(
+    r"(?:^|[.!?;,:\n])\s*(?:-\s*)?(?:(?i:option|choice|answer)\s+|选项\s*)?"
+    rf"([A-F])(?=[.:)]|\s[-\u2013\u2014]\s|{VERB_BEHIND.pattern})|[(\[]([A-F])[)\]]"
+)
 LETTER_AND_TEXT = re.compile(r"\s*[(\[]?([A-Fa-f])[)\]]?[.:,\s-]*(.+)", re.S)
 TEXT_AND_LETTER = re.compile(r"(.+?)\s*[(\[]([A-F])[)\]][\s.]*$", re.S)
 PREAMBLE = re.compile(rf"^.*?{NOUN}(?:[^.\n:]{{0,60}}?{VERB}\s*:?|\s*:)\s*(.+)$", re.S)
@@ -58,9 +85,14 @@ def read_letter(reply: str, options: Mapping[str, str]) -> str | None:
     if len(bare) == 1 and bare.upper() in letters:
         return bare.upper()
     whole = set(_letters_of_text(text, options))  # "B.o.B" can be a text: then its B is no label
-    found = whole | set(_pairs(text, options)) | (set() if whole else set(_labels(text, options)))
-    if not found:
-        found = set(_listed_pairs(text, options)) | set(_sentences(text, options))
+    found = whole | set(_pairs(text, options))
+    label = LABEL.match(text)
+    is_discussion = not found and label is not None and _opens_discussion(label, text[label.end() :], options)
+    if not whole:
+        found |= set(_labels(None if is_discussion else label, text, options))
+    if not found and not is_discussion:
+        listed = set() if REFUSED.search(text) else set(_listed_pairs(text, options))
+        found = listed | set(_sentences(text, options))
     letter = found.pop() if len(found) == 1 else ""
     return letter if letter and letter in letters else None
 
@@ -85,14 +117,30 @@ def _letters_of_text(text: str, options: Mapping[str, str]) -> list[str]:
     return [letter for letter, option in options.items() if plain and _plain(option) == plain]
 
 
-def _labels(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Letters that are the reply's label or are called its answer, and letters right behind that contradict them."""
-    first = LABEL.match(text)
-    for match in ([first] if first else []) + list(islice(STATEMENT.finditer(text), MOST_STATEMENTS)):
+def _opens_discussion(label: re.Match[str], rest: str, options: Mapping[str, str]) -> bool:
+    """Whether the label is refused ("(A) is not right"), taken back ("A. Wait"), or stands before a remark that is not
+    its option's text and before another letter ("A: no grass is seen. B: trees are")."""
+    letter = (label[1] or label[2]).upper()
+    own = re.match(re.escape(options.get(letter, "").strip()), rest, re.I)
+    behind = rest[own.end() if own else 0 :].lstrip(" .:;-\u2013\u2014")
+    if TAKEN_BACK.search(behind) or ("," not in label[0] and REFUSED.match(behind)):
+        return True
+    if own and own[0]:
+        return False
+    for match in DISCUSSED.finditer(rest):
+        other, verb = match[1] or match[2], VERB_BEHIND.match(rest, match.end())
+        if other != letter and other in (options or LETTERS) and not (verb and REFUSED.match(rest, verb.end())):
+            return True
+    return False
+
+
+def _labels(label: re.Match[str] | None, text: str, options: Mapping[str, str]) -> Iterator[str]:
+    """The letter of the reply's label and those that it calls its answer, and letters behind that contradict them."""
+    for match in ([label] if label else []) + list(islice(STATEMENT.finditer(text), MOST_STATEMENTS)):
         letter = (match[1] or match[2]).upper()
         yield letter
         yield from _contradictions(letter, text[match.end() :], options)
-    yield from (match[1] for match in CALLED_RIGHT.finditer(text))
+    yield from (match[1] or match[2] for match in CALLED_RIGHT.finditer(text))
 
 
 def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Iterator[str]:
