@@ -1,10 +1,13 @@
 """Result files of every origin: how a row finds its question, and which rows are refused."""
 
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.leaderboard import write_leaderboard
 from videobench.compare.pairing import pair_runs
 from videobench.data.replies import build_reply
@@ -211,3 +214,32 @@ def test_what_is_read_is_what_is_written():
     build_reply(("MSVD", "1"), "1", Noted(output_sequence=["A"]))
     assert asked <= set(Row.__annotations__)
     assert {"output_sequence", "letter_logprobs", "prompt_sha256", "video_sha256", "run"} <= asked
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        pytest.param(math.e, None, id="natural"),
+        pytest.param(10, r"in \d+ of 300 replies .* add up to more than 1 .to \d.\d\d..*by 2.302585", id="10"),
+        pytest.param(2, r"of \d+ of 300 replies are to base 2, .* by 0.693147", id="2"),
+    ],
+)
+def test_log_probabilities_to_another_base_are_refused(tmp_path, seed, base, found):
+    rng = np.random.default_rng(seed)
+    rows = simulate_rows(sample_questions(all_questions(), 300, rng), rng)
+    content = {"/".join(name): npu for name, (npu, _, _) in rows.items()}
+    for each in content.values():
+        each["letter_logprobs"] = {letter: value / math.log(base) for letter, value in each["letter_logprobs"].items()}
+    path = write(tmp_path / "x.json", content)
+    if found is None:
+        assert len(load_results(path, [])) == 300
+    else:
+        with pytest.raises(InputError, match=f"x.json: .*{found}"):
+            load_results(path, [])
+
+
+@pytest.mark.parametrize("logprobs", [{"A": 0.0, "B": -4.0}, {"A": -0.69, "B": -0.69}])
+def test_a_sum_a_little_above_1_is_rounding(tmp_path, logprobs):
+    path = write(tmp_path / "x.json", {f"MSVD/{number}": row(letter_logprobs=logprobs) for number in range(20)})
+    assert len(load_results(path, [])) == 20

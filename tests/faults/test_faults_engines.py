@@ -1,6 +1,7 @@
 """Other engines' files that are broken, cut short or of another kind, through the real script: one line, status 2."""
 
 import json
+import math
 
 import pytest
 
@@ -70,6 +71,27 @@ def test_the_whole_file_is_read(bench, kind):
 def test_a_file_over_a_limit_is_refused(bench, monkeypatch, limit, value, found):
     path = write(bench, "batch")
     monkeypatch.setattr(f"videobench.data.lines.{limit}", value)
+    assert_refused(bench.compare(), path, found)
+
+
+@pytest.mark.parametrize(
+    ("base", "found"),
+    [
+        pytest.param(
+            10, "in 12 of 12 replies with log-probabilities .* add up to more than 1 .to 1.46.: no nat", id="10"
+        ),
+        pytest.param(2, "the log-probabilities of 12 of 12 replies are to base 2, .*by 0.693147", id="2"),
+    ],
+)
+def test_logarithms_to_another_base_are_refused(bench, base, found):
+    rows = list(bench.rows().values()) * 2
+    lines = [batch_line(f"MSVD/{number}", row) for number, row in enumerate(rows)]
+    for line in lines:
+        [choice] = line["response"]["body"]["choices"]
+        [position] = choice["logprobs"]["content"]
+        for entry in position["top_logprobs"]:
+            entry["logprob"] /= math.log(base)
+    path = write_lines(bench.folder / "npu.json", lines)
     assert_refused(bench.compare(), path, found)
 
 

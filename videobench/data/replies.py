@@ -142,6 +142,9 @@ def _logprobs(row: Mapping[str, Any], field: str) -> dict[str, float]:
         return {}
     if not isinstance(values, dict) or not all(value is None or _is_logprob(value) for value in values.values()):
         raise ValueError(f"{field} is {values!r:.60}, not letters with logarithms; remove it or correct it")
+    for name in values:
+        if name not in LETTERS and len(letter := name.strip(" \t\n().:").upper()) == 1 and letter in LETTERS:
+            raise ValueError(f"{field} calls an option {name!r}; write {letter!r}")
     return {letter: float(value) for letter, value in values.items() if value is not None}
 
 

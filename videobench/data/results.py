@@ -1,5 +1,6 @@
 """Result files and folders, of this suite or of another engine -> replies."""
 
+import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ from videobench.files import read_json
 RESULT_SUFFIX = "_eval.json"
 WITHOUT_KEY = (AISBENCH, LMMS_EVAL)
 OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
+MOST_MASS = 1.05  # of all options' probabilities: rounding may pass 1, another base of the logarithms goes far beyond
+LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # so many replies add up to 1 by no chance
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,27 @@ def load_results(
             elif name in replies:
                 raise InputError(f"{place} answers the same question as {places[name]}; remove one of them")
             replies[name], places[name] = reply, place
+    _check_base(path, replies.values())
     return replies
+
+
+def _check_base(path: Path, replies: Iterable[Reply]) -> None:
+    """Raises InputError if the log-probabilities are not natural: the options' probabilities add up to more than 1, or,
+    of logarithms to base 2, to less, while powers of 2 add up to 1."""
+    stored = [[*reply.logprobs.values()] for reply in replies if reply.logprobs]
+    if above := [total for total in (math.fsum(map(math.exp, each)) for each in stored) if total > MOST_MASS]:
+        found = f"the options' probabilities add up to more than 1 (to {max(above):.2f}): no natural logarithms"
+        raise InputError(
+            f"{path}: in {len(above)} of {len(stored)} replies with log-probabilities {found}; multiply those to base "
+            "10 by 2.302585, or leave the log-probabilities out"
+        )
+    short = [each for each in stored if math.fsum(map(math.exp, each)) < LITTLE_MASS]
+    exact = [each for each in short if abs(math.fsum(2**value for value in each) - 1) < BASE_2_TOLERANCE]
+    if len(exact) >= BASE_2_REPLIES and len(exact) > 0.9 * len(short):
+        raise InputError(
+            f"{path}: the log-probabilities of {len(exact)} of {len(stored)} replies are to base 2, as powers of which "
+            "they add up to 1; multiply all of them by 0.693147, or leave the log-probabilities out"
+        )
 
 
 def read_replies(path: Path) -> tuple[str, list[Reply]]:
