@@ -156,3 +156,76 @@ def test_a_bound_counts_in_smoothed_accuracy(report_of):
     report, _ = report_of([line(key, entries, content="B") for key in KEYS])
     expected = 50 * (math.erfc(3.6 / math.sqrt(2)) - math.erfc(-(4.99 / 0.5) / math.sqrt(2)))
     assert report["smoothed"]["difference_points"] == pytest.approx(expected, abs=1e-6)
+
+
+INSTRUCTION = (
+    "\n Among the three options A, B, C above, the one closest to the correct answer is: Please respond briefly."
+)
+
+
+def asked(number, instruction=INSTRUCTION, options="A.cat B.dog C.cow "):
+    return f"which of {number} is it? {options}{instruction}"
+
+
+def sample(number, text=None, **more):
+    """A line of lmms-eval, whose question stands in its text."""
+    line = {"doc_id": number, "doc_hash": "0", "target": "A", "filtered_resps": "A", "input": text or asked(number)}
+    return line | {"seen": {"video": f"/data/{number}.mp4"}} | more
+
+
+def prediction(number, text=None):
+    """A line of AISBench."""
+    parts = [{"type": "video_url", "video_url": {"url": f"file:///data/{number}.mp4"}}]
+    prompt = [{"role": "HUMAN", "prompt": [*parts, {"type": "text", "text": (text or asked(number)) + " ASSISTANT:"}]}]
+    return {"data_abbr": "videobench", "id": 0, "success": True, "origin_prompt": prompt, "prediction": "A"}
+
+
+def ours_as_asked(**more):
+    return {key: row | {"question": asked(number)} for number, (key, row) in enumerate(ours(**more).items())}
+
+
+@pytest.mark.parametrize("line_of", [sample, prediction])
+@pytest.mark.parametrize(
+    ("form", "differ"),
+    [
+        pytest.param({}, 0, id="ours"),
+        pytest.param({"instruction": "Answer with the option's letter directly."}, 40, id="another"),
+        pytest.param({"instruction": f"{INSTRUCTION} Think step by step."}, 40, id="more"),
+        pytest.param({"instruction": INSTRUCTION.split("Please")[0]}, 40, id="less"),
+        pytest.param({"instruction": INSTRUCTION.replace(" \n", "\n  ").replace("\n", " ")}, 0, id="other-spaces"),
+        pytest.param(
+            {"instruction": INSTRUCTION.replace("three options A, B, C", "four options A, B, C, D")}, 0, id="D"
+        ),
+        pytest.param({"options": "A. cat\nB. dog\nC. cow\n"}, 0, id="options-in-another-form"),
+    ],
+)
+def test_another_instruction_is_another_question(report_of, line_of, form, differ):
+    lines = [line_of(number, asked(number, **form)) for number in range(40)]
+    report, text = report_of(lines, run=ours_as_asked())
+    assert len(report["inputs"]["other_questions"]) == differ
+    assert f"question, video {40 - differ} of 40 equal" in text
+    assert report["comparable"] == (differ == 0)
+    if differ:
+        assert "text, choices or video differ in 40 questions" in text
+
+
+def test_before_the_question_a_tag_of_the_video_is_no_difference_but_a_sentence_is(report_of):
+    for before, differ in (("USER: <video>\n", 0), ("You are an expert.\n", 40)):
+        lines = [sample(number, before + asked(number)) for number in range(40)]
+        report, _ = report_of(lines, run=ours_as_asked())
+        assert len(report["inputs"]["other_questions"]) == differ
+
+
+def test_a_video_that_the_line_does_not_name_proves_nothing(report_of):
+    for seen, name in (({"video": "/data/0.mp4"}, "question, video 1 of 1 equal"), ("?", "question 1 of 1 equal")):
+        run = dict(list(ours_as_asked().items())[:1])
+        report, text = report_of([sample(0, seen=seen)], run=run)
+        assert name in text
+        assert report["inputs"]["other_questions"] == []
+
+
+def test_of_lmms_eval_the_filtered_reply_is_read(report_of):
+    """It is what lmms-eval scores: `resps` is the raw text."""
+    lines = [sample(number, resps=[["The options are A, B and C."]], filtered_resps=["A"]) for number in range(40)]
+    report, _ = report_of(lines, run=ours_as_asked())
+    assert (report["npu"]["correct"], report["npu"]["unreadable"]) == (40, 0)

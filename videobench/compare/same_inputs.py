@@ -12,6 +12,7 @@ from videobench.compare.same_question import (
     prompt_lengths_differ,
     prompts_differ,
     question_differs,
+    same_video,
 )
 from videobench.data.replies import Reply
 
@@ -123,7 +124,9 @@ def _question_row(pairing: Pairing) -> InputRow:
 def _asked_row(compared: Sequence[Pair]) -> InputRow:
     differ = [each for each in map(question_differs, compared) if each is not None]
     equal = f"{len(differ) - sum(differ)} of {len(differ)} equal" if differ else "not stored"
-    return InputRow("question, video", equal, equal, DIFFERS if any(differ) else SAME if differ else UNKNOWN)
+    knows_videos = any(same_video(pair.npu.reply, pair.gpu.reply) is not None for pair in compared)
+    name = "question, video" if knows_videos or not compared else "question"
+    return InputRow(name, equal, equal, DIFFERS if any(differ) else SAME if differ else UNKNOWN)
 
 
 def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:

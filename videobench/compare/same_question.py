@@ -49,38 +49,48 @@ def hashes_differ(pair: Pair, field: str) -> bool:
 
 
 def question_differs(pair: Pair) -> bool | None:
-    """Whether the rows hold another question, other choices or another video; None where they share no such field."""
+    """Whether the rows hold another question or instruction, other choices or another video; None where they share no
+    such field."""
     npu, gpu = pair.npu.reply, pair.gpu.reply
     if npu is None or gpu is None:
         return None
-    same = [_same_video(npu, gpu), _same_text(npu, gpu)]
+    same = [same_video(npu, gpu), _same_text(npu, gpu)]
     if _both_state_options(npu, gpu):
         same.append(npu.options == gpu.options)
     known = [each for each in same if each is not None]
     return not all(known) if known else None
 
 
-def _same_video(npu: Reply, gpu: Reply) -> bool | None:
-    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own."""
+def same_video(npu: Reply | None, gpu: Reply | None) -> bool | None:
+    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
+
+    None if that is not known. A name that the other side has lent proves nothing."""
+    if npu is None or gpu is None:
+        return None
     if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
         return True
     if npu.video_sha256 and gpu.video_sha256:
         return npu.video_sha256 == gpu.video_sha256
+    if npu.vid_path_is_lent or gpu.vid_path_is_lent:
+        return None
     names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
     known = [first == second for first, second in zip(*names, strict=True) if first and second]
     return all(known) if known else None
 
 
 def _same_text(npu: Reply, gpu: Reply) -> bool | None:
-    """Of the question alone. A row without choices holds them in the question's text, in a form of its own."""
+    """Of question and instruction. A row without choices holds them in the question's text, in a form of its own."""
     if npu.question and (npu.question, npu.options) == (gpu.question, gpu.options):
         return True  # nearly always: the rest takes longer
     options = npu.options or gpu.options
-    npu_text, gpu_text = (
-        " ".join(replace(each, options=each.options or options).own_question.casefold().split()) for each in (npu, gpu)
-    )
+    sides = [each if each.options else replace(each, options=options) for each in (npu, gpu)]
+    npu_text, gpu_text = (" ".join(each.own_question.casefold().split()) for each in sides)
     if not npu_text or not gpu_text:
         return None
+    if npu.states_prompt or gpu.states_prompt:
+        first, second = (each.instruction for each in sides)
+        if first and second and first != second:
+            return False
     if _both_state_options(npu, gpu):
         return npu_text == gpu_text
     return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)

@@ -19,13 +19,14 @@ def read_sample(line: Mapping[str, Any]) -> Unnamed:
     asked = line.get("input")
     if not isinstance(asked, str):
         raise ValueError(f"input is {asked!r:.60}, not a text; evaluate with --log_samples again")
-    reply = _only(line.get("resps", line["filtered_resps"]))
+    reply = _only(line["filtered_resps"])  # what lmms-eval scores; `resps` is what the task's filters made it of
     if not isinstance(reply, str):
-        raise ValueError(f"resps is {reply!r:.60}, not a text; a task with output_type generate_until gives one")
+        raise ValueError(
+            f"filtered_resps is {reply!r:.60}, not a text; a task with output_type generate_until gives one"
+        )
     videos = [text for name, value in line.items() if name not in NOT_VIDEOS for text in _texts(value)]
-    return Unnamed(
-        asked, [each for each in videos if each.lower().endswith(VIDEO_SUFFIXES)], {"output_sequence": [reply]}
-    )
+    videos = [each for each in videos if each.lower().endswith(VIDEO_SUFFIXES)]
+    return Unnamed(asked, videos, {"question": asked, "output_sequence": [reply]})
 
 
 def _only(value: Any) -> Any:

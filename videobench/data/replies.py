@@ -5,6 +5,7 @@ openai_batch.py, aisbench.py and lmms_eval.py make of other engines' lines. Ever
 missing.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from videobench.data.dataset import LETTERS, QuestionName
 
 LEAST_LOGPROB, GREATEST_LOGPROB = -1e5, 1e-2  # nats: a 16-bit logit is at least -65504; rounding may pass 0
+SPEAKERS = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)  # a chat template writes them
+LETTER_LIST = re.compile(r"among the \w+ options? [a-f](?:, [a-f])*(?= above)")  # a service may count empty options
 LARGEST_NUMBER = 1e12  # of any field of a row; sums and squares of these stay finite
 
 
@@ -43,7 +46,9 @@ class Reply:
     finish_reason: str  # "stop", or "length" where the reply was cut off
     is_greedy: bool | None  # False where a token was not the most probable one
     run: Mapping[str, Any]  # the run's settings and environment
-    options_are_lent: bool = False  # by the other side's reply to the question, where the file does not give them
+    options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
+    vid_path_is_lent: bool = False  # likewise, if another engine's line names no video
+    states_prompt: bool = False  # the question is all the text that was asked, as in another engine's line
 
     @property
     def scores(self) -> dict[str, float]:
@@ -60,9 +65,25 @@ class Reply:
     def own_question(self) -> str:
         """The question without its options and without the instruction, which every question ends with."""
         first = next(iter(self.options.items()), None)
-        cut = self.question.find(f"{first[0]}.{first[1]}") if first else -1
-        own = self.question[:cut] if cut >= 0 else self.question.split("\n")[0]
+        asked = SPEAKERS.sub(" ", self.question).strip() if self.states_prompt else self.question
+        cut = asked.find(f"{first[0]}.{first[1]}") if first else -1
+        own = asked[:cut] if cut >= 0 else asked.split("\n")[0]
         return own.strip().removesuffix("Choices:")
+
+    @property
+    def instruction(self) -> str:
+        """What follows the options in the question, folded; empty where the question does not hold them all."""
+        text, end = _folded(self.question), 0
+        for letter, option in self.options.items():
+            label, option = re.escape(letter.casefold()), re.escape(_folded(option))
+            if not (found := re.search(rf"\b{label}\b[\s.:)]*{option}(?!\w)", text)):
+                return ""
+            end = max(end, found.end())
+        return LETTER_LIST.sub("among the options", SPEAKERS.sub(" ", text[end:])).strip() if end else ""
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
 
 
 def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:

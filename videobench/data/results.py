@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from videobench.files import read_json
 RESULT_SUFFIX = "_eval.json"
 WITHOUT_KEY = (AISBENCH, LMMS_EVAL)
 OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
-MOST_MASS = 1.05  # of all options' probabilities: rounding may pass 1, another base of the logarithms goes far beyond
+MOST_MASS = 1.02  # of all options' probabilities: rounding may pass 1, logarithms to base 10 go beyond
 LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # so many replies add up to 1 by no chance
 
 
@@ -50,7 +50,7 @@ def load_results(
     replies: dict[QuestionName, Reply] = {}
     places: dict[QuestionName, str] = {}
     for file in _files_of(path):
-        for place, key, row in _rows_of(file, asked or Asked()):
+        for place, key, row, marks in _rows_of(file, asked or Asked()):
             try:
                 name = finder.find(key, row, file.name)
                 reply = build_reply(name, key, row)
@@ -60,7 +60,7 @@ def load_results(
                 name = ("", key)
             elif name in replies:
                 raise InputError(f"{place} answers the same question as {places[name]}; remove one of them")
-            replies[name], places[name] = reply, place
+            replies[name], places[name] = replace(reply, **marks) if marks else reply, place
     _check_base(path, replies.values())
     return replies
 
@@ -69,13 +69,15 @@ def _check_base(path: Path, replies: Iterable[Reply]) -> None:
     """Raises InputError if the log-probabilities are not natural: the options' probabilities add up to more than 1, or,
     of logarithms to base 2, to less, while powers of 2 add up to 1."""
     stored = [[*reply.logprobs.values()] for reply in replies if reply.logprobs]
-    if above := [total for total in (math.fsum(map(math.exp, each)) for each in stored) if total > MOST_MASS]:
-        found = f"the options' probabilities add up to more than 1 (to {max(above):.2f}): no natural logarithms"
+    totals = [math.fsum(map(math.exp, each)) for each in stored]
+    above = [total for total in totals if total > MOST_MASS]
+    if len(above) > len(stored) / 10:
         raise InputError(
-            f"{path}: in {len(above)} of {len(stored)} replies with log-probabilities {found}; multiply those to base "
-            "10 by 2.302585, or leave the log-probabilities out"
+            f"{path}: the options' probabilities add up to more than 1 (to {max(above):.2f}) in {len(above)} of "
+            f"{len(stored)} replies, so that these are no natural logarithms; multiply those to base 10 by 2.302585, "
+            "or leave the log-probabilities out"
         )
-    short = [each for each in stored if math.fsum(map(math.exp, each)) < LITTLE_MASS]
+    short = [each for each, total in zip(stored, totals, strict=True) if total < LITTLE_MASS]
     exact = [each for each in short if abs(math.fsum(2**value for value in each) - 1) < BASE_2_TOLERANCE]
     if len(exact) >= BASE_2_REPLIES and len(exact) > 0.9 * len(short):
         raise InputError(
@@ -142,13 +144,13 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _rows_of(file: Path, asked: Asked) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """(place for messages, key, row) of each row, of whatever kind the file is."""
+def _rows_of(file: Path, asked: Asked) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+    """(place for messages, key, row, fields of the Reply that no row has) of each row, of whatever kind the file is."""
     kind = kind_of(file)
     if kind == OWN:
-        yield from ((f"{file}: row {key!r}", key, row) for key, row in _own_rows(file))
+        yield from ((f"{file}: row {key!r}", key, row, {}) for key, row in _own_rows(file))
     elif kind == BATCH:
-        yield from _batch_rows(file, asked.facts)
+        yield from ((place, key, row, {}) for place, key, row in _batch_rows(file, asked.facts))
     elif kind in WITHOUT_KEY:
         yield from _joined(file, _unnamed(file, kind), Questions(asked.replies))
     elif kind == AISBENCH_FAILED:
@@ -197,7 +199,7 @@ def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
 
 def _joined(
     file: Path, lines: Iterable[tuple[str, Unnamed]], questions: Questions
-) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
     """Lines of equal questions on one video take their keys in order; those of other questions are left out."""
     taken: set[QuestionName] = set()
     count = unknown = 0
@@ -211,7 +213,8 @@ def _joined(
             continue
         reply = (free or found)[0]
         taken.add((reply.dataset, reply.id))
-        yield place, reply.key, {**unnamed.row, "dataset": reply.dataset, "vid_path": reply.vid_path}
+        marks = {"vid_path_is_lent": not unnamed.videos, "states_prompt": True}
+        yield place, reply.key, {**unnamed.row, "dataset": reply.dataset, "vid_path": reply.vid_path}, marks
     if count and unknown == count:
         raise InputError(f"{file}: none of its {count} lines answers a question of the other side; name files of one")
     if unknown:
