@@ -18,7 +18,8 @@ SETTINGS = {"dtype": "float32", "num_frames": 8}
 
 def journals(folder, rank=0, asked=None, **changes):
     asked = asked or {key: {} for key in "12345"}
-    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, lambda key, sha256, stamp: stamp != ["changed"])
+    seen = {"same": True, "changed": False, "gone": None}
+    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, lambda key, sha256, stamp: seen[stamp[0]])
 
 
 def write(folder, rows, rank=0):
@@ -86,6 +87,28 @@ def test_a_reply_on_a_video_that_has_changed_is_none(tmp_path, capsys):
     assert capsys.readouterr().err == (
         "MSVD: 1 questions, first 1: the video has changed since the question was answered; it is asked again\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("stored", "counts"),
+    [
+        pytest.param([("A", "same"), ("B", "same")], "B", id="newest"),
+        pytest.param([("A", "same"), ("B", "changed")], "A", id="the-first-video-is-back"),
+        pytest.param([("A", "gone"), ("B", "gone")], "B", id="gone"),
+        pytest.param([("A", "gone")], "A", id="gone-and-nothing-newer"),
+        pytest.param([("A", "gone"), ("", "gone")], "", id="a-failure-since-then"),
+        pytest.param([("A", "same"), ("", "same")], "A", id="a-failure-on-the-same-video"),
+        pytest.param([("A", "changed"), ("B", "changed")], "", id="both-changed"),
+    ],
+)
+def test_of_several_replies_the_newest_counts_that_its_video_confirms(tmp_path, stored, counts):
+    journal = journals(tmp_path)
+    journal.open()
+    for text, stamp in stored:
+        row = answered(text) | {"video_sha256": "0" * 64} if text else failed("cannot be decoded")
+        journal.append({"1": row}, {"1": [stamp]})
+    journal.close()
+    assert journals(tmp_path).read()["1"]["output_sequence"] == [counts]
 
 
 @pytest.mark.parametrize(

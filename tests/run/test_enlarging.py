@@ -12,13 +12,13 @@ SETS = "MSVD,NBA"
 
 @pytest.fixture
 def answer(tmp_path, tiny_model_path, capsys):
-    """run_gpu.py on the sample; (result rows, what it said on stderr)."""
+    """run_gpu.py on the sample; (result rows, what it said)."""
 
     def run(out="out"):
         flags = ["--model_path", tiny_model_path, "--Eval_QA_root", tmp_path, "--Eval_Video_root", tmp_path, "--device"]
         flags += ["cpu", "--num_workers", 0, "--chat_conversation_output_folder", tmp_path / out]
         assert run_gpu.main([str(each) for each in flags]) == 0
-        return json.loads((tmp_path / out / "sampling_data_eval.json").read_text()), capsys.readouterr().err
+        return json.loads((tmp_path / out / "sampling_data_eval.json").read_text()), "".join(capsys.readouterr())
 
     return run
 
@@ -71,9 +71,17 @@ def test_a_smaller_sample_takes_its_part_of_the_replies(draw, answer, stored):
     draw(12)
     large, _ = answer()
     draw(5)
-    small, _ = answer()
+    small, said = answer()
+    assert (
+        "5 answered, 0 failed; 7 replies to questions that are not asked any more stay in its journal alone\n" in said
+    )
     assert without_run(small) == without_run(dict(list(large.items())[:5]))
     assert len(stored()) == 12
+    draw(12)
+    again, said = answer()
+    assert without_run(again) == without_run(large)
+    assert len(stored()) == 12
+    assert "any more" not in said
 
 
 @pytest.mark.parametrize("field", ["question", "choices", "vid_path"])

@@ -14,7 +14,7 @@ from videobench.cli import run_script
 from videobench.data.dataset import qa_file
 
 SAMPLE = "sampling_data"
-KEPT = re.compile(r"\d+ kept, \d+ to answer\n")  # a start that goes on says so
+KEPT = re.compile(r"\d+ kept, \d+ to answer(; [^\n]*)?\n")  # a start that goes on says so
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,12 @@ from videobench.files import read_json, write_json
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
 UNFIT = "the stored reply is not one of a run; the question is asked again"
-VOID = (QUESTION_CHANGED, VIDEO_CHANGED, UNFIT)  # why a stored reply does not count
+PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or transformers); it is asked again"
+VIDEO_GONE = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
+VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # why a stored reply does not count
 
-# (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen.
-IsSeenVideo = Callable[[str, str, Any], bool]
+# (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen; None: cannot tell.
+IsSeenVideo = Callable[[str, str, Any], bool | None]
 
 
 class Journals:
@@ -38,7 +40,8 @@ class Journals:
 
     `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
     question key -> the fields that a reply's row must share with the question of now; replies to other questions, of
-    another sample, are ignored. `is_seen_video` judges the video of each reply that holds its hash."""
+    another sample, are left out. `is_seen_video` judges the video of each reply that holds its hash; `prompt_sha256`
+    gives that of a question's prompt, "" if it is not known."""
 
     def __init__(
         self,
@@ -48,6 +51,7 @@ class Journals:
         replica: int,
         asked: Mapping[str, Row],
         is_seen_video: IsSeenVideo,
+        prompt_sha256: Callable[[str], str] = lambda key: "",
     ) -> None:
         self._folder = folder
         self._name = name
@@ -55,30 +59,47 @@ class Journals:
         self._replica = replica
         self._asked = asked
         self._is_seen_video = is_seen_video
+        self._prompt_sha256 = prompt_sha256
+        self.others = 0  # by read(): questions with an answer that are not asked
         self._file: JournalFile | None = None
         self._lock: FileIO | None = None
+        self._unconfirmed: set[str] = set()  # by read(): answers whose videos cannot be read
 
     @property
     def result_path(self) -> Path:
         return self._folder / f"{self._name}_eval.json"
 
     def read(self) -> dict[str, Row]:
-        """Question key -> row of all replies so far. Of several for one question an answer counts before a failure, and
-        the last of several failures.
+        """Question key -> row of all replies so far: the last answer that still fits question and video, else the last
+        entry of all.
 
-        A reply that does not count any more is a failure, for one of the reasons VOID."""
+        A reply that does not count any more is a failure, for one of the reasons VOID. One whose video cannot be read
+        counts unless something newer is stored: it may be of a video that was replaced since."""
         rows: dict[str, Row] = {}
+        confirmed: set[str] = set()
+        self._unconfirmed.clear()
+        others: set[str] = set()
         stored = [each for path in self._paths() for each in self._read_one(path)]
         for entry in sorted(stored, key=lambda each: float(each.get("at", 0.0))):
             key, row = entry["key"], entry["row"]
-            if key not in self._asked or (key in rows and "error" not in rows[key]):
+            if key not in self._asked:
+                others |= {key} if "error" not in row else set()
                 continue
             reason = self._why_void(key, row, entry.get("stamp"))
-            rows[key] = {**self._asked[key], "output_sequence": [""], "error": reason} if reason else row
+            if reason == "" and "error" not in row:
+                confirmed.add(key)
+            elif key in confirmed:
+                continue
+            is_void = reason in VOID
+            rows[key] = {**self._asked[key], "output_sequence": [""], "error": reason} if is_void else row
+            self._unconfirmed.discard(key)
+            if reason == VIDEO_GONE:
+                self._unconfirmed.add(key)
+        self.others = len(others)
         return rows
 
     def _why_void(self, key: str, row: Row, stamp: Any) -> str:
-        """One of VOID, "" where the stored row counts."""
+        """One of VOID, VIDEO_GONE if that cannot be told, "" if the stored row counts."""
         if any(row.get(name) != value for name, value in self._asked[key].items()):
             return QUESTION_CHANGED
         try:
@@ -87,15 +108,21 @@ class Journals:
             return UNFIT
         if unfit_field(row):
             return UNFIT
+        prompt = self._prompt_sha256(key) if "prompt_sha256" in row else ""
+        if prompt and prompt != row["prompt_sha256"]:
+            return PROMPT_CHANGED
         seen = row.get("video_sha256")
-        return VIDEO_CHANGED if seen and not self._is_seen_video(key, seen, stamp) else ""
+        is_same = self._is_seen_video(key, seen, stamp) if seen else True
+        return VIDEO_GONE if is_same is None else "" if is_same else VIDEO_CHANGED
 
     def read_and_report(self) -> dict[str, Row]:
-        """The same, with a line on stderr for each of VOID that there is."""
+        """The same, with a line on stderr for each of VOID that there is, and for videos that cannot be read."""
         rows = self.read()
-        for reason in VOID:
-            if void := [key for key, row in rows.items() if row.get("error") == reason]:
-                print(one_line(f"{self._name}: {len(void)} questions, first {void[0]}: {reason}"), file=sys.stderr)
+        found = {reason: [key for key, row in rows.items() if row.get("error") == reason] for reason in VOID}
+        found[VIDEO_GONE] = [key for key in rows if key in self._unconfirmed]
+        for reason, keys in found.items():
+            if keys:
+                print(one_line(f"{self._name}: {len(keys)} questions, first {keys[0]}: {reason}"), file=sys.stderr)
         return rows
 
     def lock(self) -> None:

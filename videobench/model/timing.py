@@ -31,6 +31,7 @@ class Usage:
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by the names in PARTS
     questions: int = 0  # asked, those that are asked again after an error of the device once
+    again: int = 0  # of these: answered before, computed again with their videos
     prefix_tokens: int = 0  # computed
     prefix_tokens_alone: int = 0  # what they would be if each question were answered by itself
     started: float = field(default_factory=time.monotonic)  # in seconds of the monotonic clock
@@ -66,7 +67,8 @@ class Usage:
         rate = self.questions / self.total_s if self.total_s else 0.0
         parts = [f"{self.seconds[part]:.1f} s {words}" for part, words in PARTS.items()]
         other = self.total_s - sum(self.seconds.values())
-        yield f"{self.questions} questions in {self.total_s:.1f} s ({rate:.2f}/s)"
+        again = f", {self.again} of them again with their videos," if self.again else ""
+        yield f"{self.questions} questions{again} in {self.total_s:.1f} s ({rate:.2f}/s)"
         yield f"{', '.join(parts)}, {other:.1f} s other"
         saved = self.prefix_tokens_alone - self.prefix_tokens
         yield f"{self.prefix_tokens:,} prefix tokens computed, {saved:,} saved by sharing them among questions"

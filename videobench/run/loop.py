@@ -129,6 +129,7 @@ def _answer_batches(
             store.attempts.take(work.video for work, _ in batch)
             rows = _answer_batch(batch, engine, store, usage)
             new = {question: row for question, row in rows.items() if question in wanted}
+            usage.again += sum("error" not in row for question, row in rows.items() if question not in wanted)
             with usage.measure("write"):
                 store.append(new, {work.video: video.stamp for work, video in batch if video.stamp})
                 if forced is None or forced.done():

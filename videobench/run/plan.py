@@ -138,15 +138,26 @@ def _file_bytes(video: Path) -> int:
         return 0
 
 
-def print_plan(plan: Plan, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int, device_name: str) -> None:
-    """The lines of --dry_run, on stdout. Raises InputError where a sample's manifest describes another QA file."""
+def print_plan(
+    plan: Plan,
+    left: list[Question],
+    settings: RunSettings,
+    checkpoint: "Checkpoint",
+    batch_size: int,
+    device_name: str,
+) -> None:
+    """The lines of --dry_run, on stdout; `left` are the questions that no reply is stored of.
+
+    Raises InputError where a sample's manifest describes another QA file."""
     for source in settings.sources:
         _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
         for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
             print(f"{source.name}: as its manifest says ({digest}); --verify checks the videos too")
     if len(settings.sources) > 1:
         _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
-    works = plan.works(list(plan.prompts))
+    if kept := len(plan.prompts) - len(left):
+        print(f"{settings.output_folder}: {kept} answered already, {len(left)} to answer")
+    works = plan.works(left)
     if works:
         _print_costs(_count_tokens(works), settings, checkpoint, batch_size, device_name)
 

@@ -91,6 +91,7 @@ def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
 
 def run_facts(settings: RunSettings, device: Device, known: Run) -> Run:
     """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
+    import av
     import torch
     import transformers
 
@@ -100,5 +101,6 @@ def run_facts(settings: RunSettings, device: Device, known: Run) -> Run:
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
+        "av": av.__version__,
         "suite": SUITE_VERSION,
     }

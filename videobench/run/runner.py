@@ -24,7 +24,7 @@ from videobench.run.options import RunSettings
 from videobench.run.plan import agree, build_plan, load_all_questions, print_first_prompt, print_plan
 from videobench.run.progress import Progress, RightAnswers, Tally
 from videobench.run.provenance import foreign_videos
-from videobench.run.store import Store, open_store
+from videobench.run.store import Store, find_left, open_store
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 LOST = "its reply is in no journal; start again"
@@ -62,7 +62,9 @@ def _run(settings: RunSettings, job: Job) -> int:
     traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
     with open_store(context) as store, traceback_to(traceback_path):
         if store.kept and job.is_first:
-            print(f"{store.kept} kept, {len(plan.prompts) - store.kept} to answer", file=sys.stderr)
+            again = sum(len(each.questions) for each in context.plan.works(store.left)) - len(store.left)
+            whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""
+            print(f"{store.kept} kept, {len(plan.prompts) - store.kept} to answer{whole}", file=sys.stderr)
         with Progress(len(store.left), answers, job) as progress:
             usage = answer_left(context, store, progress) if store.left else None
             store.bring_back()
@@ -88,8 +90,9 @@ def _dry_run(context: RunContext) -> int:
         return 0
     batch_size = batch_size_for(context, context.weights_bytes)
     print_first_prompt(context.plan, context.checkpoint.prompt_builder(context.settings.num_frames))
-    print_plan(context.plan, context.settings, context.checkpoint, batch_size, context.device.name)
-    return _report_failures(context.plan.failures)
+    left = find_left(context)
+    print_plan(context.plan, left, context.settings, context.checkpoint, batch_size, context.device.name)
+    return _report_failures({each: reason for each, reason in context.plan.failures.items() if each in left})
 
 
 def _export(context: RunContext, path: Path) -> int:
@@ -114,6 +117,8 @@ def _write_results(context: RunContext, store: Store, answers: RightAnswers, sta
             print(one_line(f"warning: {found}; extract_dataset.py --verify names them all"), file=sys.stderr)
         others = len(rows.keys() - asked.keys())
         kept = f", {others} beyond --limit kept" if others else ""
+        if stay := store.others(source.name):
+            kept += f"; {stay} replies to questions that are not asked any more stay in its journal alone"
         print(f"{store.result_path(source.name)}: {len(own) - failed} answered, {failed} failed{kept}")
     store.attempts.remove_all()
     status = _report_failures({each: str(row["error"]) for each, row in stored.items() if "error" in row})
