@@ -81,8 +81,25 @@ def test_a_sampled_side_is_not_comparable(report_of):
 def test_another_number_of_prompt_tokens_is_told_first(report_of):
     report, text = report_of([line(key, tokens=131) for key in KEYS])
     assert report["verdict"] == "INCONCLUSIVE"
-    assert text.startswith("INCONCLUSIVE: not comparable: the numbers of prompt tokens differ in 40 questions (MSVD/0,")
+    assert text.startswith("INCONCLUSIVE: not comparable: the numbers of prompt tokens differ in 40 of 40 questions: ")
     assert report["inputs"]["other_prompt_tokens"] == KEYS
+
+
+def test_nothing_is_judged_if_ids_are_off_by_one(report_of):
+    """The replies to the next question: few prompts have the same length, by chance, and their numbers say nothing."""
+    lengths = {key: 130 + number % 7 for number, key in enumerate(KEYS)}
+    run = {key: row | {"prompt_tokens": lengths[key]} for key, row in ours().items()}
+    spoilt = [("A", -3.0), ("B", -0.1), *ENTRIES[2:]]
+    lines = [line(key, spoilt, 1, tokens=lengths[KEYS[number - 39]]) for number, key in enumerate(KEYS)]
+    lines[5] = line(KEYS[5], spoilt, 1, tokens=lengths[KEYS[5]])
+    report, _ = report_of(lines, run=run)
+    assert report["verdict"] == "INCONCLUSIVE"
+    assert report["divergence"]["questions"] == 0
+    assert report["divergence"]["findings"] == []
+    assert report["reasons"][0] == (
+        "not comparable: the numbers of prompt tokens differ in 39 of 40 questions: the ids may be shifted, or the "
+        "prompts are others"
+    )
 
 
 def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, tmp_path):

@@ -44,13 +44,13 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
         settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring, settings.facts_path
     )
     compared = pairing.compared
-    inputs = compare_inputs(pairing)
-    # A question with other inputs says nothing about the port.
-    same = [pair for pair in compared if not inputs_differ(pair)]
+    names = settings.names
+    inputs = compare_inputs(pairing, names)
+    # A question with other inputs says nothing about the port; nor do equal lengths among many that differ.
+    same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
     differences = measure(same)
     by_key = settings.scoring == "mindie"
     repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
-    names = settings.names
     diagnosis = diagnose(same, differences, repeat, names)
     services = check_services(compared, names)
     obstacles = find_obstacles(pairing, inputs, names, services)

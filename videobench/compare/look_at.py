@@ -34,6 +34,10 @@ LOOK_AT = {
     "repeat": "--deterministic, which sets HCCL_DETERMINISTIC and LCCL_DETERMINISTIC on an NPU and "
     "CUBLAS_WORKSPACE_CONFIG on a GPU; equal --batch_size and cards; memory that operators overwrite in place",
     "swapped": "the order of --eval_npu_path and --eval_gpu_path",
+    "one_device": "--eval_npu_path and --eval_gpu_path: one of them names the other one's file; for two runs of one "
+    "kind of device, --eval_path and --reference_path",
+    "mixed": "which run wrote which rows: files that were copied or joined by hand, a folder that two runs shared",
+    "answers": "--sampling_answer_path: the sampling_answer.json beside the QA file that both runs answered",
     "sample": "which sample each machine has: extract_dataset.py --verify there",
     "questions": "which QA file each side answered; rows that were edited or joined by hand",
     "sampling": FIXES["sampling"],
@@ -43,6 +47,7 @@ LOOK_AT = {
     "pixels": "resize and the processor's version, the version of av, videos that differ: extract_dataset.py --verify",
     "num_frames": "--num_frames of both runs",
     "checkpoint_sha256": "--model_path of both runs: whole copies of one checkpoint",
+    "weights_sha256": "the weight files of both machines: sha256sum; one copy is damaged, or of another upload",
     "checkpoint": "--model_path of both runs: copies of one checkpoint",
     "dtype": "--dtype of both runs: a quantised checkpoint is another model",
     "sets": "--dataset_name of both runs",
@@ -52,8 +57,12 @@ AGAIN = "run one side again, into another folder, with the other's"
 SAME_QUESTIONS = "extract_dataset.py --verify on both machines, then both runs again on one sample"
 NEXT_STEP = {  # one sentence with the command or flag
     "swapped": "exchange --eval_npu_path and --eval_gpu_path",
+    "one_device": "name the other device's result file, or use --eval_path and --reference_path for two of a kind",
+    "mixed": "name the output folder of one run on each side, as that run wrote it",
+    "answers": "give --sampling_answer_path the sampling_answer.json that belongs to the questions of both runs",
     "num_frames": f"{AGAIN} --num_frames",
     "checkpoint_sha256": f"{AGAIN} --model_path",
+    "weights_sha256": "copy the checkpoint again to the machine whose weights differ, then run that side again",
     "checkpoint": f"{AGAIN} --model_path",
     "dtype": f"{AGAIN} --dtype",
     "sampling": "ask the service again with temperature 0, as --export_requests writes it",

@@ -1,14 +1,18 @@
 """Why two runs cannot be compared, in whole or in part: what comes before any verdict on the port."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from videobench.compare.pairing import Pairing
-from videobench.compare.same_inputs import DIFFERS, InputRow, Inputs
+from videobench.compare.pairing import Pair, Pairing
+from videobench.compare.same_inputs import DIFFERS, UNKNOWN, InputRow, Inputs
+from videobench.compare.scoring import RIGHT, chance_level
 from videobench.compare.services import ServiceNote
 from videobench.compare.settings import NPU_AND_GPU, Names
 
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
+FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are no option: so few are slips of the benchmark
+LUCK = 3.09  # standard errors: 1 in 1000
 SAMPLE_SETTINGS = ("manifest_sha256", "qa_sha256")  # which sample was answered
 
 
@@ -23,19 +27,59 @@ def find_obstacles(
     pairing: Pairing, inputs: Inputs, names: Names = NPU_AND_GPU, services: Sequence[ServiceNote] = ()
 ) -> list[Obstacle]:
     """Those that allow no verdict at all come first."""
-    exchanged = _of_devices(inputs, names) if names.are_devices else []
+    devices = _of_devices(inputs, names) if names.are_devices else []
+    mixed = [Obstacle("mixed", text, allows_fail=False) for text in inputs.mixed]
     sampled = [Obstacle(each.cause, each.text, allows_fail=False) for each in services if each.cause == "sampling"]
-    return [*exchanged, *sampled, *_of_settings(inputs, names), *_of_questions(pairing, inputs, names)]
+    settings = _of_settings(inputs, names)
+    return [*devices, *mixed, *sampled, *settings, *_of_answers(pairing), *_of_questions(pairing, inputs, names)]
 
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
-    if inputs.look_exchanged:
-        row = next(row for row in inputs.rows if row.name == "device")
-        fields = f"{row.npu} in {names.npu.phrase}'s, {row.gpu} in {names.gpu.phrase}'s"
-        text = (
-            f"the {names.npu.title} and {names.gpu.title} files look swapped, judging by their `device` field: {fields}"
+    """Each side has the other one's device, or both have one and the same. A CPU may stand in for either."""
+    npu, gpu = (set(inputs.devices[side]) - {UNKNOWN} for side in ("npu", "gpu"))
+    found = f"{_listed(npu)} in {names.npu.phrase}'s, {_listed(gpu)} in {names.gpu.phrase}'s"
+    if npu == gpu and len(npu) == 1 and npu <= {"npu", "cuda"}:
+        text = f"both files hold replies of one kind of device, judging by their `device` field: {found}"
+        yield Obstacle("one_device", text, allows_fail=False)
+    elif (npu, gpu) == ({"cuda"}, {"npu"}) or (npu == {"cuda"} and gpu == {"cpu"}) or (npu, gpu) == ({"cpu"}, {"npu"}):
+        titles = f"the {names.npu.title} and {names.gpu.title} files"
+        yield Obstacle("swapped", f"{titles} look swapped, judging by their `device` field: {found}", allows_fail=False)
+    elif "cuda" in npu or "npu" in gpu:
+        text = f"a file holds replies of the other side's device, judging by their `device` field: {found}"
+        yield Obstacle("mixed", text, allows_fail=False)
+
+
+def _listed(devices: Iterable[str]) -> str:
+    return " and ".join(sorted(devices)) or UNKNOWN
+
+
+def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
+    """Signs that the answer file is not the one of these questions."""
+    compared, unknown = pairing.compared, len(pairing.without_answer)
+    with_options = [pair for pair in compared if pair.right and pair.reply.options]
+    strange = [pair.key for pair in with_options if pair.right not in pair.reply.options]
+    if len(strange) > max(FEW_ANSWERS, FEW_ANSWERS_SHARE * len(with_options)):
+        text = f"the right letter is none of the options in {len(strange):,} of {_questions(len(with_options))}"
+        yield Obstacle("answers", f"wrong answer file: {text} ({_some(strange)})", allows_fail=False)
+    elif unknown > len(compared):
+        text = f"it has no answer to {unknown:,} of {_questions(unknown + len(compared))}"
+        yield Obstacle("answers", f"wrong answer file: {text}", allows_fail=False)
+    elif with_options and (found := _below_chance(with_options)):
+        text = f"both sides are right less often than by chance ({found})"
+        yield Obstacle(
+            "answers", f"{text}: the answer file is not of these questions, or no reply is", allows_fail=False
         )
-        yield Obstacle("swapped", text, allows_fail=False)
+
+
+def _below_chance(pairs: Sequence[Pair]) -> str:
+    """Both accuracies and the chance level if both lie below it by more than luck explains, counting a video once."""
+    chance = chance_level(pair.reply for pair in pairs)
+    assert chance is not None, "the pairs have options"
+    accuracies = [sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in ("npu", "gpu")]
+    error = math.sqrt(chance * (1 - chance) / len({pair.video for pair in pairs}))
+    if max(accuracies) >= chance - LUCK * error:
+        return ""
+    return f"{100 * accuracies[0]:.1f} and {100 * accuracies[1]:.1f} %, chance {100 * chance:.1f} %"
 
 
 def _of_settings(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
@@ -55,9 +99,12 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
         row = min(samples, key=lambda each: SAMPLE_SETTINGS.index(each.name))
         text = f"different samples: {alone:,} of {_questions(len(pairing.pairs))} are in one file only"
         yield Obstacle("sample", f"{text} ({_both_values(row, names)})", allows_fail=True)
+    if inputs.are_unlike:
+        text = f"the numbers of prompt tokens differ in {len(inputs.other_lengths):,} of {_questions(inputs.lengths)}"
+        yield Obstacle("prompt_tokens", f"{text}: the ids may be shifted, or the prompts are others", allows_fail=False)
     for cause, keys, text in (
         ("questions", inputs.other_questions, "text, choices or video differ"),
-        ("prompt_tokens", inputs.other_lengths, "the numbers of prompt tokens differ"),
+        ("prompt_tokens", [] if inputs.are_unlike else inputs.other_lengths, "the numbers of prompt tokens differ"),
         ("prompts", inputs.other_prompts, "the prompts' token ids differ"),
         ("pixels", inputs.other_pixels, "the pixels differ"),
     ):

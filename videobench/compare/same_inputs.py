@@ -1,6 +1,7 @@
 """Were the inputs of both runs the same? The question to ask before any accuracy is compared."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from videobench.compare.same_question import (
     question_differs,
     same_video,
 )
+from videobench.compare.settings import NPU_AND_GPU, Names
 from videobench.data.replies import Reply
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
@@ -39,11 +41,17 @@ MAY_DIFFER = {
 }
 SAMPLE_FILES = {"qa_sha256", "manifest_sha256"}  # which sample was answered: each row holds its own question, too
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
-NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256"}
+NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256"}
+# One run has one value of each: a file with two of them was put together from two runs.
+ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
 FLOATING = {"float32", "float16", "bfloat16"}  # dtypes of one kind; a quantised run is another model
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
+SIDES = ("npu", "gpu")
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
+# Up to so many questions with another number of prompt tokens are odd ones; more, and the two sides were asked other
+# questions, of which some have the same number by chance.
+FEW_LENGTHS, FEW_LENGTHS_SHARE = 3, 0.02
 
 
 @dataclass(frozen=True)
@@ -65,13 +73,21 @@ class Inputs:
     other_lengths: list[str]  # another number of them, where a side does not store the ids
     other_pixels: list[str]
     known: bool  # whether both sides store prompts and pixels of every question that they answered
+    lengths: int  # questions whose number of prompt tokens could be compared
+    with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
+    identical: int  # of those: every log-probability is the same number, to the last bit
+    devices: dict[str, dict[str, int]]  # side -> device -> replies; "not stored" is one of them
+    mixed: list[str]  # sentences: a setting that has several values within one side, where one run has one
 
     @property
-    def look_exchanged(self) -> bool:
-        """Whether the replies' `device` fields name the other side's device."""
-        return any(
-            row.name == "device" and row.npu != row.gpu and (row.npu == "cuda" or row.gpu == "npu") for row in self.rows
-        )
+    def are_unlike(self) -> bool:
+        """Whether so many prompts differ in length that equal lengths prove nothing either."""
+        return len(self.other_lengths) > max(FEW_LENGTHS, FEW_LENGTHS_SHARE * self.lengths)
+
+    @property
+    def cpu_sides(self) -> list[str]:
+        """Sides, "npu" or "gpu", all of whose replies come from a CPU."""
+        return [side for side, devices in self.devices.items() if set(devices) == {"cpu"}]
 
     @property
     def differing(self) -> list[str]:
@@ -85,7 +101,7 @@ class Inputs:
         return "yes" if self.known else "not known to be the same: prompts or pixels are not stored"
 
 
-def compare_inputs(pairing: Pairing) -> Inputs:
+def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     compared = pairing.compared
     rows = [
         _question_row(pairing),
@@ -109,7 +125,37 @@ def compare_inputs(pairing: Pairing) -> Inputs:
         other_lengths=[pair.key for pair in compared if prompt_lengths_differ(pair)],
         other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
         known=all(each.prompt_sha256 and each.pixels_sha256 for each in answered),
+        lengths=sum(prompt_lengths(pair) is not None for pair in compared),
+        with_logprobs=sum(_share_logprobs(pair) for pair in compared),
+        identical=sum(_share_logprobs(pair) and _are_identical(pair) for pair in compared),
+        devices={side: _count(replies, "device") for side, replies in zip(SIDES, _replies(compared), strict=True)},
+        mixed=list(_mixed(compared, names)),
     )
+
+
+def _share_logprobs(pair: Pair) -> bool:
+    npu, gpu = pair.npu.reply, pair.gpu.reply
+    return npu is not None and gpu is not None and len(npu.logprobs.keys() & gpu.logprobs.keys()) > 1
+
+
+def _are_identical(pair: Pair) -> bool:
+    npu, gpu = pair.npu.reply, pair.gpu.reply
+    return npu is not None and gpu is not None and npu.logprobs == gpu.logprobs
+
+
+def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
+    """Value of a setting -> number of replies that have it, the most frequent first."""
+    return dict(Counter(str(each.run.get(name, UNKNOWN)) for each in replies).most_common())
+
+
+def _mixed(compared: Sequence[Pair], names: Names) -> Iterator[str]:
+    """A failed reply may lack what a run knows only later, so that a missing value is not another one."""
+    for side, replies in zip(SIDES, _replies(compared), strict=True):
+        for name in ONE_IN_A_RUN:
+            counts = {value: count for value, count in _count(replies, name).items() if value != UNKNOWN}
+            if len(counts) > 1:
+                values = " and ".join(f"{_shown([value])} in {count:,}" for value, count in counts.items())
+                yield f"{getattr(names, side).phrase} has replies of several runs: {name} is {values}"
 
 
 def _question_row(pairing: Pairing) -> InputRow:
@@ -176,11 +222,13 @@ def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
             values = settings.setdefault(name, [])
             if str(value) not in values:
                 values.append(str(value))
+    if any("device" not in run for run in seen):
+        settings.setdefault("device", []).append(UNKNOWN)
     return settings
 
 
 def _setting_row(name: str, npu: list[str], gpu: list[str], is_crucial: bool) -> InputRow:
-    if not npu or not gpu:
+    if UNKNOWN in (npu + gpu) or not npu or not gpu:
         state = UNKNOWN
     elif sorted(npu) == sorted(gpu):
         state = SAME

@@ -92,7 +92,7 @@ def most_different(differences: Differences) -> list[str]:
 def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     """Why there is no numeric divergence."""
     if verdict.obstacles:
-        return "no question has the same inputs"
+        return "no question is known to have the same inputs"
     npu, gpu = ([getattr(pair, side).reply for pair in pairing.pairs] for side in ("npu", "gpu"))
     both_store = all(any(each and each.logprobs for each in side) for side in (npu, gpu))
     if both_store and any(each and each.bounded for each in npu + gpu):
