@@ -149,6 +149,7 @@ def test_a_reply_that_would_leave_the_positions_fails_before_the_weights(small, 
     run_gpu.main(flags)
     longest = max(row["prompt_tokens"] for row in results(small).values())
     monkeypatch.setattr("videobench.model.engine.load_engine", None)
+    flags += ["--chat_conversation_output_folder", str(small / "other")]
     capsys.readouterr()
     assert run_gpu.main([*flags, *stated, "--max_new_tokens", str(2048 - longest), "--dry_run"]) == 0
     assert run_gpu.main([*flags, *stated, "--max_new_tokens", str(2049 - longest), "--dry_run"]) == 1

@@ -77,9 +77,10 @@ def _check_base(path: Path, replies: Iterable[Reply]) -> None:
             f"{len(stored)} replies, so that these are no natural logarithms; multiply those to base 10 by 2.302585, "
             "or leave the log-probabilities out"
         )
-    short = [each for each, total in zip(stored, totals, strict=True) if total < LITTLE_MASS]
-    exact = [each for each in short if abs(math.fsum(2**value for value in each) - 1) < BASE_2_TOLERANCE]
-    if len(exact) >= BASE_2_REPLIES and len(exact) > 0.9 * len(short):
+    to_base_2 = [math.fsum(2**value for value in each) for each in stored]
+    short = [each for each, total in zip(to_base_2, totals, strict=True) if total < LITTLE_MASS]
+    exact = [each for each in short if abs(each - 1) < BASE_2_TOLERANCE]
+    if len(exact) >= BASE_2_REPLIES and len(exact) > 0.9 * len(short) and max(to_base_2) < 1 + BASE_2_TOLERANCE:
         raise InputError(
             f"{path}: the log-probabilities of {len(exact)} of {len(stored)} replies are to base 2, as powers of which "
             "they add up to 1; multiply all of them by 0.693147, or leave the log-probabilities out"

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from videobench.console import EachMinute, in_bytes, in_time, one_line
+from videobench.console import EachMinute, in_bytes, one_line
 from videobench.data.dataset import Question
 from videobench.device.devices import DEFAULT_DTYPES, LENGTH_MULTIPLES, Device, device_facts, is_out_of_memory
 from videobench.device.memory import check_free_memory, memory_bytes, release_memory
 from videobench.errors import InputError, OutOfMemory
 from videobench.files import write_json
-from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, rate_of
+from videobench.model.cost import DTYPE_BYTES
 from videobench.model.questions import Answer, VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
 from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions
@@ -121,19 +121,8 @@ class _Check:
         self._settings, self._device, self._checkpoint, self._videos = settings, device, checkpoint, videos
 
     def announce(self, works: list[VideoWork]) -> None:
-        prompts = [prompt for work in works for prompt in work.prompts]
-        prefix = sum(len(work.prompts[0].prefix_ids) for work in works)
-        suffix = sum(len(prompt.suffix_ids) for prompt in prompts)
-        tokens = Tokens(len(works), len(prompts), prefix, prefix, suffix, max(map(len, prompts)))
-        cores = len(os.sched_getaffinity(0))
-        frames = self._settings.num_frames
-        rate, _ = rate_of("cpu", "cpu", "float32")
-        seconds = device_seconds(self._checkpoint, frames, tokens, rate * cores)
-        asked = f"{_counted(len(prompts), 'question')} on {_counted(len(works), 'video')}"
-        print(
-            f"{asked}, on {self._device.torch_device} ({self._device.name}), and again on the host: about "
-            f"{in_time(seconds)} for each dtype, if each of its {cores} cores does {rate / 1e9:g} GFLOP/s (assumed)"
-        )
+        asked = f"{_counted(sum(len(work.prompts) for work in works), 'question')} on {_counted(len(works), 'video')}"
+        print(f"{asked}, on {self._device.torch_device} ({self._device.name}), and again on the host")
         for work in works:
             names = ", ".join(f"{each.dataset}/{each.id}" for each in work.questions)
             print(one_line(f"video {works.index(work) + 1}: {work.video}: {names}"))

@@ -204,8 +204,9 @@ def _print_costs(
         f"memory beside the weights: up to {in_bytes(row)} for each question of a batch "
         f"(at most {tokens.longest_prompt} + {settings.max_new_tokens} tokens), {in_bytes(batch_size * row)} in all"
     )
+    seconds = device_seconds(checkpoint, settings.num_frames, tokens, rate)
     print(
-        f"time: about {in_time(device_seconds(checkpoint, settings.num_frames, tokens, rate))} on one "
+        f"time: {f'about {in_time(seconds)}' if seconds > 60 else 'below a minute'} on one "
         f"{'core' if settings.device == 'cpu' else 'card'}, if it does {rate / 1e12:g} TFLOP/s "
         f"({'measured on such a card' if is_measured else 'assumed'}), not counting the start and videos that decode "
         "slower than that"

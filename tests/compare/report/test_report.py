@@ -1,9 +1,11 @@
 """The reports: terminal, JSON, and the page without a browser; test_report_browser.py opens it in one."""
 
+import hashlib
 import json
 import os
 import re
 import shlex
+import shutil
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -224,6 +226,28 @@ def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ)
     assert page.tags.count("img") == len(comparison.flips)
     assert text.count("The two runs saw different frames") == (len(comparison.flips) if differ else 0)
     assert all(url.startswith("data:image/jpeg;base64,/9j/") for url in page.urls[1:])
+
+
+def test_frames_of_another_video_than_the_one_answered_about_are_left_out(tmp_path, rows, video_root, capsys):
+    video, other = sorted(video_root.glob("Eval_video/*/*.mp4"))[:2]
+    shown = {}
+    for number, (name, (npu, gpu, right)) in enumerate(rows.items()):
+        sha256 = hashlib.sha256((video if number % 2 else other).read_bytes()).hexdigest()
+        seen = {"vid_path": f"Eval_video/MSVD/{number % 2}.mp4", "video_sha256": sha256}
+        shown[name] = (npu | seen, gpu | seen, right)
+    (tmp_path / "videos/Eval_video/MSVD").mkdir(parents=True)
+    for number in range(2):  # video 0 has been replaced since
+        shutil.copy(video, tmp_path / f"videos/Eval_video/MSVD/{number}.mp4")
+    npu, gpu, answers = paths = write_runs(tmp_path, shown)
+    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
+    page = tmp_path / "r.html"
+    precision_test.main([*flags, f"--report_html={page}", f"--Eval_Video_root={tmp_path / 'videos'}"])
+    found = "another video lies there than the one that was answered about"
+    flips = [int(each.pair.reply.vid_path[-5]) for each in compare(paths).flips]
+    assert {*flips} == {0, 1}
+    text = page.read_text()
+    assert (Page(text).tags.count("img"), text.count(f"No frames: {found}")) == (flips.count(1), flips.count(0))
+    assert f"warning: no frames in the report for Eval_video/MSVD/0.mp4 ({found})" in capsys.readouterr().err
 
 
 def test_frames_stop_at_the_budget_and_say_why_they_lack(video_root):

@@ -139,8 +139,9 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
     if strips is None or not reply.vid_path:
         return None
     count = reply.run.get("num_frames")
+    seen = {each.video_sha256 for each in (pair.npu.reply, pair.gpu.reply) if each and each.video_sha256}
     return {
-        "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES),
+        "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES, seen),
         "failure": strips.failures.get(reply.vid_path, "left out: the report's limit for pictures is reached"),
         "differ": pixels_differ(pair),
     }

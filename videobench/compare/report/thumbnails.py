@@ -1,6 +1,7 @@
 """The frames that the model saw, small and in one JPEG, as a data URI for the report."""
 
 import base64
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from videobench.data.video_root import VideoRoot
 from videobench.errors import VideoError
+from videobench.video.identity import sha256_of_video
 
 COLUMNS = 4
 CELL_WIDTH = 128  # pixels; 4 frames fill a phone's width
@@ -30,17 +32,21 @@ class FrameStrips:
         self._root = VideoRoot(video_root)
         self._left = budget_bytes
         self._made: dict[str, Picture] = {}
+        self._hashes: dict[str, str] = {}  # vid_path -> SHA-256 of the video that was read
         self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
 
-    def picture(self, vid_path: str, num_frames: int) -> Picture | None:
-        """`num_frames` frames of the video as one JPEG.
+    def picture(self, vid_path: str, num_frames: int, seen: Collection[str] = ()) -> Picture | None:
+        """`num_frames` frames of the video as one JPEG; `seen` are the SHA-256 of the video that was answered about.
 
-        None where there is no picture, for which `failures` has the reason, or where the budget does not reach."""
+        None if there is no picture, for which `failures` has the reason, or if the budget does not reach."""
         if vid_path not in self._made and vid_path not in self.failures:
             try:
                 self._made[vid_path] = self._build(vid_path, num_frames)
             except VideoError as error:
                 self.failures[vid_path] = str(error)
+        if vid_path in self._made and seen and self._hashes[vid_path] not in seen:
+            self.failures[vid_path] = "another video lies there than the one that was answered about"
+            return None
         picture = self._made.get(vid_path)
         if picture is None or len(picture.uri) > self._left:
             return None
@@ -62,6 +68,10 @@ class FrameStrips:
         if not video.exists():
             raise VideoError(f"{video}: missing")
         pixels = tile(sample_frames(video, num_frames).pixels)
+        try:
+            self._hashes[vid_path] = sha256_of_video(video)
+        except OSError as error:
+            raise VideoError(f"{video}: cannot be read ({error.strerror})") from None
         try:
             picture = encode_jpeg(pixels, JPEG_SCALE)
         except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
