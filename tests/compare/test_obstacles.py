@@ -195,6 +195,22 @@ def test_two_runs_of_one_kind_of_device_are_compared_by_the_other_flags(tmp_path
     assert verdict_of(*runs_of(tmp_path, {"device": "cuda"}), names=names).name == "PASS"
 
 
+@pytest.mark.parametrize(
+    ("suite", "weights", "name"),
+    [
+        pytest.param("0.1.0", "e" * 64, "PASS", id="first-suite-equal-weights"),
+        pytest.param("0.2.0", "e" * 64, "INCONCLUSIVE", id="settings-or-tokenizer-differ"),
+        pytest.param("0.1.0", "", "INCONCLUSIVE", id="first-suite-unknown-weights"),
+    ],
+)
+def test_the_first_suite_hashed_files_that_nothing_reads(tmp_path, suite, weights, name):
+    """Equal weights are then enough; the table still shows that the hashes differ."""
+    both = {"suite": suite} | ({"weights_sha256": weights} if weights else {})
+    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, both | {"checkpoint_sha256": "e" * 64}, both)))
+    assert comparison.verdict.name == name
+    assert comparison.inputs.answer == "no: checkpoint_sha256"
+
+
 def test_copied_files_of_the_other_side_are_named(tmp_path):
     paths = runs_of(tmp_path, npu_row={"run": SETTINGS | {"device": "cuda"}}, changed=39)
     verdict = verdict_of(*paths)

@@ -115,6 +115,20 @@ def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, tmp_p
     assert "prompt tokens (nu... 0 of 40 equal as exported DIFFERS" in text
 
 
+@pytest.mark.parametrize(("named", "noted"), [("LLaVA-NeXT-Video-7B-hf", []), ("another-7b", ["model"])])
+def test_a_service_that_names_another_model_than_was_asked_for_is_named(report_of, tmp_path, named, noted):
+    run = {"model_asked": "LLaVA-NeXT-Video-7B-hf"}
+    facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64, "run": run} for key in KEYS]
+    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
+    lines = [line(key) for key in KEYS]
+    for each in lines:
+        each["response"]["body"]["model"] = named
+    report, text = report_of(lines, "--requests_facts", str(tmp_path / "facts.jsonl"))
+    assert [note["cause"] for note in report["services"]] == noted
+    found = "40 of 40 replies name the model 'another-7b', the requests asked for 'LLaVA-NeXT-Video-7B-hf'"
+    assert (found in text) == bool(noted)
+
+
 def test_two_services_that_count_alike_were_asked_alike(report_of, tmp_path):
     """Not as the checkpoint's template asks, which is said."""
     facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64} for key in KEYS]

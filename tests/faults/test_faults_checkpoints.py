@@ -198,6 +198,18 @@ def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one
     }
 
 
+def test_a_file_that_nothing_reads_does_not_keep_a_run_from_going_on(bench):
+    """As configuration.json, which some hubs add."""
+    assert bench.answer("--limit", 4).status == 0
+    (bench.model / "configuration.json").write_text('{"framework": "pytorch"}')
+    outcome = bench.answer("--limit", 6)
+    assert outcome.status == 0, outcome
+    assert "4 kept, 2 new" in outcome.out
+    generation = json.loads((bench.model / "generation_config.json").read_bytes())
+    (bench.model / "generation_config.json").write_text(json.dumps(generation | {"do_sample": False, "top_k": 7}))
+    assert "checkpoint_sha256" in bench.answer("--limit", 7).err
+
+
 class Evil:
     def __reduce__(self):
         return open, ("pickle was run", "w")

@@ -42,6 +42,7 @@ MAY_DIFFER = {
 SAMPLE_FILES = {"qa_sha256", "manifest_sha256"}  # which sample was answered: each row holds its own question, too
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
 NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256"}
+FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing reads
 # One run has one value of each: a file with two of them was put together from two runs.
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
 FLOATING = {"float32", "float16", "bfloat16"}  # dtypes of one kind; a quantised run is another model
@@ -205,6 +206,9 @@ def _setting_rows(compared: Sequence[Pair]) -> list[InputRow]:
     names = [name for name in FIRST_SETTINGS if name in npu or name in gpu]
     names += sorted((npu.keys() | gpu.keys()) - set(names))
     never = set(NEVER_COMPARABLE)
+    weights = npu.get("weights_sha256")
+    if weights and weights == gpu.get("weights_sha256") and FIRST_SUITE in npu.get("suite", []) + gpu.get("suite", []):
+        never.remove("checkpoint_sha256")
     if not (npu.get("checkpoint_sha256") and gpu.get("checkpoint_sha256")):
         never.add("checkpoint")  # its folder's name
     return [_setting_row(name, npu.get(name, []), gpu.get(name, []), name in never) for name in names]

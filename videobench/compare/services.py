@@ -12,6 +12,7 @@ FIXES = {
     "generation_config.json unless started with --generation-config vllm",
     "prompt_tokens": "the service's chat template (the checkpoint's own), its begin-of-text token (vLLM: "
     "add_special_tokens in the request, as --export_requests writes it), the number of frames that it takes of a video",
+    "model": "the service's model: the exported checkpoint, under its folder's name (vLLM: --served-model-name)",
     "cut_off": "a larger max_tokens (--max_new_tokens of the export), and no reasoning mode",
     "no_logprobs": "logprobs true and top_logprobs 20 in each request, as --export_requests writes them; AISBench and "
     "lmms-eval store none",
@@ -43,6 +44,11 @@ def _found(answered: Sequence[Reply]) -> Iterator[tuple[str, int, str]]:
     total = len(answered)
     if sampled := sum(each.is_greedy is False for each in answered):
         yield "sampling", sampled, f"{_of(sampled, total)} hold a token that was not the most probable: sampled"
+    named = [each.run["model"] for each in answered if "model_asked" in each.run and "model" in each.run]
+    asked = next((each.run["model_asked"] for each in answered if "model_asked" in each.run), None)
+    if strange := [each for each in named if each != asked]:
+        text = f"name the model {strange[0]!r:.60}, the requests asked for {asked!r:.60}"
+        yield "model", len(strange), f"{_of(len(strange), len(named))} {text}"
     others = [each for each in answered if None not in (each.expected_prompt_tokens, each.prompt_tokens)]
     if other := sum(each.prompt_tokens != each.expected_prompt_tokens for each in others):
         text = "counted another number of prompt tokens than the checkpoint's own template makes"

@@ -5,6 +5,7 @@ downloaded.
 """
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,12 @@ if TYPE_CHECKING:
 # included (CVE-2026-5241).
 MODEL_TYPES = ("llava_next_video", "llava_next")
 PART_TYPES = {"text_config": ("llama", "mistral"), "vision_config": ("clip_vision_model",)}
-SMALL_FILES = (".json", ".jinja", ".model", ".txt")  # settings, tokenizer and template, by their suffixes
+# Settings, tokenizer and template: the files that are read. Any other, as the configuration.json
+# of some hubs, changes no answer.
+READ_FILES = re.compile(
+    r"((generation_)?config|.*processor_config|special_tokens_map|added_tokens|vocab|model\.safetensors\.index)\.json"
+    r"|(tokenizer|chat_template).*\.(json|jinja|model)|merges\.txt"
+)
 
 
 @dataclass(frozen=True)
@@ -71,12 +77,12 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the checkpoint: small files whole, of a weight file its length and 16 blocks spread over it.
+        """Identity of the checkpoint: READ_FILES whole, of a weight file its length and 16 blocks spread over it.
 
         A fingerprint in seconds, for what is compared before the weights are read; `weights.start_hashing` reads all
         of them."""
         digest = hashlib.sha256()
-        small = [path for path in sorted(self.path.iterdir()) if path.suffix in SMALL_FILES and path.is_file()]
+        small = [path for path in sorted(self.path.iterdir()) if READ_FILES.fullmatch(path.name) and path.is_file()]
         for path in [*small, *self.weights.paths]:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes() if path in small else sampled_bytes(path))

@@ -47,7 +47,12 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
     settings, spec, plan = context.settings, context.checkpoint.pixel_spec, context.plan
     _check_spec(spec)
     # What a request settles of the service's run; which checkpoint it has loaded is its own affair.
-    shared = {"num_frames": settings.num_frames, "max_new_tokens": settings.max_new_tokens, "frame_format": "png"}
+    shared = {
+        "model_asked": _model_name(settings),
+        "num_frames": settings.num_frames,
+        "max_new_tokens": settings.max_new_tokens,
+        "frame_format": "png",
+    }
     runs = {source.name: shared | source_facts(source.qa_path) for source in settings.sources}
     adds_special_tokens = context.checkpoint.prompt_builder(settings.num_frames).adds_special_tokens
     failures, count = dict(plan.failures), 0
@@ -115,6 +120,10 @@ def _check_spec(spec: PixelSpec) -> None:
         )
 
 
+def _model_name(settings: RunSettings) -> str:
+    return settings.model_path.resolve().name
+
+
 def _custom_id(question: Question) -> str:
     return f"{question.dataset}/{question.id}"
 
@@ -136,7 +145,7 @@ def _request(question: Question, url: str, settings: RunSettings, adds_special_t
         "method": "POST",
         "url": "/v1/chat/completions",
         "body": {
-            "model": settings.model_path.resolve().name,
+            "model": _model_name(settings),
             "temperature": 0,
             "max_tokens": settings.max_new_tokens,
             "logprobs": True,

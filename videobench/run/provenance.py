@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
 
 
-SUITE_VERSION = "0.1.0"
+SUITE_VERSION = "0.2.0"
 
 
 def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Run:
