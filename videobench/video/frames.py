@@ -132,6 +132,7 @@ def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
     expected = opened.stream.frames or _count_packets(opened.video)
     found, total = _frames_at(opened, spread(expected, num_frames))
     if total not in (0, expected):
+        found.clear()  # memory was reserved for these frames once
         with open_video(opened.video) as again:
             found, total = _frames_at(again, spread(total, num_frames))
     wanted = spread(total, num_frames) if total else []

@@ -59,6 +59,7 @@ class _Worker:
                 [*command, str(theirs.fileno())],
                 stdin=subprocess.PIPE,  # nothing is written to it; the worker ends when it closes
                 stdout=2,  # results go through the connection; what a library prints must not mix with those of the run
+                stderr=2,  # explicit, since one that was opened in place of a closed stream is not inherited
                 pass_fds=[theirs.fileno()],
                 env=_worker_environment(),
                 start_new_session=True,  # Ctrl-C goes to the parent alone
