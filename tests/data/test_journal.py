@@ -6,8 +6,12 @@ import os
 import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from videobench.data.journal import QUESTION_CHANGED, UNFIT, VIDEO_CHANGED, Journals
 from videobench.errors import InputError
@@ -109,6 +113,31 @@ def test_of_several_replies_the_newest_counts_that_its_video_confirms(tmp_path, 
         journal.append({"1": row}, {"1": [stamp]})
     journal.close()
     assert journals(tmp_path).read()["1"]["output_sequence"] == [counts]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(["answer", "failure"]), st.sampled_from("ab")), min_size=1, max_size=6),
+    st.sampled_from(["a", "b", None]),
+)
+def test_no_reply_to_another_video_than_the_present_or_the_last_one_counts(stored, video):
+    """Each answer or failure was stored while the video was a or b; now it is `video`, or it is gone."""
+    with TemporaryDirectory() as folder:
+
+        def journal():
+            is_seen = lambda key, sha256, stamp: None if video is None else sha256 == video * 64  # noqa: E731
+            return Journals(Path(folder), "MSVD", SETTINGS, 0, {"1": {}}, is_seen)
+
+        writer = journal()
+        writer.open()
+        for number, (kind, seen) in enumerate(stored):
+            row = answered(str(number)) | {"video_sha256": seen * 64} if kind == "answer" else failed("damaged")
+            writer.append({"1": row})
+        writer.close()
+        [text] = journal().read()["1"]["output_sequence"]
+    fitting = [str(number) for number, each in enumerate(stored) if each == ("answer", video)]
+    last = str(len(stored) - 1) if stored[-1][0] == "answer" else ""
+    assert text == (last if video is None else fitting[-1] if fitting else "")
 
 
 @pytest.mark.parametrize(

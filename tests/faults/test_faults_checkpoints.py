@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.support.fault_tools import Bench, assert_refused
+from videobench.model.checkpoint import load_checkpoint
 
 
 @pytest.fixture
@@ -175,6 +176,43 @@ def test_shards_and_old_copies_are_answered(bench, damage):
     assert bench.answer("--limit", 2).status == 0
 
 
+@pytest.mark.parametrize("name", ["configuration.json", "README.txt", "trainer_state.json"])
+def test_a_file_that_nothing_reads_does_not_keep_a_run_from_going_on(bench, name):
+    assert bench.answer("--limit", 2).status == 0
+    (bench.model / name).write_text("{}")
+    outcome = bench.answer("--limit", 4)
+    assert outcome.status == 0, outcome
+    assert "2 kept, 2 new" in outcome.out
+    assert len({row["run"]["checkpoint_sha256"] for row in json.loads(bench.result.read_bytes()).values()}) == 1
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json", "generation_config.json"])
+def test_a_file_that_is_read_keeps_a_run_from_going_on_if_it_has_changed(bench, name):
+    assert bench.answer("--limit", 2).status == 0
+    path = bench.model / name
+    path.write_text(path.read_text() + " ")
+    assert_refused(
+        bench.answer("--limit", 4), bench.journal, "was begun with checkpoint_sha256 '.*, now it is '.*'; use"
+    )
+
+
+def test_a_journal_of_an_earlier_release_goes_on_with_the_same_files_alone(bench):
+    """It took every small file of the folder into the hash."""
+    (bench.model / "configuration.json").write_text("{}")
+    assert bench.answer("--limit", 2).status == 0
+    [now] = {row["run"]["checkpoint_sha256"] for row in json.loads(bench.result.read_bytes()).values()}
+    former = load_checkpoint(bench.model).former_sha256
+    assert former != now
+    bench.journal.write_text(bench.journal.read_text().replace(now, former))
+    outcome = bench.answer("--limit", 4)
+    assert "2 kept, 2 new" in outcome.out, outcome
+    assert {row["run"]["checkpoint_sha256"] for row in json.loads(bench.result.read_bytes()).values()} == {now}
+    (bench.model / "configuration.json").write_text("{ }")
+    assert_refused(
+        bench.answer("--limit", 4), bench.journal, "was begun with checkpoint_sha256 '.*, now it is '.*'; use"
+    )
+
+
 def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one_result(bench):
     assert bench.answer("--limit", 2).status == 0
     before = json.loads(bench.result.read_bytes())
@@ -196,18 +234,6 @@ def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one
     assert {row["run"]["checkpoint_sha256"] for row in (*before.values(), *after.values())} == {
         row["run"]["checkpoint_sha256"] for row in before.values()
     }
-
-
-def test_a_file_that_nothing_reads_does_not_keep_a_run_from_going_on(bench):
-    """As configuration.json, which some hubs add."""
-    assert bench.answer("--limit", 4).status == 0
-    (bench.model / "configuration.json").write_text('{"framework": "pytorch"}')
-    outcome = bench.answer("--limit", 6)
-    assert outcome.status == 0, outcome
-    assert "4 kept, 2 new" in outcome.out
-    generation = json.loads((bench.model / "generation_config.json").read_bytes())
-    (bench.model / "generation_config.json").write_text(json.dumps(generation | {"do_sample": False, "top_k": 7}))
-    assert "checkpoint_sha256" in bench.answer("--limit", 7).err
 
 
 class Evil:

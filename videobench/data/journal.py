@@ -41,7 +41,8 @@ class Journals:
     `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
     question key -> the fields that a reply's row must share with the question of now; replies to other questions, of
     another sample, are left out. `is_seen_video` judges the video of each reply that holds its hash; `prompt_sha256`
-    gives that of a question's prompt, "" if it is not known."""
+    gives that of a question's prompt, "" if it is not known. `former` are the values that earlier releases stored for
+    the same settings: they count as equal, and rows get today's."""
 
     def __init__(
         self,
@@ -52,6 +53,7 @@ class Journals:
         asked: Mapping[str, Row],
         is_seen_video: IsSeenVideo,
         prompt_sha256: Callable[[str], str] = lambda key: "",
+        former: Mapping[str, Any] | None = None,
     ) -> None:
         self._folder = folder
         self._name = name
@@ -60,6 +62,7 @@ class Journals:
         self._asked = asked
         self._is_seen_video = is_seen_video
         self._prompt_sha256 = prompt_sha256
+        self._former = former or {}
         self.others = 0  # by read(): questions with an answer that are not asked
         self._file: JournalFile | None = None
         self._lock: FileIO | None = None
@@ -224,11 +227,16 @@ class Journals:
         first, *rest = entries
         stored = first["settings"]
         for setting in {**stored, **self._settings}:
-            if stored.get(setting) != self._settings.get(setting):
+            now = self._settings.get(setting)
+            if stored.get(setting) not in (now, self._former.get(setting, now)):
                 raise InputError(
                     f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
-                    f"{self._settings.get(setting)!r}; use the former, another output folder, or --overwrite"
+                    f"{now!r}; use the former, another output folder, or --overwrite"
                 )
+        for run in (entry["row"].get("run") for entry in rest):
+            for setting, former in self._former.items():
+                if isinstance(run, dict) and run.get(setting) == former:
+                    run[setting] = self._settings[setting]
         return rest
 
     def _path(self, replica: int) -> Path:

@@ -5,8 +5,7 @@ downloaded.
 """
 
 import hashlib
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,11 +29,10 @@ if TYPE_CHECKING:
 # included (CVE-2026-5241).
 MODEL_TYPES = ("llava_next_video", "llava_next")
 PART_TYPES = {"text_config": ("llama", "mistral"), "vision_config": ("clip_vision_model",)}
-# Settings, tokenizer and template: the files that are read. Any other, as the configuration.json
-# of some hubs, changes no answer.
-READ_FILES = re.compile(
-    r"((generation_)?config|.*processor_config|special_tokens_map|added_tokens|vocab|model\.safetensors\.index)\.json"
-    r"|(tokenizer|chat_template).*\.(json|jinja|model)|merges\.txt"
+READ_FILES = (  # what transformers and this suite read beside the weights: anything else changes no answer
+    *("added_tokens.json", "chat_template.jinja", "chat_template.json", "config.json", "generation_config.json"),
+    *("model.safetensors.index.json", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json"),
+    *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "video_preprocessor_config.json"),
 )
 
 
@@ -81,11 +79,19 @@ class Checkpoint:
 
         A fingerprint in seconds, for what is compared before the weights are read; `weights.start_hashing` reads all
         of them."""
+        return self._fingerprint([self.path / name for name in READ_FILES])
+
+    @cached_property
+    def former_sha256(self) -> str:
+        """The same as releases up to 0.1.0 stored it: of every small file in the folder, read or not."""
+        suffixes = (".json", ".jinja", ".model", ".txt")
+        return self._fingerprint([path for path in sorted(self.path.iterdir()) if path.suffix in suffixes])
+
+    def _fingerprint(self, files: Sequence[Path]) -> str:
         digest = hashlib.sha256()
-        small = [path for path in sorted(self.path.iterdir()) if READ_FILES.fullmatch(path.name) and path.is_file()]
-        for path in [*small, *self.weights.paths]:
+        for path in [*(each for each in files if each.is_file()), *self.weights.paths]:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes() if path in small else sampled_bytes(path))
+            digest.update(sampled_bytes(path) if path in self.weights.paths else path.read_bytes())
         return digest.hexdigest()
 
 

@@ -158,6 +158,7 @@ def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Run]]
             question_rows(asked),
             seen,
             partial(_prompt_sha256, prompts),
+            {"checkpoint_sha256": context.checkpoint.former_sha256},
         )
         runs[source.name] = run_facts(settings, context.device, identity | source_facts(source.qa_path))
     return journals, runs
