@@ -1,8 +1,8 @@
-"""What the verdict can show: false verdicts, coverage of its interval, questions that it needs, faults that it finds.
+"""What the verdict can show: wrong verdicts, coverage of its interval, questions that it needs, faults that it finds.
 
-python benchmarks/verdict_power.py                        # the tables of docs/verdict.md; 2 to 3 hours on a core
-python benchmarks/verdict_power.py --comparisons 40       # nearly the same; about 20 minutes
-python benchmarks/verdict_power.py --tables sound,needed  # some of them
+python benchmarks/verdict_power.py                       # the tables of docs/verdict.md; about half an hour on a core
+python benchmarks/verdict_power.py --tables sound,needed # some of them
+python benchmarks/verdict_power.py --comparisons 40      # rougher
 """
 
 import argparse
@@ -18,36 +18,44 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script, Python looks beside it only
 
-from tests.support import simulated_losses, simulated_runs
-from tests.support.simulated_losses import LOSSES, Logits, Loss, simulate
-from tests.support.simulated_runs import LONG_PROMPT, Fault, all_questions, sample_questions
-from videobench.compare.accuracy import Paired
-from videobench.compare.diagnosis import Diagnosis, diagnose
+from tests.support import simulated_runs
+from tests.support.simulated_losses import (
+    CANCEL,
+    LOSSES,
+    NOISES,
+    TEMPERATURE,
+    Logits,
+    Loss,
+    World,
+    dtype_of,
+    find_candidates,
+    find_levels,
+    judge_pairs,
+    simulate,
+    tabulate,
+)
+from tests.support.simulated_runs import LONG_PROMPT, Fault, Questions, all_questions, sample_questions
+from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import measure
-from videobench.compare.pairing import Pair, Pairing
-from videobench.compare.rule import FAIL, INCONCLUSIVE, PASS, Rule
-from videobench.compare.settings import Margin
-from videobench.compare.smoothed import BANDWIDTH, Estimate, build_estimate, questions_needed
-from videobench.compare.statistics import Z95, normal_cdf, number_clusters, paired_intervals
-from videobench.compare.verdict import Verdict, decide
+from videobench.compare.settings import Margin, Tolerance
+from videobench.compare.smoothed import questions_needed
+from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, Evidence, judge, weigh
 
 MARGIN = 1.0  # points
-SHARED = (
-    0.1  # correlation of discordance among a video's questions, with one direction for the video, where there is any
-)
-BENCHMARK = 17036  # questions of Video-Bench
-NOISES = ((0.015, 0.015), (0.03, 0.03), (0.06, 0.015), (0.1, 0.03), (0.1, 0.1))  # nats, NPU and GPU
-
-
-# ------------------------------------------------------------------------- whole comparisons, judged by three rules
+FLOAT16, BFLOAT16 = (0.015, 0.015), (0.06, 0.06)  # nats of rounding noise, candidate and reference
+SCALES = (1.0, 0.5, 0.3, 0.15, 0.05)
 
 
 @dataclass(frozen=True)
 class Case:
     questions: int
-    noise: tuple[float, float]
+    world: World
     loss: Loss | None = None
     stores_logprobs: bool = True
+    videos: int | None = None  # all questions are about so many
+    copies: int = 1  # of each question
+    is_whole: bool = False  # whether the divergence is judged too, and groups are looked at
+    tolerance: Tolerance = Tolerance()  # noqa: RUF009
 
 
 @dataclass
@@ -55,222 +63,243 @@ class Rates:
     """Counts of simulated comparisons."""
 
     comparisons: int = 0
-    verdict: Counter[str] = field(default_factory=Counter)  # the suite's: divergence and smoothed accuracy
-    smoothed: Counter[str] = field(default_factory=Counter)  # smoothed accuracy alone
-    accuracy: Counter[str] = field(default_factory=Counter)  # accuracy alone, by the bootstrap over videos
-    normal: Counter[str] = field(default_factory=Counter)  # accuracy's normal interval, videos ignored
-    covered: int = 0  # the 95 % interval of the suite's verdict holds the true difference
-    half_width: float = 0.0  # points, summed
+    whole: Counter[str] = field(default_factory=Counter)  # verdicts by all rules
+    interval: Counter[str] = field(default_factory=Counter)  # without divergence and groups that stand out
+    accuracy: Counter[str] = field(default_factory=Counter)  # as if no log-probabilities were stored
+    covered: int = 0  # the 95 % interval that decides holds the true difference
+    width: float = 0.0  # half of it, points, summed
+    ok: int = 0  # line 2 says OK
+    agreement: list[float] = field(default_factory=list)
 
-    def line(self) -> str:
-        rules = (self.verdict, self.smoothed, self.accuracy, self.normal)
-        shares = (
-            " / ".join(f"{self.percent(each[name]):.1f}" for name in (PASS, FAIL, INCONCLUSIVE)) for each in rules
-        )
-        width = f"{self.half_width / self.comparisons:.2f}"
-        return f"{self.comparisons} | {' | '.join(shares)} | {self.percent(self.covered):.1f} | {width}"
+    def shares(self, counts: Counter[str]) -> str:
+        return " / ".join(self.percent(counts[name]) for name in (PASS, FAIL, INCONCLUSIVE))
 
-    def percent(self, count: int) -> float:
-        return 100 * count / self.comparisons
+    def percent(self, count: float) -> str:
+        return f"{100 * count / self.comparisons:.1f}"
+
+
+def draw(case: Case, rng: np.random.Generator) -> Logits:
+    questions = sample_questions(all_questions(), case.questions // case.copies, rng)
+    if case.videos:
+        questions = replace(questions, video=np.arange(len(questions.video)) % case.videos)
+    logits = simulate(questions, rng, case.world, case.loss)
+    return _copied(logits, case.copies) if case.copies > 1 else logits
+
+
+def _copied(logits: Logits, copies: int) -> Logits:
+    repeated = {name: np.tile(value, (copies, 1) if value.ndim == 2 else copies) for name, value in vars(logits).items()
+                if isinstance(value, np.ndarray)}  # fmt: skip
+    questions = Questions(*(np.tile(value, copies) for value in vars(logits.questions).values()))
+    return replace(logits, questions=questions, **repeated)
+
+
+def weigh_case(case: Case, logits: Logits) -> Evidence:
+    """By the very code that weighs two result files, from arrays."""
+    found, diagnosis = tabulate(logits, case.stores_logprobs), None
+    if not case.is_whole:
+        return weigh(found, [], Margin(MARGIN))
+    groups = find_candidates(logits)
+    if case.tolerance.is_judged:
+        diagnosis = diagnose(found, measure(found), groups, dtype_of(max(logits.noise)), case.tolerance)
+    return weigh(found, [*groups, *find_levels(logits)], Margin(MARGIN), diagnosis)
 
 
 def rates(case: Case, comparisons: int, seed: int = 0) -> Rates:
-    rng, everything, counted = np.random.default_rng(seed), all_questions(), Rates()
-    truth = -case.loss.points if case.loss else 0.0
+    rng, counted = np.random.default_rng(seed), Rates()
+    truth = -case.loss.points if case.loss and case.loss.kind in LOSSES else 0.0
     for _ in range(comparisons):
-        logits = simulate(sample_questions(everything, case.questions, rng), rng, case.noise, case.loss)
-        pairs = simulated_losses.build_pairs(logits, case.stores_logprobs)
-        verdict, _ = judge(pairs, int(rng.integers(2**31)))
-        low, high = verdict.evidence.interval(Z95)
+        evidence = weigh_case(case, draw(case, rng))
+        low, high = evidence.estimate.interval()
         counted.comparisons += 1
-        counted.verdict[verdict.name] += 1
-        rule, plain = Rule(MARGIN, one_sided=False), replace(verdict.evidence, is_smoothed=False)
-        counted.smoothed[rule.judge(verdict.evidence).name] += 1
-        counted.accuracy[rule.judge(plain).name] += 1
-        counted.normal[_by_normal_approximation(verdict.evidence.accuracy)] += 1
+        counted.whole[judge(evidence).name] += 1
+        alone = replace(evidence, diagnosis=None, outliers=())
+        counted.interval[judge(alone).name] += 1
+        counted.accuracy[judge(replace(alone, smoothed=None)).name] += 1
         counted.covered += low <= truth <= high
-        counted.half_width += (high - low) / 2
+        counted.width += (high - low) / 2
+        counted.ok += evidence.diagnosis is not None and evidence.diagnosis.is_known and not evidence.diagnosis.broken
+        counted.agreement.append(evidence.accuracy.agreement)
     return counted
-
-
-def judge(pairs: Sequence[Pair], seed: int) -> tuple[Verdict, Diagnosis]:
-    diagnosis = diagnose(pairs, measure(pairs))
-    return decide(Pairing(list(pairs), {}, {}, [], 0, 0), [], diagnosis, Margin(MARGIN), seed), diagnosis
-
-
-def _by_normal_approximation(paired: Paired) -> str:
-    """Mean and standard deviation of the differences of -1, 0 and 1, each question for itself."""
-    count = paired.questions
-    mean = (paired.npu_only - paired.gpu_only) / count
-    spread = ((paired.npu_only + paired.gpu_only) / count - mean**2) ** 0.5
-    half = 100 * Z95 * spread / count**0.5
-    low, high = 100 * mean - half, 100 * mean + half
-    if low > -MARGIN and high < MARGIN:
-        return PASS
-    return FAIL if high < -MARGIN or low > MARGIN else INCONCLUSIVE
 
 
 def comparisons_of(questions: int, comparisons: int) -> int:
     """Large samples take longer."""
-    return max(1, comparisons // (1 if questions <= 1000 else 4 if questions <= 3000 else 16))
+    return max(1, comparisons // (1 if questions <= 1000 else 2))
 
 
-SOUND_CASES = [Case(questions, noise) for noise in NOISES for questions in (300, 500, 1000, 3000, BENCHMARK)]
-MARGIN_CASES = [
-    Case(questions, noise, Loss(kind, MARGIN))
-    for kind in LOSSES
-    for questions, noise in ((1000, (0.015, 0.015)), (1000, (0.06, 0.015)), (3000, (0.015, 0.015)))
-]
-LARGE_CASES = [Case(questions, (0.015, 0.015), Loss(kind, 3.0)) for kind in LOSSES for questions in (500, 1000)]
-PLAIN_CASES = [
-    Case(questions, noise, loss, stores_logprobs=False)
-    for noise in ((0.015, 0.015), (0.06, 0.015))
-    for loss in (None, Loss("unreadable", MARGIN), Loss("unreadable", 3.0))
-    for questions in (1000, 3000, BENCHMARK)
-]
+def upper_bound(hits: int, count: int) -> float:
+    """Clopper and Pearson's upper bound of a proportion, 95 % one-sided, by halving."""
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(count, count - hits, -1) / np.arange(1, hits + 1)))])
+    low, high = hits / count, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        few = np.exp(logs + np.arange(hits + 1) * np.log(middle) + (count - np.arange(hits + 1)) * np.log1p(-middle))
+        low, high = (middle, high) if few.sum() > 0.05 else (low, middle)
+    return high
 
 
-def case_line(case: Case, comparisons: int) -> str:
-    noise = ", ".join(f"{each:g}" for each in case.noise)
-    loss = f"| {LOSSES[case.loss.kind]} " if case.loss else ""
-    counted = rates(case, comparisons_of(case.questions, comparisons), seed=case.questions)
-    return f"{loss}| {noise} | {case.questions} | {counted.line()} |"
+def _noise(world: World) -> str:
+    return f"{world.kind} {', '.join(f'{each:g}' for each in world.noise)}"
 
 
-def plain_line(case: Case, comparisons: int) -> str:
-    points = case.loss.points if case.loss else 0
-    counted = rates(case, comparisons_of(case.questions, comparisons), seed=case.questions)
-    return f"| {', '.join(f'{each:g}' for each in case.noise)} | {points:g} | {case.questions} | {counted.line()} |"
-
-
-# ------------------------------------------------------------------------- how many questions would decide it
-
-
-@dataclass(frozen=True)
-class Needed:
-    noise: tuple[float, float]
-    seen: int  # questions that the number is said from
-    is_smoothed: bool
-
-
-NEEDED = [Needed(noise, 250, True) for noise in ((1e-4, 1e-4), *NOISES)]
-NEEDED += [Needed(noise, 1000, False) for noise in ((0.015, 0.015), (0.06, 0.015))]
-
-
-def needed_line(case: Needed, comparisons: int) -> str:
-    """The number that the verdict gives, beside the one from which four comparisons in five lie within the margin."""
-    rng = np.random.default_rng(case.seen)
-    said = [
-        questions_needed(_estimate(case, case.seen, rng), 0.0, MARGIN, one_sided=False) or BENCHMARK
-        for _ in range(comparisons)
-    ]
-    low, high = 100, BENCHMARK
-    while high - low > 0.02 * low:
-        middle = (low + high) // 2
-        inside = np.mean([_is_inside(case, middle, rng) for _ in range(comparisons)])
-        low, high = (low, middle) if inside >= 0.8 else (middle, high)
-    p10, median, p90 = np.quantile(said, [0.1, 0.5, 0.9])
-    measured = "smoothed accuracy" if case.is_smoothed else "accuracy alone"
-    noise = ", ".join(f"{each:g}" for each in case.noise)
-    spread = f"{median:.0f} | {p10:.0f} to {p90:.0f}"
-    return f"| {measured} | {noise} | {case.seen} | {spread} | {high} | {median / high:.2f} |"
-
-
-def _draw(case: Needed, questions: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """(questions, 2) credits, and the numbers of the videos."""
-    logits = simulate(sample_questions(all_questions(), questions, rng), rng, case.noise, None)
-    credits = np.stack([_credits(logits, side, case.is_smoothed) for side in ("npu", "gpu")], axis=1)
-    return credits, number_clusters(logits.questions.video.tolist())
-
-
-def _credits(logits: Logits, side: str, is_smoothed: bool) -> np.ndarray:
-    return normal_cdf(logits.margins(side) / BANDWIDTH) if is_smoothed else logits.is_right(side).astype(float)
-
-
-def _estimate(case: Needed, questions: int, rng: np.random.Generator) -> Estimate:
-    return build_estimate(*_draw(case, questions, rng))
-
-
-def _is_inside(case: Needed, questions: int, rng: np.random.Generator) -> bool:
-    credits, clusters = _draw(case, questions, rng)
-    if case.is_smoothed:
-        low, high = build_estimate(credits, clusters).interval()
-    else:
-        low, high = (100 * end for end in paired_intervals(credits[:, 0] - credits[:, 1], clusters, 0)[0])
-    return low > -MARGIN and high < MARGIN
-
-
-# ------------------------------------------------------------------------- accuracy's own interval
-
-
-@dataclass(frozen=True)
-class Scenario:
-    questions: int
-    flips: float  # proportion of questions that one side alone has right
-    difference: float  # true, NPU minus GPU, in points; at most 100 * flips
-    correlation: float  # within videos
-
-
-@dataclass(frozen=True)
-class IntervalRates:
-    """Proportions of simulated comparisons."""
-
-    coverage: float  # the 95 % interval holds the true difference
-    passed: float
-    failed: float
-    half_width: float  # points, in the mean
-
-
-def simulate_differences(videos: np.ndarray, scenario: Scenario, rng: np.random.Generator) -> np.ndarray:
-    """-1, 0 or 1 for each question, NPU right less GPU right; `videos` numbers each question's video from 0.
-
-    Where a video's questions correlate, some videos flip more than others, and all in one direction."""
-    count, rho = int(videos.max()) + 1, scenario.correlation
-    upwards = (1 + scenario.difference / 100 / scenario.flips) / 2
-    if not rho:
-        chances, directions = scenario.flips, np.where(rng.random(len(videos)) < upwards, 1, -1)
-    else:
-        strength = (1 - rho) / rho
-        chances = rng.beta(scenario.flips * strength, (1 - scenario.flips) * strength, count)[videos]
-        directions = np.where(rng.random(count) < upwards, 1, -1)[videos]
-    return np.where(rng.random(len(videos)) < chances, directions, 0)
-
-
-def interval_rates(scenario: Scenario, comparisons: int, seed: int = 0) -> IntervalRates:
-    rng, everything = np.random.default_rng(seed), all_questions().video
-    covered = passed = failed = width = 0.0
-    for _ in range(comparisons):
-        chosen = rng.choice(everything, scenario.questions, replace=False)
-        videos = np.unique(chosen, return_inverse=True)[1]
-        values = simulate_differences(videos, scenario, rng)
-        ci95, ci99 = paired_intervals(values, videos, int(rng.integers(2**31)))
-        (low, high), (low99, high99) = ((100 * low, 100 * high) for low, high in (ci95, ci99))
-        covered += low <= scenario.difference <= high
-        passed += low > -MARGIN and high < MARGIN
-        failed += low99 > MARGIN or high99 < -MARGIN
-        width += (high - low) / 2
-    return IntervalRates(*(value / comparisons for value in (covered, passed, failed, width)))
-
-
-SCENARIOS = [
-    Scenario(questions, flips, difference, correlation)
-    for questions in (300, 1000, 3000, BENCHMARK)
-    for flips in (0.02, 0.05, 0.10)
-    for difference, correlation in ((0.0, 0.0), (0.0, SHARED), (MARGIN, SHARED), (3.0, SHARED))
-    if difference <= 100 * flips
-]
-
-
-def interval_line(each: Scenario, comparisons: int) -> str:
-    found = interval_rates(each, comparisons_of(each.questions, 5 * comparisons))
-    alike = "alike" if each.correlation else "independent"
+def sound_line(case: Case, comparisons: int) -> str:
+    found = rates(
+        case, comparisons_of(case.questions, comparisons) // (1 + (case.questions > 1000)), seed=case.questions
+    )
+    ok = found.percent(found.ok) if case.is_whole else "-"
+    low, middle = np.quantile(found.agreement, [0.01, 0.5])
     return (
-        f"| {each.questions} | {100 * each.flips:g} | {each.difference:g} | {alike} | {100 * found.coverage:.1f} "
-        f"| {found.half_width:.2f} | {100 * found.passed:.1f} | {100 * found.failed:.1f} |"
+        f"| {case.world.scale:g} | {_noise(case.world)} | {case.questions} | {found.comparisons} "
+        f"| {found.shares(found.whole)} | {found.shares(found.accuracy)} | {ok} | {100 * low:.1f}, {100 * middle:.1f} "
+        f"| {found.width / found.comparisons:.2f} |"
     )
 
 
-# ------------------------------------------------------------------------- planted faults
+def loss_line(case: Case, comparisons: int) -> str:
+    assert case.loss
+    found = rates(case, comparisons_of(case.questions, comparisons), seed=case.questions)
+    bound = upper_bound(found.interval[PASS], found.comparisons)
+    return (
+        f"| {case.world.scale:g} | {case.loss.kind} | {_noise(case.world)} | {case.questions} | {found.comparisons} "
+        f"| {found.shares(found.interval)} | {100 * bound:.1f} | {found.percent(found.covered)} "
+        f"| {found.width / found.comparisons:.2f} |"
+    )
+
+
+def other_line(case: Case, comparisons: int) -> str:
+    what = f"{case.loss.kind} {case.loss.points:g}" if case.loss else "sound"
+    what += f", {case.videos} videos" if case.videos else ""
+    what += f", each question {case.copies} times" if case.copies > 1 else ""
+    what += f", quantised {case.world.quantised:g} nats" if case.world.quantised else ""
+    what += "" if case.stores_logprobs else ", no log-probabilities"
+    found = rates(case, comparisons_of(case.questions, comparisons), seed=case.questions)
+    return (
+        f"| {what} | {case.world.scale:g} | {_noise(case.world)} | {case.questions} | {found.comparisons} "
+        f"| {found.shares(found.whole)} | {found.shares(found.interval)} | {found.percent(found.covered)} |"
+    )
+
+
+SOUND = [
+    Case(questions, World(noise, 1.0, kind), is_whole=True)
+    for kind, noises in (
+        ("normal", (FLOAT16, (0.03, 0.03), (0.06, 0.015), BFLOAT16, (0.1, 0.1))),
+        ("heavy", (FLOAT16, (0.03, 0.03), BFLOAT16)),
+        ("videos", (FLOAT16, BFLOAT16)),
+    )
+    for noise in noises
+    for questions in (1000, 3000)
+] + [
+    Case(questions, World(noise, scale, kind))
+    for scale in SCALES[1:]
+    for kind in NOISES
+    for noise in (FLOAT16, BFLOAT16)
+    for questions in (1000, 3000)
+]
+AT_MARGIN = [
+    Case(questions, World(noise, scale), Loss(kind, MARGIN))
+    for scale in SCALES
+    for kind in LOSSES
+    for noise in (FLOAT16, BFLOAT16)
+    for questions in (1000, 3000)
+] + [
+    Case(questions, World(noise, 1.0, noise_kind), Loss(kind, MARGIN))
+    for noise_kind in ("heavy", "videos")
+    for kind in ("shift", "noise", "corrupted")
+    for noise in (FLOAT16, BFLOAT16)
+    for questions in (1000, 3000)
+]
+LARGE = [
+    Case(questions, World(FLOAT16, scale), Loss(kind, 3.0))
+    for scale in (1.0, 0.3)
+    for kind in LOSSES
+    if kind != "unsure"  # cannot lose so much
+    for questions in (500, 1000)
+]
+QUANTISED = [
+    Case(
+        questions, World(BFLOAT16, quantised=noise), Loss("shift", points),
+        is_whole=True, tolerance=Tolerance(is_judged=False),
+    )
+    for noise in (0.3, 0.5, 1.0)
+    for points in (0.0, 0.3, 1.0, 3.0)
+    for questions in (1000, 3000)
+]  # fmt: skip
+OTHERS = [
+    Case(3000, World(FLOAT16), Loss(CANCEL, 10.0), is_whole=True, tolerance=Tolerance(is_judged=False)),
+    *(Case(3000, World(FLOAT16, scale), Loss(TEMPERATURE, 0.2)) for scale in (1.0, 0.3)),
+    *(
+        Case(500 * videos, World(FLOAT16), loss, videos=videos)
+        for videos in (1, 2, 5)
+        for loss in (None, Loss("shift", MARGIN), Loss("noise", MARGIN))
+    ),
+    *(Case(2000, World(FLOAT16), loss, copies=4) for loss in (None, Loss("shift", MARGIN), Loss("corrupted", MARGIN))),
+    *(
+        Case(questions, World(noise), loss, stores_logprobs=False)
+        for noise in (FLOAT16, BFLOAT16)
+        for loss in (None, Loss("unreadable", MARGIN), Loss("unreadable", 3.0))
+        for questions in (1000, 3000)
+    ),
+]
+
+
+# ------------------------------------------------------------------------- five looks, and how many questions it takes
+
+
+def looks_line(case: Case, comparisons: int) -> str:
+    """PASS at any of five looks at one sample that grows."""
+    rng, passed, first = np.random.default_rng(5), 0, 0
+    for _ in range(comparisons):
+        logits = draw(case, rng)
+        order = rng.permutation(case.questions)
+        seen = []
+        for count in np.linspace(case.questions / 6, case.questions, 5).astype(int):
+            seen.append(judge(weigh_case(case, _first(logits, np.sort(order[:count])))).name == PASS)
+        passed += any(seen)
+        first += seen[-1]
+    assert case.loss
+    bound = 100 * upper_bound(passed, comparisons)
+    return (
+        f"| {case.world.scale:g} | {case.loss.kind} | {_noise(case.world)} | {comparisons} "
+        f"| {100 * passed / comparisons:.1f} | {bound:.1f} | {100 * first / comparisons:.1f} |"
+    )
+
+
+def _first(logits: Logits, rows: np.ndarray) -> Logits:
+    arrays = {name: value[rows] for name, value in vars(logits).items() if isinstance(value, np.ndarray)}
+    return replace(logits, questions=Questions(*(value[rows] for value in vars(logits.questions).values())), **arrays)
+
+
+LOOKS = [
+    Case(3000, World(noise, scale), Loss(kind, MARGIN))
+    for scale, noise in ((1.0, FLOAT16), (1.0, BFLOAT16), (0.15, FLOAT16))
+    for kind in ("corrupted", "unreadable", "noise", "letter")
+]
+
+
+def needed_line(case: Case, comparisons: int) -> str:
+    """The number that two sound runs are told, and how often as many PASS."""
+    rng, said, passed = np.random.default_rng(7), [], 0
+    for _ in range(comparisons):
+        estimate = weigh_case(case, draw(case, rng)).estimate
+        count = min(17036, questions_needed(estimate, MARGIN, one_sided=False) or 17036)
+        said.append(count)
+        passed += judge(weigh_case(case, draw(replace(case, questions=count), rng))).name == PASS
+    low, middle, high = np.quantile(said, [0.1, 0.5, 0.9])
+    measured = "smoothed accuracy" if case.stores_logprobs else "accuracy alone"
+    return (
+        f"| {measured} | {case.world.scale:g} | {_noise(case.world)} | {case.questions} | {comparisons} "
+        f"| {middle:.0f} | {low:.0f} to {high:.0f} | {100 * passed / comparisons:.1f} |"
+    )
+
+
+NEEDED = [
+    *(Case(300, World(noise)) for noise in (FLOAT16, (0.06, 0.015), BFLOAT16, (0.1, 0.1))),
+    *(Case(1000, World(noise), stores_logprobs=False) for noise in (FLOAT16, BFLOAT16)),
+    Case(500, World(FLOAT16, 0.15)),
+]
+
+
+# ------------------------------------------------------------------------- planted faults, through whole rows
 
 
 def verdicts(
@@ -281,7 +310,7 @@ def verdicts(
     for _ in range(comparisons):
         rows = simulated_runs.simulate_rows(sample_questions(everything, questions, rng), rng, dtypes, fault)
         pairs = simulated_runs.build_pairs(rows)
-        verdict, diagnosis = judge(pairs, seed)
+        verdict, diagnosis = judge_pairs(pairs, Margin(MARGIN))
         counts[verdict.name] += 1
         if diagnosis.findings:
             counts[f"cause: {diagnosis.findings[0].cause}"] += 1
@@ -305,7 +334,7 @@ FAULTS = [
 
 
 def fault_line(fault: Fault, comparisons: int) -> str:
-    times = max(5, comparisons // 20)
+    times = max(5, comparisons // 40)
     found = [verdicts(("float16", "float16"), fault, count, times) for count in (100, 300, 1000)]
     by_size = " | ".join(f"{100 * _found(counts) / times:.0f}" for counts in found)
     causes = [cause.removeprefix("cause: ") for cause, _ in found[1].most_common() if cause.startswith("cause")]
@@ -318,24 +347,32 @@ def _found(counts: Counter[str]) -> int:
     return sum(count for name, count in counts.items() if name.startswith("cause"))
 
 
-RULES = (
-    "comparisons | PASS / FAIL / INCONCLUSIVE, % | smoothed accuracy alone | accuracy alone | normal | covered | +/- |"
+VERDICTS = "PASS / FAIL / INCONCLUSIVE, %"
+LOSS_HEAD = (
+    f"| scale | loss | noise, nats | questions | comparisons | {VERDICTS} | bound of PASS | covered, % | half width |"
 )
+OTHER_HEAD = f"| what | scale | noise, nats | questions | comparisons | {VERDICTS} | interval alone | covered, % |"
 # Name -> (head, cases, one case and the number of comparisons -> its line).
 TABLES: dict[str, tuple[str, Sequence[Any], Callable[[Any, int], str]]] = {
-    "sound": (f"| noise, nats | questions | {RULES}", SOUND_CASES, case_line),
-    "margin": (f"| true loss of 1 point | noise, nats | questions | {RULES}", MARGIN_CASES, case_line),
-    "loss": (f"| true loss of 3 points | noise, nats | questions | {RULES}", LARGE_CASES, case_line),
-    "plain": (f"| noise, nats, no log-probabilities | true loss | questions | {RULES}", PLAIN_CASES, plain_line),
+    "sound": (
+        f"| scale | noise, nats | questions | comparisons | {VERDICTS} | accuracy alone | numbers OK, % "
+        "| agreement: 1 %, median | half width |",
+        SOUND,
+        sound_line,
+    ),
+    "margin": (LOSS_HEAD, AT_MARGIN, loss_line),
+    "loss": (LOSS_HEAD, LARGE, loss_line),
+    "quantised": (OTHER_HEAD, QUANTISED, other_line),
+    "others": (OTHER_HEAD, OTHERS, other_line),
+    "looks": (
+        "| scale | loss | noise, nats | comparisons | PASS at any look, % | bound | PASS at the last |",
+        LOOKS,
+        looks_line,
+    ),
     "needed": (
-        "| by | noise, nats | said from | questions needed, median | 10 to 90 % | needed in fact | ratio |",
+        "| by | scale | noise, nats | from | comparisons | said, median | 10 to 90 % | so many PASS, % |",
         NEEDED,
         needed_line,
-    ),
-    "interval": (
-        "| questions | one-sided, % | true difference | videos | covered, % | half-width | PASS, % | FAIL, % |",
-        SCENARIOS,
-        interval_line,
     ),
     "faults": (
         "| fault in float16 | size, nats | flips, % | found with 100 questions, % | with 300 | with 1000 | named as |",
@@ -347,7 +384,7 @@ TABLES: dict[str, tuple[str, Sequence[Any], Callable[[Any, int], str]]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--comparisons", type=int, default=200, help="simulated per line (default: %(default)s)")
+    parser.add_argument("--comparisons", type=int, default=400, help="simulated per line (default: %(default)s)")
     parser.add_argument("--tables", default=",".join(TABLES), help="some of them (default: %(default)s)")
     args = parser.parse_args()
     started = time.monotonic()

@@ -7,6 +7,7 @@ import pytest
 
 import precision_test
 from videobench.compare.accuracy import compare_groups, compare_paired
+from videobench.compare.answers import tabulate
 from videobench.compare.pairing import Pair, Side
 from videobench.data.dataset import DATASET_NAMES
 from videobench.data.replies import build_reply
@@ -112,7 +113,7 @@ def test_verdict_and_gate(tmp_path, compare_files, right_on_npu, margin, verdict
     got, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate", "--margin", margin)
     assert (report["verdict"], got) == (verdict, status)
     assert lines[0].startswith(verdict)
-    assert (report["questions_needed"]["if_no_difference"] is None) == (verdict != "INCONCLUSIVE")
+    assert (report["questions_needed"]["text"] is None) == (verdict != "INCONCLUSIVE")
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
         "not comparable: sets that only one file has are left out (MOT, 1 question): answer them on both sides"
     )
     assert set(report["questions_needed"].values()) == {None}  # more questions would not decide it
-    assert not any("would probably decide it" in line for line in lines)
+    assert not any("with a chance of 90 %" in line for line in lines)
     assert compare_files(npu, gpu, answers, "--gate")[0] == 0  # of a set that the answers do not ask for
 
 
@@ -255,7 +256,7 @@ def test_more_questions_do_not_decide_between_other_prompts(tmp_path, compare_fi
     _, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
     assert report["reasons"][0].startswith("not comparable: the prompts' token ids differ in 50 questions")
     assert set(report["questions_needed"].values()) == {None}
-    assert not any("would probably decide it" in line for line in lines)
+    assert not any("with a chance of 90 %" in line for line in lines)
 
 
 def test_another_release_of_torch_is_another_input(tmp_path, compare_files):
@@ -388,12 +389,12 @@ def pairs_of_a_set(name, lost, videos):
 
 def test_a_set_that_differs_is_found_among_many():
     sets = {name: 20 if name == "TVQA" else 0 for name in DATASET_NAMES}
-    groups = compare_groups([pair for name, lost in sets.items() for pair in pairs_of_a_set(name, lost, 50)], seed=0)
+    groups = compare_groups([pair for name, lost in sets.items() for pair in pairs_of_a_set(name, lost, 50)])
     corrected = {name: group.p_corrected for name, group in groups.per_dataset.items()}
     assert corrected == {name: pytest.approx(13 * 2**-19) if name == "TVQA" else 1.0 for name in DATASET_NAMES}
-    assert groups.per_level[2].paired.difference == pytest.approx(-100 * 20 / 150)
+    assert groups.per_level[2].paired.estimate.difference == pytest.approx(-100 * 20 / 150)
 
 
 def test_twenty_answers_lost_on_one_video_prove_little():
-    paired = compare_paired(pairs_of_a_set("TVQA", 20, videos=1), seed=0)
+    paired = compare_paired(tabulate(pairs_of_a_set("TVQA", 20, videos=1)))
     assert (paired.p_value, paired.p_clustered) == (pytest.approx(2**-19), 1.0)

@@ -6,9 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.support.simulated_losses import World, simulate
+from tests.support.simulated_losses import build_pairs as simulated_pairs
 from tests.support.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
 from videobench.compare.accuracy import compare_paired
-from videobench.compare.associations import association_text
+from videobench.compare.answers import tabulate
+from videobench.compare.associations import association_text, find_candidates
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import find_flips
@@ -16,7 +19,14 @@ from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side
 from videobench.compare.same_inputs import compare_inputs
 from videobench.compare.same_question import inputs_differ
+from videobench.compare.settings import Tolerance
 from videobench.data.replies import build_reply
+
+
+def diagnose_pairs(pairs, repeat=None, **more):
+    answers = tabulate(pairs)
+    return diagnose(answers, measure(answers), find_candidates(pairs), coarser_dtype(pairs), repeat=repeat, **more)
+
 
 HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")
 
@@ -38,12 +48,14 @@ def pair(npu, gpu, right="A"):
 
 def test_measures_by_hand():
     npu, gpu = {"A": -0.5, "B": -1.25, "C": -3.0}, {"A": -0.75, "B": -1.0, "C": -2.0}
-    measured = measure([pair(reply(npu), reply(gpu), right="B")])
+    measured = measure(tabulate([pair(reply(npu), reply(gpu), right="B")]))
     assert measured.largest == pytest.approx([1.0])  # C
     assert measured.common == pytest.approx([1 / 3])  # of differences 0.25, -0.25, -1
     assert measured.shift == pytest.approx([0.5])  # A over B: 0.25 becomes 0.75
     assert measured.right_margins == pytest.approx(np.array([[-0.75, -0.25]]))
-    assert np.isnan(measure([pair(reply(npu), reply(gpu), right="")]).right_margins).all()  # as MindIE's rule has F
+    assert np.isnan(
+        measure(tabulate([pair(reply(npu), reply(gpu), right="")])).right_margins
+    ).all()  # as MindIE's rule has F
     # differences 0.25, -0.25, -1, each less the mean of the two others
     assert measured.by_letter[0, :3] == pytest.approx([0.875, 0.125, -1.0])
     assert np.isnan(measured.by_letter[0, 3:]).all()
@@ -60,21 +72,23 @@ def test_measures_by_hand():
     ],
 )
 def test_what_cannot_be_measured_is_left_out(npu, gpu):
-    assert measure([pair(npu, gpu)]).pairs == []
+    assert measure(tabulate([pair(npu, gpu)])).pairs == []
 
 
 def test_an_option_that_one_side_lacks_plays_no_part():
     options = {"A": -0.5, "B": -1.5, "C": -2.5}
     without = reply(options, choices={"B": "y", "C": "z"})
-    measured = measure([pair(without, reply(options | {"B": -1.0}))])
+    measured = measure(tabulate([pair(without, reply(options | {"B": -1.0}))]))
     for field in ("largest", "spread", "common", "shift", "kl"):
         assert np.isfinite(getattr(measured, field)).all(), field
     assert measured.largest == pytest.approx([0.5])
-    assert measure([pair(reply(options, choices={"A": "x"}), reply(options))]).pairs == []
+    assert measure(tabulate([pair(reply(options, choices={"A": "x"}), reply(options))])).pairs == []
 
 
 def test_an_option_of_no_probability_plays_no_part():
-    measured = measure([pair(reply({"A": -0.1, "B": -2.0, "C": -40.0}), reply({"A": -0.1, "B": -2.0, "C": -60.0}))])
+    measured = measure(
+        tabulate([pair(reply({"A": -0.1, "B": -2.0, "C": -40.0}), reply({"A": -0.1, "B": -2.0, "C": -60.0}))])
+    )
     assert measured.largest == pytest.approx([0.0])
 
 
@@ -96,7 +110,7 @@ def test_the_coarser_dtype_counts(dtypes, coarser):
 def test_a_resolution_that_is_no_number_is_passed_over():
     odd = [reply({"A": -0.1 * each, "B": -2.0}, resolution="320x24²") for each in range(1, 30)]
     pairs = [pair(each, odd[0]) for each in odd]
-    assert all("pixels" not in each.label for each in diagnose(pairs, measure(pairs)).associations)
+    assert all("pixels" not in each.label for each in diagnose_pairs(pairs).associations)
 
 
 CLEAR_B = {"A": -3.0, "B": -0.1}
@@ -118,7 +132,7 @@ NEAR = {"A": -0.69, "B": -0.70}
     ],
 )  # fmt: skip
 def test_each_flip_has_one_class(npu, gpu, kind):
-    assert [flip.kind for flip in find_flips([pair(npu, gpu)], noise_margin=0.05)] == [kind]
+    assert [flip.kind for flip in find_flips([pair(npu, gpu)], noise_lead=0.05)] == [kind]
 
 
 def test_no_flip_where_the_letters_agree():
@@ -138,7 +152,7 @@ def test_noise_floor_from_the_bulk_is_bounded_on_both_sides():
     floors = {}
     for dtypes, fault in ((SINGLE, None), (HALF16, None), (HALF16, Fault("layer noise", 1.0))):
         pairs = build_pairs(simulate_rows(questions, np.random.default_rng(1), dtypes, fault))
-        floors[dtypes, fault] = find_noise_floor(measure(pairs), dtypes[0], None).margin
+        floors[dtypes, fault] = find_noise_floor(measure(tabulate(pairs)), dtypes[0], None).lead
     quiet, sound, broken = floors.values()
     assert quiet >= 0.002  # a rounding step, not zero
     assert 2**-6 < sound < 0.1
@@ -165,8 +179,8 @@ PLANTED = [
 @pytest.mark.parametrize(("fault", "cause", "words"), PLANTED)
 def test_planted_fault_is_found_and_named_where_accuracy_says_nothing(fault, cause, words):
     pairs = spoilt_pairs(fault)
-    assert compare_paired(pairs, seed=0).p_value > 0.1
-    findings = diagnose(pairs, measure(pairs)).findings
+    assert compare_paired(tabulate(pairs)).p_value > 0.1
+    findings = diagnose_pairs(pairs).findings
     assert findings[0].cause == cause
     assert words in findings[0].text
 
@@ -175,7 +189,7 @@ def test_planted_fault_is_found_and_named_where_accuracy_says_nothing(fault, cau
 def test_planted_fault_is_found_in_bfloat16(fault, cause, words):
     larger = replace(fault, size=0 if fault.name == "overflow" else 4 * fault.size)
     pairs = spoilt_pairs(larger, ("bfloat16", "float32"), seed=3)
-    assert diagnose(pairs, measure(pairs)).findings[0].cause == cause
+    assert diagnose_pairs(pairs).findings[0].cause == cause
 
 
 def test_every_fault_of_the_simulation_is_planted_above():
@@ -202,7 +216,7 @@ def test_what_the_hashes_betray_is_named_and_stays_out_of_the_diagnosis(fault, c
     assert inputs.other_prompts + inputs.other_pixels == [each.key for each in pairing.pairs if betrayed(each)]
     same = [each for each in pairing.pairs if not inputs_differ(each)]
     assert same == [each for each in pairing.pairs if not betrayed(each)]
-    assert diagnose(same, measure(same)).findings == []
+    assert diagnose_pairs(same).findings == []
 
 
 def noisy_where(hit, size=0.3):
@@ -231,7 +245,7 @@ def noisy_where(hit, size=0.3):
 )
 def test_every_broken_group_is_named_once(hit, named):
     pairs = noisy_where(hit)
-    findings = diagnose(pairs, measure(pairs)).findings
+    findings = diagnose_pairs(pairs).findings
     assert sorted(each.text.split(":")[0] for each in findings) == named
     assert all(each.look_at for each in findings)
 
@@ -243,7 +257,7 @@ def test_two_letters_are_named_and_not_those_that_they_leave_behind():
             letter: value + {"B": 0.3, "D": -0.2}.get(letter, 0) for letter, value in each.npu.reply.logprobs.items()
         }
         pairs.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs))))
-    letters = [each.text for each in diagnose(pairs, measure(pairs)).findings if each.cause == "letter"]
+    letters = [each.text for each in diagnose_pairs(pairs).findings if each.cause == "letter"]
     assert sorted(text.split(":")[0] for text in letters) == ["option B favoured", "option D avoided"]
 
 
@@ -254,7 +268,7 @@ def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing():
         for each in pairs:
             logprobs = {letter: value + size * rng.normal() for letter, value in each.gpu.reply.logprobs.items()}
             again.append(replace(each, npu=replace(each.gpu, reply=replace(each.gpu.reply, logprobs=logprobs))))
-        diagnosis = diagnose(pairs, measure(pairs), measure(again))
+        diagnosis = diagnose_pairs(pairs, measure(tabulate(again)))
         assert not diagnosis.broken
         assert [each.cause for each in diagnosis.findings] == ["repeat"] * hit
         assert all("CUBLAS_WORKSPACE_CONFIG" in each.look_at for each in diagnosis.findings)
@@ -265,12 +279,12 @@ def test_versions_of_both_sides_stand_beside_a_fault_everywhere():
     for each in spoilt_pairs(Fault("layer noise", 0.15)):
         run = {**each.npu.reply.run, "torch_npu": "2.6.0", "cann": "8.1"}
         pairs.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, run=run))))
-    assert diagnose(pairs, measure(pairs)).findings[0].look_at.endswith("(NPU: torch_npu 2.6.0, cann 8.1)")
+    assert diagnose_pairs(pairs).findings[0].look_at.endswith("(NPU: torch_npu 2.6.0, cann 8.1)")
 
 
 def test_overflow_is_tied_to_the_long_prompts():
     pairs = spoilt_pairs(Fault("overflow", 0))
-    assert "most of all in prompts of more than" in diagnose(pairs, measure(pairs)).findings[0].text
+    assert "most of all in prompts of more than" in diagnose_pairs(pairs).findings[0].text
 
 
 @pytest.mark.parametrize(
@@ -279,14 +293,14 @@ def test_overflow_is_tied_to_the_long_prompts():
 @pytest.mark.parametrize("seed", range(4))
 def test_sound_runs_are_not_called_broken(dtypes, seed):
     pairs = spoilt_pairs(None, dtypes, seed)
-    assert diagnose(pairs, measure(pairs)).findings == []
+    assert diagnose_pairs(pairs).findings == []
 
 
 def test_the_same_run_twice_has_no_difference_at_all():
     pairs = [replace(each, npu=each.gpu) for each in spoilt_pairs(None)]
-    measured = measure(pairs)
+    measured = measure(tabulate(pairs))
     assert measured.largest.max() == 0
-    diagnosis = diagnose(pairs, measured)
+    diagnosis = diagnose_pairs(pairs)
     assert (diagnosis.findings, diagnosis.associations) == ([], [])
 
 
@@ -296,7 +310,7 @@ def test_a_few_garbled_replies_among_sound_ones_are_found():
         logprobs = {letter: value - 3.0 * (letter == "A") for letter, value in pairs[index].npu.reply.logprobs.items()}
         garbled = replace(pairs[index].npu.reply, logprobs=logprobs)
         pairs[index] = replace(pairs[index], npu=replace(pairs[index].npu, reply=garbled))
-    finding = diagnose(pairs, measure(pairs)).findings[0]
+    finding = diagnose_pairs(pairs).findings[0]
     assert (finding.cause, finding.questions) == ("scattered", 3)
 
 
@@ -308,8 +322,61 @@ def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
         )
         gpu = build_reply(("MSVD", str(id)), str(id), {"output_sequence": ["A"], "rank": 0})
         pairs.append(Pair("MSVD", str(id), "A", Side(npu, npu.text, "right"), Side(gpu, "A", "right")))
-    diagnosis = diagnose(pairs, measure(pairs))
+    diagnosis = diagnose_pairs(pairs)
     assert diagnosis.findings == []
     assert diagnosis.associations[0].label == "NPU card 2"
     assert math.isclose(diagnosis.associations[0].inside, 1.0)
     assert association_text(diagnosis.associations[0]).startswith("NPU card 2, flips in 100 % against 0 % elsewhere")
+
+
+def off(pairs, share, size):
+    """The candidate's log-probability of A lower by `size` in so many of the questions, spread over all groups."""
+    rng, out = np.random.default_rng(4), []
+    for each, is_hit in zip(pairs, rng.random(len(pairs)) < share, strict=True):
+        logprobs = {
+            letter: value - size * (is_hit and letter == "A") for letter, value in each.npu.reply.logprobs.items()
+        }
+        out.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs))))
+    return out
+
+
+@pytest.mark.parametrize(("share", "cause"), [(0.45, "everywhere"), (0.15, "scattered"), (0.0, None)])
+def test_questions_at_nine_times_the_tolerance_are_not_sound(share, cause):
+    """Both ways, so that no letter is shifted in the mean."""
+    pairs = spoilt_pairs(None, count=1000)
+    half = len(pairs) // 2
+    diagnosis = diagnose_pairs(off(pairs[:half], share, 0.9) + off(pairs[half:], share, -0.9))
+    assert diagnosis.broken == (cause is not None)
+    assert cause is None or cause in [each.cause for each in diagnosis.findings]
+
+
+def test_one_row_with_log_probabilities_says_nothing_of_the_others():
+    pairs = [
+        replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs={}))) if index else each
+        for index, each in enumerate(spoilt_pairs(None))
+    ]
+    diagnosis = diagnose_pairs(pairs)
+    assert (diagnosis.measured, diagnosis.compared, diagnosis.is_known) == (1, 300, False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_heavy_tailed_rounding_is_not_called_scattered(seed):
+    """Student's t with 2 degrees of freedom, 0.03 nats in float16."""
+    rng = np.random.default_rng(seed)
+    logits = simulate(sample_questions(all_questions(), 1000, rng), rng, World((0.03, 0.03), kind="heavy"))
+    assert diagnose_pairs(simulated_pairs(logits)).findings == []
+
+
+def test_where_other_numbers_are_expected_nothing_is_broken_and_groups_stand_out():
+    rng = np.random.default_rng(0)
+    logits = simulate(sample_questions(all_questions(), 1000, rng), rng, World((0.05, 0.05), quantised=0.5))
+    pairs = simulated_pairs(logits)
+    none = Tolerance(is_judged=False)
+    assert diagnose_pairs(pairs).broken
+    assert diagnose_pairs(pairs, tolerance=none).findings == []
+    assert not diagnose_pairs(pairs, tolerance=Tolerance(3.0)).broken
+    on_card_2 = logits.questions.video % 4 == 2
+    logits.npu[on_card_2] += 2 * rng.normal(size=logits.npu[on_card_2].shape)
+    [finding] = diagnose_pairs(simulated_pairs(logits), tolerance=none).findings
+    assert (finding.cause, finding.breaks) == ("npu card", False)
+    assert finding.text.startswith("NPU card 2: ")

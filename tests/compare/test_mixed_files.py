@@ -67,10 +67,10 @@ def test_foreign_rows_never_pass(tmp_path, kind, seed):
     comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, kind, seed % 2, share, rng)))
     verdict = comparison.verdict
     if kind == "none":
-        assert (verdict.name, verdict.obstacles) == ("PASS", [])
+        assert (verdict.name, verdict.evidence.obstacles) == ("PASS", [])
     elif kind == "other dtype" and share == 1:  # a whole run in bfloat16 is a run like any other
-        assert verdict.obstacles == []
+        assert verdict.evidence.obstacles == []
     else:
         assert verdict.name != "PASS", verdict
-        assert verdict.obstacles, "named as what it is, not as a loss"
+        assert verdict.evidence.obstacles, "named as what it is, not as a loss"
         assert verdict.reasons[0].startswith("not comparable: ")

@@ -45,7 +45,7 @@ def verdict_of(*paths, **more):
 
 def test_equal_inputs_are_no_obstacle(tmp_path):
     comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path)))
-    assert (comparison.verdict.name, comparison.verdict.obstacles) == ("PASS", [])
+    assert (comparison.verdict.name, comparison.verdict.evidence.obstacles) == ("PASS", [])
     assert comparison.inputs.answer == "yes"
 
 
@@ -60,7 +60,7 @@ def test_a_sample_that_was_enlarged_is_the_same_where_its_questions_are(tmp_path
 def test_another_video_is_known_by_its_bytes_where_the_model_saw_other_pixels(tmp_path, pixels):
     paths = runs_of(tmp_path, npu_row={"video_sha256": "1", "pixels_sha256": pixels}, changed=3)
     rows = json.loads(paths[1].read_text())
-    paths[1].write_text(json.dumps({key: row | {"video_sha256": "2"} for key, row in rows.items()}))
+    paths[1].write_text(json.dumps({key: row | {"video_sha256": f"2 {key}"} for key, row in rows.items()}))
     comparison = compare_runs(ComparisonSettings(*paths))
     assert len(comparison.inputs.other_questions) == (0 if pixels == "x" else 3)
     assert comparison.verdict.name == ("PASS" if pixels == "x" else "INCONCLUSIVE")
@@ -131,7 +131,7 @@ def test_other_settings_of_the_same_kind_do_not_stand_in_the_way(tmp_path, npu_r
 def test_questions_that_are_not_the_same_are_named_and_allow_no_pass(tmp_path, npu_row, cause):
     comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row=npu_row, changed=4)))
     assert comparison.verdict.name == "INCONCLUSIVE"
-    assert [each.cause for each in comparison.verdict.obstacles] == [cause]
+    assert [each.cause for each in comparison.verdict.evidence.obstacles] == [cause]
     assert comparison.verdict.reasons[0].endswith("in 4 questions (MSVD/0, MSVD/1, MSVD/2, 1 more)")
     assert comparison.inputs.answer.startswith("no: ")
     lost = verdict_of(*runs_of(tmp_path, npu_row=npu_row, changed=4, lost=300))
@@ -149,7 +149,7 @@ def test_questions_that_are_not_the_same_are_named_and_allow_no_pass(tmp_path, n
     ],
 )
 def test_the_same_question_in_another_form_is_the_same(tmp_path, npu_row):
-    assert verdict_of(*runs_of(tmp_path, npu_row=npu_row, changed=1)).obstacles == []
+    assert verdict_of(*runs_of(tmp_path, npu_row=npu_row, changed=1)).evidence.obstacles == []
 
 
 def test_what_is_not_stored_is_not_known_to_be_the_same(tmp_path):
@@ -186,7 +186,7 @@ def test_another_sample_is_named(tmp_path):
 )
 def test_each_side_has_a_device_of_its_own(tmp_path, npu_run, gpu_run, cause):
     verdict = verdict_of(*runs_of(tmp_path, npu_run, gpu_run))
-    assert [each.cause for each in verdict.obstacles] == ([cause] if cause else [])
+    assert [each.cause for each in verdict.evidence.obstacles] == ([cause] if cause else [])
     assert verdict.name == ("INCONCLUSIVE" if cause else "PASS")
 
 
@@ -270,7 +270,7 @@ def test_a_wrong_answer_file_is_the_first_reason_and_allows_no_verdict(tmp_path,
 def test_three_slips_of_the_benchmark_make_no_wrong_answer_file(tmp_path):
     npu, gpu, answers = runs_of(tmp_path)
     answers.write_text(json.dumps({"MSVD": {str(key): "D" if key < 3 else "A" for key in range(1000)}}))
-    assert verdict_of(npu, gpu, answers).obstacles == []
+    assert verdict_of(npu, gpu, answers).evidence.obstacles == []
 
 
 @pytest.mark.parametrize(("without", "name"), [(1, "PASS"), (200, "INCONCLUSIVE")])
@@ -313,4 +313,4 @@ def test_four_questions_on_another_video_call_no_run_broken(tmp_path):
     assert comparison.diagnosis.findings == []
     assert len(comparison.differences.pairs) == 116
     assert comparison.verdict.name == "INCONCLUSIVE"
-    assert [each.cause for each in comparison.verdict.obstacles] == ["questions", "pixels"]
+    assert [each.cause for each in comparison.verdict.evidence.obstacles] == ["questions", "pixels"]

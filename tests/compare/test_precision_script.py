@@ -29,7 +29,10 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
         pytest.param(["--margin", "100%"], "from 50% to below 100%", id="margin-that-keeps-all"),
         pytest.param([*RUNS, "--report_html", ""], "--report_html: the path is empty", id="empty-path"),
         pytest.param([*RUNS, "--Eval_Video_root", "v"], "which needs --report_html", id="frames-for-no-report"),
-        pytest.param([*RUNS, "--seed", "-1"], "--seed must be 0 or more", id="seed-below-0"),
+        pytest.param(
+            [*RUNS, "--tolerance", "0"], "--tolerance must be above 0 and at most 20 nats, or none", id="no-tolerance"
+        ),
+        pytest.param([*RUNS, "--tolerance", "some"], "--tolerance must be above 0", id="tolerance-in-words"),
         pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is given for two runs", id="one-run-twice"),
         pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is given for two runs", id="repeat-of-itself"),
         *(

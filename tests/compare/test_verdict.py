@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.simulated_losses import build_pairs, simulate
+from tests.support.simulated_losses import World, build_pairs, judge_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
-from videobench.compare.diagnosis import diagnose
-from videobench.compare.divergence import measure
-from videobench.compare.pairing import Pair, Pairing, Side
-from videobench.compare.rule import FAIL, INCONCLUSIVE, PASS, Rule, weigh
+from videobench.compare.answers import tabulate
+from videobench.compare.associations import find_candidates, find_levels
+from videobench.compare.pairing import Pair, Side
 from videobench.compare.settings import Margin
-from videobench.compare.verdict import decide
+from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, weigh
+from videobench.compare.verdict import judge as judge_evidence
 from videobench.data.replies import build_reply
 from videobench.errors import InputError
 
@@ -46,44 +46,51 @@ def pairs_of(count, *flips, stores_logprobs=True):
     ("pairs", "one_sided", "name", "decided_by", "words"),
     [
         pytest.param(pairs_of(500), False, PASS, SMOOTHED, "all of it within the margin of 1", id="equal"),
-        pytest.param(pairs_of(300), False, INCONCLUSIVE, SMOOTHED, "it reaches across", id="too-few"),
+        pytest.param(pairs_of(300), False, INCONCLUSIVE, SMOOTHED, "300 questions show 1.3 points at best", id="few"),
         pytest.param(pairs_of(960, (20, TIE), (-20, TIE)), False, PASS, SMOOTHED, "all of it within", id="coins"),
         pytest.param(
             pairs_of(960, (20, TIE), (-20, TIE), stores_logprobs=False),
             False, INCONCLUSIVE, ACCURACY, "it reaches across", id="coins-without-log-probabilities",
         ),
         pytest.param(
-            pairs_of(960, (9, TIE), (-1, TIE)), False, INCONCLUSIVE, FLIPS, "went one way: 9 are right on the GPU",
-            id="coins-that-fall-one-way",
+            pairs_of(960, (9, TIE), (-1, TIE)), False, INCONCLUSIVE, FLIPS,
+            "flips favour the GPU: 9 answers are right on the GPU alone, 1 on the NPU alone", id="coins-one-way",
+        ),
+        pytest.param(
+            pairs_of(2860, (85, TIE), (-55, TIE)), False, INCONCLUSIVE, FLIPS,
+            "85 answers are right on the GPU alone, 55 on the NPU alone; random flips would split evenly",
+            id="85-flips-against-55",
         ),
         pytest.param(pairs_of(9000, (30, TIE)), False, PASS, SMOOTHED, "all of it within", id="one-way-and-small"),
-        pytest.param(pairs_of(960, (40, CLEAR)), False, FAIL, SMOOTHED, "all of it outside", id="a-clear-loss"),
+        pytest.param(pairs_of(960, (40, CLEAR)), False, FAIL, ACCURACY, "all of it outside", id="a-clear-loss"),
         pytest.param(
             pairs_of(960, (40, CLEAR), stores_logprobs=False), False, FAIL, ACCURACY, "all of it outside",
             id="a-loss-without-log-probabilities",
         ),
         pytest.param(pairs_of(960, (60, TIE)), False, FAIL, ACCURACY, "accuracy differs by -5.88", id="tiny-leads"),
-        pytest.param(pairs_of(960, (-40, CLEAR)), False, FAIL, SMOOTHED, "all of it outside", id="a-gain"),
+        pytest.param(pairs_of(960, (-40, CLEAR)), False, FAIL, ACCURACY, "all of it outside", id="a-gain"),
         pytest.param(pairs_of(960, (-40, CLEAR)), True, PASS, SMOOTHED, "no loss beyond", id="a-gain-one-sided"),
         pytest.param(pairs_of(960, (-9, TIE)), True, PASS, SMOOTHED, "no loss beyond", id="coins-for-the-npu"),
-        pytest.param(pairs_of(960, (40, CLEAR)), True, FAIL, SMOOTHED, "all of it outside", id="a-loss-one-sided"),
-        pytest.param(pairs_of(960, (9, TIE)), True, INCONCLUSIVE, FLIPS, "went one way", id="coins-against-the-npu"),
+        pytest.param(pairs_of(960, (40, CLEAR)), True, FAIL, ACCURACY, "all of it outside", id="a-loss-one-sided"),
+        pytest.param(pairs_of(960, (9, TIE)), True, INCONCLUSIVE, FLIPS, "favour the GPU", id="coins-against-the-npu"),
+        pytest.param(
+            pairs_of(4, (4, CLEAR)), False, INCONCLUSIVE, SMOOTHED, "it reaches across", id="four-lost-of-eight",
+        ),
     ],
 )  # fmt: skip
 def test_the_rule(pairs, one_sided, name, decided_by, words):
-    judgement = Rule(1.0, one_sided).judge(weigh(pairs, seed=0))
-    assert (judgement.name, judgement.decided_by) == (name, decided_by)
-    assert words in judgement.reasons[0]
+    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0, one_sided=one_sided)))
+    assert (verdict.name, verdict.decided_by) == (name, decided_by)
+    assert words in verdict.reasons[0]
 
 
-def judge(pairs, margin=Margin(5.0), seed=0):  # noqa: B008
-    pairing = Pairing(list(pairs), {}, {}, [], 0, 0)
-    return decide(pairing, [], diagnose(pairs, measure(pairs)), margin, seed)
+def judge(pairs, margin=Margin(5.0)):  # noqa: B008
+    return judge_pairs(pairs, margin)[0]
 
 
 def test_a_relative_margin_is_of_the_gpu_s_accuracy():
     pairs = pairs_of(480, (-40, CLEAR), (480, CLEAR))  # the GPU has 960 of 1000 right
-    assert judge(pairs, Margin(99, is_relative=True)).margin == pytest.approx(0.96)
+    assert judge(pairs, Margin(99, is_relative=True)).evidence.margin == pytest.approx(0.96)
     wrong = [replace(each, gpu=replace(each.gpu, outcome="wrong")) for each in pairs]
     with pytest.raises(InputError, match="--margin 99%: the GPU has no right answer to relate to"):
         judge(wrong, Margin(99, is_relative=True))
@@ -91,11 +98,103 @@ def test_a_relative_margin_is_of_the_gpu_s_accuracy():
 
 def test_what_so_few_questions_can_show_is_the_first_reason():
     verdict = judge(pairs_of(250), Margin(1.0))
-    assert (
-        verdict.reasons[0] == "250 questions without a single clear flip can show 1.5 points at best; 381 would show 1"
-    )
-    assert (verdict.questions_needed, verdict.questions_needed_if_equal) == (381, 381)
+    assert verdict.headline == "too few questions to show 1 point"
+    assert verdict.reasons[0] == "250 questions show 1.5 points at best, however alike the answers"
+    assert (verdict.questions_needed, verdict.advice) == (
+        390, "if the runs do not differ, 390 questions show it with a chance of 90 %"
+    )  # fmt: skip
     assert judge(pairs_of(250), Margin(2.0)).name == PASS
+
+
+def test_with_a_real_difference_no_number_of_questions_is_named():
+    pairs = pairs_of(990, (9, CLEAR), (-1, CLEAR))
+    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
+    assert (verdict.name, verdict.questions_needed) == (INCONCLUSIVE, None)
+    assert verdict.advice.startswith("the runs differ: a loss of more than 1.5")
+
+
+def test_sets_that_cancel_are_no_pass():
+    """One set loses as much as another gains: the whole does not differ, and the sets are named."""
+    gpu = [replace(each, dataset="TVQA" if index % 3 == 0 else "MSVD" if index % 3 == 1 else "NBA")
+           for index, each in enumerate(pairs_of(1500, (0, TIE)))]  # fmt: skip
+    lost = {"TVQA": 60, "MSVD": 60}
+    pairs = []
+    for each in gpu:
+        wrong, npu, other = side(each.id, False, CLEAR), each.npu, each.gpu
+        if lost.get(each.dataset, 0) > 0:
+            lost[each.dataset] -= 1
+            npu, other = (wrong, other) if each.dataset == "TVQA" else (npu, wrong)
+        pairs.append(replace(each, npu=npu, gpu=other))
+    groups = [*find_candidates(pairs), *find_levels(pairs)]
+    without, verdict = (judge_evidence(weigh(tabulate(pairs), each, Margin(3.0))) for each in ([], groups))
+    assert without.name == PASS
+    assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "groups")
+    assert "MSVD +12.0" in verdict.headline
+    assert "TVQA -12.0" in verdict.headline
+    assert any(
+        each.startswith("TVQA: accuracy differs by -12.0 points over 500 questions (p ") for each in verdict.reasons
+    )
+
+
+def test_two_models_of_equal_accuracy_are_no_pass_without_log_probabilities():
+    """72 % agreement, 17,036 questions, equally many right."""
+    both, each_way = 12266, 2385
+    pairs = pairs_of(both, (each_way, CLEAR), (-each_way, CLEAR), stores_logprobs=False)
+    verdict = judge(pairs, Margin(1.0))
+    assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "agreement")
+    assert verdict.headline == "28.0 % of the answers differ"
+    assert "without log-probabilities a PASS takes 10 % or less" in verdict.reasons[0]
+
+
+def flattened(pairs, factor):
+    """The candidate's logits times a factor: no letter changes."""
+    out = []
+    for each in pairs:
+        logprobs = {letter: factor * value for letter, value in each.npu.reply.logprobs.items()}
+        total = np.log(sum(map(np.exp, logprobs.values())))
+        reply = replace(each.npu.reply, logprobs={letter: value - total for letter, value in logprobs.items()})
+        out.append(replace(each, npu=replace(each.npu, reply=reply)))
+    return out
+
+
+def test_a_temperature_that_changes_no_letter_is_no_loss():
+    """Three right answers in four, small leads, all logits times 0.8."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for index, (is_right, lead) in enumerate(zip(rng.random(3000) < 0.75, rng.exponential(0.5, 3000), strict=True)):
+        pairs.append(Pair("MSVD", str(index), "A", side(index, is_right, lead), side(index, is_right, lead)))
+    pairs = flattened(pairs, 0.8)
+    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
+    assert verdict.evidence.accuracy.same_letter == 3000
+    assert verdict.name != FAIL
+
+
+def test_questions_on_one_video_decide_nothing():
+    pairs = [replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, vid_path="v.avi")),
+                     gpu=replace(each.gpu, reply=replace(each.gpu.reply, vid_path="v.avi")))
+             for each in pairs_of(960, (40, CLEAR))]  # fmt: skip
+    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
+    assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "videos")
+
+
+def test_a_video_is_known_by_its_bytes():
+    """Copies of 500 questions under other names of their videos are no further evidence."""
+
+    def copy(pair, number):
+        sides = {}
+        for name in ("npu", "gpu"):
+            own = getattr(pair, name)
+            reply = replace(own.reply, vid_path=f"{number}/{pair.id}.avi", video_sha256=f"bytes of {pair.id}")
+            sides[name] = replace(own, reply=reply)
+        return replace(pair, id=f"{pair.id}/{number}", **sides)
+
+    pairs = [copy(each, number) for number in range(4) for each in pairs_of(490, (5, CLEAR), (-5, CLEAR))]
+    estimate = weigh(tabulate(pairs), [], Margin(1.0)).accuracy.estimate
+    assert (estimate.questions, estimate.videos) == (2000, 500)
+    assert estimate.effect == pytest.approx(4, rel=0.01)
+    assert estimate.interval() == pytest.approx(
+        weigh(tabulate(pairs_of(490, (5, CLEAR), (-5, CLEAR))), [], Margin(1.0)).accuracy.estimate.interval(), rel=0.01
+    )
 
 
 RUNS = st.tuples(st.integers(0, 10**6), st.sampled_from([0.01, 0.1, 0.5]), st.sampled_from([0.0, 0.2, 1.0]))
@@ -105,7 +204,7 @@ def random_pairs(run, count=80):
     """Sound or not: rounding noise of any size, and a shift of the right option."""
     seed, noise, shift = run
     rng = np.random.default_rng(seed)
-    logits = simulate(sample_questions(all_questions(), count, rng), rng, (noise, 0.01), None)
+    logits = simulate(sample_questions(all_questions(), count, rng), rng, World((noise, 0.01)))
     logits.npu[np.arange(count), logits.right] -= shift
     return build_pairs(logits)
 
@@ -117,13 +216,18 @@ def test_swapped_sides_mirror_the_verdict(run):
     ahead = judge(pairs)
     back = judge([replace(each, npu=each.gpu, gpu=each.npu) for each in pairs])
     assert (back.name, back.decided_by) == (ahead.name, ahead.decided_by)
-    assert back.questions_needed_if_equal == ahead.questions_needed_if_equal
-    assert back.evidence.accuracy.difference == -ahead.evidence.accuracy.difference
+    assert back.questions_needed == ahead.questions_needed
+    assert _difference(back) == -_difference(ahead)
     assert _ends(back) == pytest.approx(-_ends(ahead)[:, ::-1])
 
 
+def _difference(verdict):
+    return verdict.evidence.accuracy.estimate.difference
+
+
 def _ends(verdict):
-    return np.array([verdict.evidence.interval(), verdict.evidence.accuracy.ci95, verdict.evidence.accuracy.ci99])
+    accuracy = verdict.evidence.accuracy.estimate
+    return np.array([verdict.evidence.estimate.interval(), accuracy.interval(), accuracy.interval(0.99)])
 
 
 @settings(deadline=None, max_examples=15)

@@ -3,44 +3,24 @@
 import pytest
 
 from benchmarks.verdict_power import (
+    BFLOAT16,
+    FLOAT16,
+    LOOKS,
     MARGIN,
     NEEDED,
-    SHARED,
     Case,
-    Scenario,
-    interval_rates,
+    looks_line,
     needed_line,
     rates,
+    upper_bound,
     verdicts,
 )
-from tests.support.simulated_losses import LOSSES, Loss
-from videobench.compare.rule import FAIL, PASS
+from tests.support.simulated_losses import CANCEL, LOSSES, TEMPERATURE, Loss, World
+from videobench.compare.settings import Tolerance
+from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS
 
 pytestmark = pytest.mark.slow
-HALF16 = (0.015, 0.015)  # nats of rounding noise: float16 twice
-
-
-@pytest.mark.parametrize(
-    "scenario",
-    [
-        pytest.param(Scenario(300, 0.05, 0.0, 0.0), id="300-equal"),
-        pytest.param(Scenario(300, 0.02, MARGIN, SHARED), id="300-few-flips-at-the-margin"),
-        pytest.param(Scenario(1000, 0.02, MARGIN, SHARED), id="1000-few-flips-at-the-margin"),
-        pytest.param(Scenario(1000, 0.10, 0.0, SHARED), id="1000-many-flips"),
-    ],
-)
-def test_accuracy_s_interval_covers_the_truth_in_93_to_97_percent(scenario):
-    assert 0.93 <= interval_rates(scenario, 2000).coverage <= 0.97
-
-
-@pytest.mark.parametrize("correlation", [0.0, SHARED])
-def test_false_pass_by_accuracy_at_a_true_difference_of_the_margin_in_at_most_5_percent(correlation):
-    assert interval_rates(Scenario(3000, 0.02, MARGIN, correlation), 1000).passed <= 0.05
-
-
-@pytest.mark.parametrize("correlation", [0.0, SHARED])
-def test_equals_fail_by_accuracy_in_at_most_1_percent_however_many_answers_flip(correlation):
-    assert interval_rates(Scenario(300, 0.10, 0.0, correlation), 1000).failed <= 0.01
+NONE = Tolerance(is_judged=False)
 
 
 @pytest.mark.parametrize("dtypes", [("float16", "float16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")])
@@ -48,32 +28,68 @@ def test_sound_runs_fail_in_at_most_1_percent(dtypes):
     assert verdicts(dtypes, None, 300, 200)[FAIL] <= 2
 
 
-@pytest.mark.parametrize(("questions", "noise"), [(500, HALF16), (1000, (0.06, 0.015)), (1000, (0.1, 0.03))])
-def test_a_thousand_questions_pass_sound_runs(questions, noise):
-    found = rates(Case(questions, noise), 60)
-    assert found.verdict[PASS] >= 54  # 96 % are aimed at
-    assert found.verdict[FAIL] <= 1
+@pytest.mark.parametrize("kind", ["normal", "heavy", "videos"])
+@pytest.mark.parametrize("noise", [(0.03, 0.03), BFLOAT16])
+def test_a_thousand_questions_pass_sound_runs(kind, noise):
+    found = rates(Case(1000, World(noise, kind=kind), is_whole=True), 60)
+    assert found.whole[PASS] >= (45 if (kind, noise) == ("heavy", BFLOAT16) else 54)
+    assert found.whole[FAIL] <= 1
+    assert found.ok >= 59  # the numbers are called sound
     assert found.covered >= 56
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-def test_a_loss_of_the_margin_passes_in_at_most_5_percent(kind):
-    found = rates(Case(1000, HALF16, Loss(kind, MARGIN)), 40)
-    if kind == "tiny leads":  # contrived: the guard against flips that all went one way lets half of them pass
-        assert found.verdict[PASS] <= 28
-    else:
-        assert found.verdict[PASS] <= 4
-        assert found.covered >= 35
+@pytest.mark.parametrize("scale", [1.0, 0.3, 0.05])
+@pytest.mark.parametrize("kind", [kind for kind in LOSSES if kind != "tiny leads"])  # contrived
+def test_a_loss_of_the_margin_passes_in_at_most_8_percent(kind, scale):
+    found = rates(Case(3000, World(FLOAT16, scale), Loss(kind, MARGIN)), 60)
+    assert found.interval[PASS] <= 9  # 4.8 are expected of 8 %, more than 9 in 2 of 100 tests
+    assert found.covered >= 50
 
 
-@pytest.mark.parametrize("kind", LOSSES)
-def test_a_loss_of_three_points_fails_and_never_passes(kind):
-    found = rates(Case(1000, HALF16, Loss(kind, 3.0)), 40)
-    assert found.verdict[PASS] == 0
-    assert found.verdict[FAIL] >= (0 if kind == "tiny leads" else 36)
+@pytest.mark.parametrize("kind", ["shift", "unreadable", "one set"])
+def test_a_loss_of_three_points_fails(kind):
+    found = rates(Case(1000, World(FLOAT16), Loss(kind, 3.0)), 40)
+    assert found.interval[PASS] == 0
+    assert found.interval[FAIL] >= 34
 
 
-@pytest.mark.parametrize("case", NEEDED, ids=lambda case: f"{case.noise}-{case.seen}")
-def test_the_number_of_questions_needed_is_right_within_a_quarter(case):
-    ratio = float(needed_line(case, 40).split("|")[-2])
-    assert 0.75 <= ratio <= 1.33
+def test_sets_that_cancel_are_never_a_pass():
+    found = rates(Case(3000, World(FLOAT16), Loss(CANCEL, 10.0), is_whole=True, tolerance=NONE), 20)
+    assert found.whole[INCONCLUSIVE] == 20
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.3])
+def test_a_temperature_is_no_loss(scale):
+    assert rates(Case(3000, World(FLOAT16, scale), Loss(TEMPERATURE, 0.2)), 20).whole[FAIL] == 0
+
+
+@pytest.mark.parametrize(("points", "name"), [(0.0, PASS), (3.0, FAIL)])
+def test_a_quantised_port_is_judged_by_its_harm(points, name):
+    world = World(BFLOAT16, quantised=0.3)
+    found = rates(Case(3000, world, Loss("shift", points), is_whole=True, tolerance=NONE), 20)
+    assert found.whole[name] >= 17
+
+
+@pytest.mark.parametrize("videos", [1, 2])
+@pytest.mark.parametrize("loss", [None, Loss("shift", MARGIN)])
+def test_one_or_two_videos_decide_nothing(videos, loss):
+    assert rates(Case(500 * videos, World(FLOAT16), loss, videos=videos), 20).whole[INCONCLUSIVE] == 20
+
+
+def test_questions_copied_four_times_are_no_evidence():
+    assert rates(Case(2000, World(FLOAT16), Loss("corrupted", MARGIN), copies=4), 60).whole[PASS] <= 6
+
+
+@pytest.mark.parametrize("case", LOOKS[:2], ids=lambda case: case.loss.kind)
+def test_five_looks_pass_a_loss_of_the_margin_rarely(case):
+    assert float(looks_line(case, 60).split("|")[5]) <= 12
+
+
+@pytest.mark.parametrize("case", NEEDED[:3], ids=str)
+def test_the_number_of_questions_needed_suffices(case):
+    assert float(needed_line(case, 60).split("|")[-2]) >= 80
+
+
+@pytest.mark.parametrize(("hits", "count", "bound"), [(0, 100, 0.0295), (22, 400, 0.0776), (9, 200, 0.0772)])
+def test_clopper_and_pearson_s_bound(hits, count, bound):
+    assert upper_bound(hits, count) == pytest.approx(bound, abs=1e-4)

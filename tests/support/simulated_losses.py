@@ -1,43 +1,72 @@
 """Simulated pairs of runs whose true loss of accuracy is known, built fast: thousands of comparisons for a table.
 
 The model of a model is that of simulated_runs.py: a logit for each option, higher for the right one, plus each device's
-rounding noise, which has heavy tails, is larger on some videos and favours some letters a little. A loss is planted in
-the NPU's run, in one of several ways, its size solved for so that the expected loss is the one asked for.
+rounding noise. A loss is planted in the candidate's run, in one of several ways, its size solved for so that the
+expected loss is the one asked for.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 
 from tests.support.simulated_runs import LETTERS, Questions, all_questions
+from videobench.compare import answers, associations
+from videobench.compare.answers import Answers
+from videobench.compare.associations import Candidate
+from videobench.compare.diagnosis import Diagnosis, diagnose
+from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.pairing import Pair, Side
-from videobench.compare.scoring import RIGHT, UNREADABLE, WRONG
+from videobench.compare.scoring import LEVEL_OF, RIGHT, UNREADABLE, WRONG
+from videobench.compare.settings import Margin
+from videobench.compare.verdict import Verdict, judge, weigh
 from videobench.data.replies import build_reply
 
 ACCURACY_LEAD, SPREAD = 1.5, 2.0  # nats: of the right option's logit, and of all logits: a model of 46 %
 LONG_PROMPT = 1345  # tokens; three prompts in ten are longer
-ONE_SET = "SQA3D"  # 12 % of all questions
+LARGE_SET, SMALL_SET, OTHER_SET = "SQA3D", "NBA", "MSVD"  # 12, 4 and 12 % of all questions
 BFLOAT16_NOISE = 0.05  # nats; below it a run says that it is float16
 OUTSIDE = 0.01  # nats: a little probability lies outside the options
 LOSSES = {
     "shift": "the right option a little less likely everywhere",
+    "letter": "one letter preferred",
     "corrupted": "some questions answered at random, confidently",
     "unreadable": "some replies unreadable",
     "videos": "all questions on some videos answered at random",
     "one set": "the right option less likely in one set of 12 %",
+    "small set": "the right option less likely in one set of 4 %",
     "long prompts": "noise in the longest prompts, three in ten",
     "noise": "noise in all answers",
+    "unsure": "noise only where the model is unsure",
     "tiny leads": "only right answers of the smallest lead overturned (contrived)",
 }
+PROPORTIONS = ("corrupted", "unreadable", "videos")  # kinds whose size is one, and not nats
+RANDOM = ("corrupted", "videos", "long prompts", "noise", "unsure")
+# Beside these a loss may be "sets that cancel": one set loses `points` of its own accuracy, another gains as much.
+CANCEL = "sets that cancel"
+TEMPERATURE = "temperature"  # all logits times 1 - size
+HEAVY = 0.8261  # with it the median of |t| at 2 degrees of freedom is that of a normal number
+NOISES = ("normal", "heavy", "videos")
 
 
 @dataclass(frozen=True)
 class Loss:
-    kind: str  # of LOSSES
+    kind: str  # of LOSSES, or CANCEL
     points: float  # of accuracy, expected
+
+
+@dataclass(frozen=True)
+class World:
+    """The model and the rounding noise of both devices."""
+
+    noise: tuple[
+        float, float
+    ]  # nats, candidate and reference: root mean square of a logit's, or of a normal one of equal median
+    scale: float = 1.0  # of all logits: 1 has a median lead of 1.7 nats
+    kind: str = "normal"  # of NOISES: "heavy" has Student's t with 2 degrees of freedom, "videos" shares half by video
+    quantised: float = 0.0  # nats of normal noise in the candidate besides
 
 
 @dataclass(frozen=True)
@@ -45,94 +74,197 @@ class Logits:
     """(questions, 6), nan where there is no such option; and what each question is."""
 
     questions: Questions
+    videos: np.ndarray  # numbered from 0
     right: np.ndarray  # column of the right option
     prompt_tokens: np.ndarray
     npu: np.ndarray
     gpu: np.ndarray
-    unreadable: np.ndarray  # of the NPU's replies
-    noise: tuple[float, float]  # nats, NPU and GPU
+    unreadable: np.ndarray  # of the candidate's replies
+    noise: tuple[float, float]  # nats
 
-    def margins(self, side: str) -> np.ndarray:
+    def leads(self, side: str) -> np.ndarray:
         """The right option less the best wrong one; infinite where there is no other."""
         values = getattr(self, side)
-        rows, wrong = np.arange(len(values)), values.copy()
-        wrong[rows, self.right] = np.nan
-        return values[rows, self.right] - np.nan_to_num(wrong, nan=-np.inf).max(axis=1)
+        rows, wrong = np.arange(len(values)), np.where(np.isnan(values), -np.inf, values)
+        wrong[rows, self.right] = -np.inf
+        return np.asarray(values[rows, self.right] - wrong.max(axis=1))
 
     def is_right(self, side: str) -> np.ndarray:
-        return (self.margins(side) > 0) & ~(self.unreadable if side == "npu" else False)
+        return (self.leads(side) > 0) & ~(self.unreadable if side == "npu" else False)
 
 
-def simulate(questions: Questions, rng: np.random.Generator, noise: tuple[float, float], loss: Loss | None) -> Logits:
-    """`noise`: root mean square of a logit's rounding error, NPU and GPU, nats."""
-    size = solve_size(loss, noise) if loss else 0.0
-    return _simulate(questions, rng, noise, loss.kind if loss else "", size)
+def simulate(questions: Questions, rng: np.random.Generator, world: World, loss: Loss | None = None) -> Logits:
+    size = solve_size(loss, world) if loss else 0.0
+    return _simulate(questions, rng, world, loss.kind if loss else "", size)
 
 
-def _simulate(
-    questions: Questions, rng: np.random.Generator, noise: tuple[float, float], kind: str, size: float
-) -> Logits:
+def _simulate(questions: Questions, rng: np.random.Generator, world: World, kind: str, size: float) -> Logits:
+    logits = _sound(questions, rng, world)
+    _plant(logits, kind, size, rng, world.scale)
+    return logits
+
+
+def _sound(questions: Questions, rng: np.random.Generator, world: World) -> Logits:
     count = len(questions.number)
     logits = rng.normal(0, SPREAD, (count, len(LETTERS)))
     logits[np.arange(len(LETTERS)) >= questions.options[:, None]] = np.nan
     right = (rng.random(count) * questions.options).astype(int)
     logits[np.arange(count), right] += ACCURACY_LEAD
+    logits *= world.scale
     tokens = (1152 + 60 + 25 * questions.options + rng.exponential(25, count)).astype(int)
     videos = np.unique(questions.video, return_inverse=True)[1]
-    by_video = rng.lognormal(0, 0.3, videos.max() + 1)[videos][:, None]
-    scale = 1 / math.sqrt(5 / 3 * math.exp(2 * 0.3**2) + 0.2**2)  # the three parts' variances: 1 in all
-
-    def rounded(values: np.ndarray, size: float) -> np.ndarray:
-        by_letter = 0.2 * rng.normal(size=len(LETTERS))
-        return values + size * scale * (by_video * rng.standard_t(5, values.shape) + by_letter)
-
-    npu, gpu = rounded(logits, noise[0]), rounded(logits, noise[1])
-    planted = Logits(questions, right, tokens, npu, gpu, np.zeros(count, dtype=bool), noise)
-    _plant(planted, kind, size, rng, videos)
-    return planted
+    npu, gpu = (logits + _rounding(world, size, videos, rng) for size in world.noise)
+    if world.quantised:
+        npu += world.quantised * rng.normal(size=npu.shape)
+    return Logits(questions, videos, right, tokens, npu, gpu, np.zeros(count, dtype=bool), world.noise)
 
 
-def _plant(logits: Logits, kind: str, size: float, rng: np.random.Generator, videos: np.ndarray) -> None:
-    """Change the NPU's logits in place. `size` is nats or a proportion, and the loss grows with it."""
-    npu, right = logits.npu, logits.right
-    count = len(npu)
-    rows, chances, random = np.arange(count), rng.random(count), rng.normal(size=npu.shape)
+def _rounding(world: World, size: float, videos: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    shape = len(videos), len(LETTERS)
+    if world.kind == "heavy":
+        return size * HEAVY * rng.standard_t(2, shape)
+    if world.kind == "videos":
+        shared = rng.normal(size=(int(videos.max()) + 1, len(LETTERS)))[videos]
+        return size * math.sqrt(0.5) * (shared + rng.normal(size=shape))
+    by_video = rng.lognormal(0, 0.3, int(videos.max()) + 1)[videos][:, None]
+    by_letter = 0.2 * rng.normal(size=len(LETTERS))
+    return size / math.sqrt(math.exp(2 * 0.3**2) + 0.2**2) * (by_video * rng.normal(size=shape) + by_letter)
+
+
+def _plant(logits: Logits, kind: str, size: float, rng: np.random.Generator, scale: float) -> None:
+    """Change the candidate's logits in place. `size` is nats or a proportion, and the loss grows with it."""
+    npu, right, videos = logits.npu, logits.right, logits.videos
+    rows = np.arange(len(npu))
+    chances = rng.random(len(npu)) if kind in PROPORTIONS else np.zeros(0)
+    random = rng.normal(size=npu.shape) if kind in RANDOM else np.zeros(0)
+
+    def in_set(name: str) -> np.ndarray:
+        return np.asarray(logits.questions.dataset == name)
+
     if kind == "shift":
         npu[rows, right] -= size
+    elif kind == "letter":
+        npu[:, 1] += size
     elif kind == "corrupted":
         npu[chances < size] = (npu + np.nan_to_num(4 * random - npu))[chances < size]
     elif kind == "unreadable":
         logits.unreadable[:] = chances < size
     elif kind == "videos":
         hit = rng.random(videos.max() + 1)[videos] < size
-        npu[hit] = (npu + np.nan_to_num(SPREAD * random - npu))[hit]
+        npu[hit] = (npu + np.nan_to_num(SPREAD * scale * random - npu))[hit]
     elif kind == "one set":
-        npu[rows, right] -= np.where(logits.questions.dataset == ONE_SET, size, 0.0)
+        npu[rows, right] -= size * in_set(LARGE_SET)
+    elif kind == "small set":
+        npu[rows, right] -= size * in_set(SMALL_SET)
+    elif kind == CANCEL:
+        npu[rows, right] -= size * in_set(LARGE_SET) - size * in_set(OTHER_SET)
     elif kind == "long prompts":
         npu += np.where(logits.prompt_tokens > LONG_PROMPT, size, 0.0)[:, None] * random
     elif kind == "noise":
         npu += size * random
+    elif kind == "unsure":
+        two = np.sort(np.nan_to_num(logits.gpu, nan=-np.inf), axis=1)[:, -2:]
+        npu += size * random * (two[:, 1:] - two[:, :1] < scale)
     elif kind == "tiny leads":
-        lead = logits.margins("npu")
+        lead = logits.leads("npu")
         hit = (lead > 0) & (lead < size)
         npu[rows, right] -= np.where(hit, lead + 0.001, 0.0)
+    elif kind == TEMPERATURE:
+        npu *= 1 - size
 
 
 @lru_cache
-def solve_size(loss: Loss, noise: tuple[float, float]) -> float:
-    """By halving, over the whole benchmark 16 times: the loss is exact to about 0.03 points."""
-    every = all_questions()
-    pool = Questions(*(np.tile(values, 16) for values in vars(every).values()))
+def solve_size(loss: Loss, world: World) -> float:
+    """By interpolation over the whole benchmark eight times; where answers flip both ways then by a step of Newton's
+    over 128 times. The loss is exact to about 0.03 points."""
+    if loss.kind == TEMPERATURE:
+        return loss.points
+    lost = _loss_of(loss.kind, world, seed=1)
+    nats = 8.0 * max(1.0, world.scale)
+    low, high = (0.0, 1.0) if loss.kind in PROPORTIONS else (-nats if world.quantised else 0.0, nats)
+    over, under = lost(high) - loss.points, lost(low) - loss.points
+    for _ in range(20):
+        middle = (low * over - high * under) / (over - under)
+        off = lost(middle) - loss.points
+        if abs(off) < 0.02:
+            break
+        if off > 0:  # the end that stays counts half, so that both ends move
+            high, over, under = middle, off, under / 2
+        else:
+            low, under, over = middle, off, over / 2
+    if loss.kind not in (*RANDOM, "letter") and not world.quantised:
+        return middle
+    step = max(0.2 * abs(middle), 0.005 * nats if loss.kind not in PROPORTIONS else 0.005)
+    slope = (lost(middle + step) - lost(middle - step)) / (2 * step)
+    found = np.mean([_loss_of(loss.kind, world, seed)(middle) for seed in range(2, 18)])
+    return middle + (loss.points - float(found)) / slope
+
+
+def _loss_of(kind: str, world: World, seed: int) -> Callable[[float], float]:
+    """A size's loss in points. Two sound devices of one noise are equally good, so that it is measured against the
+    candidate without the loss."""
+    pool = Questions(*(np.tile(values, 8) for values in vars(all_questions()).values()))
+    base = _sound(pool, np.random.default_rng(seed), world)
+    sound = world.noise[0] == world.noise[1] and not world.quantised
+    counted = pool.dataset == LARGE_SET if kind == CANCEL else np.ones(len(pool.number), dtype=bool)
+    reference = 100 * float(base.is_right("npu" if sound else "gpu")[counted].mean())
 
     def lost(size: float) -> float:
-        logits = _simulate(pool, np.random.default_rng(1), noise, loss.kind, size)
-        return 100 * float(logits.is_right("gpu").mean() - logits.is_right("npu").mean())
+        logits = replace(base, npu=base.npu.copy(), unreadable=base.unreadable.copy())
+        _plant(logits, kind, size, np.random.default_rng(seed + 100), world.scale)
+        return reference - 100 * float(logits.is_right("npu")[counted].mean())
 
-    low, high = 0.0, 8.0 if loss.kind in ("shift", "one set", "long prompts", "noise", "tiny leads") else 1.0
-    for _ in range(14):
-        middle = (low + high) / 2
-        low, high = (middle, high) if lost(middle) < loss.points else (low, middle)
-    return (low + high) / 2
+    return lost
+
+
+def tabulate(logits: Logits, stores_logprobs: bool = True) -> Answers:
+    """As answers.tabulate makes of build_pairs, without the pairs."""
+    scores = np.stack([_logprobs(logits, side) for side in ("npu", "gpu")], axis=1)
+    unreadable = np.stack([logits.unreadable, np.zeros(len(scores), dtype=bool)], axis=1)
+    letters = np.stack([np.nanargmax(getattr(logits, side), axis=1) for side in ("npu", "gpu")], axis=1)
+    no = np.zeros(unreadable.shape, dtype=bool)
+    if not stores_logprobs:
+        scores = np.full(scores.shape, np.nan)
+    return Answers(
+        pairs=range(len(scores)),
+        videos=logits.videos,
+        right=logits.right,
+        letters=np.where(unreadable, -1, letters),
+        is_right=np.stack([logits.is_right(side) for side in ("npu", "gpu")], axis=1),
+        unreadable=unreadable,
+        nonfinite=no,
+        scores=scores,
+        mass=np.nansum(np.exp(scores), axis=2),
+        vague=no,
+    )
+
+
+def find_candidates(logits: Logits) -> list[Candidate]:
+    """As associations.find_candidates makes of build_pairs, but for their labels."""
+    questions = logits.questions
+    values = {
+        "data set": questions.dataset,
+        "npu card": questions.video % 4,
+        "right letter": logits.right,
+        "number of options": questions.options,
+    }
+    sizes = {"prompt length": logits.prompt_tokens, "video length": 100 + questions.video % 400}
+    groups = [(name, each == one) for name, each in values.items() for one in np.unique(each)]
+    for name, each in sizes.items():
+        groups += [(name, each > cut) for cut in np.unique(np.quantile(each, (0.25, 0.5, 0.75, 0.9), method="lower"))]
+    return [Candidate(name, name, hit) for name, hit in groups if 5 <= hit.sum() <= len(hit) - 5]
+
+
+def find_levels(logits: Logits) -> list[Candidate]:
+    """As associations.find_levels makes of build_pairs, but for their labels."""
+    names, codes = np.unique(logits.questions.dataset, return_inverse=True)
+    levels = np.array([LEVEL_OF[name] for name in names])[codes]
+    return [Candidate("level", "level", levels == level) for level in np.unique(levels)]
+
+
+def _logprobs(logits: Logits, side: str) -> np.ndarray:
+    values = getattr(logits, side)
+    return np.asarray(values - np.log(np.nansum(np.exp(values), axis=1, keepdims=True)) - OUTSIDE)
 
 
 def build_pairs(logits: Logits, stores_logprobs: bool = True) -> list[Pair]:
@@ -145,12 +277,15 @@ def build_pairs(logits: Logits, stores_logprobs: bool = True) -> list[Pair]:
     return pairs
 
 
+def dtype_of(noise: float) -> str:
+    return "float16" if noise < BFLOAT16_NOISE else "bfloat16"
+
+
 def _sides(logits: Logits, side: str, stores_logprobs: bool) -> Iterator[Side]:
-    values, questions = getattr(logits, side), logits.questions
-    logprobs = values - np.log(np.nansum(np.exp(values), axis=1, keepdims=True)) - OUTSIDE
-    chosen, is_right = np.nanargmax(values, axis=1).tolist(), logits.is_right(side).tolist()
-    unreadable = logits.unreadable.tolist() if side == "npu" else [False] * len(values)
-    run = {"dtype": "float16" if logits.noise[side == "gpu"] < BFLOAT16_NOISE else "bfloat16", "num_frames": 8}
+    questions, logprobs = logits.questions, _logprobs(logits, side)
+    chosen, is_right = np.nanargmax(logprobs, axis=1).tolist(), logits.is_right(side).tolist()
+    unreadable = logits.unreadable.tolist() if side == "npu" else [False] * len(logprobs)
+    run = {"dtype": dtype_of(logits.noise[side == "gpu"]), "num_frames": 8}
     first = build_reply(("", ""), "", {"output_sequence": [""], "question": "What is it?", "run": run})
     for index, video in enumerate(questions.video.tolist()):
         text = "" if unreadable[index] else LETTERS[chosen[index]]
@@ -173,3 +308,10 @@ def _sides(logits: Logits, side: str, stores_logprobs: bool) -> Iterator[Side]:
 @lru_cache
 def _options(count: int) -> dict[str, str]:
     return {letter: f"option {letter}" for letter in LETTERS[:count]}
+
+
+def judge_pairs(pairs: list[Pair], margin: Margin) -> tuple[Verdict, Diagnosis]:
+    """As two result files are judged."""
+    found, groups = answers.tabulate(pairs), associations.find_candidates(pairs)
+    diagnosis = diagnose(found, measure(found), groups, coarser_dtype(pairs))
+    return judge(weigh(found, [*groups, *associations.find_levels(pairs)], margin, diagnosis)), diagnosis

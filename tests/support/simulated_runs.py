@@ -7,6 +7,7 @@ model: a logit for each option, higher for the right one, plus each device's rou
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,7 @@ class Questions:
     options: np.ndarray  # 1 to 6
 
 
+@lru_cache
 def all_questions() -> Questions:
     dataset, video, options, videos = [], [], [], 0
     for name, (by_size, by_options) in VIDEO_BENCH.items():

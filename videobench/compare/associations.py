@@ -5,23 +5,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from videobench.compare.answers import Answers, Mask
 from videobench.compare.pairing import Pair
+from videobench.compare.scoring import LEVEL_NAMES, LEVEL_OF
 from videobench.compare.settings import NPU_AND_GPU, Names
 from videobench.compare.statistics import (
     Clusters,
     FloatArray,
     average_ranks,
+    cluster_error,
     cluster_sums,
-    design_effect,
+    holm,
     normal_p,
     rank_sum_z,
+    sign_flip_p,
 )
 from videobench.data.dataset import LETTERS
 
-Mask = NDArray[np.bool_]
-
+SIGNIFICANT = 0.001
+OUTLIER_P, OUTLIER_Z = 0.01, 2.5
 SMALLEST_GROUP = 5  # questions; and as many in the rest
 QUANTILES = (0.25, 0.5, 0.75, 0.9)  # where a measured quantity is cut into "above" and the rest
 MANY_VALUES = 40  # of a named quantity: more are not looked at one by one
@@ -39,6 +42,20 @@ class Candidate:
     cause: str  # "npu card": what the group is about
     label: str  # "NPU card 2": the group in words
     members: Mask
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A set, a level or a group in which accuracy differs by more than the margin, and by more than chance explains."""
+
+    label: str
+    questions: int
+    difference: float  # points
+    p_corrected: float  # Holm, over all groups
+
+    @property
+    def text(self) -> str:
+        return f"{self.label}: accuracy differs by {self.difference:+.1f} points over {self.questions:,} questions"
 
 
 @dataclass(frozen=True)
@@ -65,8 +82,9 @@ def associate(
     clusters: Clusters,
     is_proportion: bool = False,
 ) -> list[Association]:
-    """Every group's difference from the rest by the rank-sum test; z includes the design effect of videos, p is not yet
-    corrected for the number of groups. `above` says which questions differ by more than the limit.
+    """Every group's difference from the rest by the rank-sum test, if chance does not explain it: z includes the design
+    effect of videos, p is not yet corrected for the number of groups. `above` says which questions differ by more than
+    the limit.
 
     A group that differs less than the rest is turned round: "all but NPU card 0"."""
     middle: Callable[[FloatArray], float] = np.mean if is_proportion else np.median
@@ -76,6 +94,8 @@ def associate(
         z = rank_sum_z(ranks, members, clusters)
         if z < 0:
             members, label, z = ~members, f"{ALL_BUT}{label}", -z
+        if normal_p(z) >= SIGNIFICANT:
+            continue
         inside, outside = values[members], values[~members]
         found.append(
             Association(
@@ -95,6 +115,23 @@ def associate(
     return found
 
 
+def find_outliers(answers: Answers, groups: Sequence[Candidate], margin: float, one_sided: bool) -> list[Outlier]:
+    """The clearest first; with `one_sided` a loss alone counts."""
+    moved, p_values = answers.is_right[:, 0].astype(float) - answers.is_right[:, 1], []
+    for each in groups:
+        sums, _ = cluster_sums(moved[each.members], answers.videos[each.members])
+        is_near = (
+            sums.sum() ** 2 > OUTLIER_Z**2 * (sums**2).sum()
+        )  # else the exact test, which takes time, finds nothing
+        p_values.append(sign_flip_p(sums) if is_near else 1.0)
+    found = []
+    for each, p_corrected in zip(groups, holm(p_values), strict=True):
+        difference = 100 * float(moved[each.members].mean())
+        if p_corrected < OUTLIER_P and (-difference if one_sided else abs(difference)) > margin:
+            found.append(Outlier(each.label, int(each.members.sum()), difference, p_corrected))
+    return sorted(found, key=lambda each: each.p_corrected)
+
+
 def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association]:
     """Mean shift of each option letter against the question's other letters: a port that favours one letter.
 
@@ -106,20 +143,18 @@ def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association
         if has.sum() < SMALLEST_GROUP:
             continue
         values, own = shifts[has], clusters[has]
-        residuals = values - values.mean()
-        effect = max(1.0, design_effect(residuals, *cluster_sums(residuals, own)))
-        spread = float(values.std(ddof=1)) * (effect / len(values)) ** 0.5
         mean = float(values.mean())
-        z = abs(mean) / spread if spread else 0.0
+        error = max(cluster_error(values, own), float(values.std(ddof=1)) / len(values) ** 0.5)
+        z = abs(mean) / error if error else 0.0
         word = "favoured" if mean > 0 else "avoided"
         found.append(Association("letter", f"option {letter} {word}", len(values), mean, 0.0, 0.0, 0.0, z, normal_p(z)))
     return found
 
 
-def correct(found: Sequence[Association]) -> list[Association]:
-    """Strongest first, each p times the number of tests."""
-    tested = [replace(each, p_corrected=min(1.0, each.p_corrected * len(found))) for each in found]
-    return sorted(tested, key=lambda each: -each.z)
+def significant(found: Sequence[Association], tests: int) -> list[Association]:
+    """Strongest first, each p times the number of tests that were done."""
+    tested = [replace(each, p_corrected=min(1.0, each.p_corrected * tests)) for each in found]
+    return sorted((each for each in tested if each.p_corrected < SIGNIFICANT), key=lambda each: -each.z)
 
 
 def association_text(each: Association) -> str:
@@ -139,6 +174,16 @@ def p_value_text(p_corrected: float) -> str:
 def find_candidates(pairs: Sequence[Pair], names: Names = NPU_AND_GPU) -> list[Candidate]:
     """Every group that may differ, large enough to be judged."""
     return [each for each in _all_candidates(pairs, names) if _is_large_enough(each.members)]
+
+
+def find_levels(pairs: Sequence[Pair]) -> list[Candidate]:
+    """The benchmark's levels among the pairs."""
+    levels = [LEVEL_OF.get(pair.dataset) for pair in pairs]
+    return [
+        Candidate("level", f"level {level} {name}", _mask(each == level for each in levels))
+        for level, name in LEVEL_NAMES.items()
+        if level in levels
+    ]
 
 
 def restrict(candidates: Sequence[Candidate], left: Mask) -> list[Candidate]:

@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from videobench.compare.accuracy import Groups, compare_groups
+from videobench.compare.answers import knows_videos, tabulate
+from videobench.compare.associations import find_candidates, find_levels
 from videobench.compare.diagnosis import Diagnosis, diagnose
-from videobench.compare.divergence import Differences, NoiseFloor, find_noise_floor, measure
+from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import Flip, find_flips
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
@@ -16,7 +18,7 @@ from videobench.compare.same_question import inputs_differ
 from videobench.compare.scoring import chance_level
 from videobench.compare.services import ServiceNote, check_services
 from videobench.compare.settings import ComparisonSettings
-from videobench.compare.verdict import Verdict, decide
+from videobench.compare.verdict import Verdict, decide, weigh
 from videobench.data.results import Asked, load_results
 from videobench.errors import InputError
 
@@ -35,6 +37,7 @@ class Comparison:
     flips: list[Flip]
     verdict: Verdict
     services: list[ServiceNote]
+    knows_videos: bool  # whether any row names its video
     chance: float | None  # 0 to 1: of these very questions
 
 
@@ -43,29 +46,32 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
     pairing = pair_runs(
         settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring, settings.facts_path
     )
-    compared = pairing.compared
-    names = settings.names
+    compared, names = pairing.compared, settings.names
     inputs = compare_inputs(pairing, names)
+    services = check_services(compared, names)
     # A question with other inputs says nothing about the port; nor do equal lengths among many that differ.
     same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
-    differences = measure(same)
+    answers, groups, dtype = tabulate(same), find_candidates(same, names), coarser_dtype(same)
+    differences = measure(answers)
     by_key = settings.scoring == "mindie"
     repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
-    diagnosis = diagnose(same, differences, repeat, names)
-    services = check_services(compared, names)
-    obstacles = find_obstacles(pairing, inputs, names, services)
-    noise = find_noise_floor(differences, diagnosis.dtype, repeat)
+    diagnosis = diagnose(answers, differences, groups, dtype, settings.tolerance, repeat, names)
+    counted, within = (answers, [*groups, *find_levels(same)]) if same else (tabulate(compared), [])
+    evidence = weigh(counted, within, settings.margin, diagnosis, names)
+    obstacles = find_obstacles(pairing, inputs, names, services, settings.tolerance)
+    noise = find_noise_floor(differences, dtype, repeat)
     return Comparison(
         settings=settings,
         pairing=pairing,
         inputs=inputs,
-        groups=compare_groups(pairing.pairs, settings.seed),
+        groups=compare_groups(pairing.pairs),
         differences=differences,
         noise=noise,
         diagnosis=diagnosis,
-        flips=find_flips(compared, noise.margin),
-        verdict=decide(pairing, obstacles, diagnosis, settings.margin, settings.seed, names),
+        flips=find_flips(compared, noise.lead),
+        verdict=decide(pairing, evidence, obstacles, has_same_inputs=bool(same)),
         services=services,
+        knows_videos=knows_videos(compared),
         chance=chance_level(pair.reply for pair in compared),
     )
 
@@ -84,7 +90,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
             again = replies.get(("", first.reply.key) if by_key and first.reply else (pair.dataset, pair.id))
             if again:
                 pairs.append(Pair(pair.dataset, pair.id, pair.right, Side(again, None, ""), first))
-        measured.append(measure([each for each in pairs if not inputs_differ(each)]))
+        measured.append(measure(tabulate([each for each in pairs if not inputs_differ(each)])))
     usable = [each for each in measured if each.pairs]
     if not usable:
         raise InputError(

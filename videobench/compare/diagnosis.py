@@ -1,53 +1,54 @@
 """Is the port broken? What the differences show beyond accuracy, as findings in words.
 
-The rule, which fails the verdict whatever the accuracies are. A question's difference is the largest one among its
-options' log-probabilities; the limit is what the coarser dtype can explain (divergence.TYPICAL_LIMIT: 0.1 nats in
-float16 and float32, 0.5 in bfloat16). A run is called broken where
+A question's difference is the largest one among its options' log-probabilities; the tolerance is what rounding in the
+coarser dtype explains (divergence.TYPICAL_LIMIT), or what the user says. A run is called broken if
   nonfinite   a reply's logits held NaN or infinity;
-  everywhere  half of all questions differ by more than the limit;
-  a group     a fifth of a group's questions (a set, a card, long prompts, ...) differ by more than the limit, three
+  everywhere  half of all questions differ by more than the tolerance, or a fifth by more than three times as much;
+  a group     a fifth of a group's questions (a set, a card, long prompts, ...) differ by more than the tolerance, three
               times as many or by three times as much as elsewhere, p < 0.001 by rank sums, corrected for all groups;
-  letter      one option letter is shifted against the others by two fifths of the limit in the mean, p < 0.001;
-  scattered   one question in 200, and three at least, differ by more than ten times the limit.
-Every such group is named: after the strongest one, the same is asked of the questions outside of it, so that a group
-which lies inside a named one is not named again. The limit is four to five times what was measured between sound runs,
-of different engine or dtype, so that no rule fires on them; benchmarks/verdict_power.py counts how often it does in
-simulated ones.
+  letter      one option letter is shifted against the others by two fifths of the tolerance in the mean, p < 0.001;
+  scattered   one question in 200, and three at least, differ by more than five tolerances, and these are half of those
+              beyond two: of heavy-tailed rounding (Student's t with 2 degrees of freedom) they are a sixth.
+Every such group is named: after the strongest one, the same is asked of the questions outside of it. With `--tolerance
+none` only NaN and infinity break a run, and a group stands out from twice the median difference on.
 
 Findings that call no run broken: one side's replies that cannot be read (`unreadable`; they count as wrong), and a run
 that does not repeat itself on one device (`repeat`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from videobench.compare.answers import Answers, Mask
 from videobench.compare.associations import (
     ALL_BUT,
+    SIGNIFICANT,
     Association,
     Candidate,
-    Mask,
     associate,
-    correct,
-    find_candidates,
     letter_shifts,
     restrict,
+    significant,
 )
 from videobench.compare.divergence import ROUNDING_STEP, TYPICAL_LIMIT, Differences, coarser_dtype, without_letter
 from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
-from videobench.compare.scoring import UNREADABLE
-from videobench.compare.settings import NPU_AND_GPU, Names
-from videobench.compare.statistics import Clusters, FloatArray, mcnemar_p, number_clusters
+from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
+from videobench.compare.statistics import FloatArray, sign_flip_p
 from videobench.data.dataset import LETTERS
 
-SIGNIFICANT = 0.001
+SHOWN_GROUPS = 3
+STANDS_OUT = 2.0  # times the median difference, if other numbers are expected
 GROUP_PROPORTION = 0.2  # of a group's questions above the limit
 GROUP_RATIO = 3.0  # how much more often, or by how much more, than elsewhere
 LETTER_PART = 0.4  # of the limit, for a mean shift of one letter
-SCATTERED_FACTOR, SCATTERED_PROPORTION, SCATTERED_COUNT = 10.0, 0.005, 3
+WIDE_FACTOR, WIDE_PROPORTION = 3.0, 0.2
+SCATTERED_FACTOR, SCATTERED_PROPORTION, SCATTERED_COUNT = 5.0, 0.005, 3
+TAIL_FACTOR, TAIL_PROPORTION = 2.0, 0.5
+LEAST_MEASURED = 0.5  # of the compared questions: with fewer nothing is said of the numbers
 BY_SIZE = {"prompt length", "video length", "resolution"}  # cut at quantiles: what a cut leaves over is no new group
 REPEATED = 0.01  # proportion of questions that may differ by more than the last bits between repeated runs
 
@@ -58,7 +59,6 @@ class Finding:
     text: str  # one sentence
     look_at: str  # likely causes
     questions: int  # that it is about
-    z: float  # strength; infinity for what needs no test
     p_corrected: float | None
     breaks: bool = True  # whether it calls the run broken
 
@@ -68,79 +68,114 @@ class Diagnosis:
     findings: list[Finding]  # strongest first; those that call the run broken before others
     associations: list[Association]  # every significant one, broken or not, strongest first
     dtype: str  # the coarser one of both sides
-    limit: float  # nats
+    limit: float  # nats: the tolerance
+    explained: str  # the same in words: "0.1 nats that float16 rounding explains"
+    is_judged: bool  # False: other numbers are expected, and the limit is what makes a group stand out
+    measured: int  # questions
+    compared: int
+    median: float  # largest difference of a question, nats
+    beyond: float  # proportion of the measured questions beyond the limit
 
     @property
     def broken(self) -> bool:
         return any(each.breaks for each in self.findings)
 
+    @property
+    def broken_groups(self) -> str:
+        return list_groups([each for each in self.findings if each.breaks])
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough questions are measured to call the numbers sound."""
+        return self.measured > 0 and self.measured >= LEAST_MEASURED * self.compared
+
+
+def list_groups(findings: Sequence[Finding]) -> str:
+    """What the findings name, without figures: "NPU card 2; TVQA"."""
+    named = [each.text.split(": ")[0] for each in findings]
+    more = [f"{len(named) - SHOWN_GROUPS} more"] if len(named) > SHOWN_GROUPS else []
+    return "; ".join(named[:SHOWN_GROUPS] + more)
+
 
 def diagnose(
-    compared: Sequence[Pair],
+    answers: Answers,
     differences: Differences,
+    groups: Sequence[Candidate],
+    dtype: str,
+    tolerance: Tolerance = Tolerance(),  # noqa: B008
     repeat: Differences | None = None,
     names: Names = NPU_AND_GPU,
 ) -> Diagnosis:
-    """`compared` are pairs with a reply on both sides and the same inputs, `differences` what measure() made of them,
-    `repeat` a second run against its first.
-
-    The dtypes that the replies state set the limit: the coarser one counts."""
-    dtype = coarser_dtype(compared)
-    limit = TYPICAL_LIMIT[dtype]
-    findings = _nonfinite(compared, names)
-    if differences.pairs:
-        clusters = number_clusters(pair.video for pair in differences.pairs)
-        candidates = find_candidates(differences.pairs, names)
-        above = differences.largest > limit
-        found = letter_shifts(differences.by_letter, clusters)
-        associations = _significant([*found, *associate(differences.spread, above, candidates, clusters)])
-        systematic, rest = _broken_groups(differences, candidates, clusters, limit, dtype)
-        systematic += _everywhere(differences.largest[rest], len(above), limit, dtype, _runs(compared, names))
-        findings += systematic or _scattered(differences, limit)
+    """`answers` are those with the same inputs, `differences` what measure() made of them, `groups` what
+    find_candidates() found among them, `repeat` a second run against its first."""
+    is_judged, largest = tolerance.is_judged, differences.largest
+    median = float(np.median(largest)) if len(largest) else 0.0
+    if not is_judged:
+        limit = max(TYPICAL_LIMIT[dtype], STANDS_OUT * median)
+        explained = f"{limit:.3g} nats from which a group stands out"
+    elif tolerance.nats is not None:
+        limit, explained = tolerance.nats, f"{tolerance.nats:g} nats of --tolerance"
     else:
-        associations = _flip_associations(compared, names)
-    return Diagnosis([*findings, *_unreadable(compared, names), *_not_repeated(repeat)], associations, dtype, limit)
+        limit, explained = TYPICAL_LIMIT[dtype], f"{TYPICAL_LIMIT[dtype]:g} nats that {dtype} rounding explains"
+    findings = _nonfinite(answers, groups, names)
+    if len(largest):
+        measured = np.zeros(len(answers.videos), dtype=bool)
+        measured[differences.rows] = True
+        groups = restrict(groups, measured)
+        above = largest > limit
+        found = letter_shifts(differences.by_letter, differences.videos)
+        found += associate(differences.spread, above, groups, differences.videos)
+        associations = significant(found, len(LETTERS) + len(groups))
+        systematic, rest = _broken_groups(differences, groups, limit, explained)
+        if is_judged:
+            systematic += _everywhere(largest[rest], len(above), limit, explained, _runs(answers, names))
+            systematic = systematic or _scattered(largest, limit)
+        findings += [replace(each, breaks=is_judged) for each in systematic]
+    else:
+        flips = answers.letters[:, 0] != answers.letters[:, 1]  # reported, and fails no port
+        associations = _where(flips, answers, groups) if flips.any() else []
+    findings += [*_unreadable(answers, names), *_not_repeated(repeat)]
+    beyond = float((largest > limit).mean()) if len(largest) else 0.0
+    counts = len(largest), len(answers.videos)
+    return Diagnosis(findings, associations, dtype, limit, explained, is_judged, *counts, median, beyond)
 
 
-def _nonfinite(compared: Sequence[Pair], names: Names) -> list[Finding]:
+def _nonfinite(answers: Answers, groups: Sequence[Candidate], names: Names) -> list[Finding]:
     findings = []
-    for side in ("npu", "gpu"):
-        hit = np.array([bool(getattr(pair, side).reply.nonfinite) for pair in compared])
+    for name, hit in zip((names.npu, names.gpu), answers.nonfinite.T, strict=True):
         if hit.any():
-            where = _significant(_proportions(hit, compared, names))
+            where = _where(hit, answers, groups)
             most = f", most of all in {where[0].label}" if where else ""
-            text = (
-                f"{getattr(names, side).title} logits hold NaN or infinity in {hit.sum()} of {len(hit)} questions{most}"
-            )
-            findings.append(Finding("nonfinite", text, look_at("nonfinite"), int(hit.sum()), float("inf"), None))
+            text = f"{name.title} logits hold NaN or infinity in {hit.sum()} of {len(hit)} questions{most}"
+            findings.append(Finding("nonfinite", text, look_at("nonfinite"), int(hit.sum()), None))
     return findings
 
 
-def _proportions(hit: Mask, pairs: Sequence[Pair], names: Names) -> list[Association]:
-    clusters = number_clusters(pair.video for pair in pairs)
-    return associate(hit.astype(float), hit, find_candidates(pairs, names), clusters, is_proportion=True)
+def _where(hit: Mask, answers: Answers, groups: Sequence[Candidate]) -> list[Association]:
+    found = associate(hit.astype(float), hit, groups, answers.videos, is_proportion=True)
+    return significant(found, len(groups))
 
 
 def _broken_groups(
-    differences: Differences, candidates: Sequence[Candidate], clusters: Clusters, limit: float, dtype: str
+    differences: Differences, candidates: Sequence[Candidate], limit: float, explained: str
 ) -> tuple[list[Finding], Mask]:
     """Strongest first, each found among the questions outside of those before it, and among the options without a
     letter before it: where one is favoured, all others are avoided. And which questions are in no such group."""
     above, by_letter = differences.largest > limit, differences.by_letter
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
-        smaller, videos = restrict(candidates, left), clusters[left]
+        smaller, videos = restrict(candidates, left), differences.videos[left]
         found = letter_shifts(by_letter[left], videos)
         # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
         found += associate(differences.spread[left], above[left], smaller, videos)
         found += associate(differences.common[left], above[left], smaller, videos)
-        broken = [each for each in _significant(found) if _is_broken(each, limit)]
+        broken = [each for each in significant(found, len(LETTERS) + 2 * len(smaller)) if _is_broken(each, limit)]
         if not broken:
             break
         # Two cards of four are two groups rather than "all but NPU card 0".
         plain = [each for each in broken if each.cause == broken[0].cause and not each.label.startswith(ALL_BUT)]
         worst = (plain or broken)[0]
-        findings.append(_finding(worst, limit, dtype))
+        findings.append(_finding(worst, limit, explained))
         if worst.cause == "letter":
             by_letter = without_letter(by_letter, LETTERS.index(worst.label.split()[1]))
         else:
@@ -156,56 +191,60 @@ def _is_broken(each: Association, limit: float) -> bool:
     return each.above_inside >= GROUP_PROPORTION and is_more
 
 
-def _finding(each: Association, limit: float, dtype: str) -> Finding:
+def _finding(each: Association, limit: float, explained: str) -> Finding:
     if each.cause == "letter":
         text = f"{each.label}: shifted by {each.inside:+.3f} nats in the mean of {each.questions} questions"
     else:
         text = (
             f"{each.label}: {100 * each.above_inside:.0f} % of {each.questions} questions differ by more than the "
-            f"{limit:g} nats that {dtype} can explain, elsewhere {100 * each.above_outside:.0f} % "
+            f"{explained}, elsewhere {100 * each.above_outside:.0f} % "
             f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
         )
-    return Finding(each.cause, text, look_at(each.cause), each.questions, each.z, each.p_corrected)
+    return Finding(each.cause, text, look_at(each.cause), each.questions, each.p_corrected)
 
 
 def _everywhere(
-    largest: FloatArray, total: int, limit: float, dtype: str, runs: Mapping[str, Mapping[str, Any]]
+    largest: FloatArray, total: int, limit: float, explained: str, runs: Mapping[str, Mapping[str, Any]]
 ) -> list[Finding]:
     """`largest` of the questions that are in no broken group."""
     count = len(largest)
-    if count < total / 2 or float(np.median(largest)) <= limit:
+    if count < total / 2:
+        return []
+    median, high = (float(np.quantile(largest, each)) for each in (0.5, 1 - WIDE_PROPORTION))
+    if median > limit:
+        share, least = "half", median
+    elif high > WIDE_FACTOR * limit:
+        share, least = "a fifth", high
+    else:
         return []
     named = f"all {count}" if count == total else f"the {count} other"
-    typical = float(np.median(largest))
-    text = f"half of {named} questions differ by {typical:.3g} nats and more, where {dtype} can explain {limit:g}"
-    return [Finding("everywhere", text, look_at("everywhere", runs), count, 0.0, None)]
+    text = f"{share} of {named} questions differ by {least:.3g} nats and more, beyond the {explained}"
+    return [Finding("everywhere", text, look_at("everywhere", runs), count, None)]
 
 
-def _runs(compared: Sequence[Pair], names: Names) -> dict[str, Mapping[str, Any]]:
-    first = compared[0]
-    sides = ((names.npu.title, first.npu), (names.gpu.title, first.gpu))
+def _runs(answers: Answers, names: Names) -> dict[str, Mapping[str, Any]]:
+    first = answers.pairs[0]
+    sides = ((names.npu.title, first.npu), (names.gpu.title, first.gpu)) if isinstance(first, Pair) else ()
     return {title: side.reply.run for title, side in sides if side.reply}
 
 
-def _scattered(differences: Differences, limit: float) -> list[Finding]:
-    count = len(differences.pairs)
-    hit = int((differences.largest > SCATTERED_FACTOR * limit).sum())
-    if hit < max(SCATTERED_COUNT, SCATTERED_PROPORTION * count):
+def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
+    hit, tail = (int((largest > factor * limit).sum()) for factor in (SCATTERED_FACTOR, TAIL_FACTOR))
+    if hit < max(SCATTERED_COUNT, SCATTERED_PROPORTION * len(largest), TAIL_PROPORTION * tail):
         return []
-    text = f"{hit} of {count} questions differ by more than {SCATTERED_FACTOR * limit:g} nats, while most agree"
-    return [Finding("scattered", text, look_at("scattered"), hit, 0.0, None)]
+    text = f"{hit} of {len(largest)} questions differ by more than {SCATTERED_FACTOR * limit:g} nats, while most agree"
+    return [Finding("scattered", text, look_at("scattered"), hit, None)]
 
 
-def _unreadable(compared: Sequence[Pair], names: Names) -> list[Finding]:
-    """Where one side alone has them more often than chance explains."""
-    unread = [(pair.npu.outcome == UNREADABLE, pair.gpu.outcome == UNREADABLE) for pair in compared]
-    counts = {names.npu: unread.count((True, False)), names.gpu: unread.count((False, True))}
-    side = max(counts, key=counts.__getitem__)
-    p_value = mcnemar_p(*counts.values())
+def _unreadable(answers: Answers, names: Names) -> list[Finding]:
+    """If one side alone has them more often than chance explains."""
+    alone = answers.unreadable[:, 0].astype(float) - answers.unreadable[:, 1]
+    side, count = max((names.npu, (alone > 0).sum()), (names.gpu, (alone < 0).sum()), key=lambda each: each[1])
+    p_value = sign_flip_p(alone)
     if p_value >= SIGNIFICANT:
         return []
-    text = f"{counts[side]} replies of {side.phrase} alone cannot be read"
-    return [Finding("unreadable", text, look_at("unreadable"), counts[side], 0.0, p_value, breaks=False)]
+    text = f"{count} replies of {side.phrase} alone cannot be read"
+    return [Finding("unreadable", text, look_at("unreadable"), int(count), p_value, breaks=False)]
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:
@@ -221,14 +260,4 @@ def _not_repeated(repeat: Differences | None) -> list[Finding]:
         f"the repeated run does not repeat its first: {hit} of {count} questions differ by more than the last bits of "
         f"{dtype} ({step:g} nats), by {repeat.largest.max():.3g} at most"
     )
-    return [Finding("repeat", text, look_at("repeat"), hit, 0.0, None, breaks=False)]
-
-
-def _flip_associations(compared: Sequence[Pair], names: Names) -> list[Association]:
-    """Without log-probabilities: where letters flip more often than elsewhere. That is reported and fails no port."""
-    flips = np.array([pair.npu.letter != pair.gpu.letter for pair in compared])
-    return _significant(_proportions(flips, compared, names)) if flips.any() else []
-
-
-def _significant(found: Sequence[Association]) -> list[Association]:
-    return [each for each in correct(found) if each.p_corrected < SIGNIFICANT]
+    return [Finding("repeat", text, look_at("repeat"), hit, None, breaks=False)]

@@ -26,9 +26,9 @@ class Flip:
     gpu_margin: float | None
 
 
-def find_flips(compared: Sequence[Pair], noise_margin: float) -> list[Flip]:
+def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
     """Of pairs that both files have; those that deserve a look first, the clearest margins of a class first."""
-    flips = [_build_flip(pair, noise_margin) for pair in compared if pair.npu.letter != pair.gpu.letter]
+    flips = [_build_flip(pair, noise_lead) for pair in compared if pair.npu.letter != pair.gpu.letter]
     order = list(CLASSES)
     return sorted(flips, key=lambda flip: (order.index(flip.kind), -_clearness(flip)))
 
@@ -37,9 +37,9 @@ def _clearness(flip: Flip) -> float:
     return min(flip.npu_margin or 0.0, flip.gpu_margin or 0.0)
 
 
-def _build_flip(pair: Pair, noise_margin: float) -> Flip:
+def _build_flip(pair: Pair, noise_lead: float) -> Flip:
     margins = _top_margin(pair.npu.reply), _top_margin(pair.gpu.reply)
-    return Flip(pair, _classify(pair, margins, noise_margin), *margins)
+    return Flip(pair, _classify(pair, margins, noise_lead), *margins)
 
 
 def _top_margin(reply: Reply | None) -> float | None:
@@ -49,7 +49,7 @@ def _top_margin(reply: Reply | None) -> float | None:
     return values[-1] - values[-2] if len(values) > 1 else None
 
 
-def _classify(pair: Pair, margins: tuple[float | None, float | None], noise_margin: float) -> str:
+def _classify(pair: Pair, margins: tuple[float | None, float | None], noise_lead: float) -> str:
     replies = [reply for reply in (pair.npu.reply, pair.gpu.reply) if reply]
     if FAILED in (pair.npu.outcome, pair.gpu.outcome) or any(reply.nonfinite for reply in replies):
         return "failed"
@@ -60,4 +60,4 @@ def _classify(pair: Pair, margins: tuple[float | None, float | None], noise_marg
     known = [margin for margin in margins if margin is not None]
     if len(known) < 2:
         return "unknown"
-    return "tie" if max(known) <= noise_margin else "drift"
+    return "tie" if max(known) <= noise_lead else "drift"

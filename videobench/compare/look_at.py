@@ -74,9 +74,11 @@ NEXT_STEP = {  # one sentence with the command or flag
     "sets": "answer these sets on both sides, or name files of the same sets",
     "nonfinite": "run that side again with --dtype bfloat16, into another folder, or see where it overflows",
     "broken": "find the module that breaks",
+    "service": "ask the service these questions one at a time and in another dtype, and read what flipped: "
+    "--report_html FILE",
     "flips": "read what flipped: --report_html FILE, --Eval_Video_root with the videos' folder",
     "repeat": "run that side twice with --deterministic, and compare it with itself by --repeat_path",
-    "pass": "nothing is left to do; keep both result files beside this report",
+    "pass": "done: keep both result files beside this report",
 }
 
 

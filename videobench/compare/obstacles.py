@@ -4,15 +4,18 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from videobench.compare.answers import number_videos
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import DIFFERS, UNKNOWN, InputRow, Inputs
 from videobench.compare.scoring import RIGHT, chance_level
 from videobench.compare.services import ServiceNote
-from videobench.compare.settings import NPU_AND_GPU, Names
+from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
 
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
 FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are no option: so few are slips of the benchmark
 LUCK = 3.09  # standard errors: 1 in 1000
+# Of a quantised port, which is expected to differ in these.
+OTHER_MODEL = ("checkpoint", "checkpoint_sha256", "weights_sha256", "dtype")
 SAMPLE_SETTINGS = ("manifest_sha256", "qa_sha256")  # which sample was answered
 
 
@@ -24,13 +27,17 @@ class Obstacle:
 
 
 def find_obstacles(
-    pairing: Pairing, inputs: Inputs, names: Names = NPU_AND_GPU, services: Sequence[ServiceNote] = ()
+    pairing: Pairing,
+    inputs: Inputs,
+    names: Names = NPU_AND_GPU,
+    services: Sequence[ServiceNote] = (),
+    tolerance: Tolerance = Tolerance(),  # noqa: B008
 ) -> list[Obstacle]:
     """Those that allow no verdict at all come first."""
     devices = _of_devices(inputs, names) if names.are_devices else []
     mixed = [Obstacle("mixed", text, allows_fail=False) for text in inputs.mixed]
     sampled = [Obstacle(each.cause, each.text, allows_fail=False) for each in services if each.cause == "sampling"]
-    settings = _of_settings(inputs, names)
+    settings = _of_settings([row for row in inputs.rows if tolerance.is_judged or row.name not in OTHER_MODEL], names)
     return [*devices, *mixed, *sampled, *settings, *_of_answers(pairing), *_of_questions(pairing, inputs, names)]
 
 
@@ -76,14 +83,14 @@ def _below_chance(pairs: Sequence[Pair]) -> str:
     chance = chance_level(pair.reply for pair in pairs)
     assert chance is not None, "the pairs have options"
     accuracies = [sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in ("npu", "gpu")]
-    error = math.sqrt(chance * (1 - chance) / len({pair.video for pair in pairs}))
+    error = math.sqrt(chance * (1 - chance) / len(set(number_videos(pairs).tolist())))
     if max(accuracies) >= chance - LUCK * error:
         return ""
     return f"{100 * accuracies[0]:.1f} and {100 * accuracies[1]:.1f} %, chance {100 * chance:.1f} %"
 
 
-def _of_settings(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
-    for row in inputs.rows:
+def _of_settings(rows: Sequence[InputRow], names: Names) -> Iterator[Obstacle]:
+    for row in rows:
         if not row.allows_verdict:
             yield Obstacle(row.name, _both_values(row, names), allows_fail=False)
 

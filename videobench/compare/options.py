@@ -14,11 +14,13 @@ from videobench.compare.settings import (
     ComparisonSettings,
     Margin,
     Names,
+    Tolerance,
     given_name,
 )
 from videobench.files import check_writable
 
 LEAST_MARGIN = 0.01  # points; Video-Bench has too few questions to show less
+MOST_TOLERANCE = 20.0  # nats; no difference is larger, below it a log-probability is all rounding
 LONGEST_NAME = 24  # characters of each of --names
 
 
@@ -68,8 +70,6 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
         )
     if args.Eval_Video_root and not args.report_html:
         parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
-    if args.seed < 0:
-        parser.error("--seed must be 0 or more")
     names = _names(parser, args)
     npu_path, gpu_path, answer_path = paths
     _check_paths(parser, args, [path for path in (npu_path, gpu_path, args.repeat_path) if path])
@@ -83,7 +83,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
             facts_path=args.requests_facts,
             scoring=args.scoring,
             margin=margin,
-            seed=args.seed,
+            tolerance=_parse_tolerance(parser, args.tolerance) if args.tolerance else Tolerance(),
             names=names,
         )
     if args.export_leaderboard:
@@ -115,6 +115,15 @@ def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
             f"much of the reference's accuracy must be kept; it is {text!r}"
         )
     return Margin(size, is_relative, one_sided)
+
+
+def _parse_tolerance(parser: FlagParser, text: str) -> Tolerance:
+    try:
+        if text != "none" and not 0 < float(text) <= MOST_TOLERANCE:
+            raise ValueError
+    except ValueError:
+        parser.error(f"--tolerance must be above 0 and at most {MOST_TOLERANCE:g} nats, or none; it is {text!r}")
+    return Tolerance(is_judged=False) if text == "none" else Tolerance(float(text))
 
 
 def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
@@ -186,7 +195,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "at least so much of the reference's accuracy must be kept",
     )
     parser.add_argument("--one_sided", action="store_true", help="only a loss counts: a better run never fails")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: %(default)s)")
+    parser.add_argument(
+        "--tolerance",
+        metavar="NATS",
+        help="by how much log-probabilities may differ, in nats (default: what rounding in the dtype explains); none: "
+        "other numbers are expected, as of a quantised port, so that checkpoint and dtype may differ and only accuracy "
+        "is judged",
+    )
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:

@@ -41,15 +41,6 @@ class Pair:
         assert reply, "a pair has at least one reply"
         return reply
 
-    @property
-    def video(self) -> tuple[str, str]:
-        """The cluster that the question belongs to: its video, or itself where the files do not name it."""
-        replies = [reply for reply in (self.gpu.reply, self.npu.reply) if reply]
-        names = [reply.vid_path for reply in replies] + [
-            str(reply.video_id) for reply in replies
-        ]  # of one file several ids
-        return self.dataset, next(filter(None, names), f"question {self.id}")
-
 
 @dataclass(frozen=True)
 class Pairing:

@@ -51,6 +51,14 @@ class Margin:
 
 
 @dataclass(frozen=True)
+class Tolerance:
+    """By how much a question's log-probabilities may differ."""
+
+    nats: float | None = None  # None: what rounding in the coarser dtype explains
+    is_judged: bool = True  # False: other numbers are expected, as of a quantised port; accuracy alone is judged
+
+
+@dataclass(frozen=True)
 class ComparisonSettings:
     npu_path: Path  # result file, or folder of result files
     gpu_path: Path
@@ -59,5 +67,5 @@ class ComparisonSettings:
     facts_path: Path | None = None  # of the requests that a service was asked: what --export_requests wrote beside them
     scoring: str = SCORINGS[0]  # of SCORINGS: how a reply becomes a letter
     margin: Margin = Margin()
-    seed: int = 0  # of the bootstrap
+    tolerance: Tolerance = Tolerance()
     names: Names = NPU_AND_GPU

@@ -1,45 +1,36 @@
 """The statistics of a paired comparison, in plain Python and numpy; tests hold them against scipy and statsmodels."""
 
 import math
-from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Interval = tuple[float, float]
 FloatArray = NDArray[np.float64]
+_erfc = np.frompyfunc(math.erfc, 1, 1)
 Clusters = NDArray[np.intp]  # for each value the number of its cluster: its video
 
-Z95, Z99 = 1.959963984540054, 2.5758293035489004  # two-sided 95 and 99 % points of the normal distribution
-BOOTSTRAP_REPLICATES = 4000
-# With fewer videos that hold a discordant question, the bootstrap alone covers the truth in 92 to 94 % of comparisons
-# instead of 95, and without any its width is zero: benchmarks/verdict_power.py.
-FEW_DISCORDANT_CLUSTERS = 20
+Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
 PRIOR_CORRELATION = 0.1  # of discordance within a video, where there is too little of it to be estimated
-
-
-def mcnemar_p(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar p: the sign test on the questions that one side alone has right."""
-    count, few = only_first + only_second, min(only_first, only_second)
-    if count == 0:
-        return 1.0
-    logs = (math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) for k in range(few + 1))
-    return min(1.0, 2 * math.fsum(math.exp(value - count * math.log(2)) for value in logs))
 
 
 def sign_flip_p(sums: ArrayLike) -> float:
     """Exact two-sided p of |sum| where each cluster's whole sum may have either sign: McNemar's test with clusters.
 
     `sums` are whole numbers; with every one of them -1, 0 or 1 it is McNemar's test itself."""
-    sizes = [abs(round(value)) for value in np.asarray(sums, dtype=float) if round(value)]
+    whole = np.rint(np.asarray(sums, dtype=float)).astype(int)
+    sizes = np.abs(whole[whole != 0]).tolist()
     reach = sum(sizes)
     chances = np.zeros(2 * reach + 1)  # chances[reach + s]: of the sum s
     chances[reach] = 1.0
     for size in sizes:
-        chances = (np.roll(chances, size) + np.roll(chances, -size)) / 2
-    observed = abs(round(float(np.sum(sums))))
-    return float(min(1.0, chances[np.abs(np.arange(-reach, reach + 1)) >= observed].sum()))
+        shifted = np.zeros_like(chances)
+        shifted[size:] = chances[:-size]
+        shifted[:-size] += chances[size:]
+        chances = shifted / 2
+    return float(min(1.0, chances[np.abs(np.arange(-reach, reach + 1)) >= abs(whole.sum())].sum()))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -51,43 +42,14 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def cohen_kappa(first: Sequence[Hashable], second: Sequence[Hashable]) -> float | None:
-    """Agreement beyond chance of two raters; None where both always gave one and the same."""
+def cohen_kappa(first: NDArray[np.intp], second: NDArray[np.intp]) -> float | None:
+    """Agreement beyond chance of two raters, of labels from 0; None if both always gave one and the same."""
     total = len(first)
     if not total:
         return None
-    observed = sum(a == b for a, b in zip(first, second, strict=True)) / total
-    counts = Counter(first), Counter(second)
-    expected = sum(counts[0][label] * counts[1][label] for label in counts[0]) / total**2
+    counts = (np.bincount(labels, minlength=max(first.max(), second.max()) + 1) for labels in (first, second))
+    observed, expected = float((first == second).mean()), float(np.prod(list(counts), axis=0).sum()) / total**2
     return None if expected >= 1 else (observed - expected) / (1 - expected)
-
-
-def tango_interval(only_first: float, only_second: float, total: float, z: float = Z95) -> Interval:
-    """Tango's score interval for the difference of two paired proportions, (only_first - only_second) / total.
-
-    It has a sensible width even without any discordant pair. Counts may be fractions (counts over a design effect).
-    T. Tango, Equivalence test and confidence interval for the difference in proportions for the paired-sample design,
-    Statistics in Medicine 17 (1998), 891-908."""
-
-    def is_outside(delta: float) -> bool:
-        linear = -only_first - only_second + (2 * total - only_first + only_second) * delta
-        constant = -only_second * delta * (1 - delta)
-        second = (math.sqrt(max(0.0, linear**2 - 8 * total * constant)) - linear) / (4 * total)  # of "only second"
-        variance = max(0.0, total * (2 * second + delta * (1 - delta)))
-        return abs(only_first - only_second - total * delta) > z * math.sqrt(variance)
-
-    middle = (only_first - only_second) / total
-    return _last_inside(is_outside, middle, -1.0), _last_inside(is_outside, middle, 1.0)
-
-
-def _last_inside(is_outside: Callable[[float], bool], inside: float, outside: float) -> float:
-    """The end of the interval between a point inside and a bound, by halving."""
-    if not is_outside(outside):
-        return outside
-    for _ in range(60):
-        half = (inside + outside) / 2
-        inside, outside = (inside, half) if is_outside(half) else (half, outside)
-    return (inside + outside) / 2
 
 
 def wilson_interval(correct: int, total: int, z: float = Z95) -> Interval:
@@ -113,24 +75,6 @@ def cluster_sums(values: ArrayLike, clusters: Clusters) -> tuple[FloatArray, Flo
     return sums[sizes > 0], sizes[sizes > 0]
 
 
-def bootstrap_means(sums: FloatArray, sizes: FloatArray, replicates: int, rng: np.random.Generator) -> FloatArray:
-    """Means of `replicates` samples of as many clusters, drawn with replacement.
-
-    Clusters of equal sum and size are alike, so how often each kind is drawn is multinomial: some 60 kinds instead of
-    5917 videos, and the same distribution."""
-    kinds, counts = np.unique(np.stack([sums, sizes]), axis=1, return_counts=True)
-    drawn = rng.multinomial(len(sums), counts / len(sums), size=replicates)
-    return np.asarray((drawn @ kinds[0]) / (drawn @ kinds[1]), dtype=float)
-
-
-def mirrored_bootstrap_means(sums: FloatArray, sizes: FloatArray, seed: int) -> FloatArray:
-    """BOOTSTRAP_REPLICATES means; half of them drawn from the negated sums, so that exchanged sides give the negated
-    means, to the last bit."""
-    half = BOOTSTRAP_REPLICATES // 2
-    means, negated = (bootstrap_means(sign * sums, sizes, half, np.random.default_rng(seed)) for sign in (1, -1))
-    return np.concatenate([means, -negated])
-
-
 def design_effect(values: FloatArray, sums: FloatArray, sizes: FloatArray) -> float:
     """Variance of the mean with its clusters over that without: 1 where questions on one video are independent."""
     total, clusters = len(values), len(sizes)
@@ -139,25 +83,6 @@ def design_effect(values: FloatArray, sums: FloatArray, sizes: FloatArray) -> fl
     mean = float(values.mean())
     independent = float(((values - mean) ** 2).sum()) * total / (total - 1)
     return float(((sums - mean * sizes) ** 2).sum()) * clusters / (clusters - 1) / independent
-
-
-def paired_intervals(differences: ArrayLike, clusters: Clusters, seed: int) -> tuple[Interval, Interval]:
-    """95 % and 99 % interval of the mean of differences of -1, 0 or 1, where one video has several questions.
-
-    The percentile bootstrap over videos; where fewer than FEW_DISCORDANT_CLUSTERS of them hold a discordant question,
-    each end is the outer one of it and of Tango's interval, its counts divided by the clusters' design effect (that of
-    PRIOR_CORRELATION at least)."""
-    values = np.asarray(differences, dtype=float)
-    sums, sizes = cluster_sums(values, clusters)
-    means = mirrored_bootstrap_means(sums, sizes, seed)
-    low99, low95, high95, high99 = (float(end) for end in np.quantile(means, [0.005, 0.025, 0.975, 0.995]))
-    discordant = int((cluster_sums(values != 0, clusters)[0] > 0).sum())
-    if discordant >= FEW_DISCORDANT_CLUSTERS:
-        return (low95, high95), (low99, high99)
-    effect = flip_effect(values, clusters)
-    up, down = (float((values == sign).sum()) / effect for sign in (1, -1))
-    score95, score99 = (tango_interval(up, down, len(values) / effect, z) for z in (Z95, Z99))
-    return _outer((low95, high95), score95), _outer((low99, high99), score99)
 
 
 def flip_effect(flips: ArrayLike, clusters: Clusters) -> float:
@@ -179,26 +104,20 @@ def cluster_error(values: ArrayLike, clusters: Clusters) -> float:
     return math.sqrt(count / (count - 1) * float((residuals**2).sum())) / len(listed)
 
 
-def join_intervals(parts: Iterable[tuple[float, Interval]]) -> Interval:
-    """Of a sum of independent estimates, from (estimate, interval) of each: the MOVER, method of variance estimates
-    recovery. With normal intervals it is the normal interval of the sum.
-
-    G. Zou, A. Donner, Construction of confidence limits about effect measures: a general approach, Statistics in
-    Medicine 27 (2008), 1693-1702."""
-    listed = list(parts)
-    middle = math.fsum(estimate for estimate, _ in listed)
-    low = math.hypot(*(estimate - interval[0] for estimate, interval in listed))
-    high = math.hypot(*(interval[1] - estimate for estimate, interval in listed))
-    return middle - low, middle + high
-
-
 def normal_cdf(values: FloatArray) -> FloatArray:
     """Distribution function of the standard normal distribution."""
-    return np.array([math.erfc(-value / math.sqrt(2)) / 2 for value in values.ravel()]).reshape(values.shape)
+    return np.asarray(_erfc(-values / math.sqrt(2)) / 2, dtype=float)
 
 
-def _outer(first: Interval, second: Interval) -> Interval:
-    return min(first[0], second[0]), max(first[1], second[1])
+@lru_cache(maxsize=4096)
+def student_quantile(level: float, degrees: int) -> float:
+    """The two-sided point of Student's t: |t| is below it with a chance of `level`.
+
+    With t = tan(angle) sqrt(degrees) the density is a power of the cosine, which is summed up over small steps."""
+    angles = np.linspace(0, math.pi / 2, 20_001)
+    density = np.cos(angles) ** (degrees - 1)
+    mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(degrees) * math.tan(np.interp(level, mass / mass[-1], angles))
 
 
 def rank_sum_z(ranks: FloatArray, in_group: NDArray[np.bool_], clusters: Clusters) -> float:

@@ -6,17 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from videobench.compare.comparison import Comparison
-from videobench.compare.diagnosis import Diagnosis
+from videobench.compare.diagnosis import list_groups
 from videobench.compare.divergence import Differences
 from videobench.compare.look_at import NEXT_STEP
 from videobench.compare.pairing import Pairing
-from videobench.compare.rule import ACCURACY, COUNTS, DIVERGENCE, FAIL, FLIPS, INCONCLUSIVE, INPUTS, PASS
+from videobench.compare.same_inputs import Inputs
 from videobench.compare.scoring import FAILED, MISSING
-from videobench.compare.settings import ComparisonSettings, Names
-from videobench.compare.verdict import Verdict
+from videobench.compare.settings import Names
+from videobench.compare.verdict import AGREEMENT, COUNTS, DIVERGENCE, FAIL, GROUPS, INCONCLUSIVE, INPUTS, Verdict
 
 ALL_QUESTIONS = 17_036  # of Video-Bench
-SHOWN_GROUPS = 3
 CHECKED = 4  # questions that --check_model is asked to look at
 SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
 USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
@@ -25,62 +24,53 @@ USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on a
 @dataclass(frozen=True)
 class Summary:
     verdict: str  # "PASS: the NPU answers as well as the GPU, within 1 point"
-    numbers: str  # "sound within float16's rounding: median 0.01 nats, 0.1 explained"
+    numbers: str  # "OK: median difference 0.01 nats, 0.3 % beyond the 0.1 nats that float16 rounding explains, ..."
     next_step: str  # what to do, with the command or flag
 
 
 def summarize(comparison: Comparison) -> Summary:
-    verdict, diagnosis = comparison.verdict, comparison.diagnosis
+    verdict, inputs = comparison.verdict, comparison.inputs
+    only = "" if comparison.settings.tolerance.is_judged else "; only accuracy was judged (--tolerance none)"
+    known = "" if inputs.known or verdict.evidence.obstacles else "; inputs not known to be the same"
     return Summary(
-        f"{verdict.name}: {_meaning(verdict, diagnosis, comparison.settings)}",
-        _numbers(verdict, diagnosis, comparison.differences, comparison.pairing),
+        f"{verdict.name}: {verdict.headline}{only}{_stand_ins(comparison)}",
+        f"{_numbers(comparison)}{_identical(inputs)}{known}",
         _next_step(comparison),
     )
 
 
-def points_text(points: float) -> str:
-    """ "1 point", "0.455 points"."""
-    return f"{points:.3g} point" + ("" if points == 1 else "s")
+def _stand_ins(comparison: Comparison) -> str:
+    """Says of a device that was not there that a CPU answered in its place."""
+    names, sides = comparison.settings.names, comparison.inputs.cpu_sides
+    if not names.are_devices or not sides:
+        return ""
+    return f" (a CPU stands in for {' and '.join(getattr(names, side).phrase for side in sides)})"
 
 
-def _meaning(verdict: Verdict, diagnosis: Diagnosis, settings: ComparisonSettings) -> str:
-    npu, gpu = settings.names.npu.phrase, settings.names.gpu.phrase
-    margin, (low, high) = points_text(verdict.margin), verdict.evidence.interval()
-    if verdict.name == PASS:
-        no_loss = f"no loss on {npu} beyond {margin}"
-        return no_loss if settings.margin.one_sided else f"{npu} answers like {gpu}, within {margin}"
-    if verdict.decided_by == DIVERGENCE:
-        return f"numerically broken: {_groups(diagnosis)}"
-    if verdict.name == FAIL:
-        by_accuracy = verdict.decided_by == ACCURACY
-        lost = verdict.evidence.accuracy.difference if by_accuracy else verdict.evidence.estimate.difference
-        return f"{npu} {'loses' if lost < 0 else 'gains'} {points_text(abs(lost))}, where {margin} may differ"
-    if verdict.decided_by in (INPUTS, COUNTS):
-        return verdict.reasons[0]
-    if verdict.decided_by == FLIPS:
-        return "the answers that flipped went one way"
-    if verdict.too_few:
-        return f"too few questions to show {margin}"
-    return f"the difference lies between {low:+.2f} and {high:+.2f} points, where {margin} may differ"
+def _identical(inputs: Inputs) -> str:
+    """Two devices round differently: equal numbers everywhere may be one file twice."""
+    if not inputs.with_logprobs or inputs.identical < inputs.with_logprobs:
+        return ""
+    return f"; every log-probability of {inputs.identical:,} questions is equal to the last bit on both sides"
 
 
-def _groups(diagnosis: Diagnosis) -> str:
-    """The findings' groups, without figures: "NPU card 2; TVQA"."""
-    named = [each.text.split(": ")[0] for each in diagnosis.findings if each.breaks]
-    more = [f"{len(named) - SHOWN_GROUPS} more"] if len(named) > SHOWN_GROUPS else []
-    return "; ".join(named[:SHOWN_GROUPS] + more)
-
-
-def _numbers(verdict: Verdict, diagnosis: Diagnosis, differences: Differences, pairing: Pairing) -> str:
+def _numbers(comparison: Comparison) -> str:
+    diagnosis = comparison.diagnosis
     repeats = not any(each.cause == "repeat" for each in diagnosis.findings)
     more = "" if repeats else "; a run does not repeat itself"
     if diagnosis.broken:
-        return f"broken: {_groups(diagnosis)}{more}"
-    if not differences.pairs:
-        return f"not known: {why_unknown(verdict, pairing)}{more}"
-    typical = sorted(differences.largest)[len(differences.largest) // 2]
-    rounding = f"median {typical:.2g} nats, {diagnosis.limit:g} explained"
-    return f"sound within {diagnosis.dtype}'s rounding: {rounding}{more}"
+        return f"broken: {diagnosis.broken_groups}{more}"
+    if not diagnosis.measured:
+        return f"not known: {why_unknown(comparison.verdict, comparison.pairing)}{more}"
+    of = f"{diagnosis.measured:,} of {diagnosis.compared:,} questions"
+    if not diagnosis.is_known:
+        return f"not known: log-probabilities of only {of} can be compared{more}"
+    median = f"median difference {diagnosis.median:.2g} nats"
+    if not diagnosis.is_judged:
+        groups = list_groups([each for each in diagnosis.findings if each.cause not in ("unreadable", "repeat")])
+        return f"not judged: {median}, {of}{f'; {groups} stand out' if groups else ''}{more}"
+    beyond = f"{100 * diagnosis.beyond:.2g} % beyond the {diagnosis.explained}"
+    return f"OK: {median}, {beyond}, {of}{more}"
 
 
 def most_different(differences: Differences) -> list[str]:
@@ -91,7 +81,7 @@ def most_different(differences: Differences) -> list[str]:
 
 def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     """Why there is no numeric divergence."""
-    if verdict.obstacles:
+    if verdict.evidence.obstacles:
         return "no question is known to have the same inputs"
     npu, gpu = ([getattr(pair, side).reply for pair in pairing.pairs] for side in ("npu", "gpu"))
     both_store = all(any(each and each.logprobs for each in side) for side in (npu, gpu))
@@ -102,23 +92,28 @@ def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
 
 def _next_step(comparison: Comparison) -> str:
     verdict, diagnosis, pairing = comparison.verdict, comparison.diagnosis, comparison.pairing
-    names = comparison.settings.names
+    unanswered = _unanswered(pairing, comparison.settings.names)
     if verdict.decided_by == INPUTS:
-        return NEXT_STEP[verdict.obstacles[0].cause]
-    unanswered = _unanswered(pairing, names)
+        return NEXT_STEP[verdict.evidence.obstacles[0].cause]
     if verdict.decided_by == COUNTS:
         return unanswered or "give --sampling_answer_path the file that has all the right answers"
     if verdict.decided_by == DIVERGENCE:
+        if _is_service(pairing):
+            return NEXT_STEP["service"]
         if diagnosis.findings[0].cause == "nonfinite":
             return f"{NEXT_STEP['nonfinite']}{_see_where_it_overflows(pairing)}"
         return f"{NEXT_STEP['broken']}{_check_command(most_different(comparison.differences), pairing)}"
-    if verdict.name == FAIL:
+    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, GROUPS):
         return unanswered or NEXT_STEP["flips"]
     if verdict.name == INCONCLUSIVE:
-        if verdict.evidence.is_smoothed:
-            return _more(verdict)
-        return f"{_more(verdict)}; fewer decide where both sides store log-probabilities, as this suite does"
+        fewer = "; fewer decide if both sides store log-probabilities, as this suite does"
+        return f"{_more(verdict)}{'' if verdict.evidence.smoothed else fewer}"
     return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
+
+
+def _is_service(pairing: Pairing) -> bool:
+    """Whether a service answered for the candidate: --check_model tests this suite's own engine."""
+    return any(pair.npu.reply and pair.npu.reply.finish_reason for pair in pairing.pairs)
 
 
 def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> str:
@@ -154,8 +149,10 @@ def _unanswered(pairing: Pairing, names: Names) -> str:
 
 
 def _more(verdict: Verdict) -> str:
-    seen, equal = verdict.questions_needed, verdict.questions_needed_if_equal
-    needed = (equal if verdict.too_few else seen or equal) or 2 * verdict.evidence.accuracy.questions
-    if needed > ALL_QUESTIONS:
-        return f"choose a wider --margin: {needed:,} questions would be needed, Video-Bench has {ALL_QUESTIONS:,}"
-    return f"extract_dataset.py --nums {needed}, then both runs again (new ones only)"
+    needed = verdict.questions_needed
+    if verdict.advice and needed is None:
+        return verdict.advice
+    if needed is not None and needed > ALL_QUESTIONS:
+        return f"{needed:,} questions would be needed, and Video-Bench has {ALL_QUESTIONS:,}"
+    count = needed or 2 * verdict.evidence.estimate.questions
+    return f"extract_dataset.py --nums {count}, then both runs again (new ones only)"

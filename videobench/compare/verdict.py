@@ -1,134 +1,289 @@
-"""PASS, FAIL or INCONCLUSIVE: is the NPU as good as the GPU, within a margin, and how sure is that?"""
+"""PASS, FAIL or INCONCLUSIVE: numbers on one side, on the other a table of rules of which the first that holds decides.
 
-from collections.abc import Iterator, Sequence
+Another reason why two runs cannot be compared is another Obstacle (obstacles.py), and needs nothing here.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from videobench.compare.accuracy import Paired, compare_paired
+from videobench.compare.answers import Answers, tabulate
+from videobench.compare.associations import Candidate, Outlier, find_outliers
 from videobench.compare.diagnosis import Diagnosis
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing
-from videobench.compare.rule import COUNTS, DIVERGENCE, FAIL, INCONCLUSIVE, INPUTS, PASS, Evidence, Rule, weigh
-from videobench.compare.same_question import inputs_differ
 from videobench.compare.settings import NPU_AND_GPU, Margin, Names
-from videobench.compare.smoothed import questions_needed
+from videobench.compare.smoothed import Estimate, Smoothed, estimate_smoothed, questions_needed
 from videobench.errors import InputError
 
-MANY_QUESTIONS = 1_000_000  # more are none
+PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
+SMOOTHED, ACCURACY, DIVERGENCE = "smoothed accuracy", "accuracy", "divergence"
+INPUTS, VIDEOS, FLIPS, AGREEMENT, COUNTS, GROUPS = "inputs", "videos", "flips", "agreement", "counts", "groups"
+ONE_WAY = 0.05  # p of the sign test over videos below which flips do not split evenly
+MOST_DISAGREEMENT = 10.0  # % of letters, without log-probabilities; sound runs that accuracy can judge have 8 at most
+SHOWN_GROUPS = 3
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of two runs; differences are candidate minus reference, in points."""
+
+    margin: float
+    one_sided: bool
+    names: Names
+    accuracy: Paired
+    smoothed: Smoothed | None  # None if a side stores no log-probabilities: then accuracy decides
+    diagnosis: Diagnosis | None = None
+    outliers: Sequence[Outlier] = ()  # sets, levels and groups that differ by more than the margin
+    obstacles: Sequence[Obstacle] = ()  # why the runs cannot be compared, in whole or in part
+    has_same_inputs: bool = True  # False: not a single question is known to be comparable
+    doubts: Sequence[str] = ()  # why questions that do not count would undo a PASS
+
+    @property
+    def measure(self) -> str:
+        return SMOOTHED if self.smoothed else ACCURACY
+
+    @property
+    def estimate(self) -> Estimate:
+        """Of the measure that decides."""
+        return self.smoothed.estimate if self.smoothed else self.accuracy.estimate
+
+    @property
+    def broken(self) -> str:
+        return self.diagnosis.broken_groups if self.diagnosis else ""
+
+    @property
+    def is_barred(self) -> bool:
+        return any(not (each.allows_fail and self.has_same_inputs) for each in self.obstacles)
+
+    def is_within(self, estimate: Estimate) -> bool:
+        low, high = estimate.interval(0.95)
+        return -self.margin < low and (self.one_sided or high < self.margin)
+
+    def is_outside(self, estimate: Estimate, level: float = 0.99) -> bool:
+        """99 %, since FAIL accuses a port."""
+        low, high = estimate.interval(level)
+        return high < -self.margin or (low > self.margin and not self.one_sided)
+
+    @property
+    def is_one_way(self) -> bool:
+        """Whether the flips favour a side more than chance explains; with `one_sided` a gain does no harm."""
+        difference = self.accuracy.estimate.difference
+        return self.accuracy.p_clustered < ONE_WAY and not (self.one_sided and difference > 0)
+
+    @property
+    def favoured(self) -> str:
+        return (self.names.gpu if self.accuracy.gpu_only > self.accuracy.npu_only else self.names.npu).phrase
+
+    @property
+    def disagreement(self) -> float:
+        """Answers with different letters, or if only a loss counts, the lost ones, %."""
+        paired = self.accuracy
+        return 100 * (paired.gpu_only / paired.questions if self.one_sided else 1 - paired.agreement)
+
+
+@dataclass(frozen=True)
+class Rule:
+    holds: Callable[[Evidence], bool]
+    verdict: str
+    by: str  # "": the measure that decides
+    headline: Callable[[Evidence], str]  # what line 1 says
+
+
+RULES = (
+    Rule(lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
+    Rule(lambda e: e.broken != "", FAIL, DIVERGENCE, lambda e: f"numerically broken: {e.broken}"),
+    Rule(lambda e: e.is_one_way and e.is_outside(e.accuracy.estimate),
+         FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate)),
+    Rule(lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
+         FAIL, SMOOTHED, lambda e: _moved(e, e.estimate)),
+    Rule(lambda e: bool(e.obstacles), INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
+    Rule(lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: "all questions are about one video"),
+    Rule(lambda e: e.estimate.unseen >= e.margin,
+         INCONCLUSIVE, "", lambda e: f"too few questions to show {points_text(e.margin)}"),
+    Rule(lambda e: not e.is_within(e.estimate), INCONCLUSIVE, "", lambda e: _between(e)),
+    Rule(lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
+         INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
+    Rule(lambda e: e.smoothed is None and e.disagreement > max(MOST_DISAGREEMENT, e.margin),
+         INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
+    Rule(lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
+    Rule(lambda e: bool(e.outliers), INCONCLUSIVE, GROUPS, lambda e: f"not alike everywhere: {_outliers(e)}"),
+    Rule(lambda e: True, PASS, "", lambda e: _equal(e)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Verdict:
     name: str  # PASS, FAIL or INCONCLUSIVE
-    decided_by: str  # of rule.SMOOTHED, ACCURACY, DIVERGENCE, FLIPS, INPUTS, COUNTS (of questions that lack something)
-    margin: float  # points
+    decided_by: str  # SMOOTHED, ACCURACY, DIVERGENCE, INPUTS, ...
+    headline: str
     reasons: list[str]  # sentences, the deciding one first
-    evidence: Evidence  # over the questions whose inputs are not known to differ, or all where there are none
-    obstacles: list[Obstacle]  # why the runs cannot be compared, in whole or in part
-    # Would probably decide it, were the true difference the one seen; None of a PASS or FAIL, and where a doubt stands.
-    questions_needed: int | None
-    questions_needed_if_equal: int | None  # the same, were there no true difference
-
-    @property
-    def too_few(self) -> bool:
-        """Whether so few questions could show nothing, however alike the answers."""
-        return self.questions_needed_if_equal is not None and self.evidence.estimate.at_best >= self.margin
-
-    @property
-    def needed_text(self) -> str | None:
-        """None where no number of questions is asked for, or the first reason says it."""
-        seen, equal = self.questions_needed, self.questions_needed_if_equal
-        if equal is None or self.too_few:
-            return None
-        if seen == equal:
-            return f"about {seen:,} questions would probably decide it"
-        about = f"about {equal:,} questions would probably decide it"
-        if seen is None or seen > MANY_QUESTIONS:
-            return f"if there is no difference, {about}; if it is as seen, no feasible number would"
-        about = f"about {seen:,} questions would probably decide it"
-        return f"{about} if the difference is as seen, {equal:,} if there is none"
+    evidence: Evidence
+    questions_needed: int | None = None  # for a PASS with a chance of 90 %, if the runs do not differ
+    advice: str | None = None  # on the number of questions; None if that is not what is lacking
 
 
-def decide(
-    pairing: Pairing,
-    obstacles: Sequence[Obstacle],
-    diagnosis: Diagnosis,
+def judge(evidence: Evidence) -> Verdict:
+    rule = next(each for each in RULES if each.holds(evidence))
+    by = rule.by or evidence.measure
+    verdict = Verdict(rule.verdict, by, rule.headline(evidence), _reasons(evidence, by), evidence)
+    return _advise(verdict) if rule.verdict == INCONCLUSIVE and not rule.by else verdict
+
+
+def weigh(
+    answers: Answers,
+    groups: Sequence[Candidate],
     margin: Margin,
-    seed: int,
+    diagnosis: Diagnosis | None = None,
     names: Names = NPU_AND_GPU,
-) -> Verdict:
-    """FAIL where the divergence says broken, else by Rule.judge.
+) -> Evidence:
+    """`answers` are of one question or more; one that is missing on a side counts as wrong there.
 
-    No PASS is given where there is an obstacle, where questions that one side lacks, or that have no known answer,
-    would undo it if they were counted as wrong, or where there were none without those that neither side gave a letter
-    to.
-    With an obstacle, FAIL stands only where the questions with the same inputs show it.
-
-    Raises InputError where a margin relative to the reference's accuracy is none."""
-    same = [pair for pair in pairing.compared if not inputs_differ(pair)]
-    evidence = weigh(same or pairing.compared, seed)
-    rule = _rule(margin, evidence, names)
-    judgement = rule.judge(evidence)
-    name, decided_by, reasons, doubts = judgement.name, judgement.decided_by, judgement.reasons, list[str]()
-    if diagnosis.broken:
-        name, decided_by = FAIL, DIVERGENCE
-        reasons = [f"numerically broken: {diagnosis.findings[0].text}", *reasons]
-    texts = [each.text for each in obstacles]
-    if texts and name == FAIL and same and all(each.allows_fail for each in obstacles):
-        reasons = [*reasons, *texts]
-    elif texts:
-        name, decided_by, doubts = INCONCLUSIVE, INPUTS, [f"not comparable: {texts[0]}", *texts[1:]]
-    elif name == PASS and (doubts := list(_of_silence(pairing, evidence, rule, seed))):
-        name, decided_by = INCONCLUSIVE, COUNTS
-    seen = equal = None
-    if name == INCONCLUSIVE and judgement.is_open and not doubts:  # more questions do not remove a doubt
-        estimate = evidence.estimate
-        seen, equal = (
-            questions_needed(estimate, each, rule.margin, rule.one_sided) for each in (estimate.difference, 0.0)
-        )
-    verdict = Verdict(name, decided_by, rule.margin, [*doubts, *reasons], evidence, list(obstacles), seen, equal)
-    return replace(verdict, reasons=[_at_best(verdict), *reasons]) if verdict.too_few else verdict
-
-
-def _rule(margin: Margin, evidence: Evidence, names: Names) -> Rule:
-    points = margin.points(evidence.accuracy.gpu_accuracy)
+    Raises InputError if a margin relative to the reference's accuracy is none."""
+    accuracy = compare_paired(answers)
+    points = margin.points(accuracy.gpu_accuracy)
     if points <= 0:
         raise InputError(
             f"--margin {margin.size:g}%: {names.gpu.phrase} has no right answer to relate to; give it in points"
         )
-    return Rule(points, margin.one_sided, names)
+    outliers = find_outliers(answers, groups, points, margin.one_sided)
+    return Evidence(points, margin.one_sided, names, accuracy, estimate_smoothed(answers), diagnosis, outliers)
 
 
-def _at_best(verdict: Verdict) -> str:
-    """What so few questions can show, which is the first thing to know where it is not enough."""
-    estimate = verdict.evidence.estimate
-    clear = "clear flip" if verdict.evidence.is_smoothed else "flip"
-    best = f"{estimate.questions} questions without a single {clear} can show {estimate.at_best:.2g} points at best"
-    return f"{best}; {verdict.questions_needed_if_equal:,} would show {verdict.margin:.3g}"
-
-
-def _of_silence(pairing: Pairing, evidence: Evidence, rule: Rule, seed: int) -> Iterator[str]:
-    """Doubts in a PASS: questions without a letter or a right answer could be what makes it one."""
-    missing = len(pairing.pairs) - len(pairing.compared)
-    if missing and not rule.passes(pairing.pairs, seed):
-        yield f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
-    # Both sides are equal in those: they would shrink a difference that the others show.
-    read = [pair for pair in pairing.compared if pair.npu.letter or pair.gpu.letter]
-    silent = len(pairing.compared) - len(read)
-    if silent and not rule.passes(read, seed):
-        yield f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"
-    known, unknown = len(pairing.compared), len(pairing.without_answer)
-    if unknown and not rule.allows_loss_of(unknown / (known + unknown), evidence):
-        yield (
-            f"{unknown} of {known + unknown} questions have no right answer in the answer file; all of them lost would "
-            "undo a PASS: name the file that has them"
-        )
-    dropped = pairing.dropped / (len(pairing.pairs) + pairing.dropped)
-    if dropped and not rule.allows_loss_of(dropped, evidence):
-        yield (
-            f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
-            "answer them, or score in another way"
-        )
+def decide(pairing: Pairing, evidence: Evidence, obstacles: Sequence[Obstacle], has_same_inputs: bool) -> Verdict:
+    """`evidence` is over the questions whose inputs are not known to differ, or over all if there are none."""
+    evidence = replace(evidence, obstacles=obstacles, has_same_inputs=has_same_inputs)
+    return judge(replace(evidence, doubts=list(_of_silence(pairing, evidence))))
 
 
 def exit_status(verdict: Verdict) -> int:
     """Of `--gate`: 0 PASS, 1 FAIL, 3 INCONCLUSIVE; 2 is wrong input."""
     return {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}[verdict.name]
+
+
+def points_text(points: float) -> str:
+    """ "1 point", "0.455 points"."""
+    return f"{points:.3g} point" + ("" if points == 1 else "s")
+
+
+def _not_comparable(e: Evidence) -> str:
+    return f"not comparable: {e.obstacles[0].text}"
+
+
+def _moved(e: Evidence, estimate: Estimate) -> str:
+    verb = "loses" if estimate.difference < 0 else "gains"
+    moved = f"{e.names.npu.phrase} {verb} {points_text(abs(estimate.difference))}"
+    return f"{moved}, where {points_text(e.margin)} may differ"
+
+
+def _between(e: Evidence) -> str:
+    low, high = e.estimate.interval()
+    return f"the difference lies between {low:+.2f} and {high:+.2f} points, where {points_text(e.margin)} may differ"
+
+
+def _disagree(e: Evidence) -> str:
+    return f"{e.disagreement:.1f} % of the answers {'are lost' if e.one_sided else 'differ'}"
+
+
+def _outliers(e: Evidence) -> str:
+    return "; ".join(f"{each.label} {each.difference:+.1f} points" for each in e.outliers[:SHOWN_GROUPS])
+
+
+def _equal(e: Evidence) -> str:
+    npu, gpu, margin = e.names.npu.phrase, e.names.gpu.phrase, points_text(e.margin)
+    return f"no loss on {npu} beyond {margin}" if e.one_sided else f"{npu} answers like {gpu}, within {margin}"
+
+
+def _reasons(e: Evidence, by: str) -> list[str]:
+    """Why, the deciding one first; then what else is known."""
+    paired, findings = e.accuracy, e.diagnosis.findings if e.diagnosis else []
+    groups = [f"{each.text} (p {each.p_corrected:.1g}, corrected)" for each in e.outliers[:SHOWN_GROUPS]]
+    obstacles = [each.text for each in e.obstacles]
+    known = {
+        INPUTS: [f"not comparable: {text}" if index == 0 else text for index, text in enumerate(obstacles)],
+        DIVERGENCE: [f"numerically broken: {each.text}" for each in findings[:1] if e.broken],
+        VIDEOS: ["all questions are about one video; an interval takes two or more"],
+        FLIPS: [
+            f"flips favour {e.favoured}: {paired.gpu_only} answers are right on {e.names.gpu.phrase} alone, "
+            f"{paired.npu_only} on {e.names.npu.phrase} alone; random flips would split evenly (sign test over videos, "
+            f"p {paired.p_clustered:.2g})"
+        ],
+        AGREEMENT: [
+            f"{_disagree(e)}; without log-probabilities a PASS takes {MOST_DISAGREEMENT:g} % or less, as sound runs "
+            "have: equal accuracy may be chance"
+        ],
+        COUNTS: list(e.doubts),
+        GROUPS: groups,
+        SMOOTHED: [_place(e, SMOOTHED, e.smoothed.estimate)] if e.smoothed else [],
+        ACCURACY: [_place(e, ACCURACY, paired.estimate)],
+    }
+    more = [text for each in (SMOOTHED, ACCURACY, GROUPS) if each != by for text in known[each]]
+    return [*known[by], *more, *([] if by == INPUTS else obstacles)]
+
+
+def _place(e: Evidence, measure: str, estimate: Estimate) -> str:
+    """Where the intervals lie."""
+    (low, high), (low99, high99) = estimate.interval(0.95), estimate.interval(0.99)
+    text = f"{measure} differs by {estimate.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
+    limit = f"the margin of {e.margin:.3g}"
+    if e.is_within(estimate):
+        return f"{text}: {'no loss beyond' if e.one_sided else 'all of it within'} {limit}"
+    if e.is_outside(estimate):
+        return f"{text}: all of it outside {limit}, and so is the 99 % interval"
+    if e.is_outside(estimate, 0.95):
+        across = f"the 99 % interval, {low99:+.2f} to {high99:+.2f}, reaches across it"
+        return f"{text}: all of it outside {limit}, but {across}"
+    return f"{text}: it reaches across {limit}"
+
+
+def _advise(verdict: Verdict) -> Verdict:
+    """How many questions would do. If the runs differ, no number decides for sure: then what is excluded."""
+    e, estimate = verdict.evidence, verdict.evidence.estimate
+    if estimate.differs:
+        low, high = estimate.interval()
+        gain = "" if e.one_sided else f", and a gain of more than {max(0.0, high):.2f}"
+        text = f"the runs differ: a loss of more than {max(0.0, -low):.2f} points is excluded{gain}"
+        return replace(verdict, advice=f"{text}; this margin cannot be decided by more of such questions")
+    needed, reasons = questions_needed(estimate, e.margin, e.one_sided), verdict.reasons
+    if estimate.unseen >= e.margin:
+        best = f"{estimate.questions:,} questions show {estimate.unseen:.2g} points at best, however alike the answers"
+        reasons = [best, *reasons]
+    text = "no feasible number of questions would decide it"
+    if needed is not None:
+        text = f"if the runs do not differ, {needed:,} questions show it with a chance of 90 %"
+    return replace(verdict, reasons=reasons, questions_needed=needed, advice=text)
+
+
+def _of_silence(pairing: Pairing, evidence: Evidence) -> Iterator[str]:
+    """Doubts in a PASS: questions without a letter or a right answer could be what makes it one."""
+
+    def passes(answers: Answers) -> bool:
+        if not len(answers.pairs):
+            return False
+        numbers = replace(evidence, accuracy=compare_paired(answers), smoothed=estimate_smoothed(answers))
+        return judge(replace(numbers, diagnosis=None, outliers=(), obstacles=())).name == PASS
+
+    def allows_loss_of(proportion: float) -> bool:
+        """Whether a PASS would hold if this proportion of all answers were lost on one side besides."""
+        low, high = evidence.estimate.interval()
+        return max(-low, -low if evidence.one_sided else high) + 100 * proportion < evidence.margin
+
+    missing = len(pairing.pairs) - len(pairing.compared)
+    if missing and not passes(tabulate(pairing.pairs)):
+        yield f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
+    # Both sides are equal in those: they would shrink a difference that the others show.
+    read = [pair for pair in pairing.compared if pair.npu.letter or pair.gpu.letter]
+    silent = len(pairing.compared) - len(read)
+    if silent and not passes(tabulate(read)):
+        yield f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"
+    known, unknown = len(pairing.compared), len(pairing.without_answer)
+    if unknown and not allows_loss_of(unknown / (known + unknown)):
+        yield (
+            f"{unknown} of {known + unknown} questions have no right answer in the answer file; all of them lost would "
+            "undo a PASS: name the file that has them"
+        )
+    if pairing.dropped and not allows_loss_of(pairing.dropped / (len(pairing.pairs) + pairing.dropped)):
+        yield (
+            f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
+            "answer them, or score in another way"
+        )

@@ -46,7 +46,7 @@ def sound(number):
     """Right in two of three, ties among them; a little noise, which flips the ties, half of them each way."""
     noise = 0.004 * ((number * 7) % 11 - 5) or 0.002
     if number % 25 == 0:
-        lead = 0.001 if number % 50 else -0.001
+        lead = 0.001 if number % 100 < 50 else -0.001
         return lead, -lead
     lead = -2.0 if number % 3 == 2 else 2.0
     return lead, lead + noise

@@ -12,16 +12,14 @@ from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
 from videobench.compare.report.divergence_json import distribution, divergence_json
-from videobench.compare.rule import Evidence
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score
 from videobench.compare.settings import Names
-from videobench.compare.statistics import Z95, Z99
+from videobench.compare.smoothed import Estimate, Smoothed
 from videobench.compare.summary import most_different, summarize
+from videobench.compare.verdict import Evidence
 from videobench.data.dataset import DATASET_NAMES
 
 Json = dict[str, Any]
-
-MOST_QUESTIONS = 1_000_000  # a larger number is no advice
 
 
 def build_report(comparison: Comparison) -> Json:
@@ -35,26 +33,24 @@ def build_report(comparison: Comparison) -> Json:
         "verdict": verdict.name,
         "summary": vars(summarize(comparison)),
         "decided_by": verdict.decided_by,
-        "comparable": not verdict.obstacles,
-        "obstacles": [vars(each) | {"look_at": look_at(each.cause)} for each in verdict.obstacles],
-        "margin_points": verdict.margin,
+        "comparable": not verdict.evidence.obstacles,
+        "obstacles": [vars(each) | {"look_at": look_at(each.cause)} for each in verdict.evidence.obstacles],
+        "margin_points": verdict.evidence.margin,
         "margin": vars(comparison.settings.margin),
         "reasons": verdict.reasons,
-        "questions_needed": {
-            "if_difference_as_seen": verdict.questions_needed,
-            "if_no_difference": verdict.questions_needed_if_equal,
-            "text": verdict.needed_text,
-        },
+        "questions_needed": {"if_no_difference": verdict.questions_needed, "text": verdict.advice},
         "names": {side: vars(getattr(comparison.settings.names, side)) for side in ("npu", "gpu")},
         "scoring": comparison.settings.scoring,
-        "seed": comparison.settings.seed,
+        "tolerance": vars(comparison.settings.tolerance),
         "files": _files(comparison),
         "inputs": _inputs(comparison),
         "services": [vars(each) for each in comparison.services],
         **_group(groups.overall),
-        "smoothed": _smoothed(verdict.evidence),
+        "smoothed": _smoothed(verdict.evidence.smoothed),
+        "knows_videos": comparison.knows_videos,
+        "outliers": [vars(each) | {"text": each.text} for each in verdict.evidence.outliers],
         "over": _over(groups.overall, verdict.evidence, comparison.settings.names),
-        "points_at_best": verdict.evidence.estimate.at_best,
+        "points_at_best": verdict.evidence.estimate.unseen,
         "per_level": {
             str(level): {"name": LEVEL_NAMES[level], **_group(group)} for level, group in groups.per_level.items()
         },
@@ -83,17 +79,19 @@ def _over(overall: Group, evidence: Evidence, names: Names) -> list[str]:
     return notes
 
 
-def _smoothed(evidence: Evidence) -> Json | None:
-    """None where a side stores no log-probabilities."""
-    if not evidence.is_smoothed:
+def _smoothed(smoothed: Smoothed | None) -> Json | None:
+    """None if a side stores no log-probabilities."""
+    if smoothed is None:
         return None
-    estimate = evidence.estimate
+    own = {"by_logprobs": smoothed.share, "median_lead": smoothed.lead, "bandwidth": smoothed.bandwidth}
+    return {"questions": smoothed.estimate.questions, **_estimate(smoothed.estimate), **own}
+
+
+def _estimate(estimate: Estimate) -> Json:
     return {
-        "questions": estimate.questions,
         "difference_points": estimate.difference,
-        "difference_ci95": list(estimate.interval(Z95)),
-        "difference_ci99": list(estimate.interval(Z99)),
-        "clear_flips": {"npu_only": estimate.ups, "gpu_only": estimate.downs},
+        "difference_ci95": list(estimate.interval(0.95)),
+        "difference_ci99": list(estimate.interval(0.99)),
     }
 
 
@@ -143,15 +141,13 @@ def _paired(paired: Paired) -> Json:
     return {
         "compared": {
             "questions": paired.questions,
-            "videos": paired.videos,
+            "videos": paired.estimate.videos,
             "both_right": paired.both_right,
             "both_wrong": paired.both_wrong,
             "npu_accuracy": paired.npu_accuracy,
             "gpu_accuracy": paired.gpu_accuracy,
         },
-        "difference_points": paired.difference,
-        "difference_ci95": list(paired.ci95),
-        "difference_ci99": list(paired.ci99),
+        **_estimate(paired.estimate),
         "agreement": paired.agreement,
         "same_letter": paired.same_letter,
         "kappa": paired.kappa,

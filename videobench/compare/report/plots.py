@@ -176,7 +176,7 @@ def plot_histogram(comparison: Comparison) -> Markup:
             if height:
                 width = x_of(edge + 1 / BINS_PER_DECADE) - x_of(edge) - 1
                 parts.append(_rect(x_of(edge) + 0.5, y_of(height), width, floor - y_of(height), style))
-    marks = sorted([(comparison.noise.margin, "floor", "noise floor"), (limit, "limit", "dtype's limit")])
+    marks = sorted([(comparison.noise.lead, "floor", "noise floor"), (limit, "limit", "tolerance")])
     first, second = (x_of(min(high, max(low, math.log10(value)))) for value, _, _ in marks)
     places = [first, max(second, first + 4)]  # neither line nor its name hides the other's
     parts += [_line(x, 4, x, floor, style) for x, (_, style, _) in zip(places, marks, strict=True)]

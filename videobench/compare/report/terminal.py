@@ -7,7 +7,7 @@ from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
 from videobench.compare.report.as_json import Json
 from videobench.compare.same_inputs import DIFFERS
-from videobench.compare.summary import points_text
+from videobench.compare.verdict import points_text
 
 NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
 WIDEST = 120  # longer lines are hard to read
@@ -133,7 +133,12 @@ def _accuracy(report: Json) -> Iterator[str]:
     yield f"difference of accuracy {_difference(report)}"
     if smoothed:
         yield f"difference of smoothed accuracy {_difference(smoothed)}"
-    yield f"  over {compared['questions']:,} questions on {compared['videos']:,} videos, {npu} minus {gpu}"
+        yield (
+            f"  {100 * smoothed['by_logprobs']:.3g} % of the pairs by their log-probabilities; median lead "
+            f"{smoothed['median_lead']:.2g} nats, bandwidth {smoothed['bandwidth']:.2g}"
+        )
+    videos = f"on {compared['videos']:,} videos" if report["knows_videos"] else "(videos not named: clusters unknown)"
+    yield f"  over {compared['questions']:,} questions {videos}, {npu} minus {gpu}"
     for note in report["over"]:
         yield f"  {note}"
     yield (
@@ -190,11 +195,11 @@ def _divergence(report: Json) -> Iterator[str]:
         yield _quantiles("largest difference of a question", divergence["largest_difference"])
         if floor["repeat"]:
             yield _quantiles("the same between repeated runs", floor["repeat"]["largest_difference"])
-        yield _quantiles("shift of the top-2 margin", divergence["margin_shift"])
+        yield _quantiles("shift of the top-2 lead", divergence["margin_shift"])
         kl = divergence["kl"]
         yield f"  KL divergence: mean {kl['mean']:.6f}, median {kl['median']:.6f}, 99.9 % {kl['p999']:.6f}"
         yield f"  same top option in {100 * divergence['same_top']:.2f} %{_right_probability(divergence)}"
-        yield f"  noise floor of a margin: {floor['margin']:.4f}; {floor['source']}"
+        yield f"  noise floor of a lead: {floor['margin']:.4f}; {floor['source']}"
     for finding in divergence["findings"]:
         p_corrected = finding["p_corrected"]
         corrected = "" if p_corrected is None else f" ({p_value_text(p_corrected)})"
@@ -226,7 +231,7 @@ def _flips(report: Json, width: int) -> Iterator[str]:
         yield f"  {kind}: {CLASSES[kind]}"
     column = _column((flip["key"] for flip in flips[:SHOWN_FLIPS]), 26, width)
     if flips:
-        yield f"  {'class':8} {'question':{column}} {', '.join(_labels(report))}: letter and margin, nats; right"
+        yield f"  {'class':8} {'question':{column}} {', '.join(_labels(report))}: letter and lead, nats; right"
     for flip in flips[:SHOWN_FLIPS]:
         yield _flip_row(flip, f"{_cut(flip['key'], column):{column}}", _labels(report))
     if len(flips) > SHOWN_FLIPS:
