@@ -80,7 +80,7 @@ CASES = {
     ),
     "too-narrow": (
         lambda: pairs_of(300), {"margin": Margin(0.02)}, "INCONCLUSIVE: too few questions to show 0.02 points", SOUND,
-        "24,100 questions would be needed, and Video-Bench has 17,036",
+        "24,900 questions would be needed, and Video-Bench has 17,036",
     ),
     "no-log-probabilities": (
         lambda: pairs_of(300, stores_logprobs=False), {},

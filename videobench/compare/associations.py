@@ -178,12 +178,8 @@ def find_candidates(pairs: Sequence[Pair], names: Names = NPU_AND_GPU) -> list[C
 
 def find_levels(pairs: Sequence[Pair]) -> list[Candidate]:
     """The benchmark's levels among the pairs."""
-    levels = [LEVEL_OF.get(pair.dataset) for pair in pairs]
-    return [
-        Candidate("level", f"level {level} {name}", _mask(each == level for each in levels))
-        for level, name in LEVEL_NAMES.items()
-        if level in levels
-    ]
+    levels = (LEVEL_OF.get(pair.dataset) for pair in pairs)
+    return list(_by_value("level", "level ", [f"{each} {LEVEL_NAMES[each]}" if each else None for each in levels]))
 
 
 def restrict(candidates: Sequence[Candidate], left: Mask) -> list[Candidate]:

@@ -135,9 +135,8 @@ def diagnose(
         flips = answers.letters[:, 0] != answers.letters[:, 1]  # reported, and fails no port
         associations = _where(flips, answers, groups) if flips.any() else []
     findings += [*_unreadable(answers, names), *_not_repeated(repeat)]
-    beyond = float((largest > limit).mean()) if len(largest) else 0.0
-    counts = len(largest), len(answers.videos)
-    return Diagnosis(findings, associations, dtype, limit, explained, is_judged, *counts, median, beyond)
+    beyond, compared = float((largest > limit).mean()) if len(largest) else 0.0, len(answers.videos)
+    return Diagnosis(findings, associations, dtype, limit, explained, is_judged, len(largest), compared, median, beyond)
 
 
 def _nonfinite(answers: Answers, groups: Sequence[Candidate], names: Names) -> list[Finding]:

@@ -42,9 +42,7 @@ class Differences:
     common: FloatArray  # |mean| of the options' differences, nats: mass that went to no option, or came from none
     shift: FloatArray  # change from GPU to NPU of the lead of the GPU's best option over its second best, nats
     kl: FloatArray  # Kullback-Leibler divergence of the NPU's option distribution from the GPU's, nats
-    by_letter: (
-        FloatArray  # (questions, 6): each letter's difference less the mean one of the others; nan: no such option
-    )
+    by_letter: FloatArray  # (questions, 6): each letter's difference less the mean of the others'; nan: no such option
     # (questions, 2), NPU and GPU: log-probability of the right option less that of the best wrong one; nan: not known
     right_margins: FloatArray
     right_chances: FloatArray  # (questions, 2): probability of the right option among the options; nan: not known

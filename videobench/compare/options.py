@@ -13,9 +13,9 @@ from videobench.compare.settings import (
     SCORINGS,
     ComparisonSettings,
     Margin,
+    Name,
     Names,
     Tolerance,
-    given_name,
 )
 from videobench.files import check_writable
 
@@ -135,7 +135,7 @@ def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
         given = [each.strip() for each in args.names.split(",")]
         if len(given) != 2 or given[0] == given[1] or not all(map(_is_name, given)):
             parser.error(f"--names takes two different names, as vllm,ours, of 1 to {LONGEST_NAME} characters each")
-        npu, gpu = map(given_name, given)
+        npu, gpu = (Name(each, each, each) for each in given)
     return Names(npu, gpu, are_devices=not (args.eval_path or args.reference_path))
 
 

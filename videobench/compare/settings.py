@@ -15,11 +15,6 @@ class Name:
     phrase: str  # "the NPU": in a sentence
 
 
-def given_name(text: str) -> Name:
-    """Of --names."""
-    return Name(text, text, text)
-
-
 @dataclass(frozen=True)
 class Names:
     """The side that is judged and the one that it is compared with. In code, and as keys of the report, they are `npu`
@@ -39,9 +34,7 @@ REFERENCE = Name("ref", "reference", "the reference run")
 class Margin:
     """Accuracy differences smaller than this count as equal."""
 
-    size: float = (
-        1.0  # points of accuracy; where relative, the percentage of the reference's accuracy that must be kept
-    )
+    size: float = 1.0  # points of accuracy; if relative, the percentage of the reference's accuracy that must be kept
     is_relative: bool = False
     one_sided: bool = False  # only a loss counts: a better NPU never fails
 

@@ -3,9 +3,8 @@
 Accuracy tosses a coin for each question whose two best options lie within the rounding noise, and two sound runs
 differ in hardly anything but those coins. The log-probabilities show which answers are coins. So an answer's credit is
 not 0 or 1 but Phi(lead / bandwidth): `lead` is the log-probability of the right option less that of the best wrong one.
-A clear answer counts 1 or 0, a tie a half. That is a kernel-smoothed step (J. Horowitz, A smoothed maximum score
-estimator for the binary response model, Econometrica 60 (1992), 505-531). It estimates the same difference as accuracy
-with a fraction of its variance, if most leads are larger than the bandwidth: so that follows from the data.
+A clear answer counts 1 or 0, a tie a half (J. Horowitz, A smoothed maximum score estimator, Econometrica 60, 1992). It
+estimates the same difference with less variance. Most leads must be wider than the bandwidth: it follows from them.
 
 A pair of replies counts so only if both follow their log-probabilities: the letter that is read is the most probable
 option, and the options have most of the probability. Otherwise both count 0 or 1, as read: a reply that goes wrong

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from videobench.compare.accuracy import Paired, compare_paired
 from videobench.compare.answers import Answers, tabulate
 from videobench.compare.associations import Candidate, Outlier, find_outliers
-from videobench.compare.diagnosis import Diagnosis
+from videobench.compare.diagnosis import SHOWN_GROUPS, Diagnosis
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing
 from videobench.compare.settings import NPU_AND_GPU, Margin, Names
@@ -21,7 +21,6 @@ SMOOTHED, ACCURACY, DIVERGENCE = "smoothed accuracy", "accuracy", "divergence"
 INPUTS, VIDEOS, FLIPS, AGREEMENT, COUNTS, GROUPS = "inputs", "videos", "flips", "agreement", "counts", "groups"
 ONE_WAY = 0.05  # p of the sign test over videos below which flips do not split evenly
 MOST_DISAGREEMENT = 10.0  # % of letters, without log-probabilities; sound runs that accuracy can judge have 8 at most
-SHOWN_GROUPS = 3
 
 
 @dataclass(frozen=True)
@@ -82,33 +81,26 @@ class Evidence:
         return 100 * (paired.gpu_only / paired.questions if self.one_sided else 1 - paired.agreement)
 
 
-@dataclass(frozen=True)
-class Rule:
-    holds: Callable[[Evidence], bool]
-    verdict: str
-    by: str  # "": the measure that decides
-    headline: Callable[[Evidence], str]  # what line 1 says
-
-
-RULES = (
-    Rule(lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
-    Rule(lambda e: e.broken != "", FAIL, DIVERGENCE, lambda e: f"numerically broken: {e.broken}"),
-    Rule(lambda e: e.is_one_way and e.is_outside(e.accuracy.estimate),
-         FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate)),
-    Rule(lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
-         FAIL, SMOOTHED, lambda e: _moved(e, e.estimate)),
-    Rule(lambda e: bool(e.obstacles), INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
-    Rule(lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: "all questions are about one video"),
-    Rule(lambda e: e.estimate.unseen >= e.margin,
-         INCONCLUSIVE, "", lambda e: f"too few questions to show {points_text(e.margin)}"),
-    Rule(lambda e: not e.is_within(e.estimate), INCONCLUSIVE, "", lambda e: _between(e)),
-    Rule(lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
-         INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
-    Rule(lambda e: e.smoothed is None and e.disagreement > max(MOST_DISAGREEMENT, e.margin),
-         INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
-    Rule(lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
-    Rule(lambda e: bool(e.outliers), INCONCLUSIVE, GROUPS, lambda e: f"not alike everywhere: {_outliers(e)}"),
-    Rule(lambda e: True, PASS, "", lambda e: _equal(e)),
+# The first rule that holds decides: when, the verdict, by what ("": the measure that decides), what line 1 says.
+RULES: Sequence[tuple[Callable[[Evidence], bool], str, str, Callable[[Evidence], str]]] = (
+    (lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
+    (lambda e: e.broken != "", FAIL, DIVERGENCE, lambda e: f"numerically broken: {e.broken}"),
+    (lambda e: e.is_one_way and e.is_outside(e.accuracy.estimate),
+     FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate)),
+    (lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
+     FAIL, SMOOTHED, lambda e: _moved(e, e.estimate)),
+    (lambda e: bool(e.obstacles), INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
+    (lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: "all questions are about one video"),
+    (lambda e: e.estimate.unseen >= e.margin,
+     INCONCLUSIVE, "", lambda e: f"too few questions to show {points_text(e.margin)}"),
+    (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, "", lambda e: _between(e)),
+    (lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
+     INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
+    (lambda e: e.smoothed is None and e.disagreement > max(MOST_DISAGREEMENT, e.margin),
+     INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
+    (lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
+    (lambda e: bool(e.outliers), INCONCLUSIVE, GROUPS, lambda e: f"not alike everywhere: {_outliers(e)}"),
+    (lambda e: True, PASS, "", lambda e: _equal(e)),
 )  # fmt: skip
 
 
@@ -124,10 +116,10 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    rule = next(each for each in RULES if each.holds(evidence))
-    by = rule.by or evidence.measure
-    verdict = Verdict(rule.verdict, by, rule.headline(evidence), _reasons(evidence, by), evidence)
-    return _advise(verdict) if rule.verdict == INCONCLUSIVE and not rule.by else verdict
+    _, name, by, headline = next(rule for rule in RULES if rule[0](evidence))
+    measure = by or evidence.measure
+    verdict = Verdict(name, measure, headline(evidence), _reasons(evidence, measure), evidence)
+    return _advise(verdict) if name == INCONCLUSIVE and not by else verdict
 
 
 def weigh(

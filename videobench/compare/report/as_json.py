@@ -83,8 +83,8 @@ def _smoothed(smoothed: Smoothed | None) -> Json | None:
     """None if a side stores no log-probabilities."""
     if smoothed is None:
         return None
-    own = {"by_logprobs": smoothed.share, "median_lead": smoothed.lead, "bandwidth": smoothed.bandwidth}
-    return {"questions": smoothed.estimate.questions, **_estimate(smoothed.estimate), **own}
+    own = {"questions": smoothed.estimate.questions, "by_logprobs": smoothed.share, "median_lead": smoothed.lead}
+    return own | {"bandwidth": smoothed.bandwidth} | _estimate(smoothed.estimate)
 
 
 def _estimate(estimate: Estimate) -> Json:
