@@ -140,7 +140,7 @@ def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association
     for column, letter in enumerate(LETTERS):
         shifts = by_letter[:, column]
         has = ~np.isnan(shifts)
-        if has.sum() < SMALLEST_GROUP:
+        if has.sum() < 6 * SMALLEST_GROUP:  # of fewer a mean is not normal
             continue
         values, own = shifts[has], clusters[has]
         mean = float(values.mean())
