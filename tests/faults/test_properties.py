@@ -65,7 +65,7 @@ def some_replies():
     random_ = random.Random(0)
     rows = {}
     for key, row in some_questions().items():
-        logprobs = {letter: random_.uniform(-9, -0.1) for letter in row["choices"]}
+        logprobs = {letter: random_.uniform(-9, -1.5) for letter in row["choices"]}
         rows[key] = {name: row[name] for name in ("video_id", "vid_path", "question", "choices")} | {
             "dataset": SET,
             "output_sequence": ["B"],
