@@ -32,5 +32,5 @@ python precision_test.py --eval_npu_path $out/npu/sampling_data_eval.json --eval
     --Eval_Video_root $out/VideoBench | tee $out/report.txt
 
 step "What it means"
-head -n 3 $out/report.txt
+sed '/^$/q' $out/report.txt  # the lines to act on
 echo "The same as a page, with plots and the frames of what differs: $out/report.html"
