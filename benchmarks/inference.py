@@ -41,7 +41,7 @@ from benchmarks.plain_answers import (  # noqa: E402
     keep_decoded,
 )
 from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint  # noqa: E402
-from videobench.data.question_text import build_question_text  # noqa: E402
+from videobench.data.dataset import build_question_text  # noqa: E402
 from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, LENGTH_MULTIPLES, open_device  # noqa: E402
 from videobench.device.memory import release_memory  # noqa: E402
 from videobench.model.checkpoint import load_checkpoint  # noqa: E402

@@ -83,7 +83,7 @@ class Bench:
 
     def batch(self, questions: int, videos: int) -> list:
         """VideoQuestions; suffixes as long as real ones, and not all alike."""
-        from videobench.data.question_text import build_question_text
+        from videobench.data.dataset import build_question_text
         from videobench.model.questions import VideoQuestions
 
         builder, side = self.checkpoint.prompt_builder(NUM_FRAMES), self.shape.image_size

@@ -16,9 +16,8 @@ from safetensors.torch import load_file, save_file
 import precision_test
 import run_gpu
 from tests.assets.clip_questions import ORDER_KINDS
-from videobench.data.dataset import load_answers, resolve_names
+from videobench.data.dataset import build_question_text, load_answers, resolve_names
 from videobench.data.letters import read_letter
-from videobench.data.question_text import build_question_text
 from videobench.device.devices import open_device
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine

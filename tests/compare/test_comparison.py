@@ -10,7 +10,7 @@ from videobench.compare.accuracy import compare_groups, compare_paired
 from videobench.compare.answers import tabulate
 from videobench.compare.pairing import Pair, Side
 from videobench.data.dataset import DATASET_NAMES
-from videobench.data.replies import build_reply
+from videobench.data.rows import build_reply
 from videobench.errors import InputError
 
 

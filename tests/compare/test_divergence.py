@@ -20,7 +20,7 @@ from videobench.compare.pairing import Pair, Pairing, Side
 from videobench.compare.same_inputs import compare_inputs
 from videobench.compare.same_question import inputs_differ
 from videobench.compare.settings import Tolerance
-from videobench.data.replies import build_reply
+from videobench.data.rows import build_reply
 
 
 def diagnose_pairs(pairs, repeat=None, **more):

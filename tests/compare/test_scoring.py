@@ -3,7 +3,7 @@
 import pytest
 
 from videobench.compare.scoring import REFERENCE_ROWS, Score, choose_letter, judge, score, weighted_average
-from videobench.data.replies import build_reply
+from videobench.data.rows import build_reply
 
 
 @pytest.mark.parametrize(

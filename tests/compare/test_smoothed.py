@@ -20,7 +20,7 @@ from videobench.compare.associations import find_candidates
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import choose_letter, judge
 from videobench.compare.smoothed import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
-from videobench.data.replies import build_reply
+from videobench.data.rows import build_reply
 
 
 def side(text, logprobs, right="A", **more):

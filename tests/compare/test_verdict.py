@@ -15,7 +15,7 @@ from videobench.compare.pairing import Pair, Side
 from videobench.compare.settings import Margin
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, weigh
 from videobench.compare.verdict import judge as judge_evidence
-from videobench.data.replies import build_reply
+from videobench.data.rows import build_reply
 from videobench.errors import InputError
 
 CLEAR, TIE = 3.0, 0.01  # nats by which the right option leads

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.paths import ASSETS
 from videobench.data.dataset import load_questions, qa_file
-from videobench.data.lines import kind_of
+from videobench.data.engines import kind_of
 from videobench.data.results import Asked, load_results, load_sides
 from videobench.data.rows import question_fields
 from videobench.errors import InputError

@@ -11,9 +11,8 @@ from tests.support.simulated_runs import all_questions, sample_questions, simula
 from videobench.compare.answers import number_videos
 from videobench.compare.leaderboard import write_leaderboard
 from videobench.compare.pairing import pair_runs
-from videobench.data.replies import build_reply
 from videobench.data.results import load_results
-from videobench.data.rows import Row
+from videobench.data.rows import Row, build_reply
 from videobench.errors import InputError
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}

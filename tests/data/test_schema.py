@@ -6,8 +6,7 @@ import math
 import pytest
 
 from tests.support.paths import ROOT
-from videobench.data.replies import build_reply
-from videobench.data.rows import Row
+from videobench.data.rows import Row, build_reply
 
 SCHEMA = json.loads((ROOT / "docs/result.schema.json").read_text(encoding="utf-8"))
 ROW = SCHEMA["additionalProperties"]

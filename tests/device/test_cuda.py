@@ -16,7 +16,7 @@ from transformers import LlavaNextVideoForConditionalGeneration
 
 from tests.support.paths import ROOT
 from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
-from videobench.data.question_text import build_question_text
+from videobench.data.dataset import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES, open_device
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import question_bytes, row_bytes

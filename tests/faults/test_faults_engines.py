@@ -70,7 +70,7 @@ def test_the_whole_file_is_read(bench, kind):
 )
 def test_a_file_over_a_limit_is_refused(bench, monkeypatch, limit, value, found):
     path = write(bench, "batch")
-    monkeypatch.setattr(f"videobench.data.lines.{limit}", value)
+    monkeypatch.setattr(f"videobench.data.engines.{limit}", value)
     assert_refused(bench.compare(), path, found)
 
 

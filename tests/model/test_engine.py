@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import LlavaNextVideoForConditionalGeneration
 
-from videobench.data.dataset import load_questions, qa_file
-from videobench.data.question_text import build_question_text
+from videobench.data.dataset import build_question_text, load_questions, qa_file
 from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint

@@ -2,7 +2,7 @@
 
 import pytest
 
-from videobench.data.question_text import build_question_text
+from videobench.data.dataset import build_question_text
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.prompts import PromptBuilder

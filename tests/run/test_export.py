@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.fault_tools import Bench, assert_refused
 from tests.support.runs import results
-from videobench.data.lines import FACTS, REQUESTS, kind_of
+from videobench.data.engines import FACTS, REQUESTS, kind_of
 from videobench.data.results import load_facts
 from videobench.video.pictures import encode_png
 

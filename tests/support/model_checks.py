@@ -3,7 +3,7 @@
 import torch
 
 from tests.support.paths import ASSETS
-from videobench.data.question_text import build_question_text
+from videobench.data.dataset import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine

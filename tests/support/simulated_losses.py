@@ -22,7 +22,7 @@ from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import LEVEL_OF, RIGHT, UNREADABLE, WRONG
 from videobench.compare.settings import Margin
 from videobench.compare.verdict import Verdict, judge, weigh
-from videobench.data.replies import build_reply
+from videobench.data.rows import build_reply
 
 ACCURACY_LEAD, SPREAD = 1.5, 2.0  # nats: of the right option's logit, and of all logits: a model of 46 %
 LONG_PROMPT = 1345  # tokens; three prompts in ten are longer

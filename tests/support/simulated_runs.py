@@ -14,7 +14,7 @@ import numpy as np
 
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import choose_letter, judge
-from videobench.data.replies import Reply, build_reply
+from videobench.data.rows import Reply, build_reply
 
 Row = dict[str, Any]
 

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from videobench.console import one_line
-from videobench.data.replies import Reply
 from videobench.data.results import read_replies
+from videobench.data.rows import Reply
 
 # Part of a comparison, the fields that it takes, whether a reply has them.
 PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from videobench.compare.pairing import Pair
 from videobench.compare.same_question import inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE
-from videobench.data.replies import Reply
+from videobench.data.rows import Reply
 
 CLASSES = {  # in the order in which they deserve a look
     "drift": "a margin clearer than the noise, and yet another letter",

@@ -7,7 +7,7 @@ question that either side left unanswered is dropped for both.
 from collections.abc import Sequence
 from pathlib import Path
 
-from videobench.data.kinds import ANSWERS, check_kind
+from videobench.data.dataset import ANSWERS, check_kind
 from videobench.errors import InputError
 from videobench.files import read_json
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from videobench.compare.original import load_raw_answers, right_letter
 from videobench.compare.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
 from videobench.data.dataset import QuestionName, load_answers
-from videobench.data.replies import Reply
 from videobench.data.results import Asked, load_facts, load_sides
+from videobench.data.rows import Reply
 from videobench.errors import InputError
 
 

@@ -16,7 +16,7 @@ from videobench.compare.same_question import (
     same_video,
 )
 from videobench.compare.settings import NPU_AND_GPU, Names
-from videobench.data.replies import Reply
+from videobench.data.rows import Reply
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 
 from videobench.compare.pairing import Pair
-from videobench.data.replies import Reply
+from videobench.data.rows import Reply
 
 
 def inputs_differ(pair: Pair) -> bool:

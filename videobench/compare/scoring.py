@@ -10,7 +10,7 @@ from pathlib import Path
 from videobench.compare.original import read_letter_as_original
 from videobench.data.dataset import DATASET_NAMES
 from videobench.data.letters import read_letter
-from videobench.data.replies import Reply
+from videobench.data.rows import Reply
 from videobench.errors import InputError
 
 # Level and weight within it: Step3_compute_scores.py of https://github.com/PKU-YuanGroup/Video-Bench. The mean over the

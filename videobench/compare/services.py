@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from videobench.compare.pairing import Pair
 from videobench.compare.settings import Names
-from videobench.data.replies import Reply
+from videobench.data.rows import Reply
 
 FIXES = {
     "sampling": "temperature 0 in each request, and no penalties: vLLM takes some from the checkpoint's "

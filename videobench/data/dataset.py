@@ -1,18 +1,18 @@
-"""Video-Bench's QA and answer files -> checked questions and letters.
+"""Video-Bench's QA and answer files -> checked questions, their wording, their videos' places, and right letters.
 
 Every trap of the real files is handled here and named in tests/data/test_dataset.py: ids that occur in several sets,
 null, empty and numeric options, letters out of order, numeric video ids, a set spelt with `_` for `-`.
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from videobench.console import warn_once
-from videobench.data.kinds import ANSWERS, QUESTIONS, check_kind
-from videobench.data.video_root import VIDEOS_NAME
 from videobench.errors import InputError
 from videobench.files import read_json
 
@@ -31,12 +31,29 @@ DATASET_NAMES = (  # in the order of the three levels of the benchmark
     "Driving-decision-making",
     "SQA3D",
 )
+VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 SAMPLE_NAME = "sampling_data"  # the folder of a sample's videos, and its name as a data set
 SAMPLE_QA_FILE = "sampling_datasets_QA_new.json"
 LETTERS = "ABCDEF"  # MOT has six options
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
 MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
 MAX_PATH_BYTES = 1024  # of a vid_path; Linux takes 4096, the video root with it
+
+# Source: the chat step of Video-Bench (https://github.com/PKU-YuanGroup/Video-Bench). The forms differ by number
+# of options in spaces only, and spaces are part of the benchmark; tests/model/test_prompts.py has each one in full.
+NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
+CLOSING = "\n Among the {number} {noun} {letters} above, the one closest to the correct answer is:"
+INSTRUCTION = (
+    "Please respond with only the corresponding options and do not provide any explanations or additional information."
+)
+
+# Which of the benchmark's JSON files one is, so that a file given in another's place is named.
+QUESTIONS, ANSWERS, REPLIES, MANIFEST = "questions", "right answers", "a run's replies", "a sample's manifest"
+TAKEN_BY = {
+    QUESTIONS: "questions are found through --Eval_QA_root",
+    ANSWERS: "--sampling_answer_path, --correct_answer_file and --answer_path take sampling_answer.json or ANSWER.json",
+    REPLIES: "name a run's output folder, its <set>_eval.json, or another engine's output",
+}
 
 QuestionName = tuple[str, str]  # (dataset, id): an id alone is unique within its data set only
 
@@ -242,3 +259,93 @@ def _read_options(choices: Any) -> dict[str, str]:
 def _describe_type(value: Any) -> str:
     names = {dict: "an object", list: "a list", str: "an empty text", bool: "true or false", type(None): "missing"}
     return names.get(type(value), "a number")
+
+
+def build_question_text(text: str, options: Mapping[str, str]) -> str:
+    """The user's turn without the video, as Video-Bench words it: question, options and instruction.
+
+    `options` maps 1 to 6 letters, in order, to their texts."""
+    count = len(options)
+    before_options = "Choices: " if count == 6 else " "
+    before_instruction = " " if count in (4, 6) else "  "
+    listed = "".join(f"{letter}.{option} " for letter, option in options.items())
+    closing = CLOSING.format(
+        number=NUMBER_WORDS[count], noun="option" if count == 1 else "options", letters=", ".join(options)
+    )
+    return text + before_options + listed + closing + before_instruction + INSTRUCTION
+
+
+def check_kind(path: Path, content: Any, wanted: str) -> None:
+    """Raises InputError where `content` is clearly another one of the benchmark's files than `wanted`."""
+    found = _kind_of(content)
+    if found not in ("", wanted):
+        raise InputError(f"{path}: holds {found}, not {wanted}; {TAKEN_BY[wanted]}")
+
+
+def _kind_of(content: Any) -> str:
+    """By its first entry; "" where that does not say."""
+    first = _first(content)
+    if isinstance(content, dict) and "videos_sha256" in content:
+        return MANIFEST
+    if not isinstance(first, dict):
+        return ""
+    if "output_sequence" in first:
+        return REPLIES
+    if "vid_path" in first and "question" in first:
+        return QUESTIONS
+    entry = _first(first)
+    is_answer = "answer" in entry if isinstance(entry, dict) else isinstance(entry, str) and len(entry.strip()) == 1
+    return ANSWERS if is_answer else ""
+
+
+def _first(content: Any) -> Any:
+    return next(iter(content.values()), None) if isinstance(content, dict) else None
+
+
+@dataclass(frozen=True)
+class VideoRoot:
+    """A folder of videos.
+
+    Through a link, a stranger's QA file, result file or archive could name any file of the user. Links between folders
+    of Eval_video are allowed, since `extract_dataset.py --copy_mode symlink` makes such. In a folder of images, each
+    image is checked."""
+
+    folder: Path
+    allow_outside_root: bool = False  # follow links that lead out of the folder
+    skipped_parts: int = 0  # leading folders of a vid_path that `folder` stands for: 2 where it is the set's own
+
+    def locate(self, vid_path: str) -> Path:
+        """The place of `Eval_video/<set>/<file>`; ValueError, with the fix, where it lies outside of the folder."""
+        parts = PurePosixPath(vid_path).parts
+        if vid_path.startswith("/") or ".." in parts or len(parts) <= self.skipped_parts:
+            raise ValueError(f"{vid_path!r} is not a path below {self.folder}")
+        video = self.folder.joinpath(*parts[self.skipped_parts :])
+        if not self.allow_outside_root:
+            self._check_inside(video)
+        return video
+
+    def _check_inside(self, video: Path) -> None:
+        root = Path(self._real_folder(self.folder))
+        boundary = root.parent if root.parent.name == VIDEOS_NAME else root
+        for path in (video, *_linked_images(video)):
+            place = Path(self._real_folder(path.parent), path.name)
+            if os.path.islink(place):  # also False where access is denied; the decoder reports that
+                place = Path(os.path.realpath(place))
+            if not place.is_relative_to(boundary):
+                raise ValueError(
+                    f"{path} leads to {place}, out of {boundary}; if you trust whoever made that link, "
+                    "--allow_outside_root follows it"
+                )
+
+    @cached_property
+    def _real_folder(self) -> Callable[[Path], str]:
+        return cache(os.path.realpath)  # thousands of videos share few folders
+
+
+def _linked_images(video: Path) -> list[Path]:
+    """Symbolic links in a folder of images; [] where it cannot be read, which the decoder reports."""
+    try:
+        with os.scandir(video) as entries:
+            return [Path(each.path) for each in entries if each.is_symlink()]
+    except OSError:
+        return []

@@ -9,14 +9,26 @@ from pathlib import Path
 from typing import Any
 
 from videobench.console import warn_once
-from videobench.data.aisbench import failed_file, read_failure, read_prediction
-from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, QuestionName, folded
-from videobench.data.joining import Questions, Unnamed
-from videobench.data.kinds import REPLIES, check_kind
-from videobench.data.lines import AISBENCH, AISBENCH_FAILED, BATCH, FACTS, KNOWN, LMMS_EVAL, OWN, kind_of, read_lines
-from videobench.data.lmms_eval import read_sample
-from videobench.data.openai_batch import read_reply
-from videobench.data.replies import Reply, build_reply
+from videobench.data.dataset import DATASET_NAMES, REPLIES, SAMPLE_NAME, QuestionName, check_kind, folded
+from videobench.data.engines import (
+    AISBENCH,
+    AISBENCH_FAILED,
+    BATCH,
+    FACTS,
+    KNOWN,
+    LMMS_EVAL,
+    OWN,
+    Questions,
+    Unnamed,
+    failed_file,
+    kind_of,
+    read_failure,
+    read_lines,
+    read_prediction,
+    read_reply,
+    read_sample,
+)
+from videobench.data.rows import Reply, build_reply
 from videobench.errors import InputError
 from videobench.files import read_json
 
@@ -51,11 +63,9 @@ def load_results(
     places: dict[QuestionName, str] = {}
     for file in _files_of(path):
         for place, key, row, marks in _rows_of(file, asked or Asked()):
-            try:
+            with _named(place):
                 name = finder.find(key, row, file.name)
                 reply = build_reply(name, key, row)
-            except ValueError as error:
-                raise InputError(f"{place}: {error}") from None
             if by_key:
                 name = ("", key)
             elif name in replies:
@@ -108,10 +118,8 @@ def load_facts(path: Path) -> Asked:
         key = str(row["custom_id"])
         if key in facts:
             raise InputError(f"{path}: line {number}: a second line of {key}; export the requests again")
-        try:
+        with _named(f"{path}: line {number}"):
             replies.append(build_reply(finder.find(key, row, path.name), key, {**row, "output_sequence": [""]}))
-        except ValueError as error:
-            raise InputError(f"{path}: line {number}: {error}") from None
         facts[key] = row
     return Asked(replies, facts)
 
@@ -184,17 +192,14 @@ def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[
 
 
 def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
-    read = read_prediction if kind == AISBENCH else read_sample
-    for number, line in read_lines(file, kind):
-        place = f"{file}: line {number}"
-        with _named(place):
-            unnamed = read(line)
-        yield place, unnamed
-    if kind == AISBENCH and (failed := failed_file(file)).exists():
-        for number, line in read_lines(failed, AISBENCH_FAILED):
-            place = f"{failed}: line {number}"
+    parts = [(file, kind, read_prediction if kind == AISBENCH else read_sample)]
+    if kind == AISBENCH and failed_file(file).exists():
+        parts.append((failed_file(file), AISBENCH_FAILED, read_failure))
+    for part, part_kind, read in parts:
+        for number, line in read_lines(part, part_kind):
+            place = f"{part}: line {number}"
             with _named(place):
-                unnamed = read_failure(line)
+                unnamed = read(line)
             yield place, unnamed
 
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
 
-from videobench.data.dataset import Question
-from videobench.data.question_text import build_question_text
+from videobench.data.dataset import Question, build_question_text
 from videobench.data.rows import question_fields
 from videobench.errors import InputError
 from videobench.files import encode_json

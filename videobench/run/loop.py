@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from videobench.data.dataset import Question
-from videobench.data.rows import Row, answered_row
+from videobench.data.rows import NONFINITE, Row, question_fields
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.device.memory import check_free_memory
 from videobench.jobs.crashes import Attempts
@@ -166,20 +166,19 @@ def _answer_batch(batch: list[Prepared], engine: RetryingEngine, store: Store, u
 def _answered_row(
     question: Question, prompt: Prompt, video: "PreparedVideo", answer: Answer, store: Store, batch_size: int
 ) -> Row:
-    return answered_row(
-        question,
-        text=answer.text,
-        is_finite=answer.is_finite,
-        letter_logprobs=answer.letter_logprobs,
-        option_mass=answer.option_mass,
-        num_output_tokens=len(answer.token_ids),
-        prompt_tokens=len(prompt),
-        prompt_sha256=prompt.sha256,
-        video_sha256=video.video_sha256,
-        pixels_sha256=video.pixels_sha256,
-        frames_decoded=video.frames_decoded,
-        frames_stated=video.frames_stated,
-        resolution=video.resolution,
-        rank=store.replica,
-        run=store.runs[question.source] | {"batch_size": batch_size, "weights_sha256": store.weights_sha256()},
-    )
+    letters: Row = {"letter_logprobs": dict(answer.letter_logprobs), "option_mass": answer.option_mass}
+    return {
+        **question_fields(question),
+        "output_sequence": [answer.text],
+        **(letters if answer.is_finite else NONFINITE),
+        "num_output_tokens": len(answer.token_ids),
+        "prompt_tokens": len(prompt),
+        "prompt_sha256": prompt.sha256,
+        "video_sha256": video.video_sha256,
+        "pixels_sha256": video.pixels_sha256,
+        "frames_decoded": video.frames_decoded,
+        "frames_stated": video.frames_stated,
+        "resolution": video.resolution,
+        "rank": store.replica,
+        "run": store.runs[question.source] | {"batch_size": batch_size, "weights_sha256": store.weights_sha256()},
+    }

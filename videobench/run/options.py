@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.cli import FlagParser
-from videobench.data.dataset import SAMPLE_NAME, canonical_name, is_known, qa_file, resolve_names
-from videobench.data.video_root import VideoRoot
+from videobench.data.dataset import SAMPLE_NAME, VideoRoot, canonical_name, is_known, qa_file, resolve_names
 from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
 from videobench.files import check_writable, read_json

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videobench.console import in_bytes, in_time
-from videobench.data.dataset import Question, load_questions
+from videobench.data.dataset import Question, build_question_text, load_questions
 from videobench.data.manifest import manifest_facts
-from videobench.data.question_text import build_question_text
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job

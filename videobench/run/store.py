@@ -10,7 +10,7 @@ from typing import Any
 from videobench.console import warn_once
 from videobench.data.dataset import Question
 from videobench.data.journal import Journals
-from videobench.data.rows import Row, Run, failed_row, question_rows
+from videobench.data.rows import Row, Run, failed_row, question_fields
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
 from videobench.jobs.crashes import DIED, Attempts
 from videobench.jobs.job import Job
@@ -155,7 +155,7 @@ def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Run]]
             source.name,
             identity,
             context.job.replica,
-            question_rows(asked),
+            {each.key: question_fields(each) for each in asked},
             seen,
             partial(_prompt_sha256, prompts),
             {"checkpoint_sha256": context.checkpoint.former_sha256},

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videobench.cli import FlagParser
-from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, resolve_names
+from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, VideoRoot, resolve_names
 from videobench.data.manifest import SAMPLE_ANSWER_FILE
-from videobench.data.video_root import VideoRoot
 from videobench.errors import InputError
 from videobench.sampling.order import STRATEGIES
 from videobench.sampling.placing import check_free_space, clear_others, place_videos, write_json_files

@@ -12,12 +12,12 @@ from videobench.data.dataset import (
     DATASET_NAMES,
     Question,
     QuestionName,
+    VideoRoot,
     canonical_name,
     load_answers,
     load_questions,
     qa_file,
 )
-from videobench.data.video_root import VideoRoot
 from videobench.errors import InputError
 from videobench.files import MAX_JSON_BYTES, decode_utf8, read_bytes, read_json
 from videobench.sampling.order import draw_order

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tests.support.npu_cases import DTYPES, same_answers
-from videobench.data.question_text import build_question_text
+from videobench.data.dataset import build_question_text
 from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint

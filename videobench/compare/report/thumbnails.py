@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from videobench.data.video_root import VideoRoot
+from videobench.data.dataset import VideoRoot
 from videobench.errors import VideoError
 from videobench.video.identity import sha256_of_video
 

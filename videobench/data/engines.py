@@ -1,0 +1,357 @@
+"""Files of other engines: JSON lines, told apart by what they hold -> rows.
+
+The key of a question travels as `custom_id` in OpenAI batch output. Lines of AISBench (`id`) and lmms-eval (`doc_id`)
+count rows of data sets of their own: the question is found by its text and its video.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from videobench.data.dataset import LETTERS
+from videobench.data.rows import Reply, folded_text
+from videobench.errors import InputError
+from videobench.files import decode_utf8, open_regular, parse_json
+
+# Limits against hostile files. A line of AISBench may hold a video's frames, and its eight largest take 40 MB.
+MAX_LINE_BYTES = 1 << 26
+MAX_LINES = 200_000  # 17,036 questions are all of Video-Bench
+
+OWN, BATCH, AISBENCH, LMMS_EVAL = "result file", "OpenAI batch output", "AISBench predictions", "lmms-eval samples"
+AISBENCH_FAILED = "AISBench's failed questions"
+REQUESTS, FACTS = "OpenAI batch requests", "facts of exported requests"
+# What each line of a kind holds and no other kind's does.
+MARKS = {
+    BATCH: {"custom_id", "response"},
+    REQUESTS: {"custom_id", "body"},
+    AISBENCH: {"data_abbr", "origin_prompt", "prediction"},
+    AISBENCH_FAILED: {"data_abbr", "input", "error_info"},
+    LMMS_EVAL: {"doc_id", "doc_hash", "filtered_resps"},
+    FACTS: {"custom_id", "prompt_sha256"},
+}
+KNOWN = (
+    "a result file of this suite or of MindIE, OpenAI batch output, AISBench's predictions (videobench.jsonl) and the "
+    "samples of lmms-eval's --log_samples"
+)
+SHOWN_KEYS = 3
+FAILED_SUFFIX = "_failed"
+NOT_VIDEOS = ("input", "resps", "filtered_resps", "target")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif")
+SAMPLED_GAP = 0.05  # nats; an engine that computes its log-probabilities apart from its choice rounds otherwise
+SPACES = " \t\r\n\u2581\u0120\u010a"  # also as tokenizers write them: the letter is read as in model/engine.py
+Entry = tuple[str, float]  # a token's text and its log-probability
+
+
+def kind_of(path: Path) -> str:
+    """OWN, or the kind of MARKS that the first line has the marks of.
+
+    Raises InputError where it has those of two, where it is a line of no known kind, or cannot be read."""
+    lines = _raw_lines(path)
+    try:
+        first = parse_json(next(lines, (0, b""))[1].decode("utf-8"))
+    except ValueError:  # JSON over several lines, or what its reader refuses
+        return OWN
+    if not isinstance(first, dict):
+        return OWN
+    found = [kind for kind, marks in MARKS.items() if marks <= first.keys()]
+    if len(found) == 1:
+        return found[0]
+    if not found and next(lines, None) is None:
+        return OWN
+    keys = ", ".join(repr(key)[:40] for key in list(first)[:8])
+    why = f"fit {' and '.join(found)}" if found else "are of an unknown kind"
+    raise InputError(f"{path}: its lines {why} (the first has {keys}); known are {KNOWN}")
+
+
+def read_lines(path: Path, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """(number, from 1; content) of each line that is not blank.
+
+    Raises InputError, naming file and line, for what files.parse_json refuses, and at a line that is not of `kind`."""
+    for number, line in _raw_lines(path):
+        place = f"{path}: line {number}"
+        try:
+            content = parse_json(decode_utf8(line, place))
+        except json.JSONDecodeError as error:
+            raise InputError(f"{place}: not JSON: {error.msg}; was the file cut short? get it again") from None
+        except ValueError as error:
+            raise InputError(f"{place}: {error}; get the file again or fix it by hand") from None
+        if not isinstance(content, dict) or not MARKS[kind] <= content.keys():
+            wanted = ", ".join(sorted(MARKS[kind]))
+            raise InputError(f"{place}: not {kind}, which has {wanted} in each line; get the file again")
+        yield number, content
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with open_regular(path) as file:
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise InputError(f"{path}: line {number}: longer than {MAX_LINE_BYTES} bytes; get the file again")
+                if number > MAX_LINES:
+                    raise InputError(f"{path}: more than {MAX_LINES} lines, so not of this benchmark; check the path")
+                if line.strip():
+                    yield number, line
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
+
+
+@dataclass(frozen=True)
+class Unnamed:
+    """A reply of another engine that does not name its question."""
+
+    text: str  # of the question as it was asked, with options and instruction, in any form
+    videos: Sequence[str]  # paths or addresses that may be the video's; none where the line names none
+    row: dict[str, Any]  # as in a result file
+
+
+@dataclass(frozen=True)
+class _Known:
+    reply: Reply
+    pieces: tuple[str, ...]  # the question alone and each option, folded
+    asked: re.Pattern[str]  # finds the question alone
+    listed: tuple[re.Pattern[str], ...]  # find the options, each behind its letter
+
+    def is_in(self, text: str) -> bool:
+        """The options in any order, as the benchmark's files have them. Each is taken where it comes first, so that no
+        text takes long."""
+        if not (found := self.asked.search(text)):
+            return False
+        return all(each.search(text, found.end()) for each in self.listed)
+
+
+class Questions:
+    """The questions of the other side's replies, or of the facts of exported requests."""
+
+    def __init__(self, replies: Iterable[Reply]) -> None:
+        self._by_video: dict[str, list[_Known]] = {}
+        for reply in replies:
+            own = folded_text(reply.own_question)
+            options = {letter: folded_text(each) for letter, each in reply.options.items()}
+            if own:
+                listed = [rf"\b{letter.lower()}\b[\s.):]*{re.escape(each)}(?!\w)" for letter, each in options.items()]
+                asked, *labelled = map(re.compile, [re.escape(own), *listed])
+                known = _Known(reply, (own, *options.values()), asked, tuple(labelled))
+                self._by_video.setdefault(PurePosixPath(reply.vid_path).name, []).append(known)
+
+    def find(self, unnamed: Unnamed) -> list[Reply]:
+        """The reply to that question; several where they are one and the same question on one video, so that it does
+        not matter which, none where it is not known. ValueError where it may be any of different ones."""
+        text = folded_text(unnamed.text)
+        named = [name for name in map(_file_name, unnamed.videos) if name in self._by_video]
+        if unnamed.videos and not named:
+            return []
+        places = dict.fromkeys(named) or self._by_video
+        found = [each for name in places for each in self._by_video[name] if each.is_in(text)]
+        # Of "what is it" and "what is it doing", or of two options and three, the longer one was asked.
+        lengths = [sum(map(len, each.pieces)) for each in found]
+        found = [each for each, length in zip(found, lengths, strict=True) if length == max(lengths)]
+        if len({(each.reply.vid_path, each.pieces) for each in found}) > 1:
+            keys = [f"{each.reply.dataset}/{each.reply.id}" for each in found]
+            more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
+            raise ValueError(
+                f"may answer {', '.join(keys[:SHOWN_KEYS])}{more}: the text fits each; have the lines name their video"
+            )
+        return [each.reply for each in found]
+
+
+def _file_name(path: str) -> str:
+    return PurePosixPath(path.split("?")[0]).name
+
+
+def failed_file(path: Path) -> Path:
+    """Beside the predictions: the questions that the service did not answer."""
+    return path.with_name(f"{path.stem}{FAILED_SUFFIX}{path.suffix}")
+
+
+def read_prediction(line: Mapping[str, Any]) -> Unnamed:
+    """ValueError, naming the field, where one cannot be what it should be."""
+    text, videos = _read_prompt(line["origin_prompt"])
+    if line.get("success", True) is not True:
+        return Unnamed(text, videos, {"question": text, "output_sequence": [""], "error": _stated(line)})
+    prediction = line["prediction"]
+    if not isinstance(prediction, str):
+        raise ValueError(f"prediction is {prediction!r:.60}, not a text; predict again, one reply to a question")
+    return Unnamed(text, videos, {"question": text, "output_sequence": [prediction]})
+
+
+def read_failure(line: Mapping[str, Any]) -> Unnamed:
+    text, videos = _read_prompt(line["input"])
+    return Unnamed(text, videos, {"question": text, "output_sequence": [""], "error": _stated(line)})
+
+
+def _stated(line: Mapping[str, Any]) -> str:
+    reason = line.get("error_info")
+    return " ".join(reason.split()) if isinstance(reason, str) and reason.strip() else "no reason is given"
+
+
+def _read_prompt(prompt: Any) -> tuple[str, list[str]]:
+    """The texts of all turns, and the videos that they name by a path; frames within a line name none."""
+    turns = prompt if isinstance(prompt, list) else [prompt]
+    texts, videos = list[str](), list[str]()
+    for turn in turns:
+        content = turn.get("prompt") if isinstance(turn, Mapping) else turn
+        for part in content if isinstance(content, list) else [content]:
+            if isinstance(part, str):
+                texts.append(part)
+            elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+                texts.append(part["text"])
+            elif isinstance(part, Mapping) and isinstance(part.get("type"), str):
+                videos += _paths(part.get(part["type"]))
+            else:
+                raise ValueError(f"its prompt holds {part!r:.60}, neither a text nor a video; predict again")
+    return "\n".join(texts), videos
+
+
+def _paths(value: Any) -> list[str]:
+    url = value.get("url") if isinstance(value, Mapping) else value
+    return [url] if isinstance(url, str) and not url.startswith("data:") else []
+
+
+def read_sample(line: Mapping[str, Any]) -> Unnamed:
+    """ValueError, naming the field, where one cannot be what it should be."""
+    asked = line.get("input")
+    if not isinstance(asked, str):
+        raise ValueError(f"input is {asked!r:.60}, not a text; evaluate with --log_samples again")
+    reply = _only(line["filtered_resps"])  # what lmms-eval scores; `resps` is what the task's filters made it of
+    if not isinstance(reply, str):
+        raise ValueError(
+            f"filtered_resps is {reply!r:.60}, not a text; a task with output_type generate_until gives one"
+        )
+    videos = [text for name, value in line.items() if name not in NOT_VIDEOS for text in _texts(value)]
+    videos = [each for each in videos if each.lower().endswith(VIDEO_SUFFIXES)]
+    return Unnamed(asked, videos, {"question": asked, "output_sequence": [reply]})
+
+
+def _only(value: Any) -> Any:
+    """What lists of one hold: lmms-eval wraps replies in them, by version and by filter."""
+    while isinstance(value, list) and len(value) == 1:
+        [value] = value
+    return value
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
+
+
+def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The question's key and its row; ValueError, naming the field, where one cannot be what it should be."""
+    key = line["custom_id"]
+    if not isinstance(key, str) or not key.strip():
+        raise ValueError(f"custom_id is {key!r:.60}, not the key of a question; export the requests again")
+    if reason := _failure(line):
+        return key, {"output_sequence": [""], "error": reason}
+    body = _object(_object(line["response"], "response").get("body"), "response.body")
+    choice = _object(_list(body.get("choices"), "choices", 1)[0], "choices[0]")
+    usage = _object(body.get("usage") or {}, "usage")
+    content = _object(choice.get("message"), "message").get("content")
+    if not isinstance(content, str | None):
+        raise ValueError(f"message.content is {content!r:.60}, not a text; ask again")
+    row = {
+        "output_sequence": [content or ""],
+        "finish_reason": choice.get("finish_reason"),
+        "prompt_tokens": usage.get("prompt_tokens"),
+        "num_output_tokens": usage.get("completion_tokens"),
+        "run": {name: body[name] for name in ("model", "system_fingerprint") if isinstance(body.get(name), str)},
+    }
+    positions = _object(choice.get("logprobs") or {}, "logprobs").get("content") or []
+    return key, row | _read_logprobs([_entries(each) for each in _list(positions, "logprobs.content")])
+
+
+def _failure(line: Mapping[str, Any]) -> str:
+    """Why there is no reply; "" where there is one."""
+    response = line["response"]
+    status = response.get("status_code", 200) if isinstance(response, Mapping) else None
+    body = response.get("body") if isinstance(response, Mapping) else None
+    is_empty = isinstance(body, Mapping) and not body.get("choices", "error" not in body)
+    if line.get("error") is None and status == 200 and not is_empty:
+        return ""
+    text = _reason(line.get("error")) or _reason(body) or "no reason is given"
+    return " ".join(f"{'' if status in (None, 200) else f'status {status}: '}{text}".split())
+
+
+def _reason(found: Any) -> str:
+    """Of an error's text or object: OpenAI's `message`, which vLLM has one object deeper, or FastAPI's `detail`."""
+    while isinstance(found, Mapping | list) and found:
+        names = ("error", "message", "detail", "msg")
+        found = found[0] if isinstance(found, list) else next((found[name] for name in names if found.get(name)), None)
+    return found.strip() if isinstance(found, str) else ""
+
+
+def _entries(position: Any) -> list[tuple[str, float | None]]:
+    """The chosen token first, then the top ones; the log-probability of a NaN is None."""
+    position = _object(position, "logprobs.content")
+    top = _list(position.get("top_logprobs") or [], "top_logprobs")
+    return [_entry(position), *map(_entry, top)]
+
+
+def _entry(value: Any) -> tuple[str, float | None]:
+    entry = _object(value, "top_logprobs")
+    token, logprob = entry.get("token"), entry.get("logprob")
+    if not isinstance(token, str):
+        raise ValueError(f"a token of logprobs is {token!r:.60}, not a text; ask again")
+    if token.startswith("token_id:"):
+        raise ValueError("the tokens of logprobs are numbers; start the service so that it returns their texts")
+    if isinstance(logprob, bool) or not isinstance(logprob, int | float | None):
+        raise ValueError(f"a logprob of token {token!r:.20} is {logprob!r:.60}, not a number; ask again")
+    return token, logprob
+
+
+def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> dict[str, Any]:
+    if any(logprob is None for entries in positions for _, logprob in entries):
+        return {"nonfinite": True, "error": "the logits hold NaN or infinity"}
+    listed = [[(token, logprob) for token, logprob in entries if logprob is not None] for entries in positions]
+    with_top = [entries for entries in listed if len(entries) > 1]
+    if not with_top:
+        return {}
+    row: dict[str, Any] = {
+        "is_greedy": all(entries[0][1] >= max(value for _, value in entries) - SAMPLED_GAP for entries in with_top)
+    }
+    chosen, *top = listed[0]
+    if len(top) > 1:  # the chosen one alone bounds nothing
+        entries = top if any(_is_same(chosen, each) for each in top) else [chosen, *top]
+        found = letter_logprobs(entries)
+        last = min(value for _, value in top)
+        row |= {"letter_logprobs": found, "letter_bounds": {each: last for each in LETTERS if each not in found}}
+    return row
+
+
+def _is_same(one: Entry, other: Entry) -> bool:
+    return one[0] == other[0] and abs(one[1] - other[1]) <= SAMPLED_GAP
+
+
+def letter_logprobs(entries: Iterable[Entry]) -> dict[str, float]:
+    """Letter -> natural log of the summed probability of its spellings (`A`, ` A`) among the entries."""
+    found: dict[str, list[float]] = {}
+    for token, logprob in entries:
+        letter = token.strip(SPACES)
+        if len(letter) == 1 and letter in LETTERS:
+            found.setdefault(letter, []).append(logprob)
+    return {letter: _log_sum(values) for letter, values in sorted(found.items())}
+
+
+def _log_sum(values: Sequence[float]) -> float:
+    largest = max(values)
+    return min(largest + math.log(math.fsum(math.exp(value - largest) for value in values)), max(largest, 0.0))
+
+
+def _object(value: Any, name: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name} is {value!r:.60}, not an object; ask again")
+    return value
+
+
+def _list(value: Any, name: str, length: int | None = None) -> Sequence[Any]:
+    if not isinstance(value, list) or length not in (None, len(value)):
+        wanted = "a list" if length is None else f"a list of {length}"
+        raise ValueError(f"{name} is {value!r:.60}, not {wanted}; ask again, for one reply to a question")
+    return value
