@@ -17,8 +17,7 @@ from videobench.compare.divergence import coarser_dtype, find_noise_floor, measu
 from videobench.compare.flips import find_flips
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side
-from videobench.compare.same_inputs import compare_inputs
-from videobench.compare.same_question import inputs_differ
+from videobench.compare.same_inputs import compare_inputs, inputs_differ
 from videobench.compare.settings import Tolerance
 from videobench.data.rows import build_reply
 

@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.simulated_losses import World, build_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
+from videobench.compare.advice import LOOK_AT, NEXT_STEP
 from videobench.compare.answers import tabulate
 from videobench.compare.associations import find_candidates
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, measure
-from videobench.compare.look_at import LOOK_AT, NEXT_STEP
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing, Side
 from videobench.compare.settings import ComparisonSettings, Margin, Tolerance

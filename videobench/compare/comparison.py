@@ -11,12 +11,10 @@ from videobench.compare.associations import find_candidates, find_levels
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import Flip, find_flips
-from videobench.compare.obstacles import find_obstacles
+from videobench.compare.obstacles import ServiceNote, check_services, find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
-from videobench.compare.same_inputs import Inputs, compare_inputs
-from videobench.compare.same_question import inputs_differ
+from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
 from videobench.compare.scoring import chance_level
-from videobench.compare.services import ServiceNote, check_services
 from videobench.compare.settings import ComparisonSettings
 from videobench.compare.verdict import Verdict, decide, weigh
 from videobench.data.results import Asked, load_results

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from videobench.compare.advice import look_at
 from videobench.compare.answers import Answers, Mask
 from videobench.compare.associations import (
     ALL_BUT,
@@ -34,7 +35,6 @@ from videobench.compare.associations import (
     significant,
 )
 from videobench.compare.divergence import ROUNDING_STEP, TYPICAL_LIMIT, Differences, coarser_dtype, without_letter
-from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
 from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
 from videobench.compare.statistics import FloatArray, sign_flip_p

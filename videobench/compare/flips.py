@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from videobench.compare.pairing import Pair
-from videobench.compare.same_question import inputs_differ
+from videobench.compare.same_inputs import inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE
 from videobench.data.rows import Reply
 
@@ -38,20 +38,17 @@ def _clearness(flip: Flip) -> float:
 
 
 def _build_flip(pair: Pair, noise_lead: float) -> Flip:
-    margins = _top_margin(pair.npu.reply), _top_margin(pair.gpu.reply)
-    return Flip(pair, _classify(pair, margins, noise_lead), *margins)
+    npu, gpu = map(_top_margin, pair.replies)
+    return Flip(pair, _classify(pair, [npu, gpu], noise_lead), npu, gpu)
 
 
-def _top_margin(reply: Reply | None) -> float | None:
-    if reply is None:
-        return None
+def _top_margin(reply: Reply) -> float | None:
     values = sorted(reply.scores.values())
     return values[-1] - values[-2] if len(values) > 1 else None
 
 
-def _classify(pair: Pair, margins: tuple[float | None, float | None], noise_lead: float) -> str:
-    replies = [reply for reply in (pair.npu.reply, pair.gpu.reply) if reply]
-    if FAILED in (pair.npu.outcome, pair.gpu.outcome) or any(reply.nonfinite for reply in replies):
+def _classify(pair: Pair, margins: Sequence[float | None], noise_lead: float) -> str:
+    if FAILED in (pair.npu.outcome, pair.gpu.outcome) or any(reply.nonfinite for reply in pair.replies):
         return "failed"
     if inputs_differ(pair):
         return "input"

@@ -1,15 +1,16 @@
-"""Why two runs cannot be compared, in whole or in part: what comes before any verdict on the port."""
+"""Why two runs cannot be compared, in whole or in part, and what a service should be asked otherwise."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from videobench.compare.advice import FIXES
 from videobench.compare.answers import number_videos
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import DIFFERS, UNKNOWN, InputRow, Inputs
 from videobench.compare.scoring import RIGHT, chance_level
-from videobench.compare.services import ServiceNote
 from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
+from videobench.data.rows import Reply
 
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
 FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are no option: so few are slips of the benchmark
@@ -21,9 +22,18 @@ SAMPLE_SETTINGS = ("manifest_sha256", "qa_sha256")  # which sample was answered
 
 @dataclass(frozen=True)
 class Obstacle:
-    cause: str  # of look_at.LOOK_AT: "swapped", "sampling", a setting ("num_frames"), "questions", "prompts", ...
+    cause: str  # of advice.LOOK_AT: "swapped", "sampling", a setting ("num_frames"), "questions", "prompts", ...
     text: str  # one sentence
     allows_fail: bool  # whether the questions with the same inputs can still show a loss
+
+
+@dataclass(frozen=True)
+class ServiceNote:
+    side: str  # "npu" or "gpu"
+    cause: str  # of advice.FIXES
+    questions: int  # that show it
+    text: str  # one sentence
+    fix: str  # what to set
 
 
 def find_obstacles(
@@ -37,7 +47,11 @@ def find_obstacles(
     devices = _of_devices(inputs, names) if names.are_devices else []
     mixed = [Obstacle("mixed", text, allows_fail=False) for text in inputs.mixed]
     sampled = [Obstacle(each.cause, each.text, allows_fail=False) for each in services if each.cause == "sampling"]
-    settings = _of_settings([row for row in inputs.rows if tolerance.is_judged or row.name not in OTHER_MODEL], names)
+    settings = [
+        Obstacle(row.name, _both_values(row, names), allows_fail=False)
+        for row in inputs.rows
+        if not row.allows_verdict and (tolerance.is_judged or row.name not in OTHER_MODEL)
+    ]
     return [*devices, *mixed, *sampled, *settings, *_of_answers(pairing), *_of_questions(pairing, inputs, names)]
 
 
@@ -89,12 +103,6 @@ def _below_chance(pairs: Sequence[Pair]) -> str:
     return f"{100 * accuracies[0]:.1f} and {100 * accuracies[1]:.1f} %, chance {100 * chance:.1f} %"
 
 
-def _of_settings(rows: Sequence[InputRow], names: Names) -> Iterator[Obstacle]:
-    for row in rows:
-        if not row.allows_verdict:
-            yield Obstacle(row.name, _both_values(row, names), allows_fail=False)
-
-
 def _both_values(row: InputRow, names: Names) -> str:
     return f"{row.name} is {row.npu} on {names.npu.phrase} and {row.gpu} on {names.gpu.phrase}"
 
@@ -130,3 +138,40 @@ def _questions(count: int) -> str:
 def _some(keys: Sequence[str]) -> str:
     more = [f"{len(keys) - SHOWN_KEYS:,} more"] if len(keys) > SHOWN_KEYS else []
     return ", ".join([*keys[:SHOWN_KEYS], *more])
+
+
+def check_services(compared: Sequence[Pair], names: Names) -> list[ServiceNote]:
+    """`compared` are pairs with a reply on both sides."""
+    notes = []
+    for side in ("npu", "gpu"):
+        replies = [getattr(pair, side).reply for pair in compared]
+        title = getattr(names, side).title
+        for cause, questions, text in _found([each for each in replies if not each.error]):
+            notes.append(ServiceNote(side, cause, questions, f"{title}: {text}", FIXES[cause]))
+    return notes
+
+
+def _found(answered: Sequence[Reply]) -> Iterator[tuple[str, int, str]]:
+    total = len(answered)
+    if sampled := sum(each.is_greedy is False for each in answered):
+        yield "sampling", sampled, f"{_of(sampled, total)} hold a token that was not the most probable: sampled"
+    named = [each.run["model"] for each in answered if "model_asked" in each.run and "model" in each.run]
+    asked = next((each.run["model_asked"] for each in answered if "model_asked" in each.run), None)
+    if strange := [each for each in named if each != asked]:
+        text = f"name the model {strange[0]!r:.60}, the requests asked for {asked!r:.60}"
+        yield "model", len(strange), f"{_of(len(strange), len(named))} {text}"
+    others = [each for each in answered if None not in (each.expected_prompt_tokens, each.prompt_tokens)]
+    if other := sum(each.prompt_tokens != each.expected_prompt_tokens for each in others):
+        text = "counted another number of prompt tokens than the checkpoint's own template makes"
+        yield "prompt_tokens", other, f"{_of(other, len(others))} {text}"
+    if cut := sum(each.finish_reason == "length" for each in answered):
+        yield "cut_off", cut, f"{_of(cut, total)} were cut off at the most tokens that they may have"
+    if answered and not any(each.logprobs or each.nonfinite for each in answered):
+        yield "no_logprobs", total, "no reply has log-probabilities: accuracy alone decides, which takes more questions"
+    if bounded := sum(bool(each.bounded) for each in answered):
+        text = "have an option beyond the top entries: its bound counts, and the divergence leaves them out"
+        yield "bounded", bounded, f"{_of(bounded, total)} {text}"
+
+
+def _of(count: int, total: int) -> str:
+    return f"{count:,} of {total:,} replies"

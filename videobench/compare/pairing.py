@@ -41,6 +41,13 @@ class Pair:
         assert reply, "a pair has at least one reply"
         return reply
 
+    @property
+    def replies(self) -> tuple[Reply, Reply]:
+        """The candidate's and the reference's, of a question that both files have."""
+        assert self.npu.reply, "one of Pairing.compared"
+        assert self.gpu.reply, "likewise"
+        return self.npu.reply, self.gpu.reply
+
 
 @dataclass(frozen=True)
 class Pairing:

@@ -1,22 +1,15 @@
-"""Were the inputs of both runs the same? The question to ask before any accuracy is compared."""
+"""Were the inputs of both runs the same, question by question and in all? Asked before any accuracy is compared."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import PurePosixPath
 from typing import Any
 
 from videobench.compare.pairing import Pair, Pairing
-from videobench.compare.same_question import (
-    hashes_differ,
-    pixels_differ,
-    prompt_lengths,
-    prompt_lengths_differ,
-    prompts_differ,
-    question_differs,
-    same_video,
-)
-from videobench.compare.settings import NPU_AND_GPU, Names
-from videobench.data.rows import Reply
+from videobench.compare.settings import NPU_AND_GPU, Name, Names
+from videobench.data.rows import SHA256, Reply, folded_text
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (
@@ -35,10 +28,7 @@ FIRST_SETTINGS = (
     "deterministic",
 )
 # Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
-MAY_DIFFER = {
-    *("device", "device_name", "torch_npu", "cann", "npu_driver", "cuda"),
-    *("batch_size", "tensor_parallel"),
-}
+MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "npu_driver", "cuda", "batch_size", "tensor_parallel"}
 SAMPLE_FILES = {"qa_sha256", "manifest_sha256"}  # which sample was answered: each row holds its own question, too
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
 NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256"}
@@ -47,7 +37,6 @@ FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing r
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
 FLOATING = {"float32", "float16", "bfloat16"}  # dtypes of one kind; a quantised run is another model
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
-SIDES = ("npu", "gpu")
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
 # Up to so many questions with another number of prompt tokens are odd ones; more, and the two sides were asked other
@@ -104,44 +93,37 @@ class Inputs:
 
 def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     compared = pairing.compared
+    replies = [pair.replies for pair in compared]
+    sides = {"npu": [npu for npu, _ in replies], "gpu": [gpu for _, gpu in replies]}
+    lengths = [each for each in map(_prompt_lengths, compared) if each]
     rows = [
         _question_row(pairing),
         _asked_row(compared),
         _hash_row("videos (bytes)", "video_sha256", compared),
         _hash_row("prompts (token ids)", "prompt_sha256", compared),
-        *_length_rows(compared),
+        *([_length_row(lengths, sides.values())] if lengths else []),
         _hash_row("pixels", "pixels_sha256", compared),
     ]
-    answered = [each for replies in _replies(compared) for each in replies if not each.error]
     # A sample that was enlarged, or answered as a part of a larger one, is of another file with the same questions.
     same_questions = all(row.state == SAME for row in rows[:2])
     settings = [
         replace(row, state=EXPECTED) if same_questions and row.name in SAMPLE_FILES and row.state == DIFFERS else row
-        for row in _setting_rows(compared)
+        for row in _setting_rows(*map(_settings, sides.values()))
     ]
+    logprobs = [(npu.logprobs, gpu.logprobs) for npu, gpu in replies if len(npu.logprobs.keys() & gpu.logprobs) > 1]
     return Inputs(
         rows=[*rows, *settings],
         other_questions=[pair.key for pair in compared if question_differs(pair)],
-        other_prompts=[pair.key for pair in compared if prompts_differ(pair)],
-        other_lengths=[pair.key for pair in compared if prompt_lengths_differ(pair)],
-        other_pixels=[pair.key for pair in compared if pixels_differ(pair)],
-        known=all(each.prompt_sha256 and each.pixels_sha256 for each in answered),
-        lengths=sum(prompt_lengths(pair) is not None for pair in compared),
-        with_logprobs=sum(_share_logprobs(pair) for pair in compared),
-        identical=sum(_share_logprobs(pair) and _are_identical(pair) for pair in compared),
-        devices={side: _count(replies, "device") for side, replies in zip(SIDES, _replies(compared), strict=True)},
-        mixed=list(_mixed(compared, names)),
+        other_prompts=[pair.key for pair in compared if hashes_differ(pair, "prompt_sha256")],
+        other_lengths=[pair.key for pair in compared if _prompt_lengths_differ(pair)],
+        other_pixels=[pair.key for pair in compared if hashes_differ(pair, "pixels_sha256")],
+        known=all(each.prompt_sha256 and each.pixels_sha256 for each in chain(*sides.values()) if not each.error),
+        lengths=len(lengths),
+        with_logprobs=len(logprobs),
+        identical=sum(npu == gpu for npu, gpu in logprobs),
+        devices={side: _count(own, "device") for side, own in sides.items()},
+        mixed=[text for side, own in sides.items() for text in _mixed(own, getattr(names, side))],
     )
-
-
-def _share_logprobs(pair: Pair) -> bool:
-    npu, gpu = pair.npu.reply, pair.gpu.reply
-    return npu is not None and gpu is not None and len(npu.logprobs.keys() & gpu.logprobs.keys()) > 1
-
-
-def _are_identical(pair: Pair) -> bool:
-    npu, gpu = pair.npu.reply, pair.gpu.reply
-    return npu is not None and gpu is not None and npu.logprobs == gpu.logprobs
 
 
 def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
@@ -149,60 +131,51 @@ def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
     return dict(Counter(str(each.run.get(name, UNKNOWN)) for each in replies).most_common())
 
 
-def _mixed(compared: Sequence[Pair], names: Names) -> Iterator[str]:
+def _mixed(replies: Sequence[Reply], side: Name) -> Iterator[str]:
     """A failed reply may lack what a run knows only later, so that a missing value is not another one."""
-    for side, replies in zip(SIDES, _replies(compared), strict=True):
-        for name in ONE_IN_A_RUN:
-            counts = {value: count for value, count in _count(replies, name).items() if value != UNKNOWN}
-            if len(counts) > 1:
-                values = " and ".join(f"{_shown([value])} in {count:,}" for value, count in counts.items())
-                yield f"{getattr(names, side).phrase} has replies of several runs: {name} is {values}"
+    for name in ONE_IN_A_RUN:
+        counts = {value: count for value, count in _count(replies, name).items() if value != UNKNOWN}
+        if len(counts) > 1:
+            values = " and ".join(f"{_shown([value])} in {count:,}" for value, count in counts.items())
+            yield f"{side.phrase} has replies of several runs: {name} is {values}"
 
 
 def _question_row(pairing: Pairing) -> InputRow:
     common = len(pairing.compared)
     npu = sum(pair.npu.reply is not None for pair in pairing.pairs) + sum(pairing.sets_only_npu.values())
     gpu = sum(pair.gpu.reply is not None for pair in pairing.pairs) + sum(pairing.sets_only_gpu.values())
-    return InputRow(
-        "questions", f"{npu} ({common} in both)", f"{gpu} ({common} in both)", SAME if npu == gpu == common else DIFFERS
-    )
+    state = SAME if npu == gpu == common else DIFFERS
+    return InputRow("questions", f"{npu} ({common} in both)", f"{gpu} ({common} in both)", state)
+
+
+def _equal(known: Sequence[bool]) -> tuple[str, str]:
+    """How many are, in words, and the state of the row."""
+    if not known:
+        return "not stored", UNKNOWN
+    return f"{sum(known)} of {len(known)} equal", SAME if all(known) else DIFFERS
 
 
 def _asked_row(compared: Sequence[Pair]) -> InputRow:
-    differ = [each for each in map(question_differs, compared) if each is not None]
-    equal = f"{len(differ) - sum(differ)} of {len(differ)} equal" if differ else "not stored"
-    knows_videos = any(same_video(pair.npu.reply, pair.gpu.reply) is not None for pair in compared)
-    name = "question, video" if knows_videos or not compared else "question"
-    return InputRow(name, equal, equal, DIFFERS if any(differ) else SAME if differ else UNKNOWN)
+    equal, state = _equal([not each for each in map(question_differs, compared) if each is not None])
+    knows_videos = any(same_video(*pair.replies) is not None for pair in compared)
+    return InputRow("question, video" if knows_videos or not compared else "question", equal, equal, state)
 
 
 def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
-    stored = [sum(bool(getattr(side, field, "")) for side in sides) for sides in _replies(compared)]
-    differing = sum(hashes_differ(pair, field) for pair in compared)
-    known = sum(bool(getattr(pair.npu.reply, field, "") and getattr(pair.gpu.reply, field, "")) for pair in compared)
-    state = DIFFERS if differing else SAME if known else UNKNOWN
-    equal = f"{known - differing} of {known} equal" if known else "not stored"
-    return InputRow(name, equal if stored[0] else "not stored", equal if stored[1] else "not stored", state)
+    stored = [[getattr(reply, field) for reply in pair.replies] for pair in compared]
+    equal, state = _equal([npu == gpu for npu, gpu in stored if npu and gpu])
+    npu, gpu = (equal if any(each[side] for each in stored) else "not stored" for side in (0, 1))
+    return InputRow(name, npu, gpu, state)
 
 
-def _length_rows(compared: Sequence[Pair]) -> list[InputRow]:
-    known = [lengths for lengths in map(prompt_lengths, compared) if lengths]
-    same = sum(npu == gpu for npu, gpu in known)
-    counted = [any(each.prompt_tokens is not None for each in replies) for replies in _replies(compared)]
-    npu, gpu = (f"{same} of {len(known)} equal" if each else "as exported" for each in counted)
-    state = SAME if same == len(known) else DIFFERS
-    return [InputRow("prompt tokens (number)", npu, gpu, state)] if known else []
+def _length_row(lengths: Sequence[tuple[int, int]], sides: Iterable[Sequence[Reply]]) -> InputRow:
+    equal, state = _equal([npu == gpu for npu, gpu in lengths])
+    counted = [any(each.prompt_tokens is not None for each in replies) for replies in sides]
+    npu, gpu = (equal if each else "as exported" for each in counted)
+    return InputRow("prompt tokens (number)", npu, gpu, state)
 
 
-def _replies(compared: Sequence[Pair]) -> tuple[list[Reply], list[Reply]]:
-    return (
-        [pair.npu.reply for pair in compared if pair.npu.reply],
-        [pair.gpu.reply for pair in compared if pair.gpu.reply],
-    )
-
-
-def _setting_rows(compared: Sequence[Pair]) -> list[InputRow]:
-    npu, gpu = (_settings(replies) for replies in _replies(compared))
+def _setting_rows(npu: dict[str, list[str]], gpu: dict[str, list[str]]) -> list[InputRow]:
     names = [name for name in FIRST_SETTINGS if name in npu or name in gpu]
     names += sorted((npu.keys() | gpu.keys()) - set(names))
     never = set(NEVER_COMPARABLE)
@@ -254,10 +227,86 @@ def _releases(versions: Iterable[str]) -> set[str]:
 
 
 def _shown(values: list[str]) -> str:
-    shown = [value[:SHOWN_HASH_LENGTH] if _is_hash(value) else value for value in values[:SHOWN_VALUES]]
+    shown = [value[:SHOWN_HASH_LENGTH] if SHA256.fullmatch(value) else value for value in values[:SHOWN_VALUES]]
     more = [f"{len(values) - SHOWN_VALUES} more"] if len(values) > SHOWN_VALUES else []
     return ", ".join(shown + more) or "not stored"
 
 
-def _is_hash(value: str) -> bool:
-    return len(value) == 64 and all(character in "0123456789abcdef" for character in value)
+def inputs_differ(pair: Pair) -> bool:
+    """Whether the sides are known to have been given different things."""
+    hashes = any(hashes_differ(pair, field) for field in ("prompt_sha256", "pixels_sha256"))
+    return bool(question_differs(pair)) or hashes or _prompt_lengths_differ(pair)
+
+
+def hashes_differ(pair: Pair, field: str) -> bool:
+    """False where a side stores none."""
+    npu, gpu = (getattr(reply, field) for reply in pair.replies)
+    return bool(npu and gpu and npu != gpu)
+
+
+def _prompt_lengths_differ(pair: Pair) -> bool:
+    """False where they are not known."""
+    return len(set(_prompt_lengths(pair) or ())) > 1
+
+
+def _prompt_lengths(pair: Pair) -> tuple[int, int] | None:
+    """The numbers of prompt tokens of both sides, where one does not store the tokens themselves: a check, no proof.
+
+    A side that does not count them is taken to have as many as the checkpoint's template makes of the exported request,
+    so that another number on the other side is not passed over. None where they are not known."""
+    npu, gpu = pair.replies
+    if npu.prompt_sha256 and gpu.prompt_sha256:
+        return None
+    if npu.prompt_tokens is None and gpu.prompt_tokens is None:
+        return None
+    expected = next((each.expected_prompt_tokens for each in (npu, gpu) if each.expected_prompt_tokens), None)
+    first, second = (expected if each.prompt_tokens is None else each.prompt_tokens for each in (npu, gpu))
+    return None if first is None or second is None else (first, second)
+
+
+def question_differs(pair: Pair) -> bool | None:
+    """Whether the rows hold another question or instruction, other choices or another video; None where they share no
+    such field."""
+    npu, gpu = pair.replies
+    same = [same_video(npu, gpu), _same_text(npu, gpu)]
+    if _both_state_options(npu, gpu):
+        same.append(npu.options == gpu.options)
+    known = [each for each in same if each is not None]
+    return not all(known) if known else None
+
+
+def same_video(npu: Reply, gpu: Reply) -> bool | None:
+    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
+
+    None if that is not known. A name that the other side has lent proves nothing."""
+    if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
+        return True
+    if npu.video_sha256 and gpu.video_sha256:
+        return npu.video_sha256 == gpu.video_sha256
+    if npu.vid_path_is_lent or gpu.vid_path_is_lent:
+        return None
+    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
+    known = [first == second for first, second in zip(*names, strict=True) if first and second]
+    return all(known) if known else None
+
+
+def _same_text(npu: Reply, gpu: Reply) -> bool | None:
+    """Of question and instruction. A row without choices holds them in the question's text, in a form of its own."""
+    if npu.question and (npu.question, npu.options) == (gpu.question, gpu.options):
+        return True  # nearly always: the rest takes longer
+    options = npu.options or gpu.options
+    sides = [each if each.options else replace(each, options=options) for each in (npu, gpu)]
+    npu_text, gpu_text = (folded_text(each.own_question) for each in sides)
+    if not npu_text or not gpu_text:
+        return None
+    if npu.states_prompt or gpu.states_prompt:
+        first, second = (each.instruction for each in sides)
+        if first and second and first != second:
+            return False
+    if _both_state_options(npu, gpu):
+        return npu_text == gpu_text
+    return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)
+
+
+def _both_state_options(npu: Reply, gpu: Reply) -> bool:
+    return all(each.options and not each.options_are_lent for each in (npu, gpu))

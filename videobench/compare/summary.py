@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from videobench.compare.advice import NEXT_STEP
 from videobench.compare.comparison import Comparison
 from videobench.compare.diagnosis import list_groups
 from videobench.compare.divergence import Differences
-from videobench.compare.look_at import NEXT_STEP
 from videobench.compare.pairing import Pairing
 from videobench.compare.same_inputs import Inputs
 from videobench.compare.scoring import FAILED, MISSING

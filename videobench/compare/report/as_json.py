@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from videobench.compare.accuracy import Group, Paired
+from videobench.compare.advice import look_at
 from videobench.compare.comparison import Comparison
 from videobench.compare.flips import CLASSES, Flip
-from videobench.compare.look_at import look_at
 from videobench.compare.pairing import Pair
 from videobench.compare.report.divergence_json import distribution, divergence_json
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE, Score

@@ -22,8 +22,7 @@ from videobench.compare.report.as_json import Json
 from videobench.compare.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
 from videobench.compare.report.terminal import margin_text
 from videobench.compare.report.thumbnails import FrameStrips
-from videobench.compare.same_inputs import DIFFERS
-from videobench.compare.same_question import pixels_differ
+from videobench.compare.same_inputs import DIFFERS, hashes_differ
 from videobench.console import one_line
 from videobench.files import write_whole
 from videobench.video.spec import DEFAULT_NUM_FRAMES
@@ -143,5 +142,5 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
     return {
         "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES, seen),
         "failure": strips.failures.get(reply.vid_path, "left out: the report's limit for pictures is reached"),
-        "differ": pixels_differ(pair),
+        "differ": hashes_differ(pair, "pixels_sha256"),
     }

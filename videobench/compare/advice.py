@@ -3,8 +3,18 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from videobench.compare.services import FIXES
-
+# What to set where a reply shows that its service was not asked as ours is.
+FIXES = {
+    "sampling": "temperature 0 in each request, and no penalties: vLLM takes some from the checkpoint's "
+    "generation_config.json unless started with --generation-config vllm",
+    "prompt_tokens": "the service's chat template (the checkpoint's own), its begin-of-text token (vLLM: "
+    "add_special_tokens in the request, as --export_requests writes it), the number of frames that it takes of a video",
+    "model": "the service's model: the exported checkpoint, under its folder's name (vLLM: --served-model-name)",
+    "cut_off": "a larger max_tokens (--max_new_tokens of the export), and no reasoning mode",
+    "no_logprobs": "logprobs true and top_logprobs 20 in each request, as --export_requests writes them; AISBench and "
+    "lmms-eval store none",
+    "bounded": "a larger top_logprobs, where the service takes one (vLLM: --max-logprobs)",
+}
 VERSIONS = ("torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers")
 MASK_AND_ROPE = "polarity and dtype of the attention mask (bool, not float), the rope operator and its layout"
 CARD = (
