@@ -16,8 +16,8 @@ from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing, Side
+from videobench.compare.report.build import summarize
 from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
-from videobench.compare.summary import summarize
 from videobench.compare.verdict import decide, weigh
 
 

@@ -2,20 +2,41 @@
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
-from videobench.compare.check import check_file
 from videobench.compare.options import ExportSettings, Settings, parse_args
 from videobench.compare.settings import ComparisonSettings
 from videobench.console import one_line
+from videobench.data.results import read_replies
+from videobench.data.rows import Reply
 from videobench.files import write_json, write_whole
+
+# Part of a comparison, the fields that it takes, whether a reply has them.
+PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (
+    ("accuracy", "output_sequence", lambda reply: not reply.error),
+    ("texts of options as letters", "choices", lambda reply: reply.options),
+    ("intervals by video", "vid_path or video_id", lambda reply: reply.vid_path or reply.video_id != ""),
+    ("same question?", "question", lambda reply: reply.question),
+    ("same prompts?", "prompt_sha256", lambda reply: reply.prompt_sha256),
+    ("at least as long?", "prompt_tokens", lambda reply: reply.prompt_tokens is not None),
+    ("same pixels?", "pixels_sha256", lambda reply: reply.pixels_sha256),
+    ("smoothed accuracy, divergence", "letter_logprobs", lambda reply: reply.logprobs),
+    ("what rounding explains", "run.dtype", lambda reply: reply.run.get("dtype")),
+    ("which card is broken", "rank", lambda reply: reply.rank is not None),
+    (
+        "long videos, large frames",
+        "frames_decoded, resolution",
+        lambda reply: reply.frames_decoded and reply.resolution,
+    ),
+)
 
 
 def main(argv: Sequence[str] | None) -> int:
     """The exit status: with --gate the verdict's, at the very end, after the words."""
     settings = parse_args(argv)
     if settings.check_file:
-        print("\n".join(check_file(settings.check_file)))
+        print("\n".join(_check_file(settings.check_file)))
         return 0
     if settings.export:
         _export_leaderboard(settings.export)
@@ -24,9 +45,8 @@ def main(argv: Sequence[str] | None) -> int:
 
 def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
-    from videobench.compare.report.as_json import build_report
-    from videobench.compare.report.markdown import build_markdown
-    from videobench.compare.report.terminal import NARROWEST, build_text
+    from videobench.compare.report.build import build_report
+    from videobench.compare.report.terminal import NARROWEST, build_markdown, build_text
     from videobench.compare.verdict import exit_status
 
     comparison = compare_runs(compared)
@@ -59,3 +79,16 @@ def _export_leaderboard(settings: ExportSettings) -> None:
         f"wrote {settings.path}: {counts.replies} replies of {settings.run_path}, letters read by --scoring "
         f"{settings.scoring}, {counts.without_letter} without a letter"
     )
+
+
+def _check_file(path: Path) -> Iterator[str]:
+    """Lines to print: what the file lacks for which part. InputError, naming file and row, if it is no result file."""
+    kind, replies = read_replies(path)
+    failed = sum(bool(reply.error) for reply in replies)
+    yield one_line(f"{path}: {kind}, {len(replies):,} replies, {failed:,} of them failed")
+    yield f"  {'part of a comparison':30} {'takes':28} replies that have it"
+    answered = [reply for reply in replies if not reply.error] or replies
+    for part, fields, has in PARTS:
+        count = sum(bool(has(reply)) for reply in answered)
+        mark = " " if count == len(answered) else "!"
+        yield f"{mark} {part:30} {fields:28} {count:,} of {len(answered):,}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from videobench.cli import FlagParser
 from videobench.compare.settings import (
     EVALUATED,
+    NPU_AND_GPU,
     REFERENCE,
     SCORINGS,
     ComparisonSettings,
@@ -37,23 +38,22 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    comparison: ComparisonSettings | None  # None: --export_leaderboard alone
-    check_file: Path | None  # of --check_file, which is all that is done then
-    gate: bool
-    output_json: Path | None
-    output_markdown: Path | None
-    report_html: Path | None
-    video_root: Path | None
-    export: ExportSettings | None
+    comparison: ComparisonSettings | None = None  # None: --export_leaderboard alone
+    check_file: Path | None = None  # of --check_file, which is all that is done then
+    gate: bool = False
+    output_json: Path | None = None
+    output_markdown: Path | None = None
+    report_html: Path | None = None
+    video_root: Path | None = None
+    export: ExportSettings | None = None
 
 
 def parse_args(argv: Sequence[str] | None) -> Settings:
     parser = FlagParser(description="Compare two runs of Video-Bench, as on an NPU and on a GPU, and give a verdict.")
-    _add_inputs(parser)
-    _add_outputs(parser)
+    _add_flags(parser)
     args = parser.parse_args(argv)
     if args.check_file:
-        return Settings(None, args.check_file, False, None, None, None, None, None)
+        return Settings(check_file=args.check_file)
     margin = _parse_margin(parser, args.margin, args.one_sided)
     evaluated, reference = args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path
     paths = (evaluated, reference, args.sampling_answer_path)
@@ -90,16 +90,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
         export = ExportSettings(
             args.export_leaderboard, npu_path or gpu_path, answer_path, args.requests_facts, args.scoring
         )
-    return Settings(
-        comparison,
-        None,
-        args.gate,
-        args.output_json,
-        args.output_markdown,
-        args.report_html,
-        args.Eval_Video_root,
-        export,
-    )
+    return Settings(comparison, None, args.gate, *outputs, args.Eval_Video_root, export)
 
 
 def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
@@ -128,19 +119,15 @@ def _parse_tolerance(parser: FlagParser, text: str) -> Tolerance:
 
 def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
     """By --names, else by the flags that name the files."""
-    devices = Names()
-    npu = EVALUATED if args.eval_path else devices.npu
-    gpu = REFERENCE if args.reference_path else devices.gpu
+    npu = EVALUATED if args.eval_path else NPU_AND_GPU.npu
+    gpu = REFERENCE if args.reference_path else NPU_AND_GPU.gpu
     if args.names is not None:
         given = [each.strip() for each in args.names.split(",")]
-        if len(given) != 2 or given[0] == given[1] or not all(map(_is_name, given)):
+        are_fit = [0 < len(each) <= LONGEST_NAME and each.isprintable() for each in given]
+        if are_fit != [True, True] or given[0] == given[1]:
             parser.error(f"--names takes two different names, as vllm,ours, of 1 to {LONGEST_NAME} characters each")
         npu, gpu = (Name(each, each, each) for each in given)
     return Names(npu, gpu, are_devices=not (args.eval_path or args.reference_path))
-
-
-def _is_name(text: str) -> bool:
-    return 0 < len(text) <= LONGEST_NAME and text.isprintable()
 
 
 def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Path]) -> None:
@@ -164,18 +151,16 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
         check_writable(output)
 
 
-def _add_inputs(parser: argparse.ArgumentParser) -> None:
-    def add_path(flag: str, text: str) -> None:
-        parser.add_argument(flag, type=Path, metavar="PATH", help=text)
+def _add_flags(parser: FlagParser) -> None:
+    def add_path(flag: str, text: str, place: argparse._ActionsContainer = parser) -> None:
+        place.add_argument(flag, type=Path, metavar="PATH", help=text)
 
     evaluated, reference = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
-    for group, flag, text in (
-        (evaluated, "--eval_npu_path", "the NPU run: its result file, or the folder of its result files"),
-        (evaluated, "--eval_path", "the run that is judged, where it is no NPU's: of this suite, or another engine's"),
-        (reference, "--eval_gpu_path", "the GPU run: file or folder"),
-        (reference, "--reference_path", "the run that it is compared with, where it is no GPU's"),
-    ):
-        group.add_argument(flag, type=Path, metavar="PATH", help=text)
+    add_path("--eval_npu_path", "the NPU run: its result file, or the folder of its result files", evaluated)
+    other = "the run that is judged, where it is no NPU's: of this suite, or another engine's"
+    add_path("--eval_path", other, evaluated)
+    add_path("--eval_gpu_path", "the GPU run: file or folder", reference)
+    add_path("--reference_path", "the run that it is compared with, where it is no GPU's", reference)
     parser.add_argument("--names", metavar="A,B", help="what the report calls the two, as vllm,ours")
     add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
     add_path("--repeat_path", "a second run of either device: does it repeat itself, and within which noise")
@@ -202,12 +187,6 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "other numbers are expected, as of a quantised port, so that checkpoint and dtype may differ and only accuracy "
         "is judged",
     )
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    def add_path(flag: str, text: str) -> None:
-        parser.add_argument(flag, type=Path, metavar="PATH", help=text)
-
     parser.add_argument("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE")
     add_path("--output_json", "write everything as JSON to this file")
     add_path("--output_markdown", "write the report as Markdown, for a CI's page or an issue")

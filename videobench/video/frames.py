@@ -1,7 +1,7 @@
 """Video -> uint8 RGB frames: always as many as requested, whatever the file is.
 
 Frame k of a sample is number k * total // num_frames, in presentation order, of the `total` frames that the file really
-has. Rotation metadata is ignored. Only this folder reads videos with av; report/thumbnails.py scales pictures with it.
+has. Rotation metadata is ignored. Only this folder reads videos with av; report/page.py scales pictures with it.
 """
 
 from collections.abc import Callable, Iterable, Sequence

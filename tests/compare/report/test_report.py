@@ -17,11 +17,17 @@ from markupsafe import escape
 import precision_test
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.report.as_json import build_report
-from videobench.compare.report.markdown import build_markdown
-from videobench.compare.report.page import build_page, load_template, page_values, write_html
-from videobench.compare.report.terminal import build_text
-from videobench.compare.report.thumbnails import JPEG_SCALE, FrameStrips, tile
+from videobench.compare.report.build import build_report
+from videobench.compare.report.page import (
+    JPEG_SCALE,
+    FrameStrips,
+    build_page,
+    load_template,
+    page_values,
+    tile,
+    write_html,
+)
+from videobench.compare.report.terminal import build_markdown, build_text
 from videobench.compare.settings import ComparisonSettings
 from videobench.video.pictures import encode_jpeg
 

@@ -10,9 +10,8 @@ import pytest
 
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.report.as_json import build_report
-from videobench.compare.report.page import build_page
-from videobench.compare.report.thumbnails import FrameStrips
+from videobench.compare.report.build import build_report
+from videobench.compare.report.page import FrameStrips, build_page
 from videobench.compare.settings import ComparisonSettings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

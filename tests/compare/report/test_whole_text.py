@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))  # called as a script
 
 from videobench.compare.comparison import compare_runs
-from videobench.compare.report.as_json import build_report
+from videobench.compare.report.build import build_report
 from videobench.compare.report.terminal import build_text
 from videobench.compare.settings import ComparisonSettings, Margin
 

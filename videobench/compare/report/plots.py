@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from videobench.compare.comparison import Comparison
-from videobench.compare.report.as_json import Json
+from videobench.compare.report.build import Json
 from videobench.compare.statistics import FloatArray, wilson_interval
 
 NUMBER_WIDTH = 42  # of an interval's end, "+11.23"

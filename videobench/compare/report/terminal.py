@@ -1,11 +1,12 @@
-"""A report as a page for the terminal: three lines to act on, then why."""
+"""A report as a page for the terminal, which Markdown holds too: three lines to act on, then why."""
 
+import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
-from videobench.compare.report.as_json import Json
+from videobench.compare.report.build import Json
 from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.verdict import points_text
 
@@ -14,10 +15,12 @@ WIDEST = 120  # longer lines are hard to read
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
 SIDES = ("gpu", "npu")  # the original's order
+# @ and # would link people and issues; so would what GitHub takes for an address.
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
 def build_text(report: Json, columns: int = NARROWEST) -> str:
-    """Lines for a terminal of so many columns, all printable; `report` is as_json.build_report's."""
+    """Lines for a terminal of so many columns, all printable; `report` is build_report's."""
     width = min(max(columns, NARROWEST), WIDEST)
     sections = [_summary(report), _verdict(report), _inputs(report, width), _accuracy(report)]
     sections += [_tables(report, width), _divergence(report), _flips(report, width), _listed(report)]
@@ -253,3 +256,21 @@ def _listed(report: Json) -> Iterator[str]:
         for outcome, keys in report["listed"][side].items():
             if keys:
                 yield f"{report['names'][side]['label']} {outcome} {_some(keys)}"
+
+
+def build_markdown(report: Json) -> str:
+    """For a CI's page or an issue. Names from the files make no markup and no link, and do not end the fence."""
+    summary, text = report["summary"], build_text(report)
+    lines = [
+        f"**{_escaped(summary['verdict'])}**",
+        "",
+        f"- **Numbers**: {_escaped(summary['numbers'])}",
+        f"- **Next**: {_escaped(summary['next_step'])}",
+        *(f"- {_escaped(reason)}" for reason in report["reasons"]),
+    ]
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return "\n".join([*lines, "", f"{fence}text", text, fence]) + "\n"
+
+
+def _escaped(text: str) -> str:
+    return SPECIAL.sub(r"\\\1", visible(text))

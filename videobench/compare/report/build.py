@@ -1,0 +1,417 @@
+"""A comparison as the dict that --output_json writes, and that text and HTML are made from; its keys: docs/files.md."""
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from videobench.compare.accuracy import Group, Paired
+from videobench.compare.advice import NEXT_STEP, look_at
+from videobench.compare.associations import Association, association_text
+from videobench.compare.comparison import Comparison
+from videobench.compare.diagnosis import list_groups
+from videobench.compare.divergence import Differences, right_chance_change
+from videobench.compare.flips import CLASSES, Flip
+from videobench.compare.pairing import Pair, Pairing
+from videobench.compare.same_inputs import Inputs
+from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
+from videobench.compare.settings import Names
+from videobench.compare.smoothed import Estimate, Smoothed
+from videobench.compare.statistics import FloatArray
+from videobench.compare.verdict import (
+    AGREEMENT,
+    COUNTS,
+    DIVERGENCE,
+    FAIL,
+    GROUPS,
+    INCONCLUSIVE,
+    INPUTS,
+    Evidence,
+    Verdict,
+)
+from videobench.data.dataset import DATASET_NAMES
+
+Json = dict[str, Any]
+SIDES = ("npu", "gpu")
+ALL_QUESTIONS = 17_036  # of Video-Bench
+CHECKED = 4  # questions that --check_model is asked to look at
+SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
+USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
+
+
+def build_report(comparison: Comparison) -> Json:
+    """Every number and list of questions that a report shows, and the sentences that text and HTML share.
+
+    Made of dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and agreement are 0 to 1,
+    differences of accuracy and their intervals points, NPU minus GPU; what measures divergence is in nats.
+    """
+    verdict, groups = comparison.verdict, comparison.groups
+    kinds = Counter(flip.kind for flip in comparison.flips)
+    return {
+        "verdict": verdict.name,
+        "summary": vars(summarize(comparison)),
+        "decided_by": verdict.decided_by,
+        "comparable": not verdict.evidence.obstacles,
+        "obstacles": [vars(each) | {"look_at": look_at(each.cause)} for each in verdict.evidence.obstacles],
+        "margin_points": verdict.evidence.margin,
+        "margin": vars(comparison.settings.margin),
+        "reasons": verdict.reasons,
+        "questions_needed": {"if_no_difference": verdict.questions_needed, "text": verdict.advice},
+        "names": {side: vars(getattr(comparison.settings.names, side)) for side in SIDES},
+        "scoring": comparison.settings.scoring,
+        "tolerance": vars(comparison.settings.tolerance),
+        "files": _files(comparison),
+        "inputs": _inputs(comparison),
+        "services": [vars(each) for each in comparison.services],
+        **_group(groups.overall),
+        "smoothed": _smoothed(verdict.evidence.smoothed),
+        "knows_videos": comparison.knows_videos,
+        "outliers": [vars(each) | {"text": each.text} for each in verdict.evidence.outliers],
+        "over": _over(groups.overall, verdict.evidence, comparison.settings.names),
+        "points_at_best": verdict.evidence.estimate.unseen,
+        "per_level": {
+            str(level): {"name": LEVEL_NAMES[level], **_group(group)} for level, group in groups.per_level.items()
+        },
+        "per_dataset": {name: _dataset(comparison, name, group) for name, group in groups.per_dataset.items()},
+        "weighted_average": _weighted(comparison),
+        "divergence": _divergence(comparison),
+        "most_different": most_different(comparison.differences),
+        "flip_classes": {kind: kinds[kind] for kind in CLASSES if kinds[kind]},
+        "flips": [_flip(flip) for flip in comparison.flips],
+        "listed": {side: _listed(comparison.pairing.pairs, side) for side in SIDES},
+    }
+
+
+def _over(overall: Group, evidence: Evidence, names: Names) -> list[str]:
+    """Why some figures are not over the same questions; nothing where all are."""
+    paired, notes = overall.paired, []
+    if paired and not overall.npu.total == overall.gpu.total == paired.questions:
+        npu, gpu = (f"{100 * each:.2f} %" for each in (paired.npu_accuracy, paired.gpu_accuracy))
+        accuracies = f"{npu} on {names.npu.phrase}, {gpu} on {names.gpu.phrase}"
+        notes.append(
+            f"the differences are over the {paired.questions:,} questions that both files have ({accuracies}); each "
+            "side's own percentage counts missing answers as wrong"
+        )
+    if paired and evidence.estimate.questions != paired.questions:
+        notes.append(f"the verdict looks at the {evidence.estimate.questions:,} of them whose inputs are the same")
+    return notes
+
+
+def _smoothed(smoothed: Smoothed | None) -> Json | None:
+    """None if a side stores no log-probabilities."""
+    if smoothed is None:
+        return None
+    own = {"questions": smoothed.estimate.questions, "by_logprobs": smoothed.share, "median_lead": smoothed.lead}
+    return own | {"bandwidth": smoothed.bandwidth} | _estimate(smoothed.estimate)
+
+
+def _estimate(estimate: Estimate) -> Json:
+    return {
+        "difference_points": estimate.difference,
+        "difference_ci95": list(estimate.interval(0.95)),
+        "difference_ci99": list(estimate.interval(0.99)),
+    }
+
+
+def _files(comparison: Comparison) -> Json:
+    settings = comparison.settings
+    paths = {
+        "npu": settings.npu_path,
+        "gpu": settings.gpu_path,
+        "answers": settings.answer_path,
+        "repeat": settings.repeat_path,
+    }
+    return {name: str(path) for name, path in paths.items() if path}
+
+
+def _inputs(comparison: Comparison) -> Json:
+    pairing, inputs = comparison.pairing, comparison.inputs
+    return {
+        "table": [{"name": row.name, "npu": row.npu, "gpu": row.gpu, "state": row.state} for row in inputs.rows],
+        "same": inputs.answer,
+        "differing": inputs.differing,
+        "differing_prompts": len(inputs.other_prompts),
+        "differing_pixels": len(inputs.other_pixels),
+        "other_prompt_tokens": inputs.other_lengths,
+        "other_questions": inputs.other_questions,
+        "other_prompts": inputs.other_prompts,
+        "other_pixels": inputs.other_pixels,
+        "only_npu": [pair.key for pair in pairing.pairs if not pair.gpu.reply],
+        "only_gpu": [pair.key for pair in pairing.pairs if not pair.npu.reply],
+        "datasets_only_npu": pairing.sets_only_npu,
+        "datasets_only_gpu": pairing.sets_only_gpu,
+        "without_answer": pairing.without_answer,
+        "answers_without_reply": pairing.answers_unused,
+        "dropped_as_the_original_does": pairing.dropped,
+    }
+
+
+def _group(group: Group) -> Json:
+    sides = {"npu": group.npu, "gpu": group.gpu}
+    content: Json = {side: vars(score) | {"accuracy": score.accuracy} for side, score in sides.items()}
+    return content | (_paired(group.paired) if group.paired else {})
+
+
+def _paired(paired: Paired) -> Json:
+    return {
+        "compared": {
+            "questions": paired.questions,
+            "videos": paired.estimate.videos,
+            "both_right": paired.both_right,
+            "both_wrong": paired.both_wrong,
+            "npu_accuracy": paired.npu_accuracy,
+            "gpu_accuracy": paired.gpu_accuracy,
+        },
+        **_estimate(paired.estimate),
+        "agreement": paired.agreement,
+        "same_letter": paired.same_letter,
+        "kappa": paired.kappa,
+        "mcnemar": {"npu_only": paired.npu_only, "gpu_only": paired.gpu_only, "p_value": paired.p_value},
+        "p_clustered": paired.p_clustered,
+    }
+
+
+def _dataset(comparison: Comparison, name: str, group: Group) -> Json:
+    differences = comparison.differences
+    own = np.array([pair.dataset == name for pair in differences.pairs], dtype=bool)
+    return {
+        "level": LEVEL_OF.get(name),
+        **_group(group),
+        "p_corrected": group.p_corrected,
+        "divergence": {
+            "questions": int(own.sum()),
+            "largest_difference": _distribution(differences.largest[own]),
+            "kl": _distribution(differences.kl[own]),
+        },
+    }
+
+
+def _weighted(comparison: Comparison) -> Json:
+    present = comparison.groups.per_dataset
+    return {
+        side: {str(level): 100 * value for level, value in averages.items()}
+        for side, averages in comparison.groups.weighted.items()
+    } | {
+        "unit": "percent",
+        "missing_datasets": [name for name in DATASET_NAMES if name not in present],
+        "chance_of_these_questions": None if comparison.chance is None else 100 * comparison.chance,
+        "reference": REFERENCE_ROWS,
+    }
+
+
+def _flip(flip: Flip) -> Json:
+    pair = flip.pair
+    return {
+        "key": pair.key,
+        "class": flip.kind,
+        "npu_letter": pair.npu.letter,
+        "gpu_letter": pair.gpu.letter,
+        "right_letter": pair.right,
+        "npu_margin": flip.npu_margin,
+        "gpu_margin": flip.gpu_margin,
+        "npu_reply": pair.npu.reply.text if pair.npu.reply else None,
+        "gpu_reply": pair.gpu.reply.text if pair.gpu.reply else None,
+    }
+
+
+def _listed(pairs: Sequence[Pair], side: str) -> dict[str, list[str]]:
+    return {
+        outcome: [pair.key for pair in pairs if getattr(pair, side).outcome == outcome]
+        for outcome in (UNREADABLE, FAILED, MISSING)
+    }
+
+
+def _divergence(comparison: Comparison) -> Json:
+    """In nats, but for `right_probability`, in points, and `same_top`, 0 to 1."""
+    differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
+    change = right_chance_change(differences)
+    return {
+        "questions": len(differences.pairs),
+        "unknown": None if differences.pairs else why_unknown(comparison.verdict, comparison.pairing),
+        "broken": diagnosis.broken,
+        "findings": [vars(each) for each in diagnosis.findings],
+        "strongest_association": _association(diagnosis.associations[0]) if diagnosis.associations else None,
+        "associations": [_association(each) for each in diagnosis.associations],
+        "dtype": diagnosis.dtype,
+        "tolerance": diagnosis.limit,
+        "beyond_tolerance": diagnosis.beyond,
+        "judged": diagnosis.is_judged,
+        **_distributions(differences),
+        "same_top": float(differences.same_top.mean()) if differences.pairs else None,
+        "right_probability": change and {"difference_points": 100 * change[0], "error_points": 100 * change[1]},
+        "noise_floor": {
+            "margin": noise.lead,
+            "source": noise.source,
+            "repeat": _distributions(noise.repeat) if noise.repeat else None,
+        },
+        "unit": "nats",
+    }
+
+
+def _distributions(differences: Differences) -> Json:
+    return {
+        "largest_difference": _distribution(differences.largest),
+        "margin_shift": _distribution(np.abs(differences.shift)),
+        "kl": _distribution(differences.kl),
+    }
+
+
+def _distribution(values: FloatArray) -> Json | None:
+    """None of no values."""
+    if not len(values):
+        return None
+    quantiles = zip(("median", "p90", "p99", "p999"), np.quantile(values, [0.5, 0.9, 0.99, 0.999]), strict=True)
+    return (
+        {"mean": float(values.mean())} | {name: float(each) for name, each in quantiles} | {"max": float(values.max())}
+    )
+
+
+def _association(each: Association) -> Json:
+    return {
+        "cause": each.cause,
+        "text": association_text(each),
+        "group": each.label,
+        "questions": each.questions,
+        "inside": each.inside,
+        "elsewhere": each.outside,
+        "unit": each.unit,
+        "p_corrected": each.p_corrected,
+    }
+
+
+@dataclass(frozen=True)
+class Summary:
+    verdict: str  # "PASS: the NPU answers as well as the GPU, within 1 point"
+    numbers: str  # "OK: median difference 0.01 nats, 0.3 % beyond the 0.1 nats that float16 rounding explains, ..."
+    next_step: str  # what to do, with the command or flag
+
+
+def summarize(comparison: Comparison) -> Summary:
+    verdict, inputs = comparison.verdict, comparison.inputs
+    only = "" if comparison.settings.tolerance.is_judged else "; only accuracy was judged (--tolerance none)"
+    known = "" if inputs.known or verdict.evidence.obstacles else "; inputs not known to be the same"
+    return Summary(
+        f"{verdict.name}: {verdict.headline}{only}{_stand_ins(comparison)}",
+        f"{_numbers(comparison)}{_identical(inputs)}{known}",
+        _next_step(comparison),
+    )
+
+
+def _stand_ins(comparison: Comparison) -> str:
+    """Says of a device that was not there that a CPU answered in its place."""
+    names, sides = comparison.settings.names, comparison.inputs.cpu_sides
+    if not names.are_devices or not sides:
+        return ""
+    return f" (a CPU stands in for {' and '.join(getattr(names, side).phrase for side in sides)})"
+
+
+def _identical(inputs: Inputs) -> str:
+    """Two devices round differently: equal numbers everywhere may be one file twice."""
+    if not inputs.with_logprobs or inputs.identical < inputs.with_logprobs:
+        return ""
+    return f"; every log-probability of {inputs.identical:,} questions is equal to the last bit on both sides"
+
+
+def _numbers(comparison: Comparison) -> str:
+    diagnosis = comparison.diagnosis
+    repeats = not any(each.cause == "repeat" for each in diagnosis.findings)
+    more = "" if repeats else "; a run does not repeat itself"
+    if diagnosis.broken:
+        return f"broken: {diagnosis.broken_groups}{more}"
+    if not diagnosis.measured:
+        return f"not known: {why_unknown(comparison.verdict, comparison.pairing)}{more}"
+    of = f"{diagnosis.measured:,} of {diagnosis.compared:,} questions"
+    if not diagnosis.is_known:
+        return f"not known: log-probabilities of only {of} can be compared{more}"
+    median = f"median difference {diagnosis.median:.2g} nats"
+    if not diagnosis.is_judged:
+        groups = list_groups([each for each in diagnosis.findings if each.cause not in ("unreadable", "repeat")])
+        return f"not judged: {median}, {of}{f'; {groups} stand out' if groups else ''}{more}"
+    beyond = f"{100 * diagnosis.beyond:.2g} % beyond the {diagnosis.explained}"
+    return f"OK: {median}, {beyond}, {of}{more}"
+
+
+def most_different(differences: Differences) -> list[str]:
+    """Keys of the questions whose log-probabilities differ most, the most first: for --check_model."""
+    order = sorted(range(len(differences.pairs)), key=lambda index: -differences.largest[index])
+    return [differences.pairs[index].key for index in order[:CHECKED]]
+
+
+def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
+    """Why there is no numeric divergence."""
+    if verdict.evidence.obstacles:
+        return "no question is known to have the same inputs"
+    npu, gpu = ([getattr(pair, side).reply for pair in pairing.pairs] for side in SIDES)
+    both_store = all(any(each and each.logprobs for each in side) for side in (npu, gpu))
+    if both_store and any(each and each.bounded for each in npu + gpu):
+        return "options are known by their bounds alone"
+    return "a side stores no log-probabilities"
+
+
+def _next_step(comparison: Comparison) -> str:
+    verdict, diagnosis, pairing = comparison.verdict, comparison.diagnosis, comparison.pairing
+    unanswered = _unanswered(pairing, comparison.settings.names)
+    if verdict.decided_by == INPUTS:
+        return NEXT_STEP[verdict.evidence.obstacles[0].cause]
+    if verdict.decided_by == COUNTS:
+        return unanswered or "give --sampling_answer_path the file that has all the right answers"
+    if verdict.decided_by == DIVERGENCE:
+        if _is_service(pairing):
+            return NEXT_STEP["service"]
+        if diagnosis.findings[0].cause == "nonfinite":
+            return f"{NEXT_STEP['nonfinite']}{_see_where_it_overflows(pairing)}"
+        return f"{NEXT_STEP['broken']}{_check_command(most_different(comparison.differences), pairing)}"
+    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, GROUPS):
+        return unanswered or NEXT_STEP["flips"]
+    if verdict.name == INCONCLUSIVE:
+        fewer = "; fewer decide if both sides store log-probabilities, as this suite does"
+        return f"{_more(verdict)}{'' if verdict.evidence.smoothed else fewer}"
+    return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
+
+
+def _is_service(pairing: Pairing) -> bool:
+    """Whether a service answered for the candidate: --check_model tests this suite's own engine."""
+    return any(pair.npu.reply and pair.npu.reply.finish_reason for pair in pairing.pairs)
+
+
+def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> str:
+    """As that side was started. Names and settings are the files' own: none of them may say more to a shell."""
+    replies = (getattr(each, side).reply for each in pairing.pairs)
+    run: Mapping[str, Any] = next((each.run for each in replies if each), {})
+    flags = [
+        f"--{name} {shlex.quote(str(run[name]))}" for name, usual in USUAL.items() if run.get(name, usual) != usual
+    ]
+    flags += ["--deterministic"] if run.get("deterministic") is True else []
+    flags += ["--device cpu"] if run.get("device") == "cpu" else []
+    script = SCRIPTS.get(str(run.get("device")), f"run_{side}.py")
+    questions = shlex.quote(",".join(keys))
+    return " ".join([f": python {script} --check_model --model_path FOLDER --check_questions {questions}", *flags])
+
+
+def _see_where_it_overflows(pairing: Pairing) -> str:
+    hit = {
+        side: [each.key for each in pairing.pairs if (reply := getattr(each, side).reply) and reply.nonfinite]
+        for side in SIDES
+    }
+    side = "npu" if hit["npu"] else "gpu"
+    return _check_command(hit[side][:CHECKED], pairing, side)
+
+
+def _unanswered(pairing: Pairing, names: Names) -> str:
+    """ "" where both sides answered all."""
+    lacking = {side: sum(getattr(pair, side).outcome in (FAILED, MISSING) for pair in pairing.pairs) for side in SIDES}
+    named = " and ".join(f"{count} on {getattr(names, side).phrase}" for side, count in lacking.items() if count)
+    return f"start the run again: it asks only what failed or is missing ({named})" if named else ""
+
+
+def _more(verdict: Verdict) -> str:
+    needed = verdict.questions_needed
+    if verdict.advice and needed is None:
+        return verdict.advice
+    if needed is not None and needed > ALL_QUESTIONS:
+        return f"{needed:,} questions would be needed, and Video-Bench has {ALL_QUESTIONS:,}"
+    count = needed or 2 * verdict.evidence.estimate.questions
+    return f"extract_dataset.py --nums {count}, then both runs again (new ones only)"
