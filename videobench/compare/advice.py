@@ -1,6 +1,6 @@
 """What to look at for each kind of finding: causes that broke real ports, the likeliest first."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 # What to set where a reply shows that its service was not asked as ours is.
@@ -94,13 +94,6 @@ NEXT_STEP = {  # one sentence with the command or flag
 
 def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """`runs`: side -> the run's settings and versions, which are named where releases may not fit together."""
-    text = LOOK_AT[cause]
-    return f"{text} ({_versions(runs)})" if cause == "everywhere" and runs and _versions(runs) else text
-
-
-def _versions(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    return "; ".join(f"{side}: {', '.join(found)}" for side, run in runs.items() if (found := list(_named(run))))
-
-
-def _named(run: Mapping[str, Any]) -> Iterable[str]:
-    return (f"{name} {run[name]}" for name in VERSIONS if run.get(name))
+    named = {side: [f"{name} {run[name]}" for name in VERSIONS if run.get(name)] for side, run in (runs or {}).items()}
+    versions = "; ".join(f"{side}: {', '.join(found)}" for side, found in named.items() if found)
+    return f"{LOOK_AT[cause]} ({versions})" if versions and cause == "everywhere" else LOOK_AT[cause]

@@ -30,11 +30,7 @@ def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
     """Of pairs that both files have; those that deserve a look first, the clearest margins of a class first."""
     flips = [_build_flip(pair, noise_lead) for pair in compared if pair.npu.letter != pair.gpu.letter]
     order = list(CLASSES)
-    return sorted(flips, key=lambda flip: (order.index(flip.kind), -_clearness(flip)))
-
-
-def _clearness(flip: Flip) -> float:
-    return min(flip.npu_margin or 0.0, flip.gpu_margin or 0.0)
+    return sorted(flips, key=lambda f: (order.index(f.kind), -min(f.npu_margin or 0.0, f.gpu_margin or 0.0)))
 
 
 def _build_flip(pair: Pair, noise_lead: float) -> Flip:

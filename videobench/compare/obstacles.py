@@ -60,14 +60,14 @@ def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     npu, gpu = (set(inputs.devices[side]) - {UNKNOWN} for side in ("npu", "gpu"))
     found = f"{_listed(npu)} in {names.npu.phrase}'s, {_listed(gpu)} in {names.gpu.phrase}'s"
     if npu == gpu and len(npu) == 1 and npu <= {"npu", "cuda"}:
-        text = f"both files hold replies of one kind of device, judging by their `device` field: {found}"
-        yield Obstacle("one_device", text, allows_fail=False)
+        cause, text = "one_device", "both files hold replies of one kind of device"
     elif (npu, gpu) == ({"cuda"}, {"npu"}) or (npu == {"cuda"} and gpu == {"cpu"}) or (npu, gpu) == ({"cpu"}, {"npu"}):
-        titles = f"the {names.npu.title} and {names.gpu.title} files"
-        yield Obstacle("swapped", f"{titles} look swapped, judging by their `device` field: {found}", allows_fail=False)
+        cause, text = "swapped", f"the {names.npu.title} and {names.gpu.title} files look swapped"
     elif "cuda" in npu or "npu" in gpu:
-        text = f"a file holds replies of the other side's device, judging by their `device` field: {found}"
-        yield Obstacle("mixed", text, allows_fail=False)
+        cause, text = "mixed", "a file holds replies of the other side's device"
+    else:
+        return
+    yield Obstacle(cause, f"{text}, judging by their `device` field: {found}", allows_fail=False)
 
 
 def _listed(devices: Iterable[str]) -> str:

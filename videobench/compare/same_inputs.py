@@ -13,19 +13,8 @@ from videobench.data.rows import SHA256, Reply, folded_text
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (
-    "device",
-    "device_name",
-    "checkpoint",
-    "checkpoint_sha256",
-    "weights_sha256",
-    "qa_sha256",
-    "dtype",
-    "num_frames",
-    "max_new_tokens",
-    "max_input_length",
-    "batch_size",
-    "tensor_parallel",
-    "deterministic",
+    *("device", "device_name", "checkpoint", "checkpoint_sha256", "weights_sha256", "qa_sha256", "dtype", "num_frames"),
+    *("max_new_tokens", "max_input_length", "batch_size", "tensor_parallel", "deterministic"),
 )
 # Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
 MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "npu_driver", "cuda", "batch_size", "tensor_parallel"}

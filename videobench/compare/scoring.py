@@ -3,6 +3,7 @@
 Unreadable, failed and missing answers are wrong: they stay in the denominator and are counted apart.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,10 +86,8 @@ def judge(reply: Reply | None, letter: str | None, right: str) -> str:
 
 
 def score(outcomes: Iterable[str]) -> Score:
-    listed = list(outcomes)
-    return Score(
-        listed.count(RIGHT), len(listed), listed.count(UNREADABLE), listed.count(FAILED), listed.count(MISSING)
-    )
+    counts = Counter(outcomes)
+    return Score(counts[RIGHT], counts.total(), counts[UNREADABLE], counts[FAILED], counts[MISSING])
 
 
 def weighted_average(accuracy_of: Mapping[str, float]) -> dict[int | str, float]:

@@ -16,20 +16,10 @@ from videobench.console import warn_once
 from videobench.errors import InputError
 from videobench.files import read_json
 
-DATASET_NAMES = (  # in the order of the three levels of the benchmark
-    "ActivityNet",
-    "MSVD",
-    "MSRVTT",
-    "TGIF",
-    "Youcook2",
-    "Ucfcrime",
-    "MOT",
-    "TVQA",
-    "MV",
-    "NBA",
-    "Driving-exam",
-    "Driving-decision-making",
-    "SQA3D",
+DATASET_NAMES = (  # a line for each of the three levels of the benchmark
+    *("ActivityNet", "MSVD", "MSRVTT", "TGIF", "Youcook2", "Ucfcrime", "MOT"),
+    *("TVQA", "MV", "NBA"),
+    *("Driving-exam", "Driving-decision-making", "SQA3D"),
 )
 VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 SAMPLE_NAME = "sampling_data"  # the folder of a sample's videos, and its name as a data set

@@ -38,7 +38,6 @@ KNOWN = (
     "samples of lmms-eval's --log_samples"
 )
 SHOWN_KEYS = 3
-FAILED_SUFFIX = "_failed"
 NOT_VIDEOS = ("input", "resps", "filtered_resps", "target")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif")
 SAMPLED_GAP = 0.05  # nats; an engine that computes its log-probabilities apart from its choice rounds otherwise
@@ -67,8 +66,8 @@ def kind_of(path: Path) -> str:
     raise InputError(f"{path}: its lines {why} (the first has {keys}); known are {KNOWN}")
 
 
-def read_lines(path: Path, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """(number, from 1; content) of each line that is not blank.
+def read_lines(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """(place, for messages; content) of each line that is not blank.
 
     Raises InputError, naming file and line, for what files.parse_json refuses, and at a line that is not of `kind`."""
     for number, line in _raw_lines(path):
@@ -82,7 +81,7 @@ def read_lines(path: Path, kind: str) -> Iterator[tuple[int, Mapping[str, Any]]]
         if not isinstance(content, dict) or not MARKS[kind] <= content.keys():
             wanted = ", ".join(sorted(MARKS[kind]))
             raise InputError(f"{place}: not {kind}, which has {wanted} in each line; get the file again")
-        yield number, content
+        yield place, content
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -166,7 +165,7 @@ def _file_name(path: str) -> str:
 
 def failed_file(path: Path) -> Path:
     """Beside the predictions: the questions that the service did not answer."""
-    return path.with_name(f"{path.stem}{FAILED_SUFFIX}{path.suffix}")
+    return path.with_name(f"{path.stem}_failed{path.suffix}")
 
 
 def read_prediction(line: Mapping[str, Any]) -> Unnamed:
@@ -264,7 +263,7 @@ def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         "run": {name: body[name] for name in ("model", "system_fingerprint") if isinstance(body.get(name), str)},
     }
     positions = _object(choice.get("logprobs") or {}, "logprobs").get("content") or []
-    return key, row | _read_logprobs([_entries(each) for each in _list(positions, "logprobs.content")])
+    return key, row | _read_logprobs([*map(_entries, _list(positions, "logprobs.content"))])
 
 
 def _failure(line: Mapping[str, Any]) -> str:
@@ -318,15 +317,12 @@ def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> d
     }
     chosen, *top = listed[0]
     if len(top) > 1:  # the chosen one alone bounds nothing
-        entries = top if any(_is_same(chosen, each) for each in top) else [chosen, *top]
+        is_listed = any(token == chosen[0] and abs(value - chosen[1]) <= SAMPLED_GAP for token, value in top)
+        entries = top if is_listed else [chosen, *top]
         found = letter_logprobs(entries)
         last = min(value for _, value in top)
         row |= {"letter_logprobs": found, "letter_bounds": {each: last for each in LETTERS if each not in found}}
     return row
-
-
-def _is_same(one: Entry, other: Entry) -> bool:
-    return one[0] == other[0] and abs(one[1] - other[1]) <= SAMPLED_GAP
 
 
 def letter_logprobs(entries: Iterable[Entry]) -> dict[str, float]:

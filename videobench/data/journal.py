@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -35,233 +36,6 @@ MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 
 # (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen; None: cannot tell.
 IsSeenVideo = Callable[[str, str, Any], bool | None]
-
-
-class Journals:
-    """The replies of one data set: those of earlier starts, and this replica's file to add to.
-
-    `settings` are compared with those of every journal that is there; InputError where one differs. `asked`, in order:
-    question key -> the fields that a reply's row must share with the question of now; replies to other questions, of
-    another sample, are left out. `is_seen_video` judges the video of each reply that holds its hash; `prompt_sha256`
-    gives that of a question's prompt, "" if it is not known. `former` are the values that earlier releases stored for
-    the same settings: they count as equal, and rows get today's."""
-
-    def __init__(
-        self,
-        folder: Path,
-        name: str,
-        settings: Mapping[str, Any],
-        replica: int,
-        asked: Mapping[str, Row],
-        is_seen_video: IsSeenVideo,
-        prompt_sha256: Callable[[str], str] = lambda key: "",
-        former: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._folder = folder
-        self._name = name
-        self._settings = dict(settings)
-        self._replica = replica
-        self._asked = asked
-        self._is_seen_video = is_seen_video
-        self._prompt_sha256 = prompt_sha256
-        self._former = former or {}
-        self.others = 0  # by read(): questions with an answer that are not asked
-        self._file: JournalFile | None = None
-        self._lock: FileIO | None = None
-        self._unconfirmed: set[str] = set()  # by read(): answers whose videos cannot be read
-
-    @property
-    def result_path(self) -> Path:
-        return self._folder / f"{self._name}_eval.json"
-
-    def read(self) -> dict[str, Row]:
-        """Question key -> row of all replies so far: the last answer that still fits question and video, else the last
-        entry of all.
-
-        A reply that does not count any more is a failure, for one of the reasons VOID. One whose video cannot be read
-        counts unless something newer is stored: it may be of a video that was replaced since."""
-        rows: dict[str, Row] = {}
-        confirmed: set[str] = set()
-        self._unconfirmed.clear()
-        others: set[str] = set()
-        stored = [each for path in self._paths() for each in self._read_one(path)]
-        for entry in sorted(stored, key=lambda each: float(each.get("at", 0.0))):
-            key, row = entry["key"], entry["row"]
-            if key not in self._asked:
-                others |= {key} if "error" not in row else set()
-                continue
-            reason = self._why_void(key, row, entry.get("stamp"))
-            if reason == "" and "error" not in row:
-                confirmed.add(key)
-            elif key in confirmed:
-                continue
-            is_void = reason in VOID
-            rows[key] = {**self._asked[key], "output_sequence": [""], "error": reason} if is_void else row
-            self._unconfirmed.discard(key)
-            if reason == VIDEO_GONE:
-                self._unconfirmed.add(key)
-        self.others = len(others)
-        return rows
-
-    def _why_void(self, key: str, row: Row, stamp: Any) -> str:
-        """One of VOID, VIDEO_GONE if that cannot be told, "" if the stored row counts."""
-        if any(row.get(name) != value for name, value in self._asked[key].items()):
-            return QUESTION_CHANGED
-        try:
-            build_reply(("", ""), key, row)
-        except ValueError:
-            return UNFIT
-        if unfit_field(row):
-            return UNFIT
-        prompt = self._prompt_sha256(key) if "prompt_sha256" in row else ""
-        if prompt and prompt != row["prompt_sha256"]:
-            return PROMPT_CHANGED
-        seen = row.get("video_sha256")
-        is_same = self._is_seen_video(key, seen, stamp) if seen else True
-        return VIDEO_GONE if is_same is None else "" if is_same else VIDEO_CHANGED
-
-    def read_and_report(self) -> dict[str, Row]:
-        """The same, with a line on stderr for each of VOID that there is, and for videos that cannot be read."""
-        rows = self.read()
-        found = {reason: [key for key, row in rows.items() if row.get("error") == reason] for reason in VOID}
-        found[VIDEO_GONE] = [key for key in rows if key in self._unconfirmed]
-        for reason, keys in found.items():
-            if keys:
-                print(one_line(f"{self._name}: {len(keys)} questions, first {keys[0]}: {reason}"), file=sys.stderr)
-        return rows
-
-    def lock(self) -> None:
-        """Keeps other jobs out until close(): process 0 takes it for its job. Raises InputError naming who holds it."""
-        path = self._folder / "journal" / f"{self._name}.lock"
-        self._lock = open_to_append(path)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().decode(errors="replace").strip()
-            raise InputError(
-                f"{path}: held by another run ({holder}); wait for it, or choose another output folder"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
-        with suppress(OSError):  # a full disk: the holder's name is a courtesy, and the replies will fail on the disk
-            self._lock.truncate(0)
-            self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
-
-    def open(self) -> None:
-        """Takes this replica's file for writing."""
-        self._file = JournalFile(self._path(self._replica), {"settings": self._settings})
-
-    def append(self, rows: Mapping[str, Row], stamps: Mapping[str, Any] | None = None) -> None:
-        """One line per reply, with the stamp of its video where there is one; as JournalFile.append."""
-        assert self._file, "open() comes first"
-        now = round(time.time(), 3)
-        self._file.append(
-            {"key": key, "at": now, "row": row} | ({"stamp": stamps[key]} if stamps and key in stamps else {})
-            for key, row in rows.items()
-        )
-
-    def force(self) -> None:
-        """As JournalFile.force."""
-        if self._file:
-            self._file.force()
-
-    def bring_back(self) -> None:
-        """As JournalFile.bring_back."""
-        if self._file:
-            self._file.bring_back()
-
-    def check_result(self) -> None:
-        """Raises InputError where there is a result without a journal: this run would overwrite what it holds."""
-        if self.result_path.is_file() and not self._paths():
-            raise InputError(
-                f"{self.result_path}: its journal is gone, so that this run would overwrite it; choose another output "
-                "folder, or --overwrite"
-            )
-
-    def write_results(self) -> dict[str, Row]:
-        """Join the journals into the result file, in the order of the questions; the rows written."""
-        self.bring_back()
-        rows = self.read()
-        results = {key: rows[key] for key in self._asked if key in rows}
-        write_json(self.result_path, results)
-        self._keep_if_better()
-        for path in self._set_aside():
-            with suppress(OSError):  # they stay where the folder has just become read-only
-                path.unlink()
-        return results
-
-    def set_aside(self) -> None:
-        """Keeps result and journals under `.old` names until new ones are complete; older `.old` ones stay."""
-        for path in [self.result_path, *self._paths()]:
-            if not path.exists():
-                continue
-            old = _with_old(path)
-            try:
-                if old.exists():
-                    path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
-                else:
-                    path.rename(old)
-            except OSError as error:
-                raise InputError(
-                    f"{path}: cannot be set aside ({error.strerror}); choose another output folder"
-                ) from None
-
-    def close(self) -> None:
-        for file in (self._file, self._lock):
-            if file:
-                file.close()
-        self._file = self._lock = None
-
-    def _keep_if_better(self) -> None:
-        """A result that was set aside gets a name to stay by where it has more answers than the new one."""
-        old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
-        if old.exists() and _answered(old) > max(_answered(self.result_path), _answered(kept)):
-            with suppress(OSError):
-                old.replace(kept)
-                print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
-
-    def _read_one(self, path: Path) -> list[dict[str, Any]]:
-        """Entries of `key`, `row`, and in all but old journals `at`, in seconds since 1970, and `stamp`."""
-        entries = read_entries(path)
-        if not entries:
-            return []
-        first, *rest = entries
-        stored = first["settings"]
-        for setting in {**stored, **self._settings}:
-            now = self._settings.get(setting)
-            if stored.get(setting) not in (now, self._former.get(setting, now)):
-                raise InputError(
-                    f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
-                    f"{now!r}; use the former, another output folder, or --overwrite"
-                )
-        for run in (entry["row"].get("run") for entry in rest):
-            for setting, former in self._former.items():
-                if isinstance(run, dict) and run.get(setting) == former:
-                    run[setting] = self._settings[setting]
-        return rest
-
-    def _path(self, replica: int) -> Path:
-        return self._folder / "journal" / f"{self._name}.rank{replica}.jsonl"
-
-    def _paths(self) -> list[Path]:
-        return sorted((self._folder / "journal").glob(f"{self._name}.rank*.jsonl"))
-
-    def _set_aside(self) -> list[Path]:
-        journals = (self._folder / "journal").glob(f"{self._name}.rank*.jsonl.old")
-        return [path for path in [_with_old(self.result_path), *journals] if path.exists()]
-
-
-def _with_old(path: Path) -> Path:
-    return path.with_name(path.name + ".old")
-
-
-def _answered(path: Path) -> int:
-    """How many questions a result file answers; 0 where there is none."""
-    rows = None
-    with suppress(InputError):
-        rows = read_json(path)
-    return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
 
 
 class JournalFile:
@@ -343,6 +117,217 @@ class JournalFile:
             f"{self._path}: cannot be written ({error.strerror}); free space, then start again: "
             "what was answered is kept"
         )
+
+
+@dataclass
+class Journals:
+    """The replies of one data set: those of earlier starts, and this replica's file to add to."""
+
+    folder: Path
+    name: str
+    settings: Mapping[str, Any]  # InputError where a journal that is there has another one
+    replica: int
+    asked: Mapping[str, Row]  # question key -> what a row must share with the question of now; others are left out
+    is_seen_video: IsSeenVideo  # judges the video of each reply that holds its hash
+    prompt_sha256: Callable[[str], str] = lambda key: ""  # of a question's prompt; "" if it is not known
+    former: Mapping[str, Any] = field(default_factory=dict)  # values of earlier releases that count as today's
+    others: int = field(default=0, init=False)  # by read(): questions with an answer that are not asked
+    _file: JournalFile | None = field(default=None, init=False)
+    _lock: FileIO | None = field(default=None, init=False)
+    _unconfirmed: set[str] = field(default_factory=set, init=False)  # by read(): answers whose videos cannot be read
+
+    @property
+    def result_path(self) -> Path:
+        return self.folder / f"{self.name}_eval.json"
+
+    def read(self) -> dict[str, Row]:
+        """Question key -> row of all replies so far: the last answer that still fits question and video, else the last
+        entry of all.
+
+        A reply that does not count any more is a failure, for one of the reasons VOID. One whose video cannot be read
+        counts unless something newer is stored: it may be of a video that was replaced since."""
+        rows: dict[str, Row] = {}
+        confirmed: set[str] = set()
+        self._unconfirmed.clear()
+        others: set[str] = set()
+        stored = [each for path in self._paths() for each in self._read_one(path)]
+        for entry in sorted(stored, key=lambda each: float(each.get("at", 0.0))):
+            key, row = entry["key"], entry["row"]
+            if key not in self.asked:
+                others |= {key} if "error" not in row else set()
+                continue
+            reason = self._why_void(key, row, entry.get("stamp"))
+            if reason == "" and "error" not in row:
+                confirmed.add(key)
+            elif key in confirmed:
+                continue
+            is_void = reason in VOID
+            rows[key] = {**self.asked[key], "output_sequence": [""], "error": reason} if is_void else row
+            self._unconfirmed.discard(key)
+            if reason == VIDEO_GONE:
+                self._unconfirmed.add(key)
+        self.others = len(others)
+        return rows
+
+    def _why_void(self, key: str, row: Row, stamp: Any) -> str:
+        """One of VOID, VIDEO_GONE if that cannot be told, "" if the stored row counts."""
+        if any(row.get(name) != value for name, value in self.asked[key].items()):
+            return QUESTION_CHANGED
+        try:
+            build_reply(("", ""), key, row)
+        except ValueError:
+            return UNFIT
+        if unfit_field(row):
+            return UNFIT
+        prompt = self.prompt_sha256(key) if "prompt_sha256" in row else ""
+        if prompt and prompt != row["prompt_sha256"]:
+            return PROMPT_CHANGED
+        seen = row.get("video_sha256")
+        is_same = self.is_seen_video(key, seen, stamp) if seen else True
+        return VIDEO_GONE if is_same is None else "" if is_same else VIDEO_CHANGED
+
+    def read_and_report(self) -> dict[str, Row]:
+        """The same, with a line on stderr for each of VOID that there is, and for videos that cannot be read."""
+        rows = self.read()
+        found = {reason: [key for key, row in rows.items() if row.get("error") == reason] for reason in VOID}
+        found[VIDEO_GONE] = [key for key in rows if key in self._unconfirmed]
+        for reason, keys in found.items():
+            if keys:
+                print(one_line(f"{self.name}: {len(keys)} questions, first {keys[0]}: {reason}"), file=sys.stderr)
+        return rows
+
+    def lock(self) -> None:
+        """Keeps other jobs out until close(): process 0 takes it for its job. Raises InputError naming who holds it."""
+        path = self.folder / "journal" / f"{self.name}.lock"
+        self._lock = open_to_append(path)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.seek(0)
+            holder = self._lock.read().decode(errors="replace").strip()
+            raise InputError(
+                f"{path}: held by another run ({holder}); wait for it, or choose another output folder"
+            ) from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
+        with suppress(OSError):  # a full disk: the holder's name is a courtesy, and the replies will fail on the disk
+            self._lock.truncate(0)
+            self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
+
+    def open(self) -> None:
+        """Takes this replica's file for writing."""
+        self._file = JournalFile(self._path(self.replica), {"settings": self.settings})
+
+    def append(self, rows: Mapping[str, Row], stamps: Mapping[str, Any] | None = None) -> None:
+        """One line per reply, with the stamp of its video where there is one; as JournalFile.append."""
+        assert self._file, "open() comes first"
+        now = round(time.time(), 3)
+        self._file.append(
+            {"key": key, "at": now, "row": row} | ({"stamp": stamps[key]} if stamps and key in stamps else {})
+            for key, row in rows.items()
+        )
+
+    def force(self) -> None:
+        """As JournalFile.force."""
+        if self._file:
+            self._file.force()
+
+    def bring_back(self) -> None:
+        """As JournalFile.bring_back."""
+        if self._file:
+            self._file.bring_back()
+
+    def check_result(self) -> None:
+        """Raises InputError where there is a result without a journal: this run would overwrite what it holds."""
+        if self.result_path.is_file() and not self._paths():
+            raise InputError(
+                f"{self.result_path}: its journal is gone, so that this run would overwrite it; choose another output "
+                "folder, or --overwrite"
+            )
+
+    def write_results(self) -> dict[str, Row]:
+        """Join the journals into the result file, in the order of the questions; the rows written."""
+        self.bring_back()
+        rows = self.read()
+        results = {key: rows[key] for key in self.asked if key in rows}
+        write_json(self.result_path, results)
+        self._keep_if_better()
+        for path in self._set_aside():
+            with suppress(OSError):  # they stay where the folder has just become read-only
+                path.unlink()
+        return results
+
+    def set_aside(self) -> None:
+        """Keeps result and journals under `.old` names until new ones are complete; older `.old` ones stay."""
+        for path in [self.result_path, *self._paths()]:
+            if not path.exists():
+                continue
+            old = _with_old(path)
+            try:
+                if old.exists():
+                    path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
+                else:
+                    path.rename(old)
+            except OSError as error:
+                raise InputError(
+                    f"{path}: cannot be set aside ({error.strerror}); choose another output folder"
+                ) from None
+
+    def close(self) -> None:
+        for file in (self._file, self._lock):
+            if file:
+                file.close()
+        self._file = self._lock = None
+
+    def _keep_if_better(self) -> None:
+        """A result that was set aside gets a name to stay by where it has more answers than the new one."""
+        old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
+        if old.exists() and _answered(old) > max(_answered(self.result_path), _answered(kept)):
+            with suppress(OSError):
+                old.replace(kept)
+                print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
+
+    def _read_one(self, path: Path) -> list[dict[str, Any]]:
+        """Entries of `key`, `row`, and in all but old journals `at`, in seconds since 1970, and `stamp`."""
+        entries = read_entries(path)
+        if not entries:
+            return []
+        first, *rest = entries
+        stored = first["settings"]
+        for setting in {**stored, **self.settings}:
+            now = self.settings.get(setting)
+            if stored.get(setting) not in (now, self.former.get(setting, now)):
+                raise InputError(
+                    f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
+                    f"{now!r}; use the former, another output folder, or --overwrite"
+                )
+        for run in (entry["row"].get("run") for entry in rest):
+            for setting, former in self.former.items():
+                if isinstance(run, dict) and run.get(setting) == former:
+                    run[setting] = self.settings[setting]
+        return rest
+
+    def _path(self, replica: int) -> Path:
+        return self.folder / "journal" / f"{self.name}.rank{replica}.jsonl"
+
+    def _paths(self) -> list[Path]:
+        return sorted((self.folder / "journal").glob(f"{self.name}.rank*.jsonl"))
+
+    def _set_aside(self) -> list[Path]:
+        journals = (self.folder / "journal").glob(f"{self.name}.rank*.jsonl.old")
+        return [path for path in [_with_old(self.result_path), *journals] if path.exists()]
+
+
+def _with_old(path: Path) -> Path:
+    return path.with_name(path.name + ".old")
+
+
+def _answered(path: Path) -> int:
+    """How many questions a result file answers; 0 where there is none."""
+    rows = None
+    with suppress(InputError):
+        rows = read_json(path)
+    return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
 
 
 def open_to_append(path: Path) -> FileIO:

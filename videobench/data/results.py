@@ -38,6 +38,9 @@ OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
 MOST_MASS = 1.02  # of all options' probabilities: rounding may pass 1, logarithms to base 10 go beyond
 LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # so many replies add up to 1 by no chance
 
+# Place for messages, key, row, fields of the Reply that no row has.
+Placed = tuple[str, str, Mapping[str, Any], Mapping[str, Any]]
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -114,11 +117,11 @@ def load_facts(path: Path) -> Asked:
     if kind_of(path) != FACTS:
         raise InputError(f"{path}: not the facts of exported requests; name what --export_requests wrote beside them")
     finder, facts, replies = _Finder([], False), dict[str, Mapping[str, Any]](), list[Reply]()
-    for number, row in read_lines(path, FACTS):
+    for place, row in read_lines(path, FACTS):
         key = str(row["custom_id"])
         if key in facts:
-            raise InputError(f"{path}: line {number}: a second line of {key}; export the requests again")
-        with _named(f"{path}: line {number}"):
+            raise InputError(f"{place}: a second line of {key}; export the requests again")
+        with _named(place):
             replies.append(build_reply(finder.find(key, row, path.name), key, {**row, "output_sequence": [""]}))
         facts[key] = row
     return Asked(replies, facts)
@@ -153,13 +156,13 @@ def _files_of(path: Path) -> list[Path]:
     return files
 
 
-def _rows_of(file: Path, asked: Asked) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
-    """(place for messages, key, row, fields of the Reply that no row has) of each row, of whatever kind the file is."""
+def _rows_of(file: Path, asked: Asked) -> Iterator[Placed]:
+    """Each row, of whatever kind the file is."""
     kind = kind_of(file)
     if kind == OWN:
-        yield from ((f"{file}: row {key!r}", key, row, {}) for key, row in _own_rows(file))
+        yield from _own_rows(file)
     elif kind == BATCH:
-        yield from ((place, key, row, {}) for place, key, row in _batch_rows(file, asked.facts))
+        yield from _batch_rows(file, asked.facts)
     elif kind in WITHOUT_KEY:
         yield from _joined(file, _unnamed(file, kind), Questions(asked.replies))
     elif kind == AISBENCH_FAILED:
@@ -168,7 +171,7 @@ def _rows_of(file: Path, asked: Asked) -> Iterator[tuple[str, str, Mapping[str, 
         raise InputError(f"{file}: holds what was asked ({kind}), not replies; name the service's output")
 
 
-def _own_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _own_rows(file: Path) -> Iterator[Placed]:
     rows = read_json(file)
     check_kind(file, rows, REPLIES)
     if not isinstance(rows, dict) or not rows:
@@ -176,19 +179,18 @@ def _own_rows(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     for key, row in rows.items():
         if not isinstance(row, dict):
             raise InputError(f"{file}: row {key!r} is no object; name {KNOWN}")
-        yield key, row
+        yield f"{file}: row {key!r}", key, row, {}
 
 
-def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Placed]:
     """With what `facts` says of the request: not the prompt's tokens, which are the service's own."""
-    for number, line in read_lines(file, BATCH):
-        place = f"{file}: line {number}"
+    for place, line in read_lines(file, BATCH):
         with _named(place):
             key, row = read_reply(line)
         asked = {name: value for name, value in facts.get(key, {}).items() if name not in OF_OUR_PROMPT}
         run = {**asked.get("run", {}), **row.get("run", {})}
         expected = {"expected_prompt_tokens": facts[key].get("prompt_tokens")} if key in facts else {}
-        yield place, key, {**asked, **expected, **row, "run": run}
+        yield place, key, {**asked, **expected, **row, "run": run}, {}
 
 
 def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
@@ -196,16 +198,13 @@ def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
     if kind == AISBENCH and failed_file(file).exists():
         parts.append((failed_file(file), AISBENCH_FAILED, read_failure))
     for part, part_kind, read in parts:
-        for number, line in read_lines(part, part_kind):
-            place = f"{part}: line {number}"
+        for place, line in read_lines(part, part_kind):
             with _named(place):
                 unnamed = read(line)
             yield place, unnamed
 
 
-def _joined(
-    file: Path, lines: Iterable[tuple[str, Unnamed]], questions: Questions
-) -> Iterator[tuple[str, str, Mapping[str, Any], Mapping[str, Any]]]:
+def _joined(file: Path, lines: Iterable[tuple[str, Unnamed]], questions: Questions) -> Iterator[Placed]:
     """Lines of equal questions on one video take their keys in order; those of other questions are left out."""
     taken: set[QuestionName] = set()
     count = unknown = 0
