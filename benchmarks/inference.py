@@ -42,12 +42,16 @@ from benchmarks.plain_answers import (  # noqa: E402
 )
 from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint  # noqa: E402
 from videobench.data.dataset import build_question_text  # noqa: E402
-from videobench.device.devices import DEFAULT_BATCH_SIZES, KINDS, LENGTH_MULTIPLES, open_device  # noqa: E402
-from videobench.device.memory import release_memory  # noqa: E402
+from videobench.device.devices import (  # noqa: E402
+    DEFAULT_BATCH_SIZES,
+    KINDS,
+    LENGTH_MULTIPLES,
+    open_device,
+    release_memory,
+)
 from videobench.model.checkpoint import load_checkpoint  # noqa: E402
 from videobench.model.engine import drop_unread_layers  # noqa: E402
-from videobench.model.prompts import Prompt  # noqa: E402
-from videobench.model.questions import VideoQuestions  # noqa: E402
+from videobench.model.prompts import Prompt, VideoQuestions  # noqa: E402
 
 NUM_FRAMES = 8
 REPLY_TOKENS = 2

@@ -21,8 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from videobench.device.devices import KINDS, LENGTH_MULTIPLES, Device, open_device
-from videobench.device.memory import peak_memory_bytes, release_memory
+from videobench.device.devices import KINDS, LENGTH_MULTIPLES, Device, open_device, peak_memory_bytes, release_memory
 
 NUM_FRAMES = 8
 OPTIONS = {"A": "a red ball", "B": "a blue ball", "C": "a green ball", "D": "a white ball"}
@@ -84,7 +83,7 @@ class Bench:
     def batch(self, questions: int, videos: int) -> list:
         """VideoQuestions; suffixes as long as real ones, and not all alike."""
         from videobench.data.dataset import build_question_text
-        from videobench.model.questions import VideoQuestions
+        from videobench.model.prompts import VideoQuestions
 
         builder, side = self.checkpoint.prompt_builder(NUM_FRAMES), self.shape.image_size
         made = []

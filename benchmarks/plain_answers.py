@@ -12,8 +12,7 @@ from transformers import LlavaNextVideoForConditionalGeneration
 from benchmarks.frame_readers import count_frames, decode_everything
 from videobench.data.dataset import Question
 from videobench.model.engine import Engine
-from videobench.model.prompts import Prompt
-from videobench.model.questions import Answer, VideoQuestions
+from videobench.model.prompts import Answer, Prompt, VideoQuestions
 from videobench.video.pixels import normalise, resize_and_crop
 from videobench.video.spec import PixelSpec
 

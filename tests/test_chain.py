@@ -23,7 +23,7 @@ from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
 from videobench.video.frames import sample_frames
 from videobench.video.pixels import normalise
-from videobench.video.prepared import prepare_video
+from videobench.video.pool import prepare_video
 
 
 def run_all(qa_root, video_root, model_path, out, *flags):
@@ -103,7 +103,7 @@ def test_with_the_frames_reversed_questions_on_order_are_answered_wrongly(
         frames = sample_frames(*arguments)
         return replace(frames, pixels=frames.pixels[::-1].copy())
 
-    monkeypatch.setattr("videobench.video.prepared.sample_frames", sample_reversed)
+    monkeypatch.setattr("videobench.video.pool.sample_frames", sample_reversed)
     mirrored = run_all(qa_root, video_root, tiny_model_path, tmp_path, "--num_workers", "0")
     on_order = [
         name for name, row in qa_rows.items() if row["kind"] in ORDER_KINDS and len(replies[name]["choices"]) > 1

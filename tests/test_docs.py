@@ -11,7 +11,7 @@ from itertools import pairwise, zip_longest
 import pytest
 
 from tests.support.paths import ROOT
-from videobench.run.provenance import SUITE_VERSION
+from videobench.run.store import SUITE_VERSION
 
 MOST_LINES = 250  # of a README
 PAIRS = {

@@ -21,8 +21,8 @@ from videobench.device.devices import LENGTH_MULTIPLES, open_device
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import question_bytes, row_bytes
 from videobench.model.engine import Engine, drop_unread_layers, load_engine
-from videobench.model.questions import Answer, VideoQuestions
-from videobench.run.batches import RetryingEngine
+from videobench.model.prompts import Answer, VideoQuestions
+from videobench.run.loop import RetryingEngine
 from videobench.video.pixels import normalise
 
 pytestmark = pytest.mark.cuda

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from videobench.device import npu
-from videobench.device.devices import DETERMINISTIC_VARIABLES, Device, open_device
-from videobench.device.memory import check_free_memory
+from videobench.device.devices import DETERMINISTIC_VARIABLES, Device, check_free_memory, open_device
 from videobench.errors import InputError
 
 

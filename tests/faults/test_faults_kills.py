@@ -59,7 +59,7 @@ def decoding_workers(pid):
 
 def is_worker(process):
     try:
-        return b"videobench.video.worker" in Path(f"/proc/{process}/cmdline").read_bytes()
+        return b"videobench.video.pool" in Path(f"/proc/{process}/cmdline").read_bytes()
     except OSError:  # it has ended
         return False
 

@@ -13,8 +13,8 @@ import pytest
 from tests.support.fault_tools import SET, Bench, assert_refused
 from videobench.files import write_json
 from videobench.model.engine import Engine
-from videobench.run import runner
-from videobench.run.batches import MOST_FAILURES_IN_A_ROW
+from videobench.run import command as runner
+from videobench.run.loop import MOST_FAILURES_IN_A_ROW
 from videobench.run.store import Store
 
 
@@ -201,7 +201,7 @@ def test_a_worker_that_is_killed_costs_one_video(bench, after_batch):
     def kill_worker():
         for tasks in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
             for child in tasks.read_text().split():
-                if b"videobench.video.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                if b"videobench.video.pool" in Path(f"/proc/{child}/cmdline").read_bytes():
                     os.kill(int(child), signal.SIGKILL)
 
     after_batch(kill_worker, 1)

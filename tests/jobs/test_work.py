@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from videobench.jobs.work import WorkQueue
+from videobench.jobs.job import WorkQueue
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import Engine, load_engine
-from videobench.model.questions import Answer, VideoQuestions
+from videobench.model.prompts import Answer, VideoQuestions
 from videobench.video.pixels import normalise
-from videobench.video.prepared import prepare_video
+from videobench.video.pool import prepare_video
 
 COLOURS = ["red", "blue", "green", "white", "black", "yellow"]
 

@@ -4,9 +4,8 @@ import pytest
 
 from videobench.data.dataset import build_question_text
 from videobench.errors import InputError
-from videobench.model.checkpoint import load_checkpoint
+from videobench.model.checkpoint import TURNS, load_checkpoint
 from videobench.model.prompts import PromptBuilder
-from videobench.model.templates import TURNS
 
 # Whole and literal, spaces and line ends included: they are part of the benchmark.
 END = (

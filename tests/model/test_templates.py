@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from videobench.model.templates import TURNS, find_template, known_form, renderer
+from videobench.model.checkpoint import TURNS, find_template, known_form, renderer
 
 
 def make_tokenizer(*words, chat_template=None):

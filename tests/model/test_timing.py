@@ -7,11 +7,11 @@ import torch
 
 from videobench.device.devices import Device
 from videobench.jobs.job import Job
-from videobench.model import timing as usage
+from videobench.model import cost as usage
+from videobench.model.cost import Usage
 from videobench.model.prompts import Prompt
-from videobench.model.timing import Usage
-from videobench.run import progress
-from videobench.run.progress import Progress
+from videobench.run import loop as progress
+from videobench.run.loop import Progress
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_where_there_is_no_terminal_a_line_each_minute_shows_how_far_it_is(make_
         shown.add({unknown: {"output_sequence": ["A"]}})
         assert capsys.readouterr().err == ""
         now[0] += 1
-        shown.refresh()
+        shown.add({})
         assert capsys.readouterr().err == "5/10 (50 %), failed 1, right 25.0 % (1/4), 0.05/s, 2 min left\n"
 
 

@@ -11,9 +11,8 @@ from transformers import LlavaNextVideoForConditionalGeneration
 
 from videobench.device.devices import open_device
 from videobench.errors import InputError
-from videobench.model.checkpoint import load_checkpoint
+from videobench.model.checkpoint import load_checkpoint, read_weight_headers, start_hashing
 from videobench.model.engine import load_engine
-from videobench.model.weights import read_weight_headers, start_hashing
 
 
 def load(folder):

@@ -10,11 +10,10 @@ from tests.support.checkpoints import VICUNA_7B, YI_34B, checkpoint_of
 from videobench.device.devices import Device
 from videobench.model.cost import activation_bytes
 from videobench.model.prompts import Prompt
-from videobench.run import batches
-from videobench.run.batches import batch_size_for, make_batches, stage_ahead
-from videobench.run.context import RunContext
-from videobench.run.plan import Plan, VideoWork
-from videobench.video.prepared import PreparedVideo, failed_video
+from videobench.run import loop as batches
+from videobench.run.loop import batch_size_for, make_batches, stage_ahead
+from videobench.run.plan import Plan, RunContext, VideoWork
+from videobench.video.pool import PreparedVideo, failed_video
 
 GB = 10**9
 

@@ -13,7 +13,7 @@ from videobench.data.dataset import Question
 from videobench.errors import InputError
 from videobench.model import engine
 from videobench.model.locate.model_check import ModelCheck
-from videobench.model.questions import Answer
+from videobench.model.prompts import Answer
 from videobench.run.model_check import _distance, choose
 
 

@@ -13,7 +13,7 @@ from tests.support.fault_tools import Bench, assert_refused
 from tests.support.runs import results
 from videobench.data.engines import FACTS, REQUESTS, kind_of
 from videobench.data.results import load_facts
-from videobench.video.pictures import encode_png
+from videobench.video.images import encode_png
 
 FACTS_AS_IN_A_ROW = ["vid_path", "question", "choices", "prompt_tokens"]
 FACTS_AS_IN_A_ROW += ["prompt_sha256", "pixels_sha256", "video_sha256"]

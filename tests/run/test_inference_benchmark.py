@@ -11,7 +11,7 @@ from benchmarks.arithmetic import floor_operations
 from benchmarks.plain_answers import NotingEngine, PlainAnswer
 from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
 from videobench.model.checkpoint import load_checkpoint
-from videobench.model.questions import VideoQuestions
+from videobench.model.prompts import VideoQuestions
 
 
 def test_table(capsys, monkeypatch, tmp_path):

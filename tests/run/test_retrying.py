@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests.support.fake_videos import DEVICE, answer_of, make_videos
-from videobench.device.memory import too_large
+from videobench.device.devices import too_large
 from videobench.errors import DeviceLost
-from videobench.run.batches import MOST_FAILURES_IN_A_ROW, RetryingEngine
+from videobench.run.loop import MOST_FAILURES_IN_A_ROW, RetryingEngine
 
 
 class FakeEngine:

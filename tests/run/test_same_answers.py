@@ -7,8 +7,8 @@ import pytest
 import run_gpu
 from videobench.data.dataset import qa_file
 from videobench.files import write_json
-from videobench.run import batches as batches_module
 from videobench.run import loop
+from videobench.run import loop as batches_module
 
 SETS = "MSVD,NBA"
 

@@ -12,7 +12,7 @@ import extract_dataset
 import run_gpu
 from tests.support.runs import SET, results
 from videobench.data.dataset import load_questions, qa_file
-from videobench.video.prepared import prepare_video
+from videobench.video.pool import prepare_video
 from videobench.video.spec import PixelSpec
 
 SPEC = PixelSpec(32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), shortest_edge=32)
@@ -129,7 +129,7 @@ def test_a_video_of_a_sample_that_is_not_the_manifests_is_answered_and_named(
 
 
 def test_a_video_that_changes_while_it_is_read_is_not_answered(tmp_path, questions, monkeypatch):
-    from videobench.video import prepared
+    from videobench.video import pool as prepared
 
     video = shutil.copy(questions[0].video, tmp_path)
     sample = prepared.sample_frames

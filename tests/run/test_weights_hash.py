@@ -7,7 +7,7 @@ from torch.distributed import HashStore
 
 from videobench.errors import InputError
 from videobench.jobs.job import Job
-from videobench.run.provenance import start_hashing_weights
+from videobench.run.store import start_hashing_weights
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def processes(monkeypatch):
 @pytest.fixture
 def hashed(monkeypatch):
     """The files that were read, in order."""
-    from videobench.model import weights
+    from videobench.model import checkpoint as weights
 
     paths, read = [], weights.sha256_of_file
     monkeypatch.setattr(weights, "sha256_of_file", lambda path: paths.append(path) or read(path))

@@ -13,7 +13,7 @@ from tests.support.stand_in import extract, make_benchmark, read, sampled
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.sampling import placing
-from videobench.sampling.order import STRATEGIES
+from videobench.sampling.selection import STRATEGIES
 
 
 @pytest.fixture
@@ -251,7 +251,7 @@ def test_samples_of_videos_that_decode_hold_one_another(benchmark, monkeypatch, 
         yield lambda videos: (tried.extend(videos), {each: f"{each}: no" for each in videos if each in broken})[1]
 
     broken = {original(benchmark, f"NBA/{number}.mp4") for number in (0, 2, 3)}
-    monkeypatch.setattr("videobench.sampling.decodable.fault_finder", fault_finder)
+    monkeypatch.setattr("videobench.sampling.command.fault_finder", fault_finder)
     flags = ("--check_videos", "--strategy", strategy, *one_per_video)
     samples = []
     for num in (2, 5, 7, *([] if one_per_video else [10, 14])):

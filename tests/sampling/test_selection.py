@@ -11,7 +11,7 @@ import pytest
 from tests.support.stand_in import extract, make_benchmark, read, sampled
 from videobench.data.dataset import Question, load_answers, load_questions
 from videobench.errors import InputError
-from videobench.sampling.order import STRATEGIES, draw_order
+from videobench.sampling.selection import STRATEGIES, draw_order
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import struct
 from pathlib import Path
 from types import SimpleNamespace
 
-from videobench.model.weights import WeightFiles
+from videobench.model.checkpoint import WeightFiles
 
 
 def checkpoint_of(in_vision=0, in_rest=0, **text):

@@ -3,7 +3,7 @@
 import torch
 
 from videobench.device.devices import Device
-from videobench.model.questions import Answer, VideoQuestions
+from videobench.model.prompts import Answer, VideoQuestions
 
 DEVICE = Device("cpu", torch.device("cpu"), "a card")
 PIXELS = torch.zeros(1)

@@ -19,7 +19,7 @@ from videobench.cli import run_script
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        *("torch", "torch.distributed.run", "run_gpu", "videobench.model.engine", "videobench.run.runner"),
+        *("torch", "torch.distributed.run", "run_gpu", "videobench.model.engine", "videobench.run.command"),
         *("transformers.models.clip.modeling_clip", "transformers.models.llama.modeling_llama"),  # else in each start
         *("videobench.video.container", "videobench.compare.comparison", "videobench.compare.report.page"),
     ]

@@ -11,9 +11,9 @@ from datetime import timedelta
 def claim_numbers(mode, results):
     """Sends what it has claimed, or the error that it came to."""
     from videobench.errors import OtherProcessFailed, ProcessLost
-    from videobench.jobs import heartbeats, job
+    from videobench.jobs import job
 
-    heartbeats.SILENCE_S, heartbeats.BEAT_S = 1.0, 0.1
+    job.SILENCE_S, job.BEAT_S = 1.0, 0.1
     job._connect()
     job.CONNECT = timedelta(seconds=2)  # from here on
     is_second = os.environ["RANK"] == "1"

@@ -7,9 +7,9 @@ from videobench.data.dataset import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
-from videobench.model.locate.host_weights import HostWeights
 from videobench.model.locate.model_check import ModelCheck
-from videobench.model.questions import VideoQuestions
+from videobench.model.locate.replay import HostWeights
+from videobench.model.prompts import VideoQuestions
 from videobench.run.model_check import choose, read_video
 from videobench.run.options import parse_args
 from videobench.run.plan import build_plan, load_all_questions

@@ -61,7 +61,7 @@ def become_torchrun(torchrun_flags: list[str], argv: list[str], forked: Path, or
 
 
 def be_rank(argv: list[str], forked: Path, order: dict[str, Any]) -> None:
-    from videobench.jobs import heartbeats
+    from videobench.jobs import job as heartbeats
     from videobench.jobs.crashes import Attempts
 
     set_default_signals()

@@ -14,7 +14,7 @@ SLACK_BYTES = 32 * MB  # for what Python and the allocator keep
 PREPARE = """
 import sys
 from pathlib import Path
-from videobench.video.prepared import prepare_video
+from videobench.video.pool import prepare_video
 from videobench.video.spec import PixelSpec
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024

@@ -14,10 +14,18 @@ from tests.support.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST, 
 from tests.support.clip_writer import QUIET_X265, write_clip
 from tests.support.odd_files import damaged, replaced_once, with_edits, with_rotation
 from videobench.errors import VideoError
-from videobench.video import sparse as sparse_module
+from videobench.video import frames as sparse_module
 from videobench.video.container import CONTAINER_OPTIONS, DECODERS, FORMATS, METADATA, open_video, to_rgb
-from videobench.video.frames import Frames, sample_frames, sample_frames_plain, spread
-from videobench.video.sparse import NotSparseError, decode_frames, may_be_sparse, read_timeline
+from videobench.video.frames import (
+    Frames,
+    NotSparseError,
+    decode_frames,
+    may_be_sparse,
+    read_timeline,
+    sample_frames,
+    sample_frames_plain,
+    spread,
+)
 
 NUM_FRAMES = 8
 

@@ -9,7 +9,7 @@ from av.video.frame import VideoFrame
 
 from videobench.errors import VideoError
 from videobench.video import container as container_module
-from videobench.video import image_folder as image_folder_module
+from videobench.video import images as image_folder_module
 from videobench.video.frames import sample_frames, sample_frames_plain
 
 ENCODERS = {

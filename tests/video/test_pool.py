@@ -21,9 +21,7 @@ from tests.support.stubborn_worker import LARGE_BYTES, LARGE_S, SPEC, STUBBORN
 from videobench.errors import InputError
 from videobench.video.frames import sample_frames
 from videobench.video.pixels import resize_and_crop
-from videobench.video.pool import DecodePool
-from videobench.video.prepared import PreparedVideo, failed_video
-from videobench.video.room import decoding_room_bytes
+from videobench.video.pool import DecodePool, PreparedVideo, decoding_room_bytes, failed_video
 from videobench.video.spec import PixelSpec
 
 VIDEO_BYTES = 8 * 3 * 32 * 32
@@ -139,7 +137,7 @@ def test_room_is_a_part_of_the_hosts_memory(
 ) -> None:
     if limit is not None:
         (tmp_path / "memory.max").write_text(limit + "\n")
-    monkeypatch.setattr("videobench.video.room.CGROUP_LIMIT", tmp_path / "memory.max")
+    monkeypatch.setattr("videobench.video.pool.CGROUP_LIMIT", tmp_path / "memory.max")
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)

@@ -21,7 +21,7 @@ SPEAKERS = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)
 LETTER_LIST = re.compile(r"among the \w+ options? [a-f](?:, [a-f])*(?= above)")  # a service may count empty options
 SHA256 = re.compile("[0-9a-f]{64}")
 
-Run = dict[str, Any]  # settings and environment: run/provenance.py
+Run = dict[str, Any]  # settings and environment: run/store.py
 
 
 class Row(TypedDict, total=False):

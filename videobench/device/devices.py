@@ -7,12 +7,14 @@ imports torch_npu wherever it finds it.
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from videobench.console import warn_once
+from videobench.console import in_bytes, warn_once
 from videobench.device import npu
-from videobench.errors import InputError
+from videobench.errors import InputError, OutOfMemory
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +26,7 @@ DEFAULT_DTYPES = {"npu": "float16", "cuda": "float16", "cpu": "float32"}
 # and may even compile it (docs of TorchNPU, set_compile_mode; CANN's chapter on dynamic shapes). 16 on CUDA, where
 # PyTorch's attention copies a mask of any other length in every layer (aten, pad_bias in attention.cpp).
 LENGTH_MULTIPLES = {"npu": 32, "cuda": 16, "cpu": 1}
-# Questions answered together if the memory allows it (run/batches.py). One video's questions fill a CPU. On a card the
+# Questions answered together if the memory allows it (run/loop.py). One video's questions fill a CPU. On a card the
 # questions' own tokens decide, about 130 each: 32 questions have the few thousand that fill its matrix units, and every
 # card from 64 GB on has room for them with a 7B model, so that both sides compute in batches of the same size.
 DEFAULT_BATCH_SIZES = {"npu": 32, "cuda": 32, "cpu": 8}
@@ -70,8 +72,7 @@ class Device:
 def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Device:
     """Set up card `index` of a kind ("npu", "cuda"; "cpu" has one) and make it the current one.
 
-    With `deterministic`, operators without a deterministic form raise. Raises InputError, with the fix, for each reason
-    why the card cannot be used."""
+    With `deterministic`, operators without a deterministic form raise."""
     if deterministic:
         _set_deterministic_variables(kind)
     count = count_cards(kind)
@@ -83,7 +84,13 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
         torch.use_deterministic_algorithms(deterministic)
     if kind == "cpu":
         return Device("cpu", torch.device("cpu"), "cpu")
-    _check_index(kind, count, index)
+    if index >= count:
+        found = os.environ.get(VISIBLE[kind])
+        listed = found.split(",") if found else map(str, range(count))
+        raise InputError(
+            f"device {kind}:{index} does not exist: {count} visible ({_visible(kind)}); "
+            f"start one process for each card: export {VISIBLE[kind]}={','.join([*listed][:count])}"
+        )
     name = _start(kind, index)
     {"npu": _set_up_npu, "cuda": _set_up_cuda}[kind]()
     return Device(kind, torch.device(kind, index), name)
@@ -215,14 +222,6 @@ def _set_deterministic_variables(kind: str) -> None:
             raise InputError(f"--deterministic needs {name}={value}, but the environment has {found!r}; unset it")
 
 
-def _check_index(kind: str, count: int, index: int) -> None:
-    if index >= count:
-        raise InputError(
-            f"device {kind}:{index} does not exist: {count} visible ({_visible(kind)}); "
-            f"start one process for each card: export {VISIBLE[kind]}={','.join(_listed(kind)[:count])}"
-        )
-
-
 def another_process(kind: str) -> str:
     """The second half of an error: what uses the memory of a card, and the fix."""
     return (
@@ -230,12 +229,68 @@ def another_process(kind: str) -> str:
     )
 
 
-def _listed(kind: str) -> list[str]:
-    """The cards' names in the variable, or their numbers if it is not set."""
-    found = os.environ.get(VISIBLE[kind])
-    return found.split(",") if found else [str(number) for number in range(count_cards(kind))]
-
-
 def _visible(kind: str) -> str:
     name = VISIBLE[kind]
     return f"{name}={os.environ[name]!r}" if name in os.environ else f"{name} is not set"
+
+
+def memory_bytes(device: Device) -> tuple[int, int]:
+    """(free, total) of the card, or for cpu of the host."""
+    import torch
+
+    if device.kind == "cpu":
+        page = os.sysconf("SC_PAGE_SIZE")
+        return os.sysconf("SC_AVPHYS_PAGES") * page, os.sysconf("SC_PHYS_PAGES") * page
+    free, total = getattr(torch, device.kind).mem_get_info(device.torch_device.index)
+    return int(free), int(total)
+
+
+def check_free_memory(device: Device, needed: int, dtype: str) -> None:
+    """Raises InputError if a card has no room for `needed` bytes of weights: too small, or filled by others."""
+    if device.kind == "cpu":
+        return
+    free, total = memory_bytes(device)
+    found = f"device {device.torch_device} ({device.name}): {in_bytes(free)} of {in_bytes(total)} of its memory is free"
+    if needed > total:
+        raise InputError(
+            f"{found}, the weights in {dtype} take {in_bytes(needed)}; use a 16-bit --dtype or a larger card"
+        )
+    if needed > free:
+        raise InputError(f"{found}, the weights in {dtype} take {in_bytes(needed)}; {another_process(device.kind)}")
+
+
+@contextmanager
+def reading_weights(device: Device) -> Iterator[None]:
+    """Turns running out of memory into an InputError: check_free_memory does not know how much the loader takes."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(
+            f"device {device.torch_device} ({device.name}): out of memory while reading the weights; free some, "
+            "use a 16-bit --dtype, or a larger card"
+        ) from None
+
+
+def release_memory(device: Device) -> None:
+    """Return the blocks that torch keeps for later use to the card, so that blocks of other sizes can be allocated."""
+    import torch
+
+    if device.kind != "cpu":
+        getattr(torch, device.kind).empty_cache()
+
+
+def peak_memory_bytes(device: Device) -> int:
+    """The most memory that tensors have used on the device since the start; 0 on cpu, which does not count it."""
+    import torch
+
+    return 0 if device.kind == "cpu" else int(getattr(torch, device.kind).max_memory_allocated())
+
+
+def too_large(device: Device) -> str:
+    """Why a question failed that did not fit by itself."""
+    return (
+        f"not enough memory on {device.torch_device} ({device.name}) for this question alone; use fewer --num_frames, "
+        "a 16-bit --dtype, or a larger card"
+    )

@@ -42,21 +42,25 @@ def count_cards() -> int:
     import torch
 
     _check_version(torch.__version__)
-    _import_torch_npu(torch.__version__)
     try:
+        import torch_npu  # noqa: F401
+
         # Not is_available(), which has been seen to be True while the count was 0.
         return int(getattr(torch, "npu").device_count())  # noqa: B009  # made by torch_npu
-    except Exception as error:  # of any type: CANN raises it
+    except Exception as error:  # ImportError, or of any type: CANN raises it
         raise _explain(error, torch.__version__) from None
 
 
 def versions() -> dict[str, str]:
     """Of "torch_npu", "cann" and "npu_driver"; "unknown" where none is recorded."""
+    return {"torch_npu": _torch_npu_version(), "cann": cann_version(), "npu_driver": driver_version()}
+
+
+def _torch_npu_version() -> str:
     try:
-        torch_npu = importlib.metadata.version("torch_npu")
-    except importlib.metadata.PackageNotFoundError:
-        torch_npu = UNKNOWN
-    return {"torch_npu": torch_npu, "cann": cann_version(), "npu_driver": driver_version()}
+        return importlib.metadata.version("torch_npu")
+    except importlib.metadata.PackageNotFoundError:  # built from source
+        return UNKNOWN
 
 
 def cann_version() -> str:
@@ -95,11 +99,8 @@ def _find_entry(path: Path, pattern: str) -> str | None:
 
 def _check_version(torch_version: str) -> None:
     """torch_npu does not compare its version with that of torch; a wrong one shows as an undefined symbol, or worse."""
-    try:
-        npu_version = importlib.metadata.version("torch_npu")
-    except importlib.metadata.PackageNotFoundError:
-        return  # built from source without metadata: nothing to compare
-    if _release_numbers(npu_version) != _release_numbers(torch_version):
+    npu_version = _torch_npu_version()
+    if npu_version != UNKNOWN and _release_numbers(npu_version) != _release_numbers(torch_version):
         wanted, present = (".".join(map(str, _release_numbers(each))) for each in (npu_version, torch_version))
         raise InputError(
             f"device npu: torch_npu {npu_version} needs torch {wanted}, but torch {torch_version} is installed; "
@@ -110,13 +111,6 @@ def _check_version(torch_version: str) -> None:
 def _release_numbers(version: str) -> tuple[int, ...]:
     """`2.13.0+cpu`, `2.13.0.post2`, `2.13.0rc1` -> (2, 13, 0)."""
     return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
-
-
-def _import_torch_npu(torch_version: str) -> None:
-    try:
-        import torch_npu  # noqa: F401
-    except Exception as error:  # ImportError, or of any type: CANN raises it at its start
-        raise _explain(error, torch_version) from None
 
 
 def _explain(error: Exception, torch_version: str) -> InputError:

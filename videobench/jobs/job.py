@@ -7,17 +7,64 @@ beforehand, so that a slow card does not delay the others. Without torchrun ther
 
 import json
 import os
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import cache
+from itertools import accumulate
 from typing import Any
 from uuid import uuid4
 
 from videobench.errors import InputError, OtherProcessFailed, ProcessLost
-from videobench.jobs.heartbeats import Heartbeats
+
+BEAT_S = 5.0
+SILENCE_S = 60.0  # a process that swaps, or waits for a disk, still beats: a thread does
+
+
+class Heartbeats:
+    """Signs of life, counted in the store of torch.distributed: torchrun notices that another machine is gone only when
+    one of its own processes dies."""
+
+    def __init__(self, store: Any, process: int) -> None:
+        self._store = store
+        self._heard: dict[int, tuple[int, float]] = {}  # process -> its count, and when that last changed
+        self._next_check = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat, args=(process,), name="heartbeats", daemon=True)
+        self._thread.start()
+
+    def check(self, processes: Iterable[int]) -> None:
+        """Raises ProcessLost where one of them has been silent for SILENCE_S, if this is called now and then."""
+        now = time.monotonic()
+        if now < self._next_check:
+            return
+        self._next_check = now + BEAT_S
+        for process in processes:
+            count = int(self._store.add(f"alive/{process}", 0))
+            heard, since = self._heard.get(process, (-1, now))
+            if count != heard:
+                self._heard[process] = count, now
+            elif now - since > SILENCE_S:
+                raise ProcessLost(
+                    f"process {process} of this job has been silent for {SILENCE_S:g} s: its machine or its torchrun "
+                    "is gone; start the same command again on all machines: what was answered is kept"
+                )
+
+    def close(self) -> None:
+        """Before Python ends: a thread inside torch's library would crash it. A thread that waits for a lost machine is
+        left behind."""
+        self._ended.set()
+        self._thread.join(BEAT_S)
+
+    def _beat(self, process: int) -> None:
+        with suppress(RuntimeError):  # the store is gone, as the main thread will find out by itself
+            while not self._ended.is_set():
+                self._store.add(f"alive/{process}", 1)
+                self._ended.wait(BEAT_S)
+
 
 CONNECT = timedelta(minutes=10)  # for all processes to start, on a slow shared disk
 POLL_S = 0.1
@@ -38,14 +85,16 @@ class Job:
         tensor_parallel: int = 1,
     ):
         self.process = process
+        self.is_first = process == 0
         self.replica, self.member = divmod(process, tensor_parallel)  # its copy of the weights; its place within that
+        self.is_leader = self.member == 0  # speaks for its copy of the weights
         self.num_replicas = num_processes // tensor_parallel
         self.tensor_parallel = tensor_parallel
         self.local_rank = local_rank  # the index of this process's card
         self.store = store
         self._heartbeats = Heartbeats(store, process) if store is not None else None
         self._group = range(self.replica * tensor_parallel, (self.replica + 1) * tensor_parallel)
-        self._claimed = 0
+        self.num_claimed = 0  # by all replicas, when this one last claimed a number
         self._counts: Counter[str] = Counter()
 
     @classmethod
@@ -66,18 +115,9 @@ class Job:
         return cls(process, num_processes, local_rank, _join(store, process, num_processes), tensor_parallel)
 
     def close(self) -> None:
-        """Call it when this process does nothing more for the job."""
+        """Ends the heartbeats: this process does nothing more for the job."""
         if self._heartbeats:
             self._heartbeats.close()
-
-    @property
-    def is_first(self) -> bool:
-        return self.process == 0
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this process speaks for its copy of the weights."""
-        return self.member == 0
 
     def broadcast(self, name: str, content: Any) -> Any:
         """What process 0 passes, on every process; JSON. Each `name` once in a job."""
@@ -94,23 +134,20 @@ class Job:
         return str(self.store.get(key).decode())
 
     def meet_group(self, place: str) -> None:
-        """Returns when all processes of this replica have come to a place, each of them once.
-
-        Where one has failed on the way it raises: in a collective of torch they would wait for that one."""
+        """Returns when all processes of this replica have come to a place, each of them once; raises if one has failed
+        on the way, for which a collective of torch would wait."""
         key = f"met/{self.replica}/{place}"
         self.store.add(key, 1)
         self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel, self._group)
 
     def claim(self, count: int) -> Iterator[int]:
         """Numbers below `count` in ascending order, each of them on one replica only."""
-        while (number := self._claim_next()) < count:
+        while True:
+            self.num_claimed = self.num_claimed + 1 if self.store is None else int(self.store.add("claimed", 1))
+            if self.num_claimed > count:
+                return
             self.check_others()
-            yield number
-
-    @property
-    def num_claimed(self) -> int:
-        """How many numbers all replicas had claimed when this one last did."""
-        return self._claimed
+            yield self.num_claimed - 1
 
     def count(self, name: str, number: int) -> int:
         """Adds to what this process has counted under a name; returns what all have."""
@@ -138,10 +175,6 @@ class Job:
         """Raises OtherProcessFailed where another process has ended the job by stop_others."""
         if self.store is not None:
             _check_stopped(_connect()[0])
-
-    def _claim_next(self) -> int:
-        self._claimed = self._claimed + 1 if self.store is None else int(self.store.add("claimed", 1))
-        return self._claimed - 1
 
     def _poll(
         self, is_done: Callable[[], bool], waited_for: Iterable[int], while_waiting: Callable[[], object] | None = None
@@ -236,3 +269,29 @@ def _check_start(store: Any, ends: float) -> None:
 def _check_stopped(store: Any) -> None:
     if store.check(["stopped"]):
         raise OtherProcessFailed
+
+
+# What a replica has claimed, decoding ahead or in a batch, no other can take. Of either it holds at most a sixth of its
+# even part of the remaining work: the nearer the end, the less, so that all replicas end together.
+HELD_PART = 6
+
+
+class WorkQueue:
+    """Videos by their numbers, claimed one at a time; `costs` in the order of claiming, in any unit."""
+
+    def __init__(self, job: Job, costs: Sequence[float]) -> None:
+        self._job = job
+        self._costs = costs
+        self._left = [*accumulate(reversed(costs), initial=0)][::-1]  # cost from each number on
+
+    def claim(self) -> Iterator[int]:
+        return self._job.claim(len(self._costs))
+
+    def most_held(self) -> int:
+        """How many videos like the next one this replica should decode ahead, or answer together, at most."""
+        claimed = self._job.num_claimed
+        if self._job.num_replicas == 1:
+            return len(self._costs)
+        if claimed >= len(self._costs):
+            return 1
+        return max(1, int(self._left[claimed] / (HELD_PART * self._job.num_replicas * self._costs[claimed])))

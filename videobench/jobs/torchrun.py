@@ -1,6 +1,4 @@
-"""torchrun for the launchers: what it says of itself goes to a file, which they show where the end was not asked for.
-
-Its processes keep the launcher's own stderr."""
+"""torchrun for the launchers: what it says of itself goes to a file, which they show if the end was not asked for."""
 
 import os
 import sys

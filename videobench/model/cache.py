@@ -32,8 +32,12 @@ class Prefixes:
 
         After the one that `is_last` there are no more: it may take the prefixes themselves."""
         assert self._cache is not None, "the last batch has been taken"
-        cache = self._cache if is_last else _copy(self._cache)
-        self._cache = None if is_last else self._cache
+        cache = self._cache
+        if is_last:
+            self._cache = None
+        else:  # another cache of the same tensors, for `select_rows` to change
+            cache = copy.copy(cache)
+            cache.layers = [copy.copy(layer) for layer in cache.layers]
         is_one = len({*videos}) == 1
         if is_one and videos[0] == self._video and all(each.has(len(videos), room) for each in self._copied):
             cache.layers = [each.begin(len(videos), self.length) for each in self._copied]
@@ -45,17 +49,8 @@ class Prefixes:
         return cache
 
 
-def _copy(cache: DynamicCache) -> DynamicCache:
-    """Another cache of the same tensors, for `select_rows` to change."""
-    copied = copy.copy(cache)
-    copied.layers = [copy.copy(layer) for layer in cache.layers]
-    return copied
-
-
 def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
-    """Leaves some rows in the cache, in this order; one may stand in `rows` more than once.
-
-    At most `room` tokens are added to it afterwards."""
+    """Leaves some rows in the cache, in this order, with room for `room` tokens; a row may be named more than once."""
     first, indices = rows[0], None
     is_one = all(row == first for row in rows)
 

@@ -5,24 +5,205 @@ downloaded.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError, safe_open
 
 from videobench.console import warn_once
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.errors import InputError
-from videobench.files import read_json
-from videobench.model.prompts import PromptBuilder
-from videobench.model.templates import TURNS, VIDEO_PLACEHOLDER, find_template, known_form, renderer
-from videobench.model.weights import WeightFiles, check_folder, read_weight_headers, sampled_bytes
+from videobench.files import open_regular, read_json, sha256_of_file
+from videobench.model.prompts import VIDEO_PLACEHOLDER, PromptBuilder
 from videobench.video.spec import PixelSpec, load_pixel_spec
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
+
+# Shows where the question stands. In a list that a template writes as Python or JSON its tab is a backslash and a t.
+PROBE = "What is\tshown?"
+
+# The turns of the three known text backbones, for a checkpoint that brings no template: Vicuna (7B, 7B-DPO), Mistral
+# Instruct (7B-32K), ChatML (34B, 34B-DPO). Source: the model cards of the five checkpoints.
+TURNS = {
+    "vicuna": "USER: <video>\n{} ASSISTANT:",
+    "mistral": "[INST] <video>\n{} [/INST]",
+    "chatml": "<|im_start|>user\n<video>\n{}<|im_end|>\n<|im_start|>assistant\n",
+}
+
+
+def known_form(text_model_type: str, tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The name in TURNS for a text backbone: Mistral by its config, Yi by ChatML's token, else Vicuna."""
+    if text_model_type == "mistral":
+        return "mistral"
+    return "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "vicuna"
+
+
+def find_template(checkpoint: Path, tokenizer: "PreTrainedTokenizerBase") -> str | None:
+    """The chat template that a checkpoint brings, from any of the places where the versions of transformers put it.
+
+    The processor's own come first: the tokenizer's may be the text backbone's, which knows nothing of videos."""
+    if (path := checkpoint / "chat_template.jinja").is_file():
+        return path.read_text("utf-8")
+    for name in ("chat_template.json", "processor_config.json"):
+        if (path := checkpoint / name).is_file():
+            content = read_json(path)
+            if isinstance(content, dict) and isinstance(content.get("chat_template"), str):
+                return str(content["chat_template"])
+    template = tokenizer.chat_template
+    return template.get("default") if isinstance(template, dict) else template
+
+
+def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
+    """A function from a question to the turn that `template` writes around it and one video; ValueError if the turn
+    does not hold both, the video first."""
+
+    apply = partial(tokenizer.apply_chat_template, chat_template=template, add_generation_prompt=True, tokenize=False)
+
+    def of_parts(question: str) -> str:  # as the processors' templates take it
+        content = [{"type": "video"}, {"type": "text", "text": question}]
+        return str(apply([{"role": "user", "content": content}]))
+
+    def of_text(question: str) -> str:  # as the tokenizers' do
+        return str(apply([{"role": "user", "content": f"{VIDEO_PLACEHOLDER}\n{question}"}]))
+
+    failures = []
+    for turn in (of_parts, of_text):
+        try:
+            text = turn(PROBE)
+        except Exception as error:  # templates raise what they like: jinja2's errors, TypeError, ...
+            failures.append(str(error) or type(error).__name__)
+            continue
+        before, _, after = text.partition(PROBE)
+        if text.count(PROBE) == 1 and before.count(VIDEO_PLACEHOLDER) == 1 and VIDEO_PLACEHOLDER not in after:
+            return turn
+        failures.append(f"it renders {text!r:.500}")
+    raise ValueError(f"the chat template cannot hold a video and a question: {'; '.join(failures)}")
+
+
+FINGERPRINT_SAMPLES = 16  # blocks of a weight file that enter the fingerprint, which is compared before any is read
+FINGERPRINT_BLOCK_BYTES = 1 << 16
+# In old copies: numbers that transformers today computes, and leaves in the files.
+COMPUTED = re.compile(r".*\.(position_ids|rotary_emb\.inv_freq)")
+HASH_THREADS = 4  # SHA-256 takes 1 to 2 GB/s on one core: these keep up with a fast disk
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """A checkpoint's weights as they lie on the disk."""
+
+    paths: tuple[Path, ...]  # in the order of their names
+    shapes: Mapping[str, tuple[int, ...]]  # by a weight's name as the files have it; without those COMPUTED
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """By the name of a weight: how many numbers it has."""
+        return {name: math.prod(shape) for name, shape in self.shapes.items()}
+
+    @property
+    def total(self) -> int:
+        """Numbers in all weights."""
+        return sum(self.sizes.values())
+
+    @property
+    def in_vision(self) -> int:
+        """Numbers in the vision tower."""
+        return sum(size for name, size in self.sizes.items() if "vision_tower" in name)
+
+    @property
+    def in_rest(self) -> int:
+        """Numbers in projector and text model."""
+        return self.total - self.in_vision
+
+
+def check_folder(path: Path) -> None:
+    """Raises InputError if a checkpoint's path is not a folder, or is that of an adapter."""
+    if not path.is_dir():
+        fix = "--model_path is the folder of a LLaVA-NeXT-Video checkpoint"
+        if not path.exists() and path.name.startswith("LLaVA-NeXT-Video"):
+            fix = f"hf download llava-hf/{path.name} --local-dir {path.name}, then --model_path {path.name}"
+        raise InputError(f"{path}: not a folder; {fix}")
+    if (path / "adapter_config.json").exists():  # transformers would load the checkpoint that it names
+        raise InputError(f"{path}: holds an adapter (adapter_config.json); merge it into a checkpoint of its own")
+
+
+def read_weight_headers(path: Path) -> WeightFiles:
+    """Reads the headers of a checkpoint's weight files. Raises InputError if one is missing, cut short, or pickled:
+    unpickling runs code."""
+    index = path / "model.safetensors.index.json"
+    # As transformers: if both are there, the index is not read.
+    has_index = index.is_file() and not (path / "model.safetensors").is_file()
+    by_weight: dict[str, str] = read_json(index)["weight_map"] if has_index else {}
+    names = sorted(set(by_weight.values())) or ["model.safetensors"]
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        pickled = " (only pickled .bin weights are there, which are not loaded)" if list(path.glob("*.bin")) else ""
+        raise InputError(f"{path}: {', '.join(missing)} missing{pickled}; download the checkpoint's safetensors files")
+    held = {name: _read_header(path / name) for name in names}
+    for weight, name in by_weight.items():
+        if weight not in held[name] and not COMPUTED.fullmatch(weight):
+            raise InputError(f"{path / name}: {weight} is not in it, though {index.name} lists it; download both again")
+    shapes = {weight: shape for file in held.values() for weight, shape in file.items()}
+    return WeightFiles(tuple(path / name for name in names), shapes)
+
+
+def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
+    """Weight -> shape. safetensors itself compares the header with the file's size."""
+    try:
+        with open_regular(path), safe_open(path, framework="np") as file:
+            names = [name for name in file.keys() if not COMPUTED.fullmatch(name)]  # noqa: SIM118
+            return {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or error}); check it, or download it again"
+        ) from None
+    except SafetensorError as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); download it again") from None
+
+
+def sampled_bytes(path: Path) -> bytes:
+    """Blocks spread evenly over a file, which stand for its whole content in a fingerprint."""
+    size = path.stat().st_size
+    blocks = []
+    with open_regular(path) as file:
+        for index in range(FINGERPRINT_SAMPLES):
+            file.seek(index * max(size - FINGERPRINT_BLOCK_BYTES, 0) // (FINGERPRINT_SAMPLES - 1))
+            blocks.append(file.read(FINGERPRINT_BLOCK_BYTES))
+    return b"".join(blocks)
+
+
+def start_hashing(paths: Sequence[Path]) -> "Future[str]":
+    """The SHA-256 of files' hashes and names as `sha256sum` prints them, or InputError, computed by threads that end
+    with the process: a run that is stopped does not wait for them."""
+    hashes: dict[Path, Future[str]] = {path: Future() for path in paths}
+    todo, whole = iter(hashes.items()), Future[str]()
+
+    def hash_some() -> None:
+        for path, future in todo:  # the threads share the iterator: each file goes to one of them
+            try:
+                future.set_result(sha256_of_file(path))
+            except OSError as error:
+                future.set_exception(InputError(f"{path}: cannot be read ({error.strerror}); get the file again"))
+
+    def join() -> None:
+        try:
+            lines = "".join(f"{future.result()}  {path.name}\n" for path, future in hashes.items())
+            whole.set_result(hashlib.sha256(lines.encode()).hexdigest())
+        except InputError as error:
+            whole.set_exception(error)
+
+    for work in [hash_some] * min(HASH_THREADS, len(paths)) + [join]:
+        Thread(target=work, daemon=True).start()
+    return whole
+
 
 # What config.json may name as its model_type, and as that of its parts. "llava_next" stands in old copies of the 7B
 # weights. Other text models are not of the five checkpoints; some of their classes load what a config names, code
@@ -56,9 +237,8 @@ class Checkpoint:
         return int((height // stride) * (width // stride))
 
     def prompt_builder(self, num_frames: int) -> PromptBuilder:
-        """Raises InputError if the chat template cannot hold a video and a question.
-
-        Warns if the template's turn is not the known one of the text backbone (early uploads of 7B-32K)."""
+        """Raises InputError if the chat template cannot hold a video and a question; warns if its turn is not the known
+        one of the text backbone (early uploads of 7B-32K)."""
         known = TURNS[known_form(self.config.text_config.model_type, self.tokenizer)].format
         with naming_checkpoint(self.path):
             template = find_template(self.path, self.tokenizer)
@@ -75,10 +255,8 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Identity of the checkpoint: READ_FILES whole, of a weight file its length and 16 blocks spread over it.
-
-        A fingerprint in seconds, for what is compared before the weights are read; `weights.start_hashing` reads all
-        of them."""
+        """A fingerprint in seconds, compared before the weights are read: READ_FILES whole, of a weight file its length
+        and 16 blocks spread over it."""
         return self._fingerprint([self.path / name for name in READ_FILES])
 
     @cached_property
@@ -96,9 +274,8 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Everything but the weights' own numbers, which load_engine checks when it reads them.
-
-    Raises InputError, naming the file and the fix, if the folder is not a whole LLaVA-NeXT-Video checkpoint."""
+    """Reads everything but the weights' own numbers, which load_engine checks. Raises InputError if the folder is not a
+    whole LLaVA-NeXT-Video checkpoint."""
     check_folder(path)
     content = _read_config(path / "config.json")
     from transformers import AutoTokenizer, LlavaNextVideoConfig
@@ -117,9 +294,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 @contextmanager
 def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
-    """Turn an error of transformers, safetensors or tokenizers into an InputError that names the checkpoint.
-
-    Errors of the types `passed` are left as they are."""
+    """Turn an error of transformers, safetensors or tokenizers, unless of the types `passed`, into an InputError."""
     try:
         yield
     except Exception as error:

@@ -1,10 +1,20 @@
 """What a run will cost, from sizes alone: memory in bytes of a question, and the device's time at a stated rate."""
 
-from dataclasses import dataclass
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from videobench.console import in_bytes
+from videobench.device.devices import peak_memory_bytes
+
 if TYPE_CHECKING:
+    from videobench.device.devices import Device
     from videobench.model.checkpoint import Checkpoint
+    from videobench.model.prompts import Prompt
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 ANSWER_TOKENS = 2  # of most replies: a letter and the end of the text
@@ -60,7 +70,7 @@ def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, pref
     per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
     pixels = num_frames * 3 * checkpoint.pixel_spec.crop_height * checkpoint.pixel_spec.crop_width
     numbers: int = per_text * prefix_length + per_patch * num_frames * _patches(checkpoint)
-    # As they come, as numbers, and those of a batch that is copied meanwhile (batches.stage_ahead).
+    # As they come, as numbers, and those of a batch that is copied meanwhile (loop.stage_ahead).
     return numbers * DTYPE_BYTES[dtype] + pixels * (DTYPE_BYTES["float32"] + 2)
 
 
@@ -83,3 +93,65 @@ def rate_of(device: str, name: str, dtype: str) -> tuple[float, bool]:
     """Floating-point operations a second of one card of that name, or one core, and whether it was measured."""
     rates = MEASURED_RATES.get(name, ASSUMED_RATES[device])
     return rates[dtype == "float32"], name in MEASURED_RATES
+
+
+# What the device waits for and what it computes: prompts up to the end of the video, their rest, further tokens.
+PARTS = {
+    "frames": "waiting for frames",
+    "prefix": "prefixes with the video",
+    "suffix": "suffixes with the question",
+    "decode": "decoding replies",
+    "write": "waiting for the disk",
+}
+
+
+@dataclass
+class Usage:
+    """What one process did and how long it took, from its first batch on."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by the names in PARTS
+    questions: int = 0  # asked, those that are asked again after an error of the device once
+    again: int = 0  # of these: answered before, computed again with their videos
+    prefix_tokens: int = 0  # computed
+    prefix_tokens_alone: int = 0  # what they would be if each question were answered by itself
+    started: float = field(default_factory=time.monotonic)  # in seconds of the monotonic clock
+    total_s: float = 0.0  # known after stop()
+
+    def start(self) -> None:
+        """Begins to count time; what came before, reading the weights, is left out."""
+        self.started = time.monotonic()
+        self.seconds.clear()
+
+    def stop(self) -> None:
+        self.total_s = time.monotonic() - self.started
+
+    def count(self, prompts_of_videos: "Iterable[Sequence[Prompt]]") -> None:
+        """Counts what is about to be asked, video by video."""
+        for prompts in prompts_of_videos:
+            self.questions += len(prompts)
+            self.prefix_tokens_alone += sum(len(prompt.prefix_ids) for prompt in prompts)
+
+    @contextmanager
+    def measure(self, part: str) -> Iterator[None]:
+        """Adds the time of its body to a part of PARTS. A call of `generate` ends with a copy to the host, so that the
+        device is idle then."""
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[part] += time.monotonic() - begun
+
+    def lines(self, device: "Device") -> Iterator[str]:
+        """For people, after stop(): time, sharing, memory."""
+        rate = self.questions / self.total_s if self.total_s else 0.0
+        parts = [f"{self.seconds[part]:.1f} s {words}" for part, words in PARTS.items()]
+        other = self.total_s - sum(self.seconds.values())
+        again = f", {self.again} of them again with their videos," if self.again else ""
+        yield f"{self.questions} questions{again} in {self.total_s:.1f} s ({rate:.2f}/s)"
+        yield f"{', '.join(parts)}, {other:.1f} s other"
+        saved = self.prefix_tokens_alone - self.prefix_tokens
+        yield f"{self.prefix_tokens:,} prefix tokens computed, {saved:,} saved by sharing them among questions"
+        peak = peak_memory_bytes(device)
+        on_device = f"{in_bytes(peak)} of the device's memory, " if peak else ""
+        host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of this process; Linux counts in KiB
+        yield f"at most {on_device}{in_bytes(host)} of the host's"

@@ -8,8 +8,9 @@ those of one plain `generate` per question (tests/model/test_engine.py).
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,17 +19,95 @@ import transformers
 from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForConditionalGeneration
 
 from videobench.data.dataset import LETTERS
-from videobench.device.devices import Device
-from videobench.device.memory import reading_weights
+from videobench.device.devices import Device, reading_weights
 from videobench.errors import InputError
-from videobench.model.cache import CACHE_ARGUMENT, Prefixes
+from videobench.model.cache import CACHE_ARGUMENT, Prefixes, select_rows
 from videobench.model.checkpoint import Checkpoint, naming_checkpoint
-from videobench.model.generation import GeneratedRow, generate_rows, num_tokens_config
-from videobench.model.prompts import Prompt
-from videobench.model.questions import Answer, VideoQuestions
+from videobench.model.cost import Usage
+from videobench.model.prompts import Answer, Prompt, VideoQuestions
 from videobench.model.sharding import kept_output, split_arguments
-from videobench.model.timing import Usage
 from videobench.video.pixels import normalise
+
+
+@dataclass
+class GeneratedRow:
+    """What one row of a batch has generated so far."""
+
+    ids: list[int] = field(default_factory=list)  # with the end-of-sequence token where it came
+    is_finite: bool = True  # False where a logit of its positions is NaN or infinite
+    has_ended: bool = False
+
+    def add(self, ids: Sequence[int], finite: Sequence[bool], end_ids: Sequence[int]) -> None:
+        """What the batch computes after the row's end is left out."""
+        for id, is_finite in zip(ids, finite, strict=True):
+            self.ids.append(id)
+            self.is_finite = self.is_finite and is_finite
+            if id in end_ids:
+                self.has_ended = True
+                return
+
+
+def generate_rows(
+    model: Any,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    cache: DynamicCache,
+    max_new_tokens: int,
+    end_ids: Sequence[int],
+    usage: Usage,
+) -> tuple[list[GeneratedRow], torch.Tensor]:
+    """The rows, and the logits (rows, vocabulary) of their first position, in the model's dtype.
+
+    `ids` and `mask` are int64 (rows, length); `cache` holds the keys and values of their first positions, for the same
+    rows, has room for the rest and for `max_new_tokens`, and is used up."""
+    rows = [GeneratedRow() for _ in ids]
+    going = list(rows)
+    first: torch.Tensor | None = None
+    room = max_new_tokens
+    for num_tokens in _stages(max_new_tokens):
+        room -= num_tokens
+        with usage.measure("suffix" if first is None else "decode"):
+            output = model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                **{CACHE_ARGUMENT: cache},
+                generation_config=num_tokens_config(model, num_tokens),
+            )
+            finite = torch.stack([step.isfinite().all(-1) for step in output.logits], -1).tolist()
+        first = output.logits[0] if first is None else first
+        generated = output.sequences[:, ids.shape[1] :].tolist()
+        for row, tokens, flags in zip(going, generated, finite, strict=True):
+            row.add(tokens, flags, end_ids)
+        left = [number for number, row in enumerate(going) if not row.has_ended]
+        if not left:
+            break
+        if len(left) < len(going):
+            select_rows(cache, left, room)
+        going = [going[number] for number in left]
+        ids, num_new = output.sequences[left], output.sequences.shape[1] - mask.shape[1]
+        mask = torch.nn.functional.pad(mask[left], (0, num_new), value=1)
+    assert first is not None
+    return rows, first
+
+
+def num_tokens_config(model: Any, num_tokens: int) -> GenerationConfig:
+    """The model's own, for so many tokens. Given whole: from single arguments `generate` makes and checks one of its
+    own, for milliseconds in which a card has nothing to do."""
+    config = copy.copy(model.generation_config)
+    config.max_new_tokens = num_tokens
+    config.return_dict_in_generate = config.output_logits = True
+    return config
+
+
+def _stages(max_new_tokens: int) -> Iterator[int]:
+    """Tokens to generate before rows that have ended leave: 1, 3, 4, 8, 16, ..., in all `max_new_tokens`: the first
+    alone, since most replies are a letter and the end; then rarely, since leaving costs a copy of the cache."""
+    done = 0
+    while done < max_new_tokens:
+        end = min({0: 1, 1: 4}.get(done, 2 * done), max_new_tokens)
+        yield end - done
+        done = end
+
 
 WRONG_WEIGHTS = {  # as transformers reports them -> in words
     "missing_keys": "missing",
@@ -112,7 +191,7 @@ class Engine:
 
     @property
     def model(self) -> LlavaNextVideoForConditionalGeneration:
-        """For model/locate/, which looks at what its modules compute."""
+        """For model/locate/."""
         return self._model
 
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:

@@ -4,7 +4,8 @@ The question text is Video-Bench's own, to the letter; the turn around it is the
 """
 
 import hashlib
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from videobench.errors import InputError
-from videobench.model.templates import VIDEO_PLACEHOLDER
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedTokenizerBase
+
+VIDEO_PLACEHOLDER = "<video>"
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,30 @@ class Prompt:
     def sha256(self) -> str:
         """Of all token ids as little-endian int32."""
         return hashlib.sha256(np.array(self.prefix_ids + self.suffix_ids, dtype="<i4").tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class VideoQuestions:
+    """One video and the questions on it, which the engine answers together."""
+
+    pixels: "torch.Tensor"  # uint8 (num_frames, 3, height, width), on the host or on the device
+    prompts: Sequence[Prompt]  # all with the same prefix
+    letters: Sequence[Sequence[str]]  # of each question's options
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the engine returns for one question."""
+
+    token_ids: tuple[int, ...]  # generated, without what follows the end-of-sequence token
+    text: str
+    letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
+    is_finite: bool  # False where a logit of a generated position is NaN or infinite
+
+    @property
+    def option_mass(self) -> float:
+        """Probability that the first token is one of the options' letters; near 0, the model was not choosing one."""
+        return sum(math.exp(logprob) for logprob in self.letter_logprobs.values())
 
 
 class PromptBuilder:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from videobench.errors import InputError
-from videobench.model.weights import WeightFiles
+from videobench.model.checkpoint import WeightFiles
 
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
@@ -39,9 +39,7 @@ def weights_per_card(weights: WeightFiles, cards: int) -> int:
 
 
 def split_arguments() -> dict[str, Any]:
-    """Arguments of from_pretrained that split the weights over all processes of torch.distributed's world.
-
-    Renamed between versions of transformers."""
+    """Split the weights over torch.distributed's world: arguments of from_pretrained, in old and new transformers."""
     try:
         from transformers.distributed import DistributedConfig
 

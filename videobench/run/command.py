@@ -1,11 +1,31 @@
 """What run_npu.py and run_gpu.py do."""
 
-from collections.abc import Sequence
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from videobench.cli import traceback_to
+from videobench.console import one_line, warn_once
+from videobench.data.dataset import Question, load_answers
+from videobench.data.rows import NONFINITE_FIX
+from videobench.device.devices import DEFAULT_DTYPES, check_free_memory
+from videobench.jobs.job import Job
+from videobench.model.sharding import check_tensor_parallel
 from videobench.run.device_check import check_device
+from videobench.run.export import export_requests, facts_path
+from videobench.run.loop import Progress, RightAnswers, Tally, answer_left, batch_size_for
 from videobench.run.model_check import check_model
-from videobench.run.options import CheckSettings, ModelCheckSettings, parse_args
-from videobench.run.runner import run
+from videobench.run.options import CheckSettings, ModelCheckSettings, RunSettings, parse_args
+from videobench.run.plan import RunContext, agree, build_plan, load_all_questions, open_run_device, print_plan
+from videobench.run.store import Store, find_left, foreign_videos, open_store
+
+MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
+LOST = "its reply is in no journal; start again"
 
 
 def main(argv: Sequence[str] | None, device: str) -> int:
@@ -14,3 +34,111 @@ def main(argv: Sequence[str] | None, device: str) -> int:
     if isinstance(settings, CheckSettings):
         return check_device(settings)
     return check_model(settings) if isinstance(settings, ModelCheckSettings) else run(settings)
+
+
+def run(settings: RunSettings) -> int:
+    """The exit status: 0 all answered, 1 some failed; InputError where the input is wrong."""
+    job = Job.from_environment(settings.tensor_parallel)
+    try:
+        return _run(settings, job)
+    finally:
+        job.close()
+
+
+def _run(settings: RunSettings, job: Job) -> int:
+    started = time.monotonic()
+    if (count := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != "0":
+        most = os.environ.get("TORCHELASTIC_MAX_RESTARTS")
+        warn_once(f"a process of this job died; all of them were started again (restart {count} of {most})")
+    questions = load_all_questions(settings)
+    device = open_run_device(settings, job.local_rank)
+    settings = replace(settings, device=device.kind, dtype=settings.dtype or DEFAULT_DTYPES[device.kind])
+    from videobench.model.checkpoint import load_checkpoint  # imports transformers, which must come after open_device
+
+    checkpoint = load_checkpoint(settings.model_path)
+    check_tensor_parallel(checkpoint, settings.tensor_parallel)
+    answers = load_answers(settings.answer_path) if settings.answer_path else {}
+    plan = build_plan(questions, checkpoint.prompt_builder(settings.num_frames), checkpoint.positions, settings)
+    if settings.dry_run:
+        return _dry_run(RunContext(settings, job, device, checkpoint, plan))
+    if settings.export_requests:
+        context = RunContext(settings, job, device, checkpoint, plan)
+        return _export(context, settings.export_requests) if job.is_first else 0
+    context = RunContext(settings, job, device, checkpoint, agree(plan, job))
+    traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
+    with open_store(context) as store, traceback_to(traceback_path):
+        if store.kept and job.is_first:
+            again = sum(len(each.questions) for each in context.plan.works(store.left)) - len(store.left)
+            whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""
+            print(f"{store.kept} kept, {len(plan.prompts) - store.kept} to answer{whole}", file=sys.stderr)
+        with Progress(len(store.left), answers, job) as progress:
+            usage = answer_left(context, store, progress) if store.left else None
+            for journals in store.journals.values():  # deleted meanwhile: process 0 is about to read them
+                journals.bring_back()
+            job.wait_for_all(partial(progress.add, {}))
+        written = _write_results(context, store, answers, started) if job.is_first else None
+        status = int(job.broadcast("status", written))
+    name = str(device.torch_device) if job.store is None else f"process {job.process} ({device.torch_device})"
+    for line in usage.lines(device) if usage else ():
+        print(f"{name}: {line}", file=sys.stderr)
+    return status
+
+
+def _dry_run(context: RunContext) -> int:
+    check_free_memory(context.device, context.weights_bytes, context.settings.dtype)
+    if not context.job.is_first:
+        return 0
+    batch_size = batch_size_for(context, context.weights_bytes)
+    left = find_left(context)
+    print_plan(context, left, batch_size)
+    return _report_failures({each: reason for each, reason in context.plan.failures.items() if each in left})
+
+
+def _export(context: RunContext, path: Path) -> int:
+    requests, failures = export_requests(context, path)
+    status = _report_failures(failures)
+    print(f"{path}: {requests} requests, {len(failures)} questions failed; what a comparison needs: {facts_path(path)}")
+    return status
+
+
+def _write_results(context: RunContext, store: Store, answers: RightAnswers, started: float) -> int:
+    """Joins all replicas' journals into one result file for each data set; the exit status."""
+    stored: dict[Question, Mapping[str, Any]] = {}
+    for source in context.settings.sources:
+        asked = {each.key: each for each in context.plan.prompts if each.source == source.name}
+        journals = store.journals[source.name]
+        rows = journals.write_results()
+        # A journal was lost on the way: the next start asks again what it held.
+        own = {each: rows.get(key, {"error": LOST}) for key, each in asked.items()}
+        stored |= own
+        failed = sum("error" in row for row in own.values())
+        if foreign := foreign_videos(source.qa_path, rows.values()):
+            found = f"{len(foreign)} videos, first {foreign[0]}, are not those of the sample's manifest"
+            print(one_line(f"warning: {found}; extract_dataset.py --verify names them all"), file=sys.stderr)
+        others = len(rows.keys() - asked.keys())
+        kept = f", {others} beyond --limit kept" if others else ""
+        if journals.others:
+            kept += f"; {journals.others} replies to questions that are not asked any more stay in its journal alone"
+        print(f"{journals.result_path}: {len(own) - failed} answered, {failed} failed{kept}")
+    store.attempts.remove_all()
+    status = _report_failures({each: str(row["error"]) for each, row in stored.items() if "error" in row})
+    nonfinite = [each for each, row in stored.items() if "nonfinite" in row]
+    if nonfinite:
+        first = f"{nonfinite[0].dataset}/{nonfinite[0].id}"
+        print(f"nonfinite: {len(nonfinite)} replies, first {first}: {NONFINITE_FIX}", file=sys.stderr)
+    of_them = f" ({len(nonfinite)} with NaN or infinite logits)" if nonfinite else ""
+    tally = Tally.of(stored, answers)
+    answered = tally.done - tally.failed
+    kept = f", {store.kept} kept, {answered - store.kept} new" if store.kept else ""
+    seconds = f"in {time.monotonic() - started:.1f} s"
+    print(f"answered {answered}, failed {tally.failed}{of_them}{tally.accuracy}{kept}, {seconds}")
+    return status
+
+
+def _report_failures(failures: Mapping[Question, str]) -> int:
+    """Names the failed questions on stderr; the exit status."""
+    for question, reason in list(failures.items())[:MAX_NAMED_FAILURES]:
+        print(one_line(f"failed: {question.dataset}/{question.id}: {reason}"), file=sys.stderr)
+    if len(failures) > MAX_NAMED_FAILURES:
+        print(f"failed: and {len(failures) - MAX_NAMED_FAILURES} more", file=sys.stderr)
+    return 1 if failures else 0

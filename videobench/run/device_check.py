@@ -1,7 +1,5 @@
 """`--check_device`: is everything there that a run needs of the device, and does it compute and communicate correctly?
-
-One process for each visible card, so that each card is opened as a run opens it, and so that they can reach each other.
-"""
+One process for each visible card opens it as a run does."""
 
 import json
 import os
@@ -10,16 +8,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from videobench.cli import run_script
 from videobench.console import in_bytes
 from videobench.device import npu
-from videobench.device.devices import BACKENDS, TOOLS, VISIBLE, Device, count_cards, open_device
-from videobench.device.memory import memory_bytes
+from videobench.device.devices import BACKENDS, TOOLS, VISIBLE, Device, count_cards, memory_bytes, open_device
 from videobench.errors import InputError
 from videobench.run.options import DTYPES, CheckSettings
 
@@ -45,7 +41,9 @@ def check_device(settings: CheckSettings) -> int:
         reports = _run_processes(settings, count, Path(folder))
     for report in reports[:1] if kind == "cpu" else reports:
         print(f"{report['device']} {report['name']}: {in_bytes(report['free'])} of {in_bytes(report['total'])} free")
-        print(f"  matrix product, difference from the CPU's: {_differences_line(report['differences'])}")
+        differences = report["differences"].items()
+        found = [f"{dtype} {'not on this card' if each is None else f'{each:.1e}'}" for dtype, each in differences]
+        print(f"  matrix product, difference from the CPU's: {', '.join(found)}")
         print("\n".join(f"  {line}" for line in report["operators"]), end="\n" if report["operators"] else "")
     print(f"all-reduce over {count} {'processes' if kind == 'cpu' else 'cards'} ({BACKENDS[kind]}): right on each")
     if departing := sum(report["departing"] for report in reports):
@@ -76,69 +74,46 @@ def _versions(kind: str) -> dict[str, str]:
     return found
 
 
-def _differences_line(differences: dict[str, float | None]) -> str:
-    return ", ".join(
-        f"{dtype} not on this card" if value is None else f"{dtype} {value:.1e}" for dtype, value in differences.items()
-    )
-
-
 # --- The processes, as the first one sees them ---
-
-
-@dataclass
-class _Process:
-    index: int
-    popen: "subprocess.Popen[bytes]"
-    output: IO[str]
-    errors: IO[str]
-
-    def report(self) -> dict[str, Any]:
-        """What it found, from its last line; raises InputError where it failed."""
-        status = self.popen.poll()
-        lines = _lines(self.output)
-        if status == 0 and lines:
-            return dict(json.loads(lines[-1]))
-        last = (_lines(self.errors) or [f"process {self.index} ended with status {status}"])[-1]
-        raise InputError(last.removeprefix("error: "))
 
 
 def _run_processes(settings: CheckSettings, count: int, folder: Path) -> list[dict[str, Any]]:
     processes = [_start_process(settings, index, count, folder) for index in range(count)]
+    reports: dict[int, dict[str, Any]] = {}
     deadline = time.monotonic() + TIMEOUT_S
     try:
-        running = list(processes)
-        while running:
-            for process in [each for each in running if each.popen.poll() is not None]:
-                process.report()  # the first failure ends it: the others would wait for that process
-                running.remove(process)
-            if running and time.monotonic() > deadline:
-                late = f"device {settings.device}:{running[0].index}: no answer in {TIMEOUT_S:g} s"
+        while running := [index for index in range(count) if index not in reports]:
+            for index in running:
+                if (status := processes[index].poll()) is not None:
+                    reports[index] = _report(index, status, folder)  # a failure ends all: they would wait for it
+            if time.monotonic() > deadline and len(reports) < count:
+                late = f"device {settings.device}:{running[0]}: no answer in {TIMEOUT_S:g} s"
                 raise InputError(f"{late}; {_link_fix(settings.device)}")
             time.sleep(POLL_S)
-        return [process.report() for process in processes]
+        return [reports[index] for index in range(count)]
     finally:
         for process in processes:
-            process.popen.kill()
-            process.popen.wait()
-            process.output.close()
-            process.errors.close()
+            process.kill()
+            process.wait()
 
 
-def _start_process(settings: CheckSettings, index: int, count: int, folder: Path) -> _Process:
+def _report(index: int, status: int, folder: Path) -> dict[str, Any]:
+    """What a process found, from its last line; raises InputError if it failed."""
+    output, errors = ((folder / f"{index}.{name}").read_text().split("\n") for name in ("out", "err"))
+    lines, messages = ([line for line in each if line.strip()] for each in (output, errors))
+    if status == 0 and lines:
+        return dict(json.loads(lines[-1]))
+    raise InputError([f"process {index} ended with status {status}", *messages][-1].removeprefix("error: "))
+
+
+def _start_process(settings: CheckSettings, index: int, count: int, folder: Path) -> "subprocess.Popen[bytes]":
     environment = {name: value for name, value in os.environ.items() if name != "VIDEOBENCH_STATUS_FILE"}
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [sys.executable, "-m", "videobench.run.device_check", settings.device, str(int(settings.deterministic))]
-    output, errors = ((folder / f"{index}.{name}").open("w+") for name in ("out", "err"))
-    popen = subprocess.Popen(
-        [*command, str(index), str(count), str(folder / "store")], env=environment, stdout=output, stderr=errors
-    )
-    return _Process(index, popen, output, errors)
-
-
-def _lines(file: IO[str]) -> list[str]:
-    file.seek(0)
-    return [line for line in file.read().splitlines() if line.strip()]
+    arguments = [*command, str(index), str(count), str(folder / "store")]
+    with (folder / f"{index}.out").open("w") as output, (folder / f"{index}.err").open("w") as errors:
+        return subprocess.Popen(arguments, env=environment, stdout=output, stderr=errors)
 
 
 # --- In each process ---
@@ -191,7 +166,7 @@ def _check_operators(device: Device) -> tuple[list[str], int]:
         return [], 0  # what others are compared with
     import torch
 
-    from videobench.model.locate.operator_check import check_operators
+    from videobench.model.locate.operators import check_operators
 
     dtypes = [dtype for dtype in DTYPES if _has(device, dtype)]
     found = {dtype: check_operators(device.torch_device, getattr(torch, dtype)) for dtype in dtypes}

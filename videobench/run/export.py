@@ -1,7 +1,5 @@
-"""--export_requests: the questions of a run as OpenAI batch requests, with the frames that the model would see.
-
-Beside them a file of facts: for each request what a comparison must know of it.
-"""
+"""--export_requests: questions as OpenAI batch requests, with the frames that the model would see; beside them a file
+of facts: for each request what a comparison must know of it."""
 
 import base64
 import fcntl
@@ -19,15 +17,14 @@ from videobench.data.rows import question_fields
 from videobench.errors import InputError
 from videobench.files import encode_json
 from videobench.model.prompts import Prompt
-from videobench.run.context import RunContext
 from videobench.run.options import RunSettings
-from videobench.run.provenance import SUITE_VERSION, source_facts
-from videobench.video.spec import PixelSpec
+from videobench.run.plan import RunContext
+from videobench.run.store import SUITE_VERSION, source_facts
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from videobench.video.prepared import PreparedVideo
+    from videobench.video.pool import PreparedVideo
 
 TOP_LOGPROBS = 20  # the most that OpenAI's interface takes
 Facts = dict[str, Any]
@@ -38,16 +35,19 @@ def facts_path(path: Path) -> Path:
 
 
 def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question, str]]:
-    """Writes the requests and their facts, decoding ahead; how many, and why the other questions cannot be asked.
-
-    Raises InputError if the files cannot be written, or are there already without --overwrite."""
+    """Writes the requests and their facts; returns how many, and why the other questions cannot be asked."""
     from videobench.video.pool import DecodePool
 
     settings, spec, plan = context.settings, context.checkpoint.pixel_spec, context.plan
-    _check_spec(spec)
+    size = spec.crop_height, spec.crop_width
+    if spec.resized(*size) != size:
+        raise InputError(
+            f"--export_requests: frames of {size[1]}x{size[0]} would be resized again to {spec.resized(*size)}; this "
+            "checkpoint's frames cannot be sent as the model sees them"
+        )
     # What a request settles of the service's run; which checkpoint it has loaded is its own affair.
     shared = {
-        "model_asked": _model_name(settings),
+        "model_asked": settings.model_path.resolve().name,
         "num_frames": settings.num_frames,
         "max_new_tokens": settings.max_new_tokens,
         "frame_format": "png",
@@ -69,8 +69,9 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
             else:
                 url = _data_url(video.pixels.permute(0, 2, 3, 1).contiguous().numpy())
                 for each in questions:
-                    requests.write(encode_json(_request(each, url, settings, adds_special_tokens)) + b"\n")
-                    facts.write(encode_json(_facts(each, plan.prompts[each], video, runs)) + b"\n")
+                    key = {"custom_id": f"{each.dataset}/{each.id}"}
+                    requests.write(encode_json(key | _request(each, url, settings, adds_special_tokens)) + b"\n")
+                    facts.write(encode_json(key | _facts(each, plan.prompts[each], video, runs)) + b"\n")
                 count += len(questions)
             bar.update(len(questions))
     return count, failures
@@ -78,9 +79,8 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
 
 @contextmanager
 def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The requests and their facts, written as *.part and renamed when both are whole.
-
-    Raises InputError if one is there already, if another export writes them, and if the folder refuses."""
+    """The requests and their facts, written as *.part and renamed when both are whole. Raises InputError if one is
+    there already without --overwrite, or if another export writes them."""
     targets = path, facts_path(path)
     parts = [each.with_name(f"{each.name}.part") for each in targets]
     try:
@@ -110,27 +110,10 @@ def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[BinaryIO, BinaryIO
         raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
 
 
-def _check_spec(spec: PixelSpec) -> None:
-    size = spec.crop_height, spec.crop_width
-    if spec.resized(*size) != size:
-        raise InputError(
-            f"--export_requests: frames of {size[1]}x{size[0]} would be resized again to {spec.resized(*size)}; this "
-            "checkpoint's frames cannot be sent as the model sees them"
-        )
-
-
-def _model_name(settings: RunSettings) -> str:
-    return settings.model_path.resolve().name
-
-
-def _custom_id(question: Question) -> str:
-    return f"{question.dataset}/{question.id}"
-
-
 def _data_url(frames: "np.ndarray") -> str:
     """PNG files with commas between them, although it says JPEG: vLLM and others take this form alone, and tell each
     file by its own first bytes."""
-    from videobench.video.pictures import encode_png
+    from videobench.video.images import encode_png
 
     return "data:video/jpeg;base64," + ",".join(base64.b64encode(encode_png(each)).decode() for each in frames)
 
@@ -140,11 +123,10 @@ def _request(question: Question, url: str, settings: RunSettings, adds_special_t
     text = build_question_text(question.text, question.options)
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     return {
-        "custom_id": _custom_id(question),
         "method": "POST",
         "url": "/v1/chat/completions",
         "body": {
-            "model": _model_name(settings),
+            "model": settings.model_path.resolve().name,
             "temperature": 0,
             "max_tokens": settings.max_new_tokens,
             "logprobs": True,
@@ -157,7 +139,6 @@ def _request(question: Question, url: str, settings: RunSettings, adds_special_t
 
 def _facts(question: Question, prompt: Prompt, video: "PreparedVideo", runs: Mapping[str, Facts]) -> Facts:
     return {
-        "custom_id": _custom_id(question),
         **question_fields(question),
         "prompt_tokens": len(prompt),
         "prompt_sha256": prompt.sha256,

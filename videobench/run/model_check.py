@@ -13,15 +13,22 @@ from tqdm import tqdm
 
 from videobench.console import EachMinute, in_bytes, one_line
 from videobench.data.dataset import Question
-from videobench.device.devices import DEFAULT_DTYPES, LENGTH_MULTIPLES, Device, device_facts, is_out_of_memory
-from videobench.device.memory import check_free_memory, memory_bytes, release_memory
+from videobench.device.devices import (
+    DEFAULT_DTYPES,
+    LENGTH_MULTIPLES,
+    Device,
+    check_free_memory,
+    device_facts,
+    is_out_of_memory,
+    memory_bytes,
+    release_memory,
+)
 from videobench.errors import InputError, OutOfMemory
 from videobench.files import write_json
 from videobench.model.cost import DTYPE_BYTES
-from videobench.model.questions import Answer, VideoQuestions
+from videobench.model.prompts import Answer, VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
-from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions
-from videobench.run.runner import open_run_device
+from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions, open_run_device
 
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
@@ -106,7 +113,7 @@ def _narrowed(work: VideoWork, chosen: list[Question]) -> VideoWork:
 
 def read_video(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint") -> VideoQuestions:
     """Raises InputError where it does not decode."""
-    from videobench.video.prepared import prepare_video
+    from videobench.video.pool import prepare_video
 
     video = prepare_video(work.video, checkpoint.pixel_spec, settings.num_frames)
     if video.pixels is None:
@@ -121,7 +128,8 @@ class _Check:
         self._settings, self._device, self._checkpoint, self._videos = settings, device, checkpoint, videos
 
     def announce(self, works: list[VideoWork]) -> None:
-        asked = f"{_counted(sum(len(work.prompts) for work in works), 'question')} on {_counted(len(works), 'video')}"
+        questions, videos = sum(len(work.prompts) for work in works), len(works)
+        asked = f"{questions} question{'s' * (questions > 1)} on {videos} video{'s' * (videos > 1)}"
         print(f"{asked}, on {self._device.torch_device} ({self._device.name}), and again on the host")
         for work in works:
             names = ", ".join(f"{each.dataset}/{each.id}" for each in work.questions)
@@ -179,8 +187,8 @@ class _Check:
         import torch
 
         from videobench.model.locate.findings import lines
-        from videobench.model.locate.host_weights import HostWeights
         from videobench.model.locate.model_check import ModelCheck
+        from videobench.model.locate.replay import HostWeights
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
         minute = EachMinute()
@@ -206,26 +214,17 @@ class _Check:
         return self._result(nats, deterministic=self._settings.deterministic)
 
     def _plain(self, engine: "Engine") -> dict[str, Any]:
-        nats = max(
-            _distance(answer, engine.answer_plainly(video, number))
-            for video in self._videos[:1]
-            for number, answer in enumerate(engine.answer([video], len(video.prompts))[0])
-        )
+        video = self._videos[0]
+        answers = engine.answer([video], len(video.prompts))[0]
+        nats = max(_distance(each, engine.answer_plainly(video, number)) for number, each in enumerate(answers))
         result = self._result(nats)
         how = "hold" if result["agrees"] else "do not hold (look at masks of padded rows, and copies of the cache)"
         print(f"against one plain generate each, sharing, padding and batching {how}: up to {nats:.1e} nats")
         return result
 
     def _result(self, nats: float, **more: Any) -> dict[str, Any]:
-        return {
-            "agrees": nats <= SOUND_NATS[self._settings.dtype],
-            "nats": nats if math.isfinite(nats) else None,
-            **more,
-        }
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+        agrees = nats <= SOUND_NATS[self._settings.dtype]
+        return {"agrees": agrees, "nats": nats if math.isfinite(nats) else None, **more}
 
 
 def _distance(one: Answer, other: Answer) -> float:

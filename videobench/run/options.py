@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from videobench.cli import FlagParser
@@ -11,7 +11,7 @@ from videobench.data.dataset import SAMPLE_NAME, VideoRoot, canonical_name, is_k
 from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
 from videobench.files import check_writable, read_json
-from videobench.model.weights import check_folder
+from videobench.model.checkpoint import check_folder
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 
 MODES = ("check_device", "check_model", "export_requests", "dry_run")  # in place of a run
@@ -39,7 +39,7 @@ class RunSettings:
     num_frames: int
     max_new_tokens: int
     max_input_length: int | None  # tokens; None: the positions of the checkpoint, less those of the reply
-    batch_size: int | None  # questions; None: what fits, see batches.py
+    batch_size: int | None  # questions; None: what fits, see loop.py
     num_workers: int  # processes that decode
     tensor_parallel: int  # cards that share one copy of the weights
     limit: int | None  # questions of each set
@@ -52,7 +52,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Of --check_device: no checkpoint, no data."""
+    """Of --check_device."""
 
     device: str
     deterministic: bool
@@ -114,25 +114,16 @@ def _named_questions(text: str | None) -> tuple[str, ...]:
 
 
 def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
+    flags = {each.name: getattr(args, each.name) for each in fields(RunSettings) if hasattr(args, each.name)}
     return RunSettings(
-        sources=_sources(args),
-        model_path=args.model_path,
-        output_folder=args.chat_conversation_output_folder,
-        device="cpu" if args.export_requests else args.device or device,
-        may_use_cpu=args.device is None and device == "cuda" and not args.export_requests,
-        dtype=args.dtype or "",
-        num_frames=args.num_frames,
-        max_new_tokens=args.max_new_tokens,
-        max_input_length=args.max_input_length,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        tensor_parallel=args.tensor_parallel,
-        limit=args.limit,
-        answer_path=args.answer_path,
-        overwrite=args.overwrite,
-        dry_run=args.dry_run,
-        deterministic=args.deterministic,
-        export_requests=args.export_requests,
+        **flags
+        | {
+            "sources": _sources(args),
+            "output_folder": args.chat_conversation_output_folder,
+            "device": "cpu" if args.export_requests else args.device or device,
+            "may_use_cpu": args.device is None and device == "cuda" and not args.export_requests,
+            "dtype": args.dtype or "",
+        }
     )
 
 
@@ -184,17 +175,12 @@ def _build_parser(device: str) -> FlagParser:
         metavar="FILE",
         help="instead: write the questions with their frames as OpenAI batch requests; no device, no weights",
     )
-    _add_checks(parser)
-    return parser
-
-
-def _add_checks(parser: FlagParser) -> None:
-    add = parser.add_argument
     add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
     add("--check_model", action="store_true", help="which module computes something else than the CPU? answers nothing")
     keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report"
     add("--check_questions", metavar="KEYS", help=keys)
     add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
+    return parser
 
 
 def _default_workers() -> int:

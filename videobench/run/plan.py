@@ -2,24 +2,26 @@
 
 import os
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videobench.console import in_bytes, in_time
+from videobench.console import in_bytes, in_time, warn_once
 from videobench.data.dataset import Question, build_question_text, load_questions
 from videobench.data.manifest import manifest_facts
+from videobench.device.devices import Device, cuda_is_available, open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
-from videobench.model.cost import Tokens, device_seconds, question_bytes, rate_of
+from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, question_bytes, rate_of
 from videobench.model.prompts import Prompt, PromptBuilder
+from videobench.model.sharding import weights_per_card
 from videobench.run.options import RunSettings
 
 if TYPE_CHECKING:
     from videobench.model.checkpoint import Checkpoint
-
 
 SKIPPED = "skipped: process 0 could not ask this question; its row holds the reason"
 
@@ -73,6 +75,13 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
     return questions
 
 
+def open_run_device(settings: RunSettings, local_rank: int) -> Device:
+    if settings.may_use_cpu and not cuda_is_available():
+        warn_once("WARNING: no CUDA device is visible: running on the CPU, which is slow")
+        return open_device("cpu", deterministic=settings.deterministic)
+    return open_device(settings.device, local_rank, settings.deterministic)
+
+
 def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
     """Raises InputError where no question at all could be asked: the frames alone fill the checkpoint's positions."""
     questions, beyond_limit = _split_at_limit(questions, settings.limit)
@@ -119,35 +128,43 @@ def agree(plan: Plan, job: Job) -> Plan:
 def costliest_first(plan: Plan, questions: list[Question]) -> list[Question]:
     """The order in which videos are claimed: the costliest first, so that no long one is left for the end.
 
-    A video's cost is the number of text tokens of all its questions, then, for decoding, the size of its file; frames
-    take the same number of tokens in every video. All questions of the plan count, answered or not: a run that is
-    resumed keeps the order."""
+    By the text tokens of all questions on a video (frames take the same number in each), then by the size of its file.
+    Answered questions count, too: a run that is resumed keeps the order."""
     tokens: Counter[Path] = Counter()
     for question, prompt in plan.prompts.items():
         tokens[question.video] += len(prompt.suffix_ids)
-    sizes = {video: _file_bytes(video) for video in {each.video for each in questions}}
+    sizes: Counter[Path] = Counter()  # 0 for a folder of frames, and for what is not there
+    for video in {each.video for each in questions}:
+        with suppress(OSError):
+            sizes[video] = video.stat().st_size if video.is_file() else 0
     return sorted(questions, key=lambda each: (-tokens[each.video], -sizes[each.video], str(each.video)))
 
 
-def _file_bytes(video: Path) -> int:
-    """Of a file; 0 for a folder of frames, and for what is not there."""
-    try:
-        return video.stat().st_size if video.is_file() else 0
-    except OSError:
-        return 0
+@dataclass(frozen=True)
+class RunContext:
+    """What stays the same from a run's first batch to its last."""
+
+    settings: RunSettings
+    job: Job
+    device: Device
+    checkpoint: "Checkpoint"
+    plan: Plan
+
+    @property
+    def weights_bytes(self) -> int:
+        """On each card."""
+        numbers = weights_per_card(self.checkpoint.weights, self.settings.tensor_parallel)
+        return numbers * DTYPE_BYTES[self.settings.dtype]
 
 
-def print_plan(
-    plan: Plan,
-    left: list[Question],
-    settings: RunSettings,
-    checkpoint: "Checkpoint",
-    batch_size: int,
-    device_name: str,
-) -> None:
-    """The lines of --dry_run, on stdout; `left` are the questions that no reply is stored of.
-
-    Raises InputError where a sample's manifest describes another QA file."""
+def print_plan(context: RunContext, left: list[Question], batch_size: int) -> None:
+    """Prints the lines of --dry_run; `left` are the questions without a stored reply. Raises InputError if a sample's
+    manifest describes another QA file."""
+    settings, plan = context.settings, context.plan
+    question, prompt = next(iter(plan.prompts.items()))
+    print(f"the first prompt, of {question.source}, question {question.key}, has {len(prompt)} tokens:")
+    builder = context.checkpoint.prompt_builder(settings.num_frames)
+    print(builder.render(build_question_text(question.text, question.options)))
     for source in settings.sources:
         _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
         for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
@@ -156,16 +173,8 @@ def print_plan(
         _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
     if kept := len(plan.prompts) - len(left):
         print(f"{settings.output_folder}: {kept} answered already, {len(left)} to answer")
-    works = plan.works(left)
-    if works:
-        _print_costs(_count_tokens(works), settings, checkpoint, batch_size, device_name)
-
-
-def print_first_prompt(plan: Plan, builder: PromptBuilder) -> None:
-    """Of --dry_run too: the turn as text, and how many tokens it has with its frames."""
-    question, prompt = next(iter(plan.prompts.items()))
-    print(f"the first prompt, of {question.source}, question {question.key}, has {len(prompt)} tokens:")
-    print(builder.render(build_question_text(question.text, question.options)))
+    if works := plan.works(left):
+        _print_costs(_count_tokens(works), context, batch_size)
 
 
 def _print_set(name: str, questions: list[Question], plan: Plan) -> None:
@@ -188,14 +197,12 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
     )
 
 
-def _print_costs(
-    tokens: Tokens, settings: RunSettings, checkpoint: "Checkpoint", batch_size: int, device_name: str
-) -> None:
-    dtype = settings.dtype
+def _print_costs(tokens: Tokens, context: RunContext, batch_size: int) -> None:
+    settings, checkpoint, dtype = context.settings, context.checkpoint, context.settings.dtype
     length = tokens.longest_prompt + settings.max_new_tokens
     prefix = tokens.prefix // tokens.videos
     row = question_bytes(checkpoint, dtype, settings.num_frames, prefix, length, settings.tensor_parallel)
-    rate, is_measured = rate_of(settings.device, device_name, dtype)
+    rate, is_measured = rate_of(settings.device, context.device.name, dtype)
     saved = tokens.prefix_alone - tokens.prefix
     print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")
     print(f"{settings.model_path}: on {settings.device} in {dtype}, {batch_size} questions at once")

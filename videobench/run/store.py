@@ -1,53 +1,133 @@
 """Where a run's replies are kept: the journals of its data sets, opened before the weights are read."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from videobench.console import warn_once
-from videobench.data.dataset import Question
+from videobench.data.dataset import SAMPLE_QA_FILE, Question
 from videobench.data.journal import Journals
+from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_facts
 from videobench.data.rows import Row, Run, failed_row, question_fields
+from videobench.device.devices import Device, device_facts
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
+from videobench.files import sha256_of_file
 from videobench.jobs.crashes import DIED, Attempts
 from videobench.jobs.job import Job
 from videobench.jobs.signals import at_forced_end
+from videobench.model.checkpoint import start_hashing
 from videobench.model.prompts import Prompt
-from videobench.run.context import RunContext
-from videobench.run.plan import costliest_first
-from videobench.run.provenance import run_facts, run_identity, source_facts
+from videobench.run.options import RunSettings
+from videobench.run.plan import RunContext, costliest_first
 from videobench.video.identity import Stamp, sha256_of_video, stamp_of
+
+if TYPE_CHECKING:
+    from videobench.model.checkpoint import Checkpoint
+
+SUITE_VERSION = "0.2.0"
+
+
+def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Run:
+    """What a reply depends on: a journal goes on only where all of this is the same. Not the batch size: after running
+    out of memory a run must be able to go on with a smaller one; the rows hold it. Nor the QA file: each row holds its
+    own question, so that a sample can be enlarged."""
+    return {
+        "device": settings.device,
+        "dtype": settings.dtype,
+        "num_frames": settings.num_frames,
+        "max_new_tokens": settings.max_new_tokens,
+        "max_input_length": settings.max_input_length,
+        "checkpoint_sha256": checkpoint.sha256,
+        "deterministic": settings.deterministic,
+    }
+
+
+def start_hashing_weights(job: Job, checkpoint: "Checkpoint", earlier: Collection[str]) -> Callable[[], str]:
+    """Starts to hash all bytes of the weights; the function that it returns waits for the hash, and raises InputError
+    if the weights are not those of `earlier` replies or of the first machine."""
+    # A reply is bound to its weights in two steps. The fingerprint in the identity (16 blocks of each file) takes no
+    # time: a journal of other settings or another model is refused before the weights are read. Their hash is known
+    # once they have been read: it is computed while they load, out of the same pages of memory, by threads of one
+    # process on each machine. The first answer waits for it, and each answer's `run` holds it.
+    key = f"weights/{job.process - job.local_rank}"
+    hashed = start_hashing(checkpoint.weights.paths) if job.local_rank == 0 else None
+    if hashed and job.store is not None:
+        hashed.add_done_callback(lambda done: None if done.exception() else job.store.set(key, done.result()))
+
+    @cache
+    def wait() -> str:
+        sha256 = hashed.result() if hashed else job.wait_for(key)
+        first = sha256 if job.store is None else job.wait_for("weights/0")
+        if first != sha256:
+            raise InputError(
+                f"{checkpoint.path}: its weights are not those of the first machine (SHA-256 {sha256:.12}, there "
+                f"{first:.12}); copy the checkpoint again"
+            )
+        if others := sorted({*earlier} - {sha256}):
+            raise InputError(
+                f"{checkpoint.path}: its weights (SHA-256 {sha256:.12}) are not those of the replies so far "
+                f"({others[0]:.12}); use the former, another output folder, or --overwrite"
+            )
+        return sha256
+
+    return wait
+
+
+def source_facts(qa_path: Path) -> Run:
+    """Hashes of the QA file, and of the manifest beside it if the file is a sample's; InputError if they do not fit."""
+    qa_sha256 = sha256_of_file(qa_path)
+    return {"qa_sha256": qa_sha256, **manifest_facts(qa_path, qa_sha256)}
+
+
+def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
+    """The vid_paths of `rows` whose video is not the one that the sample's manifest lists."""
+    path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
+    if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
+        return []
+    manifest = load_manifest(path)
+    listed = {f"{manifest.videos_folder}/{name}": facts.sha256 for name, facts in manifest.videos.items()}
+    seen = {row["vid_path"]: row["video_sha256"] for row in rows if row.get("video_sha256")}
+    return [vid_path for vid_path, sha256 in seen.items() if listed.get(vid_path, sha256) != sha256]
+
+
+def run_facts(settings: RunSettings, device: Device, known: Run) -> Run:
+    """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
+    import av
+    import torch
+    import transformers
+
+    return known | {
+        **device_facts(device),
+        "tensor_parallel": settings.tensor_parallel,
+        "checkpoint": settings.model_path.resolve().name,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "av": av.__version__,
+        "suite": SUITE_VERSION,
+    }
+
 
 VERSIONS = ("torch", "transformers", "av")  # what the numbers of a row depend on beside the identity
 OLD_SET_ASIDE = "--overwrite has been done"  # a note to the later starts of the same job
 
 
+@dataclass
 class Store:
     """The rows of one process's replica in its journals, and at the end those of all replicas in the result files."""
 
-    def __init__(
-        self,
-        replica: int,
-        journals: Mapping[str, Journals],
-        runs: Mapping[str, Run],
-        attempts: Attempts,
-        left: list[Question],
-        kept: int,
-        earlier_weights: list[str],
-        stored_failures: Mapping[Question, str],
-    ) -> None:
-        self.replica = replica
-        self._journals = journals  # by the name of the data set
-        self.runs = runs  # likewise: the `run` entry of each row
-        self.attempts = attempts
-        self.left = left  # questions to answer, in the order of claiming
-        self.kept = kept  # how many were answered before this start
-        self._stored_failures = stored_failures  # why questions failed before this start: stored once, not at each
-        self.earlier_weights = earlier_weights  # `weights_sha256` of the stored answers: one, or none so far
-        self.weights_sha256: Callable[[], str]  # of the answers to come; known once the weights have been read
+    replica: int
+    journals: Mapping[str, Journals]  # by the name of the data set
+    runs: Mapping[str, Run]  # likewise: the `run` entry of each row
+    attempts: Attempts
+    left: list[Question]  # to answer, in the order of claiming
+    kept: int  # how many were answered before this start
+    earlier_weights: list[str]  # `weights_sha256` of the stored answers: one, or none so far
+    stored_failures: Mapping[Question, str]  # why questions failed before this start: stored once, not at each
+    weights_sha256: Callable[[], str] = field(init=False)  # of the answers to come; set when the weights are being read
 
     def __enter__(self) -> "Store":
         return self
@@ -57,56 +137,31 @@ class Store:
         is_orderly = isinstance(error, KeyboardInterrupt | InputError | OtherProcessFailed | OSError)
         if is_orderly and not isinstance(error, DeviceLost):
             self.attempts.end()
-        for journals in self._journals.values():
+        for journals in self.journals.values():
             journals.close()
 
     def append(self, rows: Mapping[Question, Row], stamps: Mapping[Path, Stamp]) -> None:
-        """When it returns the rows outlive this process, but only `force` makes them outlive the machine.
-
-        `stamps` are those of the videos when they were read."""
-        for name, journals in self._journals.items():
-            own = [each for each in rows if each.source == name and not self._is_stored(each, rows[each])]
+        """When it returns the rows outlive this process, but only `force` makes them outlive the machine."""
+        for name, journals in self.journals.items():
+            own = [each for each in rows if each.source == name]
+            own = [each for each in own if rows[each].get("error", "") != self.stored_failures.get(each)]
             seen = {question.key: stamps[question.video] for question in own if question.video in stamps}
             if own:
                 journals.append({question.key: rows[question] for question in own}, seen)
 
-    def _is_stored(self, question: Question, row: Row) -> bool:
-        return "error" in row and row["error"] == self._stored_failures.get(question)
-
     def force(self) -> None:
         """Returns when the disk has all rows that were appended before. From any thread."""
-        for journals in self._journals.values():
+        for journals in self.journals.values():
             journals.force()
 
-    def bring_back(self) -> None:
-        """Restores this replica's journals where they were deleted meanwhile: process 0 is about to read them."""
-        for journals in self._journals.values():
-            journals.bring_back()
-
     def failed_row(self, question: Question, reason: str) -> Row:
-        return failed_row(question, reason_without_root(question, reason), self.runs[question.source])
-
-    def result_path(self, source: str) -> Path:
-        return self._journals[source].result_path
-
-    def others(self, source: str) -> int:
-        """How many answers the journals hold to questions that are not asked: they are not in the result file."""
-        return self._journals[source].others
-
-    def write_result(self, source: str) -> dict[str, Row]:
-        """Joins all replicas' journals into the result file of a data set; its rows by question key."""
-        return self._journals[source].write_results()
-
-
-def reason_without_root(question: Question, reason: str) -> str:
-    """A reason names the video by its place in the benchmark: rows of two machines are then alike."""
-    return reason.replace(str(question.video), question.vid_path)
+        """The reason names the video by its place in the benchmark: rows of two machines are then alike."""
+        return failed_row(question, reason.replace(str(question.video), question.vid_path), self.runs[question.source])
 
 
 def open_store(context: RunContext) -> Store:
-    """With what cannot be asked already stored as failed.
-
-    Raises InputError where a folder or setting is wrong, or where another job holds the folder."""
+    """With what cannot be asked already stored as failed. Raises InputError if another job holds the folder, or if its
+    replies are of other settings."""
     settings, job, plan = context.settings, context.job, context.plan
     journals, runs = _journals(context)
     attempts = Attempts(settings.output_folder, settings.sources[0].name)
@@ -148,7 +203,7 @@ def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Run]]
     runs: dict[str, Run] = {}
     for source in settings.sources:
         asked = [each for each in (*plan.prompts, *plan.beyond_limit) if each.source == source.name]
-        seen = SeenVideos({each.key: each.video for each in asked})
+        videos = {each.key: each.video for each in asked}
         prompts = {each.key: plan.prompts[each] for each in asked if each in plan.prompts}
         journals[source.name] = Journals(
             settings.output_folder,
@@ -156,7 +211,7 @@ def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Run]]
             identity,
             context.job.replica,
             {each.key: question_fields(each) for each in asked},
-            seen,
+            partial(_is_seen_video, videos),
             partial(_prompt_sha256, prompts),
             {"checkpoint_sha256": context.checkpoint.former_sha256},
         )
@@ -174,27 +229,22 @@ def _unanswered(context: RunContext, done: Mapping[str, Mapping[str, Row]]) -> l
     return [each for each in context.plan.prompts if "error" in done[each.source].get(each.key, not_asked)]
 
 
-class SeenVideos:
-    """Whether the videos of stored replies are still those that were seen: by stamp, or else by content."""
+def _is_seen_video(videos: Mapping[str, Path], key: str, sha256: str, stamp: Any) -> bool | None:
+    """Is the video of a stored reply the one that was seen, by stamp or else by content? None if it cannot be read."""
+    now = stamp_of(videos[key])
+    if now is None:
+        return None
+    if stamp == list(now):
+        return True
+    try:
+        return _sha256_at(videos[key], now) == sha256
+    except OSError:
+        return None
 
-    def __init__(self, videos: Mapping[str, Path]) -> None:
-        self._videos = videos  # by question key
-        self._hashes: dict[tuple[Path, Stamp], str] = {}
 
-    def __call__(self, key: str, sha256: str, stamp: Any) -> bool | None:
-        """None for a video that is gone, or that cannot be read."""
-        video = self._videos[key]
-        now = stamp_of(video)
-        if now is None:
-            return None
-        if stamp == list(now):
-            return True
-        if (video, now) not in self._hashes:
-            try:
-                self._hashes[video, now] = sha256_of_video(video)
-            except OSError:
-                return None
-        return self._hashes[video, now] == sha256
+@cache
+def _sha256_at(video: Path, stamp: Stamp) -> str:
+    return sha256_of_video(video)
 
 
 def _begin(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from videobench.model.checkpoint import Checkpoint
     from videobench.model.engine import Engine
-    from videobench.model.questions import Answer, VideoQuestions
+    from videobench.model.prompts import Answer, VideoQuestions
 
 TIMEOUT = timedelta(minutes=10)  # for one collective: a card that hangs longer ends its job
 CALL_POLL_S = 0.002
@@ -127,7 +127,7 @@ class GroupEngine:
         """On the other processes: compute what the first one asks for, until it has finished."""
         import torch
 
-        from videobench.model.questions import VideoQuestions
+        from videobench.model.prompts import VideoQuestions
 
         while (call := self._receive()) is not None:
             self._attempts.take(map(Path, call["in_flight"]))
@@ -153,7 +153,7 @@ class GroupEngine:
         self._group.close()
 
     def _answer(self, videos: Sequence["VideoQuestions"], batch_size: int) -> list[list["Answer"]]:
-        from videobench.model.questions import VideoQuestions
+        from videobench.model.prompts import VideoQuestions
 
         try:
             there = [VideoQuestions(self._group.broadcast(each.pixels), each.prompts, each.letters) for each in videos]
@@ -190,9 +190,8 @@ class GroupEngine:
 
 
 CHECK_TEXTS = ("What is the man in the video doing?", "How many people are there?")
-CHECK_TOLERANCE = (
-    1e-3  # of logits against the largest one: the same sums on the same cards; another prompt moves them more
-)
+# Of logits against the largest one: the same sums on the same cards; another prompt moves them more.
+CHECK_TOLERANCE = 1e-3
 
 
 def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> None:

@@ -4,16 +4,24 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from videobench.cli import FlagParser
 from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, VideoRoot, resolve_names
 from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.errors import InputError
-from videobench.sampling.order import STRATEGIES
 from videobench.sampling.placing import check_free_space, clear_others, place_videos, write_json_files
-from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, choose_decodable, load_candidates
-from videobench.sampling.verify import VerifySettings, verify_sample
+from videobench.sampling.selection import (
+    STRATEGIES,
+    Candidates,
+    Sample,
+    SampleSettings,
+    choose,
+    choose_decodable,
+    load_candidates,
+)
+from videobench.sampling.verify import VerifySettings, fault_finder, verify_sample
 
 
 def main(argv: Sequence[str] | None) -> int:
@@ -25,8 +33,6 @@ def main(argv: Sequence[str] | None) -> int:
     sample = choose(candidates, settings)
     check_free_space(sample, candidates, settings)
     if settings.check_videos:
-        from videobench.sampling.decodable import fault_finder  # imports torch
-
         with fault_finder(settings.num_workers) as find_faults:
             sample = choose_decodable(candidates, settings, find_faults)
         check_free_space(sample, candidates, settings)
@@ -66,15 +72,8 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         output_folder=args.sampling_output_folder or args.Eval_Video_root / "Eval_video",
         json_folder=_json_folder(args),
         names=tuple(sorted(names, key=DATASET_NAMES.index)),
-        nums=args.nums,
-        seed=args.seed,
-        strategy=args.strategy,
-        one_per_video=args.one_per_video,
         exclude_path=args.exclude,
-        check_videos=args.check_videos,
-        copy_mode=args.copy_mode,
-        num_workers=args.num_workers,
-        overwrite=args.overwrite,
+        **{each.name: getattr(args, each.name) for each in fields(SampleSettings) if hasattr(args, each.name)},
     )
 
 

@@ -33,7 +33,8 @@ def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSet
         num_bytes = candidates.video_bytes[source]
         if not _is_copy(settings.output_folder / SAMPLE_NAME / name, source, num_bytes):
             needed += num_bytes
-    free = shutil.disk_usage(_nearest_folder(settings.output_folder)).free
+    folder = settings.output_folder
+    free = shutil.disk_usage(next(each for each in (folder, *folder.resolve().parents) if each.is_dir())).free
     if needed > free:
         raise InputError(
             f"{settings.output_folder}: the videos to copy take {needed} bytes, but only {free} are free; free space, "
@@ -42,9 +43,8 @@ def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSet
 
 
 def _sources(sample: Sample, settings: SampleSettings) -> dict[str, Path]:
-    """Place below sampling_data -> where that video lies in the benchmark, sorted by place.
-
-    Raises InputError where two videos would get one place, also on a disk that ignores case or forms of Unicode."""
+    """Place below sampling_data -> where that video lies in the benchmark, sorted by place. Raises InputError if two
+    videos would get one place, also on a disk that ignores case or forms of Unicode."""
     sources: dict[str, Path] = {}
     first: dict[str, Question] = {}
     for each in sample.questions:
@@ -60,15 +60,10 @@ def _sources(sample: Sample, settings: SampleSettings) -> dict[str, Path]:
     return dict(sorted(sources.items()))
 
 
-def _nearest_folder(folder: Path) -> Path:
-    return next(each for each in (folder, *folder.resolve().parents) if each.is_dir())
-
-
 def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, FileFacts]:
     """Put each chosen video in its place; its facts by that place below sampling_data, sorted.
 
-    A file that is there already and right is kept, so that a second start continues an interrupted one. Raises
-    InputError, naming the file, where one cannot be read or written, or reads differently from what was written."""
+    A file that is there already and right is kept, so that a second start continues an interrupted one."""
     sources = _sources(sample, settings)
     originals = _originals(candidates)
     place = _copy if settings.copy_mode == "copy" else partial(_link, symbolic=settings.copy_mode == "symlink")
@@ -121,9 +116,7 @@ def _real_place(path: Path) -> str:
 
 
 def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
-    """Call `work` on each name in `num_workers` threads; the results in the order of `num_bytes` (name -> size).
-
-    Shows progress on stderr. Threads are enough: reading, writing and hashing release Python's lock."""
+    """Call `work` on each name in `num_workers` threads; the results in the order of `num_bytes` (name -> size)."""
     bar = tqdm(total=sum(num_bytes.values()), desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=None)
     minute = EachMinute()
     results: dict[str, T] = {}
@@ -180,9 +173,8 @@ def _link(source: Path, target: Path, symbolic: bool) -> FileFacts:
 def write_json_files(
     sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, FileFacts]
 ) -> list[Path]:
-    """Write QA file, answer file and manifest; their paths.
-
-    Questions are in the order of the draw: those of a smaller sample come first, so that --limit takes a fair part."""
+    """Write QA file, answer file and manifest; their paths. Questions are in the order of the draw, so that --limit
+    takes a fair part."""
     sources = {name: qa_file(settings.qa_root, name) for name in settings.names}
     rows = {name: read_json(path) for name, path in sources.items()}
     qa_rows: dict[str, Any] = {}

@@ -1,8 +1,11 @@
 """Choose the questions of a sample: two teams that use the same seed get the same bytes."""
 
+import hashlib
+import itertools
 import stat
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -20,7 +23,78 @@ from videobench.data.dataset import (
 )
 from videobench.errors import InputError
 from videobench.files import MAX_JSON_BYTES, decode_utf8, read_bytes, read_json
-from videobench.sampling.order import draw_order
+
+STRATEGIES = ("uniform", "stratified", "proportional")
+
+
+# A sample of n is the first n of the draw, so that a larger sample contains a smaller one. A question's place is the
+# SHA-256 of the seed and its name: it does not depend on the machine, on Python, or on which other videos are there.
+
+
+def draw_order(
+    questions: Sequence[Question],
+    strategy: str,
+    seed: int,
+    one_per_video: bool = False,
+    unusable: Set[Path] = frozenset(),
+) -> list[Question]:
+    """All of `questions` that can be drawn, first to last.
+
+    Left out are those on an `unusable` video and, with `one_per_video`, all but the first drawn on each. The sets keep
+    the proportions that they have in `questions`: what is left out is replaced by the next of its own set, while there
+    is one; if the strategy is "uniform", by the next of all."""
+    sizes = Counter(each.dataset for each in questions)
+    left = [each for each in questions if each.video not in unusable]
+    left.sort(key=lambda each: _place_in_draw(each, seed))
+    if one_per_video:
+        first: dict[Path, Question] = {}
+        for each in left:
+            first.setdefault(each.video, each)
+        left = list(first.values())
+    if strategy == "uniform":
+        return left
+    by_set: dict[str, deque[Question]] = {name: deque() for name in sorted(sizes, key=DATASET_NAMES.index)}
+    for each in left:
+        by_set[each.dataset].append(each)
+    return _stratified(by_set, sizes) if strategy == "stratified" else _proportional(by_set, sizes)
+
+
+def _place_in_draw(question: Question, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}/{question.dataset}/{question.id}".encode()).digest()
+
+
+def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, int]) -> list[Question]:
+    """Proportional to size by the method of Webster and Sainte-Lague: the k-th question of a set, from 0, comes at
+    (2 k + 1) / size. Unlike with rounding by largest remainders, no set gets fewer in a larger sample."""
+    places = [
+        (_divided_by_size(k, sizes[name]), number, k, question)
+        for number, (name, queue) in enumerate(by_set.items())
+        for k, question in enumerate(queue)
+    ]
+    return [question for *_, question in sorted(places, key=lambda place: place[:3])]
+
+
+def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int]) -> list[Question]:
+    """In each round one question of each set, the largest set first. The turns of a set that has no more go to the
+    others by their sizes, as in _proportional. So each of S sets gives at least n // S, or all it has."""
+    order: list[Question] = []
+    names = sorted(by_set, key=lambda name: -sizes[name])  # equal sizes in the order of the benchmark
+    inherited = dict.fromkeys(names, 0)  # turns taken over from other sets
+    for turn in itertools.cycle(names):
+        live = [name for name in names if by_set[name]]
+        if not live:
+            break
+        heir = turn if by_set[turn] else min(live, key=lambda name: _divided_by_size(inherited[name], sizes[name]))
+        inherited[heir] += heir != turn
+        order.append(by_set[heir].popleft())
+    return order
+
+
+def _divided_by_size(k: int, size: int) -> float:
+    """The quotient that Webster's method sorts by. Division rounds correctly on every machine, and two different
+    quotients of sets below a million questions differ by more than the rounding: the order is exact."""
+    return (2 * k + 1) / size
+
 
 COMMENT = "#"  # starts a line of an --exclude file that is no question
 
@@ -67,9 +141,7 @@ class Sample:
 
 
 def load_candidates(settings: SampleSettings) -> Candidates:
-    """Read the QA files of the chosen sets, the answers and the exclusions, and look for the videos.
-
-    Raises InputError where one of these files is wrong."""
+    """Read the QA files of the chosen sets, the answers and the exclusions, and look for the videos."""
     answers = load_answers(settings.answer_path)
     questions: list[Question] = []
     locate = cache(settings.videos.locate)  # 17,036 questions are on 5,917 videos
@@ -104,9 +176,8 @@ def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
 
 
 def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[QuestionName]:
-    """Questions named by a sample's QA, answer or result file, or by a text file with one `<dataset>/<id>` per line.
-
-    Raises InputError where a name is not that of a question: a misspelt one would be drawn after all."""
+    """Questions named by a sample's QA, answer or result file, or by lines `<dataset>/<id>`. Raises InputError for a
+    name that is no question's: a misspelt one would be drawn after all."""
     names = frozenset(_read_names(path))
     known = {(each.dataset, each.id) for each in questions}
     sets = {dataset for dataset, _ in known}
@@ -126,7 +197,7 @@ def _read_names(path: Path) -> list[QuestionName]:
         raise InputError(f"{path}: names no question; correct it or leave --exclude out")
     try:
         return [_question_name(key) for key in keys]
-    except ValueError as error:
+    except InputError as error:
         raise InputError(f"{path}: {error}; --exclude takes a sample's JSON file, or one question per line") from None
 
 
@@ -144,11 +215,8 @@ def _keys_of_json(content: Any) -> list[str]:
 def _question_name(key: str) -> QuestionName:
     dataset, slash, id = key.partition("/")
     if not slash or not id:
-        raise ValueError(f"{key!r} is not <dataset>/<id>")
-    try:
-        return canonical_name(dataset), id
-    except InputError as error:
-        raise ValueError(str(error)) from None
+        raise InputError(f"{key!r} is not <dataset>/<id>")
+    return canonical_name(dataset), id
 
 
 def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
@@ -198,7 +266,6 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
 
 
 def sample_path(question: Question) -> PurePosixPath:
-    """The video's place below sampling_data: the one that it has below Eval_video, `<dataset>/<file>`.
-
-    File names are unique within a folder only, and the folder need not be that of the question's own set."""
+    """The video's place below sampling_data: the one that it has below Eval_video, `<dataset>/<file>`, where the folder
+    need not be that of the question's own set."""
     return PurePosixPath(*PurePosixPath(question.vid_path).parts[1:])

@@ -121,9 +121,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
-    """The packets of the video stream that hold data, in decode order.
-
-    Raises VideoError over a limit, FFmpegError where the file is damaged."""
+    """The packets that hold data, in decode order; VideoError over a limit, FFmpegError where the file is damaged."""
     count = 0
     # PyAV 18 raises it at the end of a file in which streams appeared late, as in a damaged TS.
     with suppress(IndexError):

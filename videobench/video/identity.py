@@ -2,18 +2,20 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from videobench.files import sha256_of_file
 
 # Bytes, times of modification and of change in ns since 1970; of a folder, over it and its images.
 Stamp = tuple[int, int, int]
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def stamp_of(video: Path) -> Stamp | None:
     """None where the video cannot be looked at."""
     try:
-        states = [os.stat(each) for each in (video, *_images(video))]
+        states = [os.stat(each) for each in (video, *(images_in(video) if video.is_dir() else ()))]
     except OSError:
         return None
     return (
@@ -27,14 +29,21 @@ def sha256_of_video(video: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes; of a folder, of the names and hashes of its images in their order."""
     if not video.is_dir():
         return sha256_of_file(video)
-    lines = [f"{sha256_of_file(image)}  {image.name}\n" for image in _images(video)]
+    lines = [f"{sha256_of_file(image)}  {image.name}\n" for image in images_in(video)]
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _images(video: Path) -> list[Path]:
-    """None of a file."""
-    if not video.is_dir():
-        return []
-    from videobench.video.image_folder import images_in  # imports av, which --help does not wait for
+def images_in(folder: Path) -> list[Path]:
+    """The images in natural order, unchecked. Raises OSError."""
+    return sorted(filter(_is_image, folder.iterdir()), key=_natural_key)
 
-    return images_in(video)
+
+def _is_image(path: Path) -> bool:
+    # Hidden files ("._1.jpg") are other systems' metadata.
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
+    """Digits count as numbers and come first; the whole name decides between "1.jpg" and "01.jpg"."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
+    return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], path.name

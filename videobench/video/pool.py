@@ -4,26 +4,184 @@ They are separate processes, not forks, since the parent may hold a device and t
 line and not by multiprocessing, which would import the main script again.
 """
 
+import faulthandler
+import hashlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
+from threading import Condition
 
-from videobench.errors import InputError
-from videobench.video.prepared import PreparedVideo, encode_settings, failed_video, prepare_video, receive_prepared
-from videobench.video.room import Room, decoding_room_bytes
+import numpy as np
+import torch
+
+from videobench.errors import InputError, VideoError
+from videobench.video.frames import Reserve, sample_frames
+from videobench.video.identity import Stamp, sha256_of_video, stamp_of
+from videobench.video.pixels import resize_and_crop
 from videobench.video.spec import PixelSpec
-from videobench.video.worker import NEEDS, READY
 
-WORKER_COMMAND = (sys.executable, "-m", "videobench.video.worker")
+# Videos are decoded at the same time only while what they may take together (container.decoding_bytes) stays below this
+# part of the host's memory, divided among the job's processes on this host; others wait. A video that needs more than
+# all of it is decoded alone. 1080p needs 0.1 GB, the largest frames 1.4 GB, in the widest pixel formats 7 GB.
+DECODING_PART = 0.5
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container: bytes, or "max"
+
+
+class Room:
+    """`num_bytes` of memory that users of several threads take and give back."""
+
+    def __init__(self, num_bytes: int):
+        self._all = self._free = num_bytes
+        self._changed = Condition()
+
+    @contextmanager
+    def taken(self, num_bytes: int) -> Iterator[None]:
+        """Waits until so much is free; whoever needs more than all of it gets all of it."""
+        num_bytes = min(num_bytes, self._all)
+        with self._changed:
+            self._changed.wait_for(lambda: num_bytes <= self._free)
+            self._free -= num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += num_bytes
+                self._changed.notify_all()
+
+
+def decoding_room_bytes() -> int:
+    """What the workers of one process of a job may take for decoding: see DECODING_PART."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):
+        memory = min(memory, int(CGROUP_LIMIT.read_text()))
+    return int(DECODING_PART * memory) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+@dataclass(frozen=True)
+class PreparedVideo:
+    """The pixels of one video, or the reason why there are none."""
+
+    video: Path
+    pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width); None where error is set
+    pixels_sha256: str  # of those bytes, in C order
+    video_sha256: str  # of the video's own bytes
+    stamp: Stamp | None  # of the video when it was read
+    frames_decoded: int  # how many frames the video really has
+    frames_stated: int  # how many its container states; 0 where it states none
+    resolution: str  # width and height of the frames as decoded, before any resize: "320x240"
+    error: str | None  # the reason, which names the file
+
+
+def failed_video(video: Path, reason: str) -> PreparedVideo:
+    """One without pixels; `reason` is put on one line."""
+    return PreparedVideo(video, None, "", "", None, 0, 0, "", " ".join(reason.split()))
+
+
+def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserve | None = None) -> PreparedVideo:
+    """Decode, resize and crop; a fault of the video or its decoder is not raised but the `error` of the result."""
+
+    def shrink(frame: np.ndarray) -> np.ndarray:
+        return resize_and_crop(frame[np.newaxis], spec)[0].numpy()
+
+    stamp = stamp_of(video)
+    try:
+        frames = sample_frames(video, num_frames, shrink, reserve)
+        video_sha256 = sha256_of_video(video)
+        if stamp_of(video) != stamp:
+            raise VideoError(f"{video}: was changed while it was read; start again when it is whole")
+    except VideoError as error:
+        return failed_video(video, str(error))
+    except Exception as error:  # unforeseen: the run goes on, and the traceback is kept for whoever fixes it
+        traceback.print_exc(file=sys.stderr)
+        return failed_video(video, f"{video}: {type(error).__name__}: {error}")
+    pixels, resolution = torch.from_numpy(frames.pixels), f"{frames.width}x{frames.height}"
+    digest = hashlib.sha256(frames.pixels.data).hexdigest()
+    return PreparedVideo(video, pixels, digest, video_sha256, stamp, frames.decoded, frames.stated, resolution, None)
+
+
+def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
+    """A header in JSON, then the bytes of the pixels if there are any."""
+    pixels = prepared.pixels
+    header = {name: value for name, value in vars(prepared).items() if name not in ("video", "pixels")}
+    header["shape"] = None if pixels is None else list(pixels.shape)
+    connection.send_bytes(json.dumps(header).encode())
+    if pixels is not None:
+        connection.send_bytes(pixels.numpy().reshape(-1).data)
+
+
+def receive_prepared(connection: Connection, header: bytes, video: Path) -> PreparedVideo:
+    """What `send_prepared` sent; `header` is its first message. Raises EOFError or OSError if the sender is gone."""
+    fields = json.loads(header)
+    shape, stamp = fields.pop("shape"), fields.pop("stamp")
+    fields["stamp"] = None if stamp is None else tuple(stamp)
+    if shape is None:
+        return PreparedVideo(video=video, pixels=None, **fields)
+    pixels = torch.empty(shape, dtype=torch.uint8)
+    connection.recv_bytes_into(pixels.numpy().reshape(-1).data)
+    return PreparedVideo(video=video, pixels=pixels, **fields)
+
+
+READY = b"ready"
+NEEDS = b"needs "  # and the bytes of memory that decoding may take; the parent's answer, any message, grants them
+NICENESS = 5  # below the parent, whose thread gives a card its work: while that waits for a core, the card does nothing
+
+
+def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = prepare_video) -> None:
+    """The main function of a worker process, whose argument is the file descriptor of its connection.
+
+    This brings the settings once, then the path of one video after another. READY goes back first, then for each video
+    how much memory it needs and, once the parent has granted it, the prepared video. The worker ends when its standard
+    input closes: the parent is gone. `prepare` is replaced in tests."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the parent, which ends its workers
+    faulthandler.enable()  # shows where a decoder crashes
+    with suppress(OSError):  # not on Linux, or not permitted
+        Path("/proc/self/oom_score_adj").write_text("1000")  # if the host runs out of memory, it ends this process
+    os.nice(NICENESS)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    connection = Connection(int(sys.argv[1]))
+    try:
+        spec, num_frames = connection.recv()
+        connection.send_bytes(READY)
+        reserve = partial(_reserve, connection)
+        while True:
+            video = Path(os.fsdecode(connection.recv_bytes()))
+            send_prepared(connection, prepare(video, spec, num_frames, reserve))
+    except (EOFError, ConnectionError):
+        return  # the parent has closed it
+
+
+def _reserve(connection: Connection, num_bytes: int) -> None:
+    """Ask the parent for memory and wait until it is granted."""
+    try:
+        connection.send_bytes(NEEDS + str(num_bytes).encode())
+        connection.recv_bytes()
+    except (EOFError, ConnectionError):
+        sys.exit()  # the parent has closed it
+
+
+def _die_with_parent() -> None:
+    """End the process as soon as the parent is gone for any reason, even from within a decoder that never returns."""
+    os.read(0, 1)
+    os._exit(1)
+
+
+WORKER_COMMAND = (sys.executable, "-m", "videobench.video.pool")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
 END_TIMEOUT_S = 5.0  # from the end of the connection to that of the process
 VIDEO_TIMEOUT_S = 1800.0  # more than container.MAX_DECODE_S, the processor time of one pass over a video
@@ -52,7 +210,7 @@ def _worker_environment() -> dict[str, str]:
 class _Worker:
     """One process and the connection to it. The constructor does not wait for its start; the first answer does."""
 
-    def __init__(self, command: Sequence[str], settings: bytes):
+    def __init__(self, command: Sequence[str], settings: tuple[PixelSpec, int]):
         self._connection, theirs = Pipe()
         with theirs:
             self._process = subprocess.Popen(
@@ -64,7 +222,7 @@ class _Worker:
                 env=_worker_environment(),
                 start_new_session=True,  # Ctrl-C goes to the parent alone
             )
-        self._settings: bytes | None = settings
+        self._settings: tuple[PixelSpec, int] | None = settings
 
     def prepare(self, video: Path, timeout_s: float, room: Room) -> PreparedVideo:
         """Raises _WorkerLost, or InputError where the process did not start."""
@@ -89,11 +247,11 @@ class _Worker:
         if self._settings is None:
             return
         try:
-            self._connection.send_bytes(self._settings)
+            self._connection.send(self._settings)
             if not self._connection.poll(START_TIMEOUT_S):
                 raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; use fewer --num_workers")
             if self._connection.recv_bytes() != READY:
-                raise RuntimeError("a decoding process does not follow the protocol of worker.py")
+                raise RuntimeError("a decoding process does not follow the protocol of pool.py")
         except (EOFError, OSError):
             how = self._how_it_ended()
             raise InputError(
@@ -198,7 +356,7 @@ class DecodePool:
                 future.cancel()
 
     def _start_worker(self) -> _Worker:
-        worker = _Worker(self._command, encode_settings(self._spec, self._num_frames))
+        worker = _Worker(self._command, (self._spec, self._num_frames))
         self._workers.add(worker)
         return worker
 
@@ -214,3 +372,7 @@ class DecodePool:
             return failed_video(video, f"{video}: {lost}")
         finally:
             self._idle.put(worker)  # even if it did not start: the next video tries again and fails in the same way
+
+
+if __name__ == "__main__":
+    serve()

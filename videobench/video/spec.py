@@ -55,11 +55,6 @@ class _Config:
         found = json.dumps(self.values[key]) if key in self.values else "nothing"
         return InputError(f"{self.path}: {key}: found {found}, but {wanted}; use the checkpoint's own file")
 
-    def check_steps(self) -> None:
-        for key in NEEDED_STEPS:
-            if self.values.get(key, True) is not True:
-                raise self.refuse(key, "only true is supported")
-
     def edge(self, key: str) -> tuple[int | None, tuple[int, int] | None]:
         """(shortest edge, None) or (None, (height, width)), from any spelling of a size."""
         value = self.values.get(key)
@@ -75,10 +70,7 @@ class _Config:
 
     def box(self, key: str) -> tuple[int, int]:
         edge, exact = self.edge(key)
-        if exact is not None:
-            return exact
-        assert edge is not None
-        return edge, edge
+        return exact or (edge or 0, edge or 0)  # one of them is set
 
     def resample(self) -> str:
         value = self.values.get("resample", 3)
@@ -128,11 +120,11 @@ def _find_config(model_path: Path) -> _Config:
 
 
 def load_pixel_spec(model_path: Path) -> PixelSpec:
-    """The frames that the checkpoint in this folder expects.
-
-    Raises InputError, naming file and key, where that is missing, wrong, or not supported."""
+    """The frames that the checkpoint in this folder expects; InputError, naming file and key, if not supported."""
     config = _find_config(model_path)
-    config.check_steps()
+    for key in NEEDED_STEPS:
+        if config.values.get(key, True) is not True:
+            raise config.refuse(key, "only true is supported")
     shortest_edge, exact_size = config.edge("size")
     crop_height, crop_width = config.box("crop_size")
     height, width = exact_size or config.box("size")

@@ -29,7 +29,7 @@ from videobench.compare.report.page import (
 )
 from videobench.compare.report.terminal import build_markdown, build_text
 from videobench.compare.settings import ComparisonSettings
-from videobench.video.pictures import encode_jpeg
+from videobench.video.images import encode_jpeg
 
 ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
 

@@ -15,7 +15,7 @@ from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
-from videobench.model.questions import VideoQuestions
+from videobench.model.prompts import VideoQuestions
 
 # What one batch may copy, of any size. Videos: pixels, ids, means and deviations, and what `generate` makes of its
 # settings. Questions: ids, mask, rows to select, and the same settings; back come letters' log-probabilities, finite or

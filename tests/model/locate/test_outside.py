@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from videobench.model.locate.look_at import COPIES, POSITIONS, TOKENS
-from videobench.model.locate.outside import OutsideCheck
+from videobench.model.locate.model_check import OutsideCheck
+from videobench.model.locate.operators import COPIES, POSITIONS, TOKENS
 from videobench.model.locate.recording import DECODE, SUFFIX, Forward, Given, Result
 
 END, PAD = 2, 0

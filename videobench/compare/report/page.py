@@ -85,7 +85,7 @@ class FrameStrips:
         from av.error import FFmpegError
 
         from videobench.video.frames import sample_frames
-        from videobench.video.pictures import encode_jpeg
+        from videobench.video.images import encode_jpeg
 
         if not 1 <= num_frames <= MOST_FRAMES:
             raise VideoError(f"{vid_path}: {num_frames} frames, the report shows 1 to {MOST_FRAMES}")

@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from videobench.model.locate.deviation import Deviation
-from videobench.model.locate.look_at import OUTSIDE, look_at
-from videobench.model.locate.operators import Operator
+from videobench.model.locate.operators import OUTSIDE, Operator, look_at
 
 SHOWN = 10  # modules beside the first, in the text; all of them are in the JSON
 
@@ -89,7 +88,7 @@ def lines(findings: Findings) -> list[str]:
         f"{findings.dtype}: {_count(findings)} depart from the CPU's float32",
         f"  first, in the order of computing: {first.module or 'the whole model'}",
         f"    {_how_far(first)}",
-        f"    in: {_call(first)}",
+        f"    in: {first.call} of video {first.video + 1}",
     ]
     if first.operator:
         text.append(f"    operator: {first.operator.call}")
@@ -128,10 +127,6 @@ def _how_far(departure: Departure) -> str:
     what = f"what it hands to {departure.handed_to.rpartition('.')[2]}, " if departure.handed_to else "its result, "
     where = f", {found.where}" if found.where else ""
     return f"{'' if departure.module in OUTSIDE else what}{departure.dtype} {departure.shape}: {how}{where}"
-
-
-def _call(departure: Departure) -> str:
-    return f"{departure.call} of video {departure.video + 1}"
 
 
 def _family_line(family: Family) -> str:

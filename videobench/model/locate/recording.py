@@ -44,7 +44,7 @@ class Forward:
     cache: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer before it
 
 
-def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def map_tensors(value: Any, change: Keep) -> Any:
     """The same structure, in containers of its own, with each tensor changed; caches are left as they are."""
     if isinstance(value, torch.Tensor):
         return change(value)
@@ -54,6 +54,29 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
     if isinstance(value, list | tuple):
         return type(value)(map_tensors(each, change) for each in value)
     return value
+
+
+def on_host(tensor: torch.Tensor) -> torch.Tensor:
+    """On the CPU, numbers in float32."""
+    host = tensor.detach().cpu()
+    return host.float() if host.is_floating_point() else host
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def around(method: Callable[..., Any], begin: Callable[..., object], end: Callable[..., object]) -> Callable[..., Any]:
+    """A method that counts as a module: `begin` gets its arguments, `end` its result."""
+
+    @wraps(method)  # transformers reads its signature
+    def call(*args: Any, **kwargs: Any) -> Any:
+        begin(None, args, kwargs)
+        output = method(*args, **kwargs)
+        end(None, args, output)
+        return output
+
+    return call
 
 
 def held_states(values: Iterable[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -70,8 +93,8 @@ def recording(model: Any, done: Callable[[Forward], None], keep: Keep = lambda t
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(partial(recorder.begin, name), with_kwargs=True))
         handles.append(module.register_forward_hook(partial(recorder.end, name)))
-    encode = model.model.get_video_features
-    model.model.get_video_features = recorder.around(ENCODE, encode)
+    begin, end = partial(recorder.begin, ENCODE), partial(recorder.end, ENCODE)
+    model.model.get_video_features = around(model.model.get_video_features, begin, end)
     try:
         yield
     finally:
@@ -99,18 +122,6 @@ class _Recorder:
         if self._depth == 0:
             events, self._events = self._events, []
             self._done(Forward(_kind(events[0], self._cache), events, self._cache))
-
-    def around(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        """A method that counts as a module."""
-
-        @wraps(method)  # transformers reads its signature
-        def call(*args: Any, **kwargs: Any) -> Any:
-            self.begin(name, None, args, kwargs)
-            output = method(*args, **kwargs)
-            self.end(name, None, args, output)
-            return output
-
-        return call
 
 
 def _kind(given: Given | Result, cache: list[tuple[torch.Tensor, torch.Tensor]]) -> str:

@@ -4,6 +4,7 @@ A copy of the model without weights runs the same code. Wherever a module begins
 with what the device handed to it, and the device's goes on; wherever one ends, the same is done with its result. So
 errors do not pile up, and every number is compared once. A module's weights are read while it computes, no longer."""
 
+import re
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import Cache, DynamicCache
 
-from videobench.model.locate.recording import ENCODE, Forward, Given, Result, map_tensors
+from videobench.model.checkpoint import Checkpoint
+from videobench.model.locate.recording import ENCODE, Forward, Given, Result, map_tensors, on_host
 
 ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
 
@@ -163,3 +166,34 @@ def _hollow(tensor: torch.Tensor | None) -> torch.Tensor | None:
     dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
     hollow = torch.zeros((), dtype=dtype).expand(tensor.shape)
     return nn.Parameter(hollow, requires_grad=False) if isinstance(tensor, nn.Parameter) else hollow
+
+
+# Parts of a weight's name that the versions of transformers set or leave out: `language_model.model.layers.0.` is
+# `model.language_model.layers.0.` since 4.52, and 5.x leaves out `vision_model`.
+PREFIXES = re.compile(r"\b(model|language_model|vision_model)\.")
+
+
+class HostWeights:
+    """A ReadWeight; the system keeps the files' pages, this process one tensor."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Any, dtype: torch.dtype) -> None:
+        self._model, self._dtype = model, dtype
+        self._found: dict[str, tuple[Any, str]] = {}
+        for path in checkpoint.weights.paths:
+            file = safe_open(path, framework="pt")
+            self._found |= {PREFIXES.sub("", name): (file, name) for name in file.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
+
+    def __call__(self, name: str, on_device: torch.Tensor) -> torch.Tensor:
+        """float32, rounded to the run's dtype; what no file holds is computed again, or taken from the device."""
+        found = self._found.get(PREFIXES.sub("", name))
+        if found is None and name == "lm_head.weight":  # tied
+            found = self._found["embed_tokens.weight"]
+        if found is not None and isinstance(on_device, torch.nn.Parameter):
+            file, stored = found
+            return torch.nn.Parameter(file.get_tensor(stored).to(self._dtype).float(), requires_grad=False)
+        module_name, _, key = name.rpartition(".")
+        if key.endswith("inv_freq"):
+            module = self._model.get_submodule(module_name)
+            computed: torch.Tensor = getattr(type(module)(module.config), key)
+            return computed.float()
+        return on_host(on_device)

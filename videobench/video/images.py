@@ -1,24 +1,24 @@
 """A folder of numbered images as a video: TVQA and other sets are distributed so."""
 
-import re
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
+import av
 import imagesize
+import numpy as np
 from av.video.frame import VideoFrame
 
 from videobench.errors import VideoError
 from videobench.video.container import check_size, decode_tolerantly, open_video
+from videobench.video.identity import IMAGE_SUFFIXES, images_in
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 MAX_IMAGES = 200_000  # two hours at 25 frames per second; reading one header takes about 50 microseconds
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images in natural order ("2.jpg" before "10.jpg"); reads only their headers.
-
-    Raises VideoError where there is none, or they differ in size or are over a limit."""
+    """The images in natural order ("2.jpg" before "10.jpg"), by their headers; VideoError if there is none, or if they
+    differ in size or are over a limit."""
     images = images_in(folder)
     if not images:
         raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -32,11 +32,6 @@ def list_images(folder: Path) -> list[Path]:
     return images
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images in natural order, unchecked. Raises OSError."""
-    return sorted(filter(_is_image, folder.iterdir()), key=_natural_key)
-
-
 def decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
     """Decodes each image when it is requested; repeats are the same object. Raises VideoError, naming the image."""
     for image, repeats in groupby(images):
@@ -45,17 +40,6 @@ def decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
             if frame is None:
                 raise opened.refuse("the image does not decode")
         yield from (frame for _ in repeats)
-
-
-def _is_image(path: Path) -> bool:
-    # Hidden files ("._1.jpg") are other systems' metadata.
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-
-
-def _natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-    """Digits count as numbers and come first; the whole name decides between "1.jpg" and "01.jpg"."""
-    parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
-    return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], path.name
 
 
 def _image_size(image: Path) -> tuple[int, int]:
@@ -68,3 +52,23 @@ def _image_size(image: Path) -> tuple[int, int]:
         raise VideoError(f"{image}: its header cannot be read as that of an image")
     check_size(image, width, height)
     return width, height
+
+
+def encode_png(picture: np.ndarray) -> bytes:
+    """uint8 RGB (height, width, 3) -> a PNG file that gives the same bytes."""
+    return _encode(picture, "png", "rgb24", {})
+
+
+def encode_jpeg(picture: np.ndarray, quantiser: int) -> bytes:
+    """uint8 RGB (height, width, 3), even sides -> a JPEG file. Quantiser 2 is best, 31 smallest."""
+    return _encode(picture, "mjpeg", "yuvj420p", {"qmin": str(quantiser), "qmax": str(quantiser)})
+
+
+def _encode(picture: np.ndarray, encoder: str, pixel_format: str, options: dict[str, str]) -> bytes:
+    codec = av.CodecContext.create(encoder, "w")
+    codec.height, codec.width = picture.shape[:2]
+    codec.pix_fmt = pixel_format
+    codec.time_base = 1
+    codec.options = options
+    frame = VideoFrame.from_ndarray(picture, format="rgb24").reformat(format=pixel_format)
+    return b"".join(bytes(packet) for packet in [*codec.encode(frame), *codec.encode(None)])
