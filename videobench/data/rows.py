@@ -243,15 +243,15 @@ def _logprobs(row: Mapping[str, Any], field: str) -> dict[str, float]:
     return {letter: float(value) for letter, value in values.items() if value is not None}
 
 
+ROW_NAMES = {"options": "choices", "logprobs": "letter_logprobs", "bounds": "letter_bounds"}  # others have their own
+OF_TYPE = {str: _text, int | None: _whole_number, bool | None: _flag, Mapping[str, Any]: _run}
+OF_FIELD = {
+    **{"video_id": _video_id, "resolution": _resolution},
+    **{"options": _options, "logprobs": _logprobs, "bounds": _logprobs},
+}
 # Field of a Reply -> its name in a row, and how it is read there.
 READERS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
-    name: (name, {str: _text, int | None: _whole_number, bool | None: _flag}.get(hint, _run))
+    name: (ROW_NAMES.get(name, name), OF_FIELD.get(name) or OF_TYPE[hint])
     for name, hint in get_type_hints(Reply).items()
-    if name in TYPES and name != "dataset"
-} | {
-    "video_id": ("video_id", _video_id),
-    "options": ("choices", _options),
-    "logprobs": ("letter_logprobs", _logprobs),
-    "bounds": ("letter_bounds", _logprobs),
-    "resolution": ("resolution", _resolution),
+    if ROW_NAMES.get(name, name) in TYPES and name != "dataset"
 }
