@@ -142,11 +142,7 @@ def _facts(question: Question, prompt: Prompt, video: "PreparedVideo", runs: Map
         **question_fields(question),
         "prompt_tokens": len(prompt),
         "prompt_sha256": prompt.sha256,
-        "pixels_sha256": video.pixels_sha256,
-        "video_sha256": video.video_sha256,
-        "frames_decoded": video.frames_decoded,
-        "frames_stated": video.frames_stated,
-        "resolution": video.resolution,
+        **video.row_fields,
         "run": runs[question.source],
         "suite": SUITE_VERSION,
     }

@@ -438,11 +438,7 @@ def _answered_row(
         "num_output_tokens": len(answer.token_ids),
         "prompt_tokens": len(prompt),
         "prompt_sha256": prompt.sha256,
-        "video_sha256": video.video_sha256,
-        "pixels_sha256": video.pixels_sha256,
-        "frames_decoded": video.frames_decoded,
-        "frames_stated": video.frames_stated,
-        "resolution": video.resolution,
+        **video.row_fields,  # type: ignore[typeddict-item]
         "rank": store.replica,
         "run": store.runs[question.source] | {"batch_size": batch_size, "weights_sha256": store.weights_sha256()},
     }

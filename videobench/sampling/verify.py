@@ -17,33 +17,7 @@ from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.sampling.placing import for_each_file
-from videobench.video.spec import DEFAULT_NUM_FRAMES
-
-EDGE = 32  # pixels of the frames that come back, which are not used
-
-
-@contextmanager
-def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
-    """Yields a function: videos -> those of which no frame decodes, or whose decoder hangs or dies, with the reason."""
-    open_device("cpu")  # must come before torch is imported: see device/devices.py
-    from videobench.video.pool import DecodePool
-    from videobench.video.spec import PixelSpec
-
-    spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)
-    with DecodePool(spec, DEFAULT_NUM_FRAMES, num_workers) as pool:
-
-        def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
-            bar = tqdm(pool.prepare(videos), "decode", len(videos), unit="video", file=sys.stderr, disable=None)
-            faults: dict[Path, str] = {}
-            minute = EachMinute()
-            for number, prepared in enumerate(bar, 1):
-                if prepared.error is not None:
-                    faults[prepared.video] = prepared.error
-                minute.say(f"decode: {number}/{len(videos)} videos")
-            return faults
-
-        yield find_faults
-
+from videobench.video.spec import DEFAULT_NUM_FRAMES, PixelSpec
 
 # Where a sample's videos may lie: levels above the manifest's folder, and the place below; {} is the last part of
 # --sampling_output_folder and sampling_data. First a sample in one folder, last the layout of the whole benchmark.
@@ -113,3 +87,28 @@ def _fault(path: Path, expected: FileFacts) -> str:
         return "missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
+
+
+EDGE = 32  # pixels of the frames that come back, which are not used
+
+
+@contextmanager
+def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
+    """Yields a function: videos -> those of which no frame decodes, or whose decoder hangs or dies, with the reason."""
+    open_device("cpu")  # must come before torch is imported: see device/devices.py
+    from videobench.video.pool import DecodePool
+
+    spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)
+    with DecodePool(spec, DEFAULT_NUM_FRAMES, num_workers) as pool:
+
+        def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
+            bar = tqdm(pool.prepare(videos), "decode", len(videos), unit="video", file=sys.stderr, disable=None)
+            faults: dict[Path, str] = {}
+            minute = EachMinute()
+            for number, prepared in enumerate(bar, 1):
+                if prepared.error is not None:
+                    faults[prepared.video] = prepared.error
+                minute.say(f"decode: {number}/{len(videos)} videos")
+            return faults
+
+        yield find_faults

@@ -25,6 +25,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Condition
+from typing import Any
 
 import numpy as np
 import torch
@@ -85,6 +86,12 @@ class PreparedVideo:
     frames_stated: int  # how many its container states; 0 where it states none
     resolution: str  # width and height of the frames as decoded, before any resize: "320x240"
     error: str | None  # the reason, which names the file
+
+    @property
+    def row_fields(self) -> dict[str, Any]:
+        """What each row holds of its video."""
+        names = ("video_sha256", "pixels_sha256", "frames_decoded", "frames_stated", "resolution")
+        return {name: getattr(self, name) for name in names}
 
 
 def failed_video(video: Path, reason: str) -> PreparedVideo:
