@@ -15,6 +15,7 @@ from videobench.errors import InputError
 
 HASH_BLOCK_BYTES = 1 << 20
 MAX_JSON_BYTES = 1 << 28  # a result file of all 17,036 questions takes about 40 MB
+MOST_DIGITS = 308  # of a whole number; a float ends at 1.8e308
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -86,7 +87,13 @@ def parse_json(text: str) -> Any:
 
 
 def _loads(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_number, parse_float=_parse_float)
+    return json.loads(
+        text,
+        object_pairs_hook=_unique_keys,
+        parse_constant=_refuse_number,
+        parse_float=_parse_float,
+        parse_int=_parse_int,
+    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -107,6 +114,11 @@ def _refuse_number(text: str) -> Any:
 def _parse_float(text: str) -> float:
     number = float(text)
     return number if math.isfinite(number) else _refuse_number(text)
+
+
+def _parse_int(text: str) -> int:
+    """Refuses what no float can hold: computing with it would raise OverflowError."""
+    return int(text) if len(text) <= MOST_DIGITS else _refuse_number(text)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -94,6 +94,15 @@ def test_logarithms_to_another_base_are_refused(bench, base, found):
     assert_refused(bench.compare(), path, found)
 
 
+@pytest.mark.parametrize("replaced", [0, 1], ids=["the-chosen", "another"])
+def test_a_logarithm_of_400_digits_is_refused(bench, replaced):
+    lines = [batch_line(f"MSVD/{key}", row) for key, row in bench.rows().items()]
+    [choice] = lines[1]["response"]["body"]["choices"]
+    choice["logprobs"]["content"][0]["top_logprobs"][replaced]["logprob"] = -int("7" * 400)
+    path = write_lines(bench.folder / "npu.json", lines)
+    assert_refused(bench.compare(), path, "line 2: the number -7777777777777777777 is not JSON, or too large")
+
+
 def test_a_broken_file_of_failures_is_refused(bench):
     lines = replies(bench, "aisbench")
     write_lines(bench.folder / "npu.json", lines[1:])
