@@ -32,13 +32,15 @@ visible_gpus() {
 }
 
 # The command line that goes on, with the variables that choose cards and machines as they were set; without --overwrite,
-# which would set aside what was answered.
+# which would set aside what was answered, but for an export, which starts again.
 command_to_go_on() {
     local kept=() each
     for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
         [ -z "${!each+set}" ] || printf "%s=%s " "$each" "$(quoted "${!each}")"
     done
-    for each in "$@"; do [ "$each" = --overwrite ] || kept+=("$each"); done
+    for each in "$@"; do
+        [ "$each" = --overwrite ] && [[ " $* " != *" --export_requests"* ]] || kept+=("$each")
+    done
     for each in "${kept[@]}"; do printf "%s " "$(quoted "$each")"; done
 }
 

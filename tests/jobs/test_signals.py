@@ -81,7 +81,14 @@ def test_the_command_to_go_on_keeps_what_was_answered():
 
 def test_a_check_has_nothing_to_keep():
     err = stop(signal.SIGTERM, "--check_model")[2]
-    assert err == "stopped by SIGTERM; a check keeps nothing; to start again: python -c --check_model\n"
+    assert err == "stopped by SIGTERM; nothing is kept; to start again: python -c --check_model\n"
+
+
+def test_an_export_over_a_file_is_told_with_overwrite():
+    """Without it the command would be refused: the file of an earlier export is still there."""
+    err = stop(signal.SIGTERM, "--export_requests", "x.jsonl", "--overwrite")[2]
+    wanted = "python -c --export_requests x.jsonl --overwrite"
+    assert err == f"stopped by SIGTERM; nothing is kept; to start again: {wanted}\n"
 
 
 def test_a_library_that_does_not_come_back_is_not_waited_for():

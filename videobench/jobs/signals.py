@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 GRACE_S = 5.0  # for the main thread; torchrun itself kills after 30 s
@@ -92,11 +93,13 @@ def print_how_to_go_on(number: int) -> None:
     if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
         return
     name = signal.Signals(number).name
-    argv = [each for each in sys.argv if each != "--overwrite"]  # --overwrite would set aside what was answered
+    argv = sys.argv
+    keeps_nothing = any(each.startswith(("--check_", "--export_requests")) for each in argv)
+    if not keeps_nothing and Path(argv[0]).name != "extract_dataset.py":  # a run would set aside what was answered
+        argv = [each for each in argv if each != "--overwrite"]
     command = shlex.join(["python", *argv])
     if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
         command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
-    is_check = any(each.startswith("--check_") for each in argv)
-    kept = "a check keeps nothing; to start again" if is_check else "what was answered is kept; to go on"
+    kept = "nothing is kept; to start again" if keeps_nothing else "what was answered is kept; to go on"
     with suppress(OSError):  # the terminal may be gone
         print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)
