@@ -102,7 +102,10 @@ class PromptBuilder:
 
     def _expand(self, ids: list[int], question_text: str) -> Prompt:
         if ids.count(self._video_token_id) != 1:
-            raise InputError(f"question {question_text[:80]!r} holds {VIDEO_PLACEHOLDER}, which stands for the video")
+            raise InputError(
+                f"question {question_text[:80]!r} holds {VIDEO_PLACEHOLDER}, which stands for the video; reword it in "
+                "the QA file"
+            )
         at = ids.index(self._video_token_id)
         return Prompt(self._build_prefix(tuple(ids[:at])), tuple(ids[at + 1 :]))
 
