@@ -166,19 +166,19 @@ def print_plan(context: RunContext, left: list[Question], batch_size: int) -> No
     builder = context.checkpoint.prompt_builder(settings.num_frames)
     print(builder.render(build_question_text(question.text, question.options)))
     for source in settings.sources:
-        _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan)
+        _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan, left)
         for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
             print(f"{source.name}: as its manifest says ({digest}); --verify checks the videos too")
     if len(settings.sources) > 1:
-        _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan)
+        _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan, left)
     if kept := len(plan.prompts) - len(left):
         print(f"{settings.output_folder}: {kept} answered already, {len(left)} to answer")
     if works := plan.works(left):
         _print_costs(_count_tokens(works), context, batch_size)
 
 
-def _print_set(name: str, questions: list[Question], plan: Plan) -> None:
-    failing = sum(each in plan.failures for each in questions)
+def _print_set(name: str, questions: list[Question], plan: Plan, left: list[Question]) -> None:
+    failing = len(plan.failures.keys() & set(questions) & set(left))
     videos = {each.video for each in questions}
     missing = len(videos & plan.missing)
     note = f" ({missing} videos missing)" if missing else ""
