@@ -32,7 +32,6 @@ FOREIGN_FLAGS = {
     "lmms-eval": {"--log_samples"},
     "pytest": {"--cov"},
     "ruff": {"--check"},
-    "tests/attack.py": {"--kills", "--videos", "--disks"},
     "chromium": {"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size", "--screenshot"},
 }
 FLAG = re.compile(r"(?<![\w-])--[a-zA-Z][\w-]*", re.ASCII)

@@ -1,5 +1,6 @@
 """What is read: regular files of bounded size, opened without waiting, and strict JSON; what is written."""
 
+import gzip
 import json
 import os
 import socket
@@ -45,30 +46,44 @@ def test_a_pipe_is_refused_though_somebody_writes_into_it(tmp_path):
     os.close(descriptor)
 
 
-def test_the_size_is_bounded(tmp_path):
+def test_the_size_is_bounded(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
     assert read_bytes(path, 5) == b"12345"
+    monkeypatch.setattr("videobench.files.MAX_JSON_BYTES", 4)
     with pytest.raises(InputError, match=r"/file: larger than 4 bytes"):
-        read_bytes(path, 4)
+        read_json(path)
+
+
+WHOLE = b'{"a": 1}'
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("content", "found"),
     [
-        pytest.param("[" * 200_000, "nested too deeply", id="nested-lists"),
-        pytest.param('{"a":' * 200_000, "nested too deeply", id="nested-objects"),
-        pytest.param('{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice in one object", id="doubled-key"),
-        pytest.param('{"\\ud83d": 1, "\\udc4d": 1}', "the key '[?]' occurs twice", id="doubled-by-halves"),
-        pytest.param("[NaN]", "the number NaN is not JSON", id="nan"),
-        pytest.param("[-Infinity]", "the number -Infinity is not JSON", id="infinity"),
-        pytest.param("[1e999]", "the number 1e999 is not JSON, or too large", id="beyond-a-float"),
-        pytest.param(f"[-{'7' * 400}]", "the number -7777777777777777777 is not JSON, or too large", id="400-digits"),
+        pytest.param(b"", "not JSON", id="empty"),
+        pytest.param(WHOLE[:5], "not JSON", id="cut-short"),
+        pytest.param(WHOLE + bytes(4096), "not JSON", id="zeros-behind-it"),
+        pytest.param(WHOLE.decode().encode("utf-16"), "not UTF-8 at byte 0", id="UTF-16"),
+        pytest.param(b'{"\xe9": 1}', "not UTF-8 at byte 2", id="Latin-1"),
+        pytest.param(gzip.compress(WHOLE), "compressed by gzip", id="gzip"),
+        pytest.param(b"[" * 200_000, "nested too deeply", id="nested-lists"),
+        pytest.param(b'{"a":' * 200_000, "nested too deeply", id="nested-objects"),
+        pytest.param(b'{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice in one object", id="doubled-key"),
+        pytest.param(b'{"\\ud83d": 1, "\\udc4d": 1}', "the key '[?]' occurs twice", id="doubled-by-halves"),
+        pytest.param(b"[NaN]", "the number NaN is not JSON", id="nan"),
+        pytest.param(b"[-Infinity]", "the number -Infinity is not JSON", id="infinity"),
+        pytest.param(b"[1e999]", "the number 1e999 is not JSON, or too large", id="beyond-a-float"),
+        pytest.param(b"[" + b"7" * 5000 + b"]", "4300 digits", id="beyond-the-parsers-digits"),
+        pytest.param(
+            b"[-" + b"7" * 400 + b"]", "the number -7777777777777777777 is not JSON", id="400-digits"
+        ),
     ],
 )
-def test_what_is_not_strict_json_is_refused(text, found):
-    with pytest.raises(ValueError, match=found):
-        parse_json(text)
+def test_what_is_not_strict_json_is_refused_by_name(tmp_path, content, found):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InputError, match=rf"/file: .*{found}.*; [a-z]"):
+        read_json(tmp_path / "file")
 
 
 def test_half_a_character_becomes_a_question_mark():

@@ -12,8 +12,8 @@ ENGINES = ASSETS / "engines"
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path, capsys, record_property)
+def bench(tmp_path, capsys):
+    return Bench(tmp_path, capsys)
 
 
 def counts(outcome):

@@ -45,8 +45,8 @@ def assert_equal(report, questions, bounded):
     assert report["divergence"]["largest_difference"]["max"] < MOST_NATS
 
 
-def test_what_vllm_answered_is_what_we_answer(tmp_path, capsys, record_property):
-    bench = Bench(tmp_path, capsys, record_property)
+def test_what_vllm_answered_is_what_we_answer(tmp_path, capsys):
+    bench = Bench(tmp_path, capsys)
     assert bench.answer("--limit", 12).status == 0
     theirs, report = ASSETS / "engines/vllm-0.32.0.jsonl", tmp_path / "report.json"
     flags = ("--eval_path", theirs, "--reference_path", bench.result, "--sampling_answer_path", ANSWERS)

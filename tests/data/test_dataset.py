@@ -58,13 +58,21 @@ def test_a_sample_names_the_set_in_each_row_and_key(tmp_path):
     ("change", "found"),
     [
         pytest.param({"vid_path": None}, "vid_path is missing", id="no-path"),
+        pytest.param({"vid_path": 7}, "vid_path is a number", id="path-is-a-number"),
+        pytest.param({"vid_path": "clip.avi"}, "is not Eval_video/<data set>/<file>", id="path-without-folders"),
         pytest.param({"vid_path": "Eval_video/MSVD/../../x.mp4"}, "below the video root", id="path-leaves-the-root"),
         pytest.param({"vid_path": "/etc/MSVD/x.mp4"}, "below the video root", id="absolute-path"),
-        pytest.param({"question": 7}, "question is a number", id="question-is-no-text"),
-        pytest.param({"question": ""}, "question is an empty text", id="empty-question"),
+        pytest.param({"vid_path": "Eval_video/MSVD/a\0.avi"}, "control character", id="path-with-a-zero"),
+        pytest.param({"vid_path": f"Eval_video/MSVD/{'a' * 256}"}, "longer than any", id="name-too-long"),
+        pytest.param({"vid_path": "Eval_video/MSVD/" + "a/" * 600}, "longer than any", id="path-too-long"),
+        pytest.param({"question": {"en": "?"}}, "question is an object", id="question-is-no-text"),
+        pytest.param({"question": "  "}, "question is an empty text", id="empty-question"),
+        pytest.param({"choices": None}, "choices is missing", id="no-choices"),
         pytest.param({"choices": ["a", "b"]}, "choices is a list", id="choices-are-a-list"),
         pytest.param({"choices": {"G": "x"}}, "option 'G' is not a letter", id="seventh-letter"),
+        pytest.param({"choices": {"A": "x", "a": "y"}}, "'a' is not a letter", id="small-letter"),
         pytest.param({"choices": {"A": ["x"]}}, "option A is a list", id="option-is-a-list"),
+        pytest.param({"choices": {"A": True}}, "option A is true or false", id="option-is-true"),
         pytest.param({"choices": {"A": None, "B": ""}}, "no option has a text", id="no-option-left"),
         pytest.param({"video_id": True}, "video_id is true or false", id="video-id-is-a-bool"),
         pytest.param({"video_id": None}, "video_id is missing", id="no-video-id"),
@@ -75,30 +83,37 @@ def test_a_faulty_row_is_named(tmp_path, change, found):
         load(tmp_path, {"4": ROW, "5": {**ROW, **change}})
 
 
-def test_a_sample_row_of_an_unknown_set_is_refused(tmp_path):
-    with pytest.raises(InputError, match="dataset is None"):
-        load(tmp_path, {"MSVD/7": ROW}, "sampling_data")
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "a\x1b[2Jb", "\x00"])
+def test_an_id_that_would_break_lines_is_refused(tmp_path, key):
+    with pytest.raises(InputError, match="the id is empty, or holds a line end"):
+        load(tmp_path, {"4": ROW, key: ROW})
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
+    ("key", "dataset", "found"),
     [
-        pytest.param(b'{"1": {"vid', "not JSON", id="cut-short"),
-        pytest.param(b"", "not JSON", id="empty"),
-        pytest.param(b"[]", "not a QA file", id="list"),
-        pytest.param(b"{}", "not a QA file", id="no-question"),
-        pytest.param(b'{"1": 5}', "question '1': is not an object but a number", id="row-is-a-number"),
-        pytest.param(b'{"1": 1, "1": 2}', "'1' occurs twice", id="doubled-key"),
-        pytest.param(b'{"1": NaN}', "NaN is not JSON", id="nan"),
-        pytest.param("{}".encode("utf-16"), "not UTF-8", id="utf-16"),
-        pytest.param(b"[" * 300_000, "nested too deeply", id="nesting"),
+        pytest.param("MSVD/7", None, "dataset is None", id="unknown-set"),
+        pytest.param("NBA/7", "MSVD", "the key names NBA, but the row's dataset is MSVD", id="key-of-another-set"),
+        pytest.param("MSVD/", "MSVD", "the key names MSVD", id="key-without-id"),
+        pytest.param("4", "MSVD", "repeats question", id="bare-id-and-id-with-set"),
     ],
 )
-def test_a_file_that_is_no_qa_file_is_refused(tmp_path, content, found):
-    path = tmp_path / "qa.json"
-    path.write_bytes(content)
-    with pytest.raises(InputError, match=r"qa\.json: .*" + found):
-        load_questions(path, "MSVD", Path)
+def test_a_sample_whose_rows_contradict_their_keys_is_refused(tmp_path, key, dataset, found):
+    with pytest.raises(InputError, match=found):
+        load(tmp_path, {"MSVD/4": ROW | {"dataset": "MSVD"}, key: ROW | {"dataset": dataset}}, "sampling_data")
+
+
+@pytest.mark.parametrize(
+    ("rows", "found"),
+    [
+        pytest.param([], "not a QA file", id="list"),
+        pytest.param({}, "not a QA file", id="no-question"),
+        pytest.param({"1": 5}, "question '1': is not an object but a number", id="row-is-a-number"),
+    ],
+)
+def test_a_file_that_is_no_qa_file_is_refused(tmp_path, rows, found):
+    with pytest.raises(InputError, match=rf"qa\.json: .*{found}"):
+        load(tmp_path, rows)
 
 
 def test_answers_in_both_forms(tmp_path):
@@ -113,11 +128,24 @@ def test_answers_of_a_set_spelt_otherwise(tmp_path):
     assert load_answers(path) == {("Driving-exam", "1"): "A", ("Driving-exam", "2"): "B", ("my_own", "1"): "C"}
 
 
-@pytest.mark.parametrize("answer", ["G", "", "AB", None, 1, {"answer": None}])
-def test_an_answer_that_is_no_letter_is_named(tmp_path, answer):
+@pytest.mark.parametrize(
+    ("sets", "found"),
+    [
+        pytest.param([], "not an answer file", id="list"),
+        pytest.param({}, "not an answer file", id="no-set"),
+        pytest.param({"MSVD": {}}, "holds no answer", id="no-answer"),
+        pytest.param({"MSVD": 1}, "data set 'MSVD' holds a number", id="set-is-a-number"),
+        pytest.param({"MSVD": {"1": "A", "MSVD/1": "B"}}, "MSVD/1 is answered twice", id="two-spellings-of-one-id"),
+        *(
+            pytest.param({"MSVD": {"1": each}}, r"MSVD/1: answer .* is not a letter of ABCDEF", id=f"answer-{each}")
+            for each in ("G", "", "AB", None, 1, ["A"], {"answer": None}, {"right": "A"})
+        ),
+    ],
+)
+def test_a_wrong_answer_file_is_named(tmp_path, sets, found):
     path = tmp_path / "ANSWER.json"
-    path.write_text(json.dumps({"MSVD": {"1": answer}}))
-    with pytest.raises(InputError, match=r"ANSWER\.json: MSVD/1: answer"):
+    path.write_text(json.dumps(sets))
+    with pytest.raises(InputError, match=rf"ANSWER\.json: .*{found}"):
         load_answers(path)
 
 

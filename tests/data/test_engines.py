@@ -9,7 +9,7 @@ import pytest
 from tests.support.paths import ASSETS
 from videobench.data.dataset import load_questions, qa_file
 from videobench.data.engines import kind_of
-from videobench.data.results import Asked, load_results, load_sides
+from videobench.data.results import Asked, load_facts, load_results, load_sides
 from videobench.data.rows import question_fields
 from videobench.errors import InputError
 
@@ -97,11 +97,52 @@ def test_the_kind_is_told_from_the_content(tmp_path, content, kind):
         pytest.param([batch() | sample("what")], "fit OpenAI batch output and lmms-eval samples", id="two-kinds"),
         pytest.param([batch(), sample("what")], "line 2: not OpenAI batch output", id="another-kind-behind"),
         pytest.param([{"custom_id": "1", "body": {}}], "holds what was asked .OpenAI batch requests.", id="requests"),
+        pytest.param([{"custom_id": "1", "prompt_sha256": "0"}], "holds what was asked .facts of", id="facts"),
     ],
 )  # fmt: skip
 def test_another_kind_is_refused(tmp_path, contents, found):
     with pytest.raises(InputError, match=found):
         load_results(lines(tmp_path / "x.jsonl", *contents), ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        pytest.param(lambda content: b"\n\n", "not JSON", id="blank-lines"),
+        pytest.param(lambda content: b"<html>404</html>\n" + content, "not JSON", id="a-web-page"),
+        pytest.param(lambda content: content[:-9], "line 2: not JSON: .*was the file cut short", id="cut-short"),
+        pytest.param(lambda content: content.replace(b"\n", b"", 1), "not JSON", id="two-lines-in-one"),
+        pytest.param(lambda content: content + b"[]\n", "line 3: not OpenAI batch output, which has", id="a-list"),
+        pytest.param(lambda content: content + b'{"a": NaN}\n', "line 3: the number NaN is not JSON", id="NaN"),
+        pytest.param(lambda content: content + b'{"a": 1, "a": 2}', "line 3: the key 'a' occurs twice", id="doubled"),
+        pytest.param(lambda content: content + b'{"\xe9": 1}\n', "line 3: not UTF-8 at byte 2", id="Latin-1"),
+        pytest.param(lambda content: content + b'{"a":' * 999, "line 3: nested too deeply", id="nested"),
+        pytest.param(lambda content: content + b" " * 9999, "line 3: longer than 9000 bytes", id="long-line"),
+        pytest.param(lambda content: content + b"\n" * 9, "more than 9 lines", id="many-lines"),
+    ],
+)
+def test_a_broken_file_of_lines_is_refused(tmp_path, monkeypatch, damage, found):
+    monkeypatch.setattr("videobench.data.lines.MAX_LINE_BYTES", 9000)
+    monkeypatch.setattr("videobench.data.lines.MAX_LINES", 9)
+    path = lines(tmp_path / "x.jsonl", batch(), batch("MSVD/2"))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=f"x.jsonl: .*{found}"):
+        load_results(path, ANSWERS)
+
+
+@pytest.mark.parametrize(
+    ("contents", "found"),
+    [
+        pytest.param([], "not the facts of exported requests", id="empty"),
+        pytest.param([batch()], "not the facts of exported requests", id="replies"),
+        pytest.param([{"custom_id": "MSVD/1", "prompt_sha256": 7}], "line 1: prompt_sha256 is 7", id="hash"),
+        pytest.param([{"custom_id": "NBA/1", "prompt_sha256": "", "dataset": "MOT"}], "its key names NBA", id="key"),
+        pytest.param([{"custom_id": "NBA/1", "prompt_sha256": ""}] * 2, "line 2: a second line of NBA/1", id="twice"),
+    ],
+)
+def test_other_facts_are_refused(tmp_path, contents, found):
+    with pytest.raises(InputError, match=found):
+        load_facts(lines(tmp_path / "x.jsonl", *contents))
 
 
 def test_a_batch_reply_is_read(tmp_path):

@@ -107,9 +107,9 @@ def test_abbreviated_flags_are_refused():
 # --- Output that nobody reads, or that a full disk does not take ---
 
 
-def test_a_run_whose_reader_has_gone_keeps_what_it_answered(tmp_path, capsys, record_property, monkeypatch):
+def test_a_run_whose_reader_has_gone_keeps_what_it_answered(tmp_path, capsys, monkeypatch):
     """As of `| head -1`."""
-    bench = Bench(tmp_path, capsys, record_property).shorten(4)
+    bench = Bench(tmp_path, capsys).shorten(4)
     read_end, write_end = os.pipe()
     os.close(read_end)
     with monkeypatch.context() as patched, os.fdopen(write_end, "w", buffering=1) as stdout:

@@ -12,8 +12,8 @@ from videobench.model.checkpoint import load_checkpoint
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    bench = Bench(tmp_path, capsys, record_property)
+def bench(tmp_path, capsys):
+    bench = Bench(tmp_path, capsys)
     bench.model = shutil.copytree(bench.model, tmp_path / "model")
     return bench
 

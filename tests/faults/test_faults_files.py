@@ -1,34 +1,20 @@
-"""Files that are broken or hostile, through the real scripts: status 2, one line with file, fault and mend, nothing
-written and nothing lost. The table with what each case gave: python tests/print_faults.py
+"""Files that are broken, hostile or of no kind, given to the scripts: status 2, one line with the file, what was found
+and the fix; nothing is written and nothing lost. One case for each reader: what the parser refuses is in
+tests/test_files.py, what a row, a reply, a manifest or a line may not hold in tests/data and tests/sampling.
 """
 
-import gzip
 import json
+import os
 
 import pytest
 
-from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused, manifest_to_run, manifest_to_verify
+from tests.support.engine_lines import MAKERS, aisbench_failure, write_lines
+from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path / "数据 set+@", capsys, record_property)
-
-
-# What can be wrong with any JSON file, shown on a QA file: what it becomes, what is found in it. The parser's own cases
-# are in tests/test_files.py; READERS below shows what each reader checks by itself.
-DAMAGES = [
-    pytest.param(lambda content: b"", "not JSON", id="empty"),
-    pytest.param(lambda content: content[: len(content) // 2], "not JSON", id="cut-short"),
-    pytest.param(lambda content: b"[]", "not a QA file", id="a-list"),
-    pytest.param(lambda content: b"{}", "not a QA file", id="no-entry"),
-    pytest.param(lambda content: b'{"a": {}, "a": {},' + content[1:], "'a' occurs twice", id="doubled-key"),
-    pytest.param(lambda content: content.decode().encode("utf-16"), "not UTF-8 at byte 0", id="UTF-16"),
-    pytest.param(gzip.compress, "compressed by gzip; unpack it", id="gzip"),
-    pytest.param(lambda content: b'{"\xe9": {},' + content[1:], "not UTF-8 at byte 2", id="Latin-1"),
-    pytest.param(lambda content: b'{"a":' * 99_999, "nested too deeply", id="nested"),
-    pytest.param(lambda content: content + b"\0" * 4096, "not JSON", id="zeros-behind-it"),
-]
+def bench(tmp_path, capsys):
+    return Bench(tmp_path / "数据 set+@", capsys)
 
 
 def qa_to_run(bench):
@@ -50,9 +36,7 @@ def answers_to_compare(bench):
 
 
 def result_to_compare(bench):
-    bench.write_replies("npu.json")
-    bench.write_replies("gpu.json")
-    return bench.folder / "npu.json", bench.compare
+    return bench.folder / "npu.json", answers_to_compare(bench)[1]
 
 
 def result_to_leaderboard(bench):
@@ -63,63 +47,92 @@ def result_to_leaderboard(bench):
 
 def sample_to_run(bench):
     assert bench.sample().status == 0
-    return (
-        bench.folder / "qa/Eval_QA/sampling_datasets_QA_new.json",
-        lambda: bench.answer("--dataset_name", SAMPLE),
-    )
+    qa = bench.folder / "qa/Eval_QA/sampling_datasets_QA_new.json"
+    return qa, lambda: bench.answer("--dataset_name", SAMPLE)
 
 
-def assert_refused_and_nothing_written(bench, start, path, found):
-    before = bench.contents()
-    assert_refused(start(), path, found)
-    assert bench.contents() == before
+def manifest_to_run(bench):
+    return bench.folder / "qa/Eval_QA/sampling_manifest.json", sample_to_run(bench)[1]
 
 
-@pytest.mark.parametrize(("damage", "found"), DAMAGES)
-def test_a_broken_file_is_refused(bench, damage, found):
-    path, start = qa_to_run(bench)
-    path.write_bytes(damage(path.read_bytes()))
-    assert_refused_and_nothing_written(bench, start, path, found)
+def manifest_to_verify(bench):
+    path, _ = manifest_to_run(bench)
+    flags = ("--verify", path, "--sampling_output_folder", bench.folder / "videos/Eval_video")
+    return path, lambda: bench.start("extract_dataset", *flags)
 
 
-READERS = [
-    (qa_to_run, "a QA file"),
-    (qa_to_extract, "a QA file"),
-    (sample_to_run, "a QA file"),
-    (answers_to_extract, "an answer file"),
-    (answers_to_compare, "an answer file"),
-    (result_to_compare, "a result file"),
-    (result_to_leaderboard, "a result file"),
-    (manifest_to_run, "the sampling_manifest.json of a sample"),
-    (manifest_to_verify, "the sampling_manifest.json of a sample"),
-]
+def journal_to_run(bench):
+    bench.write_journal()
+    return bench.journal, lambda: bench.answer("--limit", 3)
 
 
-@pytest.mark.parametrize("damage", ["cut short", "a list", "no entry"])
-@pytest.mark.parametrize(("reader", "wanted"), READERS)
-def test_each_reader_refuses_a_broken_file(bench, reader, wanted, damage):
-    path, start = reader(bench)
-    whole = path.read_bytes()
-    content, found = {
-        "cut short": (whole[: len(whole) // 2], "not JSON"),
-        "a list": (b"[]", f"not {wanted}"),
-        "no entry": (b"{}", f"not {wanted}"),
-    }[damage]
-    path.write_bytes(content)
-    assert_refused_and_nothing_written(bench, start, path, found)
+def lines_to_compare(kind):
+    def reader(bench):
+        path, start = result_to_compare(bench)
+        asked = {f"{SET}/{key}": row | {"output_sequence": ["A"]} for key, row in bench.rows().items()}
+        (bench.folder / "gpu.json").write_text(json.dumps(asked))
+        lines = [MAKERS[kind](f"{SET}/{key}", row) for key, row in bench.rows().items()]
+        return write_lines(path, lines), start
+
+    return reader
 
 
 @pytest.mark.parametrize(
     ("reader", "found"),
     [
-        (qa_to_run, "question 'a': is not an object but a number"),
-        (answers_to_compare, "data set 'a' holds a number"),
-        (result_to_compare, "row 'a' is no object"),
+        pytest.param(qa_to_run, "not JSON", id="questions-run"),
+        pytest.param(qa_to_extract, "not JSON", id="questions-extract"),
+        pytest.param(sample_to_run, "not JSON", id="sample-run"),
+        pytest.param(answers_to_extract, "not JSON", id="answers-extract"),
+        pytest.param(answers_to_compare, "not JSON", id="answers-compare"),
+        pytest.param(result_to_compare, "not JSON", id="result-compare"),
+        pytest.param(result_to_leaderboard, "not JSON", id="result-leaderboard"),
+        pytest.param(manifest_to_run, "not JSON", id="manifest-run"),
+        pytest.param(manifest_to_verify, "not JSON", id="manifest-verify"),
+        pytest.param(journal_to_run, "damaged at line 1", id="journal-run"),
+        *(pytest.param(lines_to_compare(each), "not JSON: .*cut short", id=f"{each}-compare") for each in MAKERS),
     ],
 )
-def test_an_entry_that_is_a_number_is_refused(bench, reader, found):
+def test_a_file_that_was_cut_short_is_refused_and_nothing_written(bench, reader, found):
     path, start = reader(bench)
-    path.write_bytes(b'{"a": 1,' + path.read_bytes()[1:])
+    content = path.read_bytes()
+    path.write_bytes(content[:-9] if found.endswith("short") else content[:99] + b"\n")
+    before = bench.contents()
+    assert_refused(start(), path, found)
+    assert bench.contents() == before
+
+
+def change_question(bench):
+    bench.change(vid_path="Eval_video/MSVD/a\x1b[2J.avi")
+
+
+def change_answer(bench):
+    (bench.folder / "qa/ANSWER.json").write_text(json.dumps({SET: {"1": "G"}}))
+
+
+def change_reply(bench):
+    bench.write_replies("npu.json", output_sequence=[7])
+
+
+def change_manifest(bench):
+    path = bench.folder / "qa/Eval_QA/sampling_manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"videos_folder": "/etc"}))
+
+
+@pytest.mark.parametrize(
+    ("reader", "change", "found"),
+    [
+        pytest.param(qa_to_run, change_question, "question '.*': .*control character", id="question"),
+        pytest.param(answers_to_extract, change_answer, "MSVD/1: answer 'G' is not a letter", id="answer-extract"),
+        pytest.param(answers_to_compare, change_answer, "MSVD/1: answer 'G' is not a letter", id="answer-compare"),
+        pytest.param(result_to_compare, change_reply, r"row '.*': output_sequence is \[7\]", id="reply"),
+        pytest.param(manifest_to_run, change_manifest, "'/etc' is not a path below", id="manifest-run"),
+        pytest.param(manifest_to_verify, change_manifest, "'/etc' is not a path below", id="manifest-verify"),
+    ],
+)
+def test_an_entry_that_is_wrong_is_named(bench, reader, change, found):
+    path, start = reader(bench)
+    change(bench)
     assert_refused(start(), path, found)
 
 
@@ -141,57 +154,17 @@ def test_a_file_that_is_missing_or_a_folder_is_refused(bench, reader, missing, f
     assert_refused(start(), path, folder)
 
 
-def test_a_file_over_the_limit_is_refused(bench, monkeypatch):
-    monkeypatch.setattr("videobench.files.MAX_JSON_BYTES", 1000)
-    assert_refused(bench.answer(), bench.qa, "larger than 1000 bytes")
+@pytest.mark.parametrize("flag", ["--exclude", "--correct_answer_file", "--verify"])
+def test_a_pipe_is_refused_at_once(bench, flag):
+    os.mkfifo(bench.folder / "pipe")
+    outcome = bench.sample(flag, bench.folder / "pipe")
+    assert_refused(outcome, "pipe", "cannot be read .Not a regular file.; check the path")
 
 
-@pytest.mark.parametrize(
-    ("fields", "found"),
-    [
-        pytest.param({"vid_path": None}, "vid_path is missing", id="no-path"),
-        pytest.param({"vid_path": 7}, "vid_path is a number", id="path-is-a-number"),
-        pytest.param({"vid_path": "clip.avi"}, "is not Eval_video/<data set>/<file>", id="path-without-folders"),
-        pytest.param({"vid_path": "Eval_video/MSVD/a\0.avi"}, "control character", id="path-with-a-zero"),
-        pytest.param(
-            {"vid_path": "Eval_video/MSVD/a\x1b[2J.avi"}, "control character", id="path-that-clears-the-screen"
-        ),
-        pytest.param({"vid_path": f"Eval_video/MSVD/{'a' * 256}"}, "longer than any", id="name-too-long"),
-        pytest.param({"vid_path": "Eval_video/MSVD/" + "a/" * 600}, "longer than any", id="path-too-long"),
-        pytest.param({"video_id": None}, "video_id is missing", id="no-video-id"),
-        pytest.param({"video_id": [1]}, "video_id is a list", id="video-id-is-a-list"),
-        pytest.param({"question": None}, "question is missing", id="no-question"),
-        pytest.param({"question": "  "}, "question is an empty text", id="empty-question"),
-        pytest.param({"question": {"en": "?"}}, "question is an object", id="question-is-an-object"),
-        pytest.param({"choices": None}, "choices is missing", id="no-choices"),
-        pytest.param({"choices": {}}, "no option has a text", id="empty-choices"),
-        pytest.param({"choices": ["a", "b"]}, "choices is a list", id="choices-are-a-list"),
-        pytest.param({"choices": {"A": "a", "a": "b"}}, "'a' is not a letter", id="small-letter"),
-        pytest.param({"choices": {"A": ["a"]}}, "option A is a list", id="option-is-a-list"),
-        pytest.param({"choices": {"A": True}}, "option A is true or false", id="option-is-true"),
-    ],
-)
-def test_a_broken_question_is_refused(bench, fields, found):
-    key = bench.change(**fields)
-    assert_refused(bench.answer(), bench.qa, f"question '{key}': .*{found}")
-    assert not (bench.folder / "out").exists()
-
-
-@pytest.mark.parametrize("key", ["", " ", "a\nb", "a\x1b[2Jb", "\x00"])
-def test_an_id_that_would_break_lines_is_refused(bench, key):
-    rows = bench.rows()
-    bench.qa.write_text(json.dumps({**rows, key: next(iter(rows.values()))}))
-    assert_refused(bench.answer(), bench.qa, "the id is empty, or holds a line end")
-
-
-def test_half_a_character_in_a_question_is_asked_and_stored_as_a_question_mark(bench):
-    bench.shorten(4).change(question="Who is \ud83d?")
-    assert bench.answer().status == 0
-    result = bench.result.read_bytes()
-    assert any("Who is ??" in row["question"] for row in json.loads(result).values())
-    outcome = bench.answer()  # the stored reply counts
-    assert "4 kept, 0 new" in outcome.out
-    assert bench.result.read_bytes() == result
+def test_exclusions_beyond_the_limit_are_refused(bench, monkeypatch):
+    (bench.folder / "file").write_text(f"# {'x' * 1000}\n{SET}/1")
+    monkeypatch.setattr("videobench.sampling.selection.MAX_JSON_BYTES", 1000)
+    assert_refused(bench.sample("--exclude", bench.folder / "file"), "file", "larger than 1000 bytes")
 
 
 def test_strange_ids_are_ids(bench):
@@ -206,68 +179,28 @@ def test_strange_ids_are_ids(bench):
     assert set(bench.contents()) - before == {f"out/{SET}_eval.json", f"out/journal/{SET}.rank0.jsonl"}
 
 
-@pytest.mark.parametrize(
-    ("key", "found"),
-    [
-        pytest.param("NBA/7", "the key names NBA, but the row's dataset is MSVD", id="key-of-another-set"),
-        pytest.param("MSVD/", "the key names MSVD", id="key-without-id"),
-        pytest.param("first", "repeats question", id="bare-id-and-id-with-set"),
-    ],
-)
-def test_a_sample_whose_keys_contradict_it_is_refused(bench, key, found):
-    path, start = sample_to_run(bench)
-    rows = json.loads(path.read_bytes())
-    first = next(iter(rows))
-    path.write_text(json.dumps({**rows, key.replace("first", first.split("/")[1]): rows[first]}))
-    assert_refused(start(), path, found)
+def test_a_journal_that_a_power_failure_may_leave_goes_on(bench):
+    journal, start = journal_to_run(bench)
+    journal.write_bytes(journal.read_bytes()[:-9] + b"\0" * 4096)
+    assert start().status == 0
+    assert len(json.loads(bench.result.read_bytes())) == 3
 
 
-@pytest.mark.parametrize(
-    ("answers", "found"),
-    [
-        pytest.param([], "holds a list, not answers", id="set-is-a-list"),
-        pytest.param({"1": "G"}, "MSVD/1: answer 'G' is not a letter", id="no-letter"),
-        pytest.param({"1": None}, "answer None", id="null"),
-        pytest.param({"1": {"right": "A"}}, "answer None", id="entry-without-answer"),
-        pytest.param({"1": {"answer": ["A"]}}, r"answer \['A'\]", id="answer-is-a-list"),
-        pytest.param({"1": 10**200}, "answer 1000", id="huge-number"),
-        pytest.param({"1": "A", "MSVD/1": "B"}, "MSVD/1 is answered twice", id="two-spellings-of-one-id"),
-        pytest.param({}, "holds no answer", id="no-answer"),
-    ],
-)
-def test_a_broken_answer_is_refused(bench, answers, found):
-    path, start = answers_to_compare(bench)
-    path.write_text(json.dumps({SET: answers}))
-    assert_refused(start(), path, found)
+def test_a_broken_file_of_failures_beside_predictions_is_refused(bench):
+    path, start = lines_to_compare("aisbench")(bench.shorten(6))
+    key, row = next(iter(bench.rows().items()))
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    failed = bench.folder / "npu_failed.json"
+    failed.write_text('{"data_abbr": "videobench"}\n')
+    assert_refused(start(), failed, "line 1: not AISBench's failed questions")
+    write_lines(failed, [aisbench_failure(key, row)])
+    assert f"npu failed 1: {SET}/{key}" in start().out
+    failed.rename(path)
+    assert_refused(start(), path, "holds AISBench's failed questions alone; name the predictions")
 
 
-def test_a_broken_answer_is_refused_by_the_sampling_too(bench):
-    path, start = answers_to_extract(bench)
-    path.write_text(json.dumps({SET: {"1": "G"}}))
-    assert_refused(start(), path, "MSVD/1: answer 'G' is not a letter")
-
-
-@pytest.mark.parametrize(
-    ("fields", "found"),
-    [
-        pytest.param({"output_sequence": None}, "output_sequence is None", id="no-reply"),
-        pytest.param({"output_sequence": []}, r"output_sequence is \[\]", id="empty-list"),
-        pytest.param({"output_sequence": [7]}, r"output_sequence is \[7\]", id="reply-is-a-number"),
-        pytest.param({"output_sequence": {"0": "A"}}, "output_sequence is {", id="reply-is-an-object"),
-        pytest.param({"choices": ["a"]}, r"choices is \['a'\]", id="choices-are-a-list"),
-        pytest.param({"choices": {"AB": "a"}}, "choices is {'AB'", id="letter-of-two"),
-        pytest.param({"letter_logprobs": [1]}, r"letter_logprobs is \[1\]", id="logprobs-are-a-list"),
-        pytest.param({"letter_logprobs": {"A": "x"}}, "letter_logprobs is {'A'", id="logprob-is-a-text"),
-        pytest.param({"letter_logprobs": {" A": -1}}, "letter_logprobs calls an option ' A'; write 'A'", id="spaced"),
-        pytest.param({"letter_logprobs": {"b": -1}}, "letter_logprobs calls an option 'b'; write 'B'", id="lower-case"),
-        pytest.param({"letter_bounds": {"(A)": -1}}, r"letter_bounds calls an option '\(A\)'; write 'A'", id="bracket"),
-        pytest.param({"frames_decoded": "many"}, "frames_decoded is 'many'", id="frames-are-a-text"),
-        pytest.param({"prompt_tokens": {}}, "prompt_tokens is {}", id="tokens-are-an-object"),
-        pytest.param({"rank": True}, "rank is True", id="rank-is-true"),
-        pytest.param({"run": "yesterday"}, "run is 'yesterday'", id="run-is-a-text"),
-    ],
-)
-def test_a_broken_reply_is_refused(bench, fields, found):
-    path, start = result_to_compare(bench)
-    rows = bench.write_replies("npu.json", **fields)
-    assert_refused(start(), path, f"row '{list(rows)[1]}': {found}")
+def test_requests_go_to_no_folder_and_below_no_file(bench):
+    assert_refused(bench.answer("--export_requests", bench.folder), bench.folder, "is there already; choose")
+    bench.write_replies("gpu.json")
+    path = bench.folder / "gpu.json/requests.jsonl"
+    assert_refused(bench.answer("--export_requests", path), path, "cannot be written .*; free space or choose")

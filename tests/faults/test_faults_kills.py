@@ -21,8 +21,8 @@ def runs(tmp_path):
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path, capsys, record_property)
+def bench(tmp_path, capsys):
+    return Bench(tmp_path, capsys)
 
 
 def undisturbed(bench, runs, argv):
@@ -121,12 +121,11 @@ def test_kill_9_with_decoding_workers_at_15_random_moments(bench, runs):
     kill_many_times(bench, runs, bench.run_flags("--limit", 12, *WITH_WORKERS), 15, seed=3)
 
 
-def test_killed_again_and_again_until_it_is_done(bench, runs, record_property):
+def test_killed_again_and_again_until_it_is_done(bench, runs):
     argv = bench.run_flags("--limit", 24)
     expected, size, _ = undisturbed(bench, runs, argv)
-    starts, written = 0, 0
+    written = 0
     while not bench.result.exists():
-        starts += 1
         process = runs.start(argv, stays=True)
         wait_for_journal(bench, written + size / 6, 0)
         kill(process)
@@ -134,7 +133,6 @@ def test_killed_again_and_again_until_it_is_done(bench, runs, record_property):
     status = runs.finish(argv)  # 1 if the last kill met videos in flight, which fail once
     assert status == 0 or (status == 1 and runs.finish(argv) == 0)
     assert bench.result.read_bytes() == expected
-    record_property("gave", f"{starts} starts, the result equal to the undisturbed one")
 
 
 def test_a_kill_costs_the_batch_in_flight_which_fails_once(bench, runs):
@@ -149,14 +147,13 @@ def test_a_kill_costs_the_batch_in_flight_which_fails_once(bench, runs):
 
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_the_terminal_goes_or_somebody_stops_it(bench, runs, number, record_property):
+def test_the_terminal_goes_or_somebody_stops_it(bench, runs, number):
     argv = bench.run_flags("--limit", 24)
     expected, _, batch = undisturbed(bench, runs, argv)
     status = runs.finish(argv, stop=(3, number))
     assert whole_lines(bench)
     go_on(bench, runs, argv, expected, batch, may_fail=False)
     assert status == 128 + number
-    record_property("gave", f"{status}; the result after the next start equal to the undisturbed one")
 
 
 def untimed(journal):

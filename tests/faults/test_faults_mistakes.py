@@ -8,12 +8,11 @@ import pytest
 
 from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
 from tests.support.forks import call_script, fork
-from videobench.console import one_line
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    bench = Bench(tmp_path / "数据 set+@", capsys, record_property).shorten(24)
+def bench(tmp_path, capsys):
+    bench = Bench(tmp_path / "数据 set+@", capsys).shorten(24)
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")
     return bench
@@ -104,7 +103,7 @@ def as_somebody_else(folder, script, argv):
     return call_script(script, argv)
 
 
-def start_as_somebody_else(bench, record_property, script, *argv):
+def start_as_somebody_else(bench, script, *argv):
     """(exit status, stderr)."""
     for path in [bench.folder, *bench.folder.rglob("*")]:
         if not path.is_symlink() and path.stat().st_mode & 0o400:  # not what a test has taken away
@@ -112,7 +111,6 @@ def start_as_somebody_else(bench, record_property, script, *argv):
     err = bench.folder / "err"
     process = fork(as_somebody_else, bench.folder, script, [str(each) for each in argv], err=err)
     process.join()
-    record_property("gave", one_line(f"{process.exitcode}: {err.read_text()}"))
     return process.exitcode, err.read_text()
 
 
@@ -129,7 +127,7 @@ def start_as_somebody_else(bench, record_property, script, *argv):
         pytest.param("sealed", "precision_test", "sealed/report.html", id="place-of-the-report"),
     ],
 )
-def test_what_this_user_may_not_read_or_write(bench, record_property, which, script, names):
+def test_what_this_user_may_not_read_or_write(bench, which, script, names):
     shutil.copytree(bench.model, bench.folder / "model")
     for name in ("results", "sealed"):
         (bench.folder / name).mkdir(parents=True)
@@ -140,7 +138,7 @@ def test_what_this_user_may_not_read_or_write(bench, record_property, which, scr
     npu = "results" if which == "results" else "npu.json"
     compare = ["--eval_npu_path", npu, "--eval_gpu_path", "gpu.json", "--sampling_answer_path", "qa/ANSWER.json"]
     argv = {"run_gpu": run, "precision_test": [*compare, "--report_html", "sealed/report.html"]}[script]
-    status, err = start_as_somebody_else(bench, record_property, script, *argv)
+    status, err = start_as_somebody_else(bench, script, *argv)
     assert status == 2, err
     assert names in err
     assert err.startswith("error: ")

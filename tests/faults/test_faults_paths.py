@@ -12,8 +12,8 @@ from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path / "数据 set+@", capsys, record_property).shorten(24)
+def bench(tmp_path, capsys):
+    return Bench(tmp_path / "数据 set+@", capsys).shorten(24)
 
 
 @pytest.fixture

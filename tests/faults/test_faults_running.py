@@ -19,8 +19,8 @@ from videobench.run.store import Store
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path / "data", capsys, record_property).shorten(24)
+def bench(tmp_path, capsys):
+    return Bench(tmp_path / "data", capsys).shorten(24)
 
 
 @pytest.fixture

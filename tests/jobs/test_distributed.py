@@ -22,14 +22,14 @@ def jobs(tmp_path_factory):
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path, capsys, record_property).shorten(24)
+def bench(tmp_path, capsys):
+    return Bench(tmp_path, capsys).shorten(24)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory, jobs):
     """Rows of one process that nothing disturbed."""
-    bench = Bench(tmp_path_factory.mktemp("one"), None, None).shorten(24)
+    bench = Bench(tmp_path_factory.mktemp("one"), None).shorten(24)
     jobs.finish(bench.run_flags(), 1)
     return json.loads(bench.result.read_text())
 

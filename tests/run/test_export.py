@@ -20,8 +20,8 @@ FACTS_AS_IN_A_ROW += ["prompt_sha256", "pixels_sha256", "video_sha256"]
 
 
 @pytest.fixture
-def bench(tmp_path, capsys, record_property):
-    return Bench(tmp_path / "数据 set", capsys, record_property).shorten(6)
+def bench(tmp_path, capsys):
+    return Bench(tmp_path / "数据 set", capsys).shorten(6)
 
 
 def export(bench, *more):

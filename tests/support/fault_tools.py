@@ -1,4 +1,4 @@
-"""What the tables of test_faults_*.py share: a small benchmark to break, and the scripts run on it."""
+"""A small benchmark to break, and the scripts run on it."""
 
 import hashlib
 import importlib
@@ -25,24 +25,15 @@ class Outcome:
     out: str
     err: str
 
-    @property
-    def told(self) -> str:
-        """For the table of tests/print_faults.py: the status with the line that explains it."""
-        lines = [line for line in self.err.splitlines() if line.startswith(("error: ", "failed: "))] or [
-            line for line in self.out.splitlines() if line.startswith("answered ")
-        ]
-        return f"{self.status}: {lines[0] if lines else self.out.strip().splitlines()[-1] if self.out.strip() else ''}"
-
 
 class Bench:
     """The small data set of one set, in folders of its own: `qa`, `videos`, `out` and what a script adds."""
 
     SOURCE = ASSETS / "egs"
 
-    def __init__(self, folder: Path, capsys, record_property):
+    def __init__(self, folder: Path, capsys):
         self.folder = folder
         self._capsys = capsys
-        self._record = record_property
         (folder / "qa/Eval_QA").mkdir(parents=True)
         shutil.copy(qa_file(self.SOURCE / "Video-Bench", SET), folder / "qa/Eval_QA")
         shutil.copy(self.SOURCE / "Video-Bench/ANSWER.json", folder / "qa")
@@ -93,9 +84,7 @@ class Bench:
         self._capsys.readouterr()
         status = run_script(lambda: module.main([str(each) for each in argv]))
         captured = self._capsys.readouterr()
-        outcome = Outcome(status, captured.out, KEPT.sub("", captured.err))
-        self._record("gave", outcome.told)
-        return outcome
+        return Outcome(status, captured.out, KEPT.sub("", captured.err))
 
     def rows(self) -> dict:
         return json.loads(self.qa.read_bytes())
@@ -144,16 +133,3 @@ def assert_refused(outcome: Outcome, path: Path | str, found: str) -> None:
     assert re.search(found, outcome.err), outcome.err
     assert re.search(r"(; |: )[a-z-][^;]+$", outcome.err), "no mend: " + outcome.err
     assert "Traceback" not in outcome.err
-
-
-def manifest_to_run(bench):
-    assert bench.sample().status == 0
-    return bench.folder / "qa/Eval_QA/sampling_manifest.json", lambda: bench.answer("--dataset_name", SAMPLE)
-
-
-def manifest_to_verify(bench):
-    assert bench.sample().status == 0
-    path = bench.folder / "qa/Eval_QA/sampling_manifest.json"
-    flags = ("--verify", path, "--sampling_output_folder", bench.folder / "videos/Eval_video")
-    assert bench.start("extract_dataset", *flags).status == 0
-    return path, lambda: bench.start("extract_dataset", *flags)
