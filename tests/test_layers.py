@@ -96,7 +96,6 @@ def test_is_imported_without_torch(module):
 # The tests of benchmarks.
 MAY_IMPORT_BENCHMARKS = {
     "tests.compare.test_verdict_power",
-    "tests.device.npu_cases.cases_benchmark",
     "tests.run.test_inference_benchmark",
 }
 

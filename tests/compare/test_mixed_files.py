@@ -4,11 +4,11 @@ Rows of the other side, of another model, of other prompts or of other videos ar
 runs, from a little above 2 % of the rows to all of them."""
 
 import hashlib
-import json
 
 import numpy as np
 import pytest
 
+from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings
@@ -36,12 +36,11 @@ def foreign(kind, row, other):
     return row
 
 
-def write_runs(folder, kind, side, share, rng):
-    """The paths of both runs and the answers; `share` of the rows of `side` (0 or 1) are foreign."""
+def mixed_rows(kind, side, share, rng):
+    """Two runs and the answers; `share` of the rows of `side` (0 or 1) are foreign."""
     rows = simulate_rows(sample_questions(all_questions(), QUESTIONS, rng), rng)
     mixed = set(rng.choice(QUESTIONS, max(1, round(share * QUESTIONS)), replace=False).tolist())
-    runs, answers = ({}, {}), {}
-    for index, ((dataset, id), (*pair, right)) in enumerate(rows.items()):
+    for index, (name, (*pair, right)) in enumerate(rows.items()):
         pair = [
             row
             | {"run": row["run"] | RUNS[device], "video_sha256": sha256(row["vid_path"])}
@@ -50,13 +49,8 @@ def write_runs(folder, kind, side, share, rng):
         ]
         if index in mixed:
             pair[side] = foreign(kind, pair[side], pair[1 - side])
-        for run, row in zip(runs, pair, strict=True):
-            run[f"{dataset}/{id}"] = row
-        answers.setdefault(dataset, {})[id] = right
-    paths = [folder / name for name in ("npu_eval.json", "gpu_eval.json", "answers.json")]
-    for path, content in zip(paths, (*runs, answers), strict=True):
-        path.write_text(json.dumps(content))
-    return paths
+        rows[name] = (*pair, right)
+    return rows
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -64,7 +58,7 @@ def write_runs(folder, kind, side, share, rng):
 def test_foreign_rows_never_pass(tmp_path, kind, seed):
     rng = np.random.default_rng([seed, KINDS.index(kind)])
     share = (0.021, 0.05, 0.5, 1.0)[seed]
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, kind, seed % 2, share, rng)))
+    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, mixed_rows(kind, seed % 2, share, rng))))
     verdict = comparison.verdict
     if kind == "none":
         assert (verdict.name, verdict.evidence.obstacles) == ("PASS", [])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import precision_test
+from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names
@@ -22,21 +23,14 @@ EQUAL = {
 
 def runs_of(folder, npu_run=(), gpu_run=(), npu_row=(), changed=0, count=1000, lost=0):
     """Two runs of `count` equal answers; the NPU's first `changed` rows are `npu_row`, its first `lost` are wrong."""
-    rows = {"npu": {}, "gpu": {}}
+    rows = {}
     for number in range(count):
         row = EQUAL | {"output_sequence": ["A"], "video_id": number, "vid_path": f"Eval_video/MSVD/{number}.avi"}
-        for side, run in (("npu", npu_run), ("gpu", {"device": "cuda", **dict(gpu_run)})):
-            rows[side][f"MSVD/{number}"] = row | {"run": SETTINGS | dict(run)}
-        if number < lost:
-            rows["npu"][f"MSVD/{number}"]["output_sequence"] = ["B"]
-        if number < changed:
-            rows["npu"][f"MSVD/{number}"] |= dict(npu_row)
-    paths = [folder / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
-    for path, content in zip(
-        paths, (rows["npu"], rows["gpu"], {"MSVD": dict.fromkeys(map(str, range(count)), "A")}), strict=True
-    ):
-        path.write_text(json.dumps(content))
-    return paths
+        npu, gpu = row | {"run": SETTINGS | dict(npu_run)}, row | {"run": SETTINGS | {"device": "cuda"} | dict(gpu_run)}
+        npu |= {"output_sequence": ["B"]} if number < lost else {}
+        npu |= dict(npu_row) if number < changed else {}
+        rows["MSVD", str(number)] = npu, gpu, "A"
+    return write_runs(folder, rows)
 
 
 def verdict_of(*paths, **more):
@@ -299,17 +293,7 @@ def test_four_questions_on_another_video_call_no_run_broken(tmp_path):
             logprobs = {letter: -3.0 * number for number, letter in enumerate(npu["letter_logprobs"])}
             npu = npu | {"letter_logprobs": logprobs, "vid_path": "Eval_video/x.mp4", "pixels_sha256": "other"}
         spoilt[name] = (npu, gpu, right)
-    paths = [tmp_path / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
-    answers = {}
-    for (dataset, id), (_, _, right) in spoilt.items():
-        answers.setdefault(dataset, {})[id] = right
-    for path, content in zip(
-        paths,
-        [{"/".join(name): sides[side] for name, sides in spoilt.items()} for side in (0, 1)] + [answers],
-        strict=True,
-    ):
-        path.write_text(json.dumps(content))
-    comparison = compare_runs(ComparisonSettings(*paths))
+    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, spoilt)))
     assert comparison.diagnosis.findings == []
     assert len(comparison.differences.pairs) == 116
     assert comparison.verdict.name == "INCONCLUSIVE"

@@ -87,15 +87,19 @@ _ANSWERS = st.dictionaries(
 )
 
 
+def write_files(folder, npu, gpu, answers):
+    paths = [folder / name for name in ("npu.json", "gpu.json", "answers.json")]
+    for path, content in zip(paths, (npu, gpu, answers), strict=True):
+        path.write_text(json.dumps(content))
+    return paths
+
+
 @given(npu=_FILES, gpu=_FILES, answers=_ANSWERS)
 def test_mindie_scoring_gives_the_original_s_two_figures(tmp_path_factory, npu, gpu, answers):
     expected = _original_figures(npu, gpu, answers)
     if expected is None:
         return
-    folder = tmp_path_factory.mktemp("mindie")
-    paths = [folder / name for name in ("npu.json", "gpu.json", "answers.json")]
-    for path, content in zip(paths, (npu, gpu, answers), strict=True):
-        path.write_text(json.dumps(content))
+    paths = write_files(tmp_path_factory.mktemp("mindie"), npu, gpu, answers)
     pairs = pair_runs(*paths, "mindie").pairs
     figures = [score(getattr(pair, side).outcome for pair in pairs).accuracy for side in ("npu", "gpu")]
     assert figures == list(expected)
@@ -107,9 +111,7 @@ def test_mindie_scoring_drops_what_one_side_left_unanswered(tmp_path):
         "gpu": {"1": {"output_sequence": ["A"]}, "2": {"output_sequence": ["B"]}, "3": {"output_sequence": ["A"]}},
         "answers": {"MSVD": {"1": {"answer": "A"}, "2": {"answer": "B"}}, "MOT": {"3": {"answer": "F"}}},
     }
-    for name, content in files.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    pairing = pair_runs(*(tmp_path / f"{name}.json" for name in files), "mindie")
+    pairing = pair_runs(*write_files(tmp_path, **files), "mindie")
     assert [(pair.key, pair.npu.outcome, pair.gpu.outcome) for pair in pairing.pairs] == [
         ("MSVD/1", "right", "right"),
         ("MOT/3", "wrong", "wrong"),
@@ -117,33 +119,27 @@ def test_mindie_scoring_drops_what_one_side_left_unanswered(tmp_path):
     assert pairing.dropped == 1
 
 
+def judge(folder, capsys, npu, gpu, answers, *more):
+    """(exit status, stdout) of the gate."""
+    names = ("eval_npu_path", "eval_gpu_path", "sampling_answer_path")
+    paths = write_files(folder, npu, gpu, answers)
+    flags = [f"--{name}={path}" for name, path in zip(names, paths, strict=True)]
+    return precision_test.main([*flags, "--scoring=mindie", "--gate", *more]), capsys.readouterr().out
+
+
 def test_no_pass_where_one_file_lacks_a_set(tmp_path, capsys):
     rows = {str(number): {"output_sequence": ["A"]} for number in range(1000)}
-    files = {
-        "npu": rows | {"x": {"output_sequence": ["A"]}},
-        "gpu": rows,
-        "answers": {"MSVD": dict.fromkeys(rows, "A"), "MOT": {"x": "A"}},
-    }
-    for name, content in files.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    flags = [f"--eval_npu_path={tmp_path}/npu.json", f"--eval_gpu_path={tmp_path}/gpu.json"]
-    flags += [f"--sampling_answer_path={tmp_path}/answers.json", "--scoring=mindie", "--gate"]
-    assert precision_test.main(flags) == 3
-    assert "sets that only one file has are left out (MOT, 1 question)" in capsys.readouterr().out
+    npu, answers = rows | {"x": {"output_sequence": ["A"]}}, {"MSVD": dict.fromkeys(rows, "A"), "MOT": {"x": "A"}}
+    status, out = judge(tmp_path, capsys, npu, rows, answers)
+    assert status == 3
+    assert "sets that only one file has are left out (MOT, 1 question)" in out
 
 
 @pytest.mark.parametrize(("lacking", "status"), [(1, 0), (40, 3)])
 def test_no_pass_where_what_the_original_drops_could_undo_it(tmp_path, capsys, lacking, status):
     rows = {str(number): {"output_sequence": ["A"]} for number in range(140)}
-    files = {
-        "npu": dict(list(rows.items())[lacking:]),
-        "gpu": rows,
-        "answers": {"MSVD": {key: {"answer": "A"} for key in rows}},
-    }
-    for name, content in files.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
-    flags = ["--eval_npu_path", f"{tmp_path}/npu.json", "--eval_gpu_path", f"{tmp_path}/gpu.json"]
-    flags += ["--sampling_answer_path", f"{tmp_path}/answers.json", "--scoring", "mindie", "--margin", "10", "--gate"]
-    assert precision_test.main(flags) == status
-    is_named = f"{lacking} questions are left out, a side gave no letter; all of them wrong" in capsys.readouterr().out
+    npu, answers = dict(list(rows.items())[lacking:]), {"MSVD": {key: {"answer": "A"} for key in rows}}
+    found, out = judge(tmp_path, capsys, npu, rows, answers, "--margin=10")
+    assert found == status
+    is_named = f"{lacking} questions are left out, a side gave no letter; all of them wrong" in out
     assert is_named == (status == 3)

@@ -122,8 +122,8 @@ def test_another_kind_is_refused(tmp_path, contents, found):
     ],
 )
 def test_a_broken_file_of_lines_is_refused(tmp_path, monkeypatch, damage, found):
-    monkeypatch.setattr("videobench.data.lines.MAX_LINE_BYTES", 9000)
-    monkeypatch.setattr("videobench.data.lines.MAX_LINES", 9)
+    monkeypatch.setattr("videobench.data.engines.MAX_LINE_BYTES", 9000)
+    monkeypatch.setattr("videobench.data.engines.MAX_LINES", 9)
     path = lines(tmp_path / "x.jsonl", batch(), batch("MSVD/2"))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=f"x.jsonl: .*{found}"):

@@ -7,7 +7,6 @@ import random
 import shutil
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -44,31 +43,9 @@ def wait_for_journal(bench, size, more_s):
 
 
 def kill(process):
-    workers = decoding_workers(process.pid)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    wait_until_gone(workers)
-
-
-def decoding_workers(pid):
-    """Those that a run has started, as process ids."""
-    children = [tasks.read_text().split() for tasks in Path(f"/proc/{pid}/task").glob("*/children")]
-    return [int(child) for own in children for child in own if is_worker(child)]
-
-
-def is_worker(process):
-    try:
-        return b"videobench.video.pool" in Path(f"/proc/{process}/cmdline").read_bytes()
-    except OSError:  # it has ended
-        return False
-
-
-def wait_until_gone(workers, within_s=60):
-    ends = time.monotonic() + within_s
-    while any(map(is_worker, workers)):
-        assert time.monotonic() < ends, "a decoding worker outlives its run"
-        time.sleep(0.01)
 
 
 def go_on(bench, runs, argv, expected, batch, may_fail=True):
@@ -93,32 +70,16 @@ def whole_lines(bench):
     return bench.journal.read_bytes().split(b"\n")[:-1] if bench.journal.exists() else []
 
 
-def kill_many_times(bench, runs, argv, kills, seed, *flags):
-    """`flags` are those of the starts that are killed alone."""
+@pytest.mark.slow
+def test_kill_9_at_100_random_moments(bench, runs):
+    argv = bench.run_flags()
     expected, size, batch = undisturbed(bench, runs, argv)
-    moments = random.Random(seed)
-    for _ in range(kills):
-        process = runs.start([*argv, *flags], stays=True)
+    moments = random.Random(1)
+    for _ in range(100):
+        process = runs.start(argv, stays=True)
         wait_for_journal(bench, moments.uniform(0, size), moments.uniform(0, 0.03))
         kill(process)
         go_on(bench, runs, argv, expected, batch)
-
-
-@pytest.mark.slow
-def test_kill_9_at_100_random_moments(bench, runs):
-    kill_many_times(bench, runs, bench.run_flags(), 100, seed=1)
-
-
-WITH_WORKERS = ("--num_workers", "2")
-
-
-def test_kill_9_with_decoding_workers(bench, runs):
-    kill_many_times(bench, runs, bench.run_flags("--limit", 12), 1, 2, *WITH_WORKERS)
-
-
-@pytest.mark.slow
-def test_kill_9_with_decoding_workers_at_15_random_moments(bench, runs):
-    kill_many_times(bench, runs, bench.run_flags("--limit", 12, *WITH_WORKERS), 15, seed=3)
 
 
 def test_killed_again_and_again_until_it_is_done(bench, runs):

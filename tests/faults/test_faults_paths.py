@@ -35,29 +35,12 @@ def leave_only(folder, num_bytes):
     (folder / "ballast").write_bytes(b"x" * (free - num_bytes))
 
 
-@pytest.mark.parametrize(
-    "vid_path",
-    [
-        pytest.param("Eval_video/MSVD/../../../secret.avi", id="dots"),
-        pytest.param("../../secret.avi", id="dots-first"),
-        pytest.param("Eval_video/../Eval_video/MSVD/x.avi", id="dots-that-stay-inside"),
-        pytest.param("/etc/MSVD/passwd", id="absolute"),
-        pytest.param("//etc/MSVD/passwd", id="absolute-with-two-slashes"),
-    ],
-)
+@pytest.mark.parametrize("vid_path", ["../../secret.avi", "/etc/MSVD/passwd"])
 def test_a_path_that_leaves_the_video_root_is_refused(bench, vid_path):
     key = bench.change(vid_path=vid_path)
     before = bench.contents()
-    found = f"question '{key}': vid_path '.*' is not Eval_video/<data set>/<file>"
-    for flags in ([], ["--allow_outside_root"]):
-        assert_refused(bench.answer(*flags), bench.qa, found)
-    assert bench.contents() == before
-
-
-def test_a_sample_refuses_it_too(bench):
-    key = bench.change(vid_path="../../secret.avi")
-    before = bench.contents()
-    assert_refused(bench.sample(), bench.qa, f"question '{key}': vid_path '.*' is not Eval_video/<data set>/<file>")
+    for outcome in (bench.answer("--allow_outside_root"), bench.sample()):
+        assert_refused(outcome, bench.qa, f"question '{key}': vid_path '.*' is not Eval_video/<data set>/<file>")
     assert bench.contents() == before
 
 
@@ -72,18 +55,6 @@ def link_folder(bench, video, outside):
     bench.videos.symlink_to(outside / SET)
 
 
-def link_relatively(bench, video, outside):
-    link_video(bench, video, outside)
-    video.unlink()
-    video.symlink_to(os.path.relpath(outside / video.name, video.parent))
-
-
-def link_twice(bench, video, outside):
-    link_video(bench, video, outside)
-    video.rename(video.with_name("first"))
-    video.symlink_to("first")
-
-
 def link_image(bench, video, outside):
     """A folder of images, one of them a link: TVQA's videos are folders."""
     video.unlink()
@@ -94,10 +65,7 @@ def link_image(bench, video, outside):
     (video / "00003.png").symlink_to(outside / "secret.png")
 
 
-LINKS = [link_video, link_folder, link_relatively, link_twice, link_image]
-
-
-@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("link", [link_video, link_folder, link_image])
 def test_a_link_out_of_the_video_root_is_refused_and_the_flag_is_named(bench, link, tmp_path):
     outside = tmp_path / "outside"
     outside.mkdir()
@@ -236,7 +204,7 @@ def test_a_full_disk_and_the_other_scripts(bench, small_disk):
         assert not path.exists()
 
 
-@pytest.mark.parametrize("name", ["x" * 250, "长" * 83, "a b", "-rf", "$(touch x)", "%s%n", "'\";", "\udcff\udcfe"])
+@pytest.mark.parametrize("name", ["x" * 250, "长" * 83, "-rf $(touch x) %s'\";", "\udcff\udcfe"])
 def test_folders_with_names_that_are_hard_on_code(bench, name):
     """250 characters, 249 bytes of Chinese, what a shell would take apart, bytes that are no UTF-8."""
     out = bench.folder / name

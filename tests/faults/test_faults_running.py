@@ -1,11 +1,10 @@
-"""What happens while a run goes on: files that vanish, devices and workers that fail, a clock that goes back, readers
-that leave, a second run. What was answered stays answered, and the status tells what happened."""
+"""What happens while a run goes on: files that vanish, devices and workers that fail, a comparison of its result. What
+was answered stays answered, and the status tells what happened."""
 
 import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from tests.support.fault_tools import SET, Bench, assert_refused
 from videobench.files import write_json
 from videobench.model.engine import Engine
-from videobench.run import command as runner
 from videobench.run.loop import MOST_FAILURES_IN_A_ROW
 from videobench.run.store import Store
 
@@ -106,31 +104,6 @@ def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
     assert bench.answer("--limit", 1, "--overwrite").status == 0
 
 
-def test_a_journal_that_vanishes_after_the_last_reply(bench, monkeypatch):
-    answer_left = runner.answer_left
-
-    def then(*arguments):
-        answer_left(*arguments)
-        bench.journal.unlink()
-
-    monkeypatch.setattr(runner, "answer_left", then)
-    assert bench.answer("--limit", 5).status == 0
-    assert len(json.loads(bench.result.read_bytes())) == 5
-
-
-def test_a_journal_of_another_rank_that_vanishes_costs_its_questions(bench, monkeypatch):
-    """Rank 0 joins the journals of all: what it does not find there is failed, not passed over."""
-    assert bench.answer("--limit", 5).status == 0
-    other = bench.journal.with_name(f"{SET}.rank1.jsonl")
-    bench.journal.rename(other)
-    bring_back = Store.bring_back
-    monkeypatch.setattr(Store, "bring_back", lambda store: (bring_back(store), other.unlink()))
-    outcome = bench.answer("--limit", 5)
-    assert outcome.status == 1
-    assert "answered 0, failed 5" in outcome.out
-    assert outcome.err.count("its reply is in no journal; start again") == 5
-
-
 def test_a_journal_that_is_replaced_ends_the_run(bench, after_batch):
     after_batch(lambda: write_json(bench.journal, {}))
     assert_refused(bench.answer(), bench.journal, "was replaced while this run wrote to it")
@@ -212,22 +185,6 @@ def test_a_worker_that_is_killed_costs_one_video(bench, after_batch):
     assert len(rows) == len(bench.rows())
     assert len(failed) == 1
     assert bench.answer().status == 0
-
-
-def test_a_clock_that_goes_back(bench, monkeypatch):
-    ticks = iter(range(2_000_000_000, 0, -3600))
-    monkeypatch.setattr(time, "time", lambda: float(next(ticks)))
-    outcome = bench.answer()
-    assert outcome.status == 0
-    assert f"answered {len(bench.rows())}, failed 0" in outcome.out
-
-
-def test_a_second_run_on_the_folder_is_refused(bench, after_batch):
-    second = []
-    after_batch(lambda: second.append(bench.answer("--overwrite")))
-    assert bench.answer().status == 0
-    assert_refused(second[0], f"{SET}.lock", f"held by another run .process {os.getpid()} on .*; wait for it")
-    assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
 
 
 def test_a_comparison_while_a_run_writes(bench, after_batch):

@@ -1,6 +1,7 @@
 """Processes of one job: each piece of work once, one word for all, and none left waiting for one that failed."""
 
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from tests.support.forks import CONTEXT, fork
 from tests.support.job_process import claim_numbers
 from tests.support.jobs import free_port
 from videobench.errors import InputError
-from videobench.jobs.job import Job
+from videobench.jobs.job import Job, WorkQueue
 
 TIMEOUT_S = 120
 
@@ -88,3 +89,19 @@ def test_half_an_environment_is_refused(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(InputError, match="use torchrun"):
         Job.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("replicas", "claimed", "held"),
+    [
+        pytest.param(1, 0, 120, id="alone"),
+        pytest.param(2, 0, 10, id="at-the-beginning"),
+        pytest.param(2, 60, 5, id="half-way"),
+        pytest.param(2, 118, 1, id="near-the-end"),
+        pytest.param(2, 120, 1, id="at-the-end"),
+    ],
+)
+def test_a_replica_holds_less_the_less_is_left(replicas, claimed, held):
+    """A sixth of its even part of 120 videos, so that all replicas end together."""
+    job = SimpleNamespace(num_replicas=replicas, num_claimed=claimed)
+    assert WorkQueue(job, [1.0] * 120).most_held() == held

@@ -1,8 +1,10 @@
-"""The two launchers: their environment, their arguments, their number of processes, their exit status."""
+"""The two launchers: their environment, arguments, port and number of processes, their exit status; and a torchrun that
+is killed takes its processes with it."""
 
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -230,6 +232,23 @@ def test_on_the_cpu_they_start_one_process_unless_told_otherwise(launch, flags, 
     assert after(called["argv"], "--nproc_per_node") == processes
 
 
+@pytest.mark.parametrize("port", ["abc", "999999"])
+def test_a_port_that_is_none_is_refused(run_command, port):
+    done = run_command("bash", GPU, "MSVD", "qa", "videos", "model", "out", MASTER_PORT=port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: MASTER_PORT is '{port}', not a port's number; unset it, or choose one\n"
+
+
+def test_a_port_in_use_is_refused(run_command):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = str(listener.getsockname()[1])
+        done = run_command("bash", GPU, "MSVD", "qa", "videos", "model", "out", MASTER_PORT=port)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: MASTER_PORT {port} is in use by another process; unset it, or choose another\n"
+
+
 # --- Through the real torchrun ---
 
 # Python imports this module at its start. A process that takes videos in hand says so in the file TAKEN, and waits as
@@ -254,12 +273,13 @@ class Launched:
 
     def __init__(self, folder, *command):
         self._folder = folder
-        folder.mkdir()
+        (folder / "temporary").mkdir(parents=True)
         self.hold, self._taken = folder / "hold", folder / "taken"
         (folder / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SITE}")
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
         environment |= {"PYTHONPATH": str(folder), "HOLD": str(self.hold), "TAKEN": str(self._taken)}
-        environment |= {"CUDA_VISIBLE_DEVICES": "0,1", "ASCEND_RT_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "1"}
+        environment |= {"TMPDIR": f"{folder}/temporary", "CUDA_VISIBLE_DEVICES": "0,1"}
+        environment |= {"ASCEND_RT_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "1"}
         environment.pop("MASTER_PORT", None)
         command = ["bash", str(ROOT / command[0]), *map(str, command[1:]), "--device", "cpu", "--num_workers", "0"]
         self.hold.touch()
@@ -287,8 +307,7 @@ class Launched:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory, tiny_model_path, qa_root, video_root):
-    """Two launchers on one folder of results, and that folder. The second comes while the processes of the first have
-    their first videos in hand; then one of these is killed.
+    """A launcher of which one process is killed while it has its first videos in hand, and its folder of results.
 
     `Driving_exam` is the README's own example for the set Driving-exam."""
     folder = tmp_path_factory.mktemp("launched")
@@ -296,17 +315,15 @@ def launched(tmp_path_factory, tiny_model_path, qa_root, video_root):
     first = Launched(folder / "first", NPU, tiny_model_path, video_root / "Eval_video/Driving_exam", qa_root, out)
     try:
         first.wait_for_processes(2)
-        second = Launched(folder / "second", GPU, "Driving-exam", qa_root, video_root, tiny_model_path, out)
-        second.wait()
         os.kill(first.processes()[1], signal.SIGKILL)
     finally:
         first.wait()
-    return first, second, out
+    return first, out
 
 
 @pytest.mark.slow
 def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_root):
-    first, _, out = launched
+    first, out = launched
     assert first.status == 1, first.said()
     rows = json.loads((out / "Driving-exam_eval.json").read_text())
     assert set(rows) == set(json.loads(qa_file(qa_root, "Driving-exam").read_text()))
@@ -319,16 +336,33 @@ def test_two_processes_share_a_run_on_the_readmes_misspelt_folder(launched, qa_r
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_under_a_launcher_is_started_again(launched):
-    first, _, _ = launched
+    first, _ = launched
     assert len(first.processes()) > 2
     assert "a process of this job died; all of them were started again (restart 1 of 3)\n" in first.said()
     assert "torch/distributed" not in first.said()  # what torchrun says of it
 
 
 @pytest.mark.slow
-def test_a_second_launcher_on_one_folder_names_the_first(launched):
-    _, second, _ = launched
-    assert second.status == 2, second.said()
-    assert second.said().count("error: ") == 1
-    assert "held by another run (process " in second.said()
-    assert "Traceback" not in second.said()
+def test_a_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path, tiny_model_path, qa_root, video_root):
+    launched = Launched(tmp_path / "one", GPU, "MSVD", qa_root, video_root, tiny_model_path, tmp_path / "out")
+    try:
+        launched.wait_for_processes(2)
+        ranks = launched.processes()
+        os.kill(int(Path(f"/proc/{ranks[0]}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+        until = time.monotonic() + 10
+        while any(map(is_running, ranks)):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+    finally:
+        launched.wait()
+    assert launched.status == 70
+    assert "error: torchrun was killed (status 137): why stands above" in launched.said()
+    assert f"{GPU} MSVD" in launched.said().partition("; to go on: CUDA_VISIBLE_DEVICES=0,1 bash ")[2]
+    assert not list((tmp_path / "one/temporary").iterdir())
+
+
+def is_running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

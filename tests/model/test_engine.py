@@ -97,32 +97,6 @@ def test_ids_and_logprobs_equal_plain_generation(engine, videos, plain, batch_si
                 )
 
 
-@pytest.mark.parametrize(
-    ("device", "pixels", "copied"),
-    [
-        pytest.param("cuda", "cpu", [("pinned", "cuda", True)], id="cuda"),
-        pytest.param("cuda", "meta", [("as it is", "cuda", False)], id="on-the-card-already"),
-        pytest.param("xpu", "cpu", [("as it is", "xpu", False)], id="another-device"),
-    ],
-)
-def test_only_pinned_pixels_are_copied_without_waiting(monkeypatch, device, pixels, copied):
-    pinned, calls = [], []
-
-    def pin(self):
-        assert self.device.type == "cpu"  # as torch demands
-        pinned.append(self.data_ptr())
-        return self
-
-    def to(self, device, non_blocking=False):
-        calls.append(("pinned" if pinned else "as it is", device.type, non_blocking))
-
-    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-    monkeypatch.setattr(torch.Tensor, "to", to)
-    engine = SimpleNamespace(_model=SimpleNamespace(device=torch.device(device)))
-    Engine.to_device(engine, [torch.empty(2, device=pixels)] * 3)
-    assert calls == copied
-
-
 def test_each_video_is_encoded_once(engine, videos):
     encoded = []
     # Its place in the model differs between versions of transformers, its class does not.

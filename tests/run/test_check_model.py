@@ -2,7 +2,6 @@
 
 import json
 import math
-import weakref
 from pathlib import Path
 
 import pytest
@@ -56,30 +55,6 @@ def test_16_bits_come_after_float32_and_questions_may_be_named(capsys, flags, sm
     assert status == 0
     assert [each["dtype"] for each in report["passes"]] == ["float32", "bfloat16"]
     assert report["questions"] == named
-
-
-def test_float32_that_does_not_fit_is_left_out(capsys, monkeypatch, flags, small):
-    """Also where the check itself runs out of memory; the weights in float32 are gone before those of 16 bits come."""
-    models = []
-
-    def load(*args):
-        assert all(model() is None for model in models)
-        engine = load_engine(*args)
-        models.append(weakref.ref(engine.model))
-        return engine
-
-    def run(self, videos):
-        if len(models) == 1:
-            raise RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB")
-        return check_run(self, videos)
-
-    load_engine, check_run = engine.load_engine, ModelCheck.run
-    monkeypatch.setattr(engine, "load_engine", load)
-    monkeypatch.setattr(ModelCheck, "run", run)
-    status, lines = check(capsys, flags, "--dtype", "bfloat16", "--output_json", small / "check.json")
-    assert status == 0
-    assert "float32: left out, since cpu ran out of memory: small departures do not show in bfloat16" in lines
-    assert [each["dtype"] for each in json.loads((small / "check.json").read_text())["passes"]] == ["bfloat16"]
 
 
 def test_float32_whose_weights_do_not_fit_is_left_out(capsys, monkeypatch, flags):

@@ -4,14 +4,11 @@ import re
 import sys
 
 import pytest
-import torch
 
 from benchmarks import clip_questions, inference, on_card
 from benchmarks.arithmetic import floor_operations
-from benchmarks.plain_answers import NotingEngine, PlainAnswer
-from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
+from tests.support.random_checkpoint import SHAPES, write_checkpoint
 from videobench.model.checkpoint import load_checkpoint
-from videobench.model.prompts import VideoQuestions
 
 
 def test_table(capsys, monkeypatch, tmp_path):
@@ -39,46 +36,6 @@ def test_table_of_the_device_alone(capsys, monkeypatch):
     assert [row[:3] for row in rows[1:]] == [["1", "4", "4"], ["3", "3", "1"]]
     assert all(int(row[3]) >= sum(map(int, row[5:8])) * 0.9 for row in rows[1:])  # the parts lie within the whole
     assert "aten::mm" in output or "aten::addmm" in output
-
-
-@pytest.fixture(scope="module")
-def noted(tmp_path_factory):
-    """An engine of random weights that has answered one question on two videos, and what was asked."""
-    checkpoint = load_checkpoint(write_checkpoint(SHAPES["small"], tmp_path_factory.mktemp("model")))
-    prompts = checkpoint.prompt_builder(2).build(["Which ball moves first?", "Which ball moves second?"])
-    engine = NotingEngine(make_model(checkpoint.path, torch.device("cpu"), torch.float32), checkpoint, 2)
-    size = (2, 3, SHAPES["small"].image_size, SHAPES["small"].image_size)
-    noise = torch.randint(256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    for pixels, prompt in zip((noise, torch.zeros_like(noise)), prompts, strict=True):
-        engine.answer([VideoQuestions(pixels, [prompt], ["AB"])], 1)
-    return engine, [(None, prompt) for prompt in prompts]
-
-
-def as_plain(engine, answer, **changes):
-    """An answer as the plain way would have given it."""
-    logprobs = torch.full((SHAPES["small"].vocabulary,), -torch.inf)
-    for letter, logprob in answer.letter_logprobs.items():
-        logprobs[engine._letter_ids[letter][0]] = logprob + changes.get("more", 0.0)
-    return PlainAnswer(changes.get("token_ids", answer.token_ids), logprobs)
-
-
-@pytest.mark.parametrize(
-    ("changes", "equal", "words"),
-    [
-        pytest.param({}, True, "2 of 2, log-probabilities to 0e+00", id="equal"),
-        pytest.param({"token_ids": (1, 2)}, False, "1 of 2, log-probabilities to 0e+00", id="other-tokens"),
-        pytest.param({"more": 0.25}, False, "2 of 2, log-probabilities to 2e-01", id="other-probabilities"),
-    ],
-)
-def test_answers_that_differ_are_told(noted, changes, equal, words):
-    engine, asked = noted
-    first, second = (engine.noted[prompt.suffix_ids] for _, prompt in asked)
-    assert engine.compare(asked, [as_plain(engine, first, **changes), as_plain(engine, second)]) == (equal, words)
-
-
-def test_a_random_model_says_what_it_sees(noted):
-    first, second = noted[0].noted.values()
-    assert first.token_ids != second.token_ids
 
 
 def test_shapes_of_the_7b_checkpoint(tmp_path):

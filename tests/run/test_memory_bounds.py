@@ -1,4 +1,4 @@
-"""How much memory of the host reading weights and decoding ahead take at the most, each in a process of its own."""
+"""How much of the host's memory reading weights, decoding ahead and decoding one video take at the most."""
 
 import os
 import subprocess
@@ -31,6 +31,17 @@ before = peak()
 engine = load_engine(checkpoint, device, sys.argv[2], 4)
 print(peak() - before)
 """
+PREPARE = """
+from videobench.video.pool import prepare_video
+from videobench.video.spec import PixelSpec
+spec = PixelSpec(336, 336, "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, shortest_edge=336)
+reserved = []
+before = peak()
+video = prepare_video(Path(sys.argv[1]), spec, int(sys.argv[2]), reserved.append)
+assert video.error is None, video.error
+print(peak() - before, *reserved)
+"""
+REFERENCES = {"preset": "ultrafast", "x264-params": "ref=16:keyint=99:bframes=3"}
 DECODE = """
 from videobench.video.pool import DecodePool
 from videobench.video.pixels import PixelSpec
@@ -84,3 +95,28 @@ def test_a_long_queue_of_videos_takes_no_more_than_its_bound(tmp_path):
     found, grown = run(DECODE, tmp_path / "clips", 32 * MB)
     assert found == 300
     assert grown < 32 * MB + 2 * SLACK_BYTES  # the C library keeps for each thread what that one has freed
+
+
+@pytest.mark.slow
+def test_one_frame_at_a_time_is_there_in_full(tmp_path):
+    """Of 32 frames of 1080p all in RGB would take 190 MB beside those that the decoder gave."""
+    clip = write_clip(tmp_path / "clip.mp4", "mpeg4", 40, (1920, 1080), gop=12)
+    taken, reserved = run(PREPARE, clip, 32)
+    assert reserved == 1920 * 1080 * (49 * 12 // 8 + 6)
+    assert taken < reserved + SLACK_BYTES // 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("codec", "pix_fmt", "options"),
+    [
+        pytest.param("libx264", "yuv420p", REFERENCES, id="h264"),
+        pytest.param("libx264", "yuv444p10le", REFERENCES, id="h264-10-bit"),
+        pytest.param("ffv1", "gbrp16le", {}, id="ffv1-16-bit"),
+        pytest.param("libvpx-vp9", "yuv420p", {"deadline": "realtime", "cpu-used": "8"}, id="vp9"),
+    ],
+)
+def test_large_frames_take_no_more_than_reserved(tmp_path, codec, pix_fmt, options):
+    clip = write_clip(tmp_path / "clip.mkv", codec, 24, (4096, 2160), pix_fmt=pix_fmt, options=options)
+    taken, reserved = run(PREPARE, clip, 8)
+    assert taken < reserved + SLACK_BYTES // 2

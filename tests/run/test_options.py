@@ -1,7 +1,6 @@
 """The flags of run_gpu.py and run_npu.py: which videos, sets and device they ask for, and how a wrong one is told."""
 
 import shutil
-import sys
 
 import pytest
 
@@ -9,6 +8,7 @@ import run_gpu
 import run_npu
 from tests.support.forks import call_script, fork
 from tests.support.runs import SET, results
+from videobench.cli import run_script
 
 
 @pytest.mark.parametrize(
@@ -62,13 +62,13 @@ def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root
         pytest.param(["--image_or_video_path", "x"], "not allowed with", id="two-places-of-videos"),
     ],
 )
-def test_a_wrong_flag_is_one_line_and_status_2(flags, argv, found, run_command):
-    done = run_command(sys.executable, "run_gpu.py", *flags, *argv)
-    assert done.returncode == 2
-    assert done.stderr.startswith("error: ")
-    assert found in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
+def test_a_wrong_flag_is_one_line_and_status_2(flags, argv, found, capsys):
+    assert run_script(lambda: run_gpu.main([*flags, *argv])) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert found in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
 
 
 def test_npu_without_an_npu_ends_with_2_and_gpu_without_cuda_says_that_it_runs_on_the_cpu(tmp_path, flags):

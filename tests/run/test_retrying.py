@@ -3,10 +3,19 @@
 import pytest
 import torch
 
-from tests.support.fake_videos import DEVICE, answer_of, make_videos
-from videobench.device.devices import too_large
+from videobench.device.devices import Device, too_large
 from videobench.errors import DeviceLost
+from videobench.model.prompts import Answer, VideoQuestions
 from videobench.run.loop import MOST_FAILURES_IN_A_ROW, RetryingEngine
+
+DEVICE = Device("cpu", torch.device("cpu"), "a card")
+
+
+def make_videos(*numbers_of_questions):
+    return [
+        VideoQuestions(torch.zeros(1), [f"{video}.{number}" for number in range(count)], [()] * count)
+        for video, count in enumerate(numbers_of_questions)
+    ]
 
 
 class FakeEngine:
@@ -28,7 +37,7 @@ class FakeEngine:
             raise RuntimeError("CUDA error: misaligned address")
         if len(videos) > self.limits[0] or rows > self.limits[1] or self.failing & set(prompts):
             raise self.error
-        return [[answer_of(prompt) for prompt in video.prompts] for video in videos]
+        return [[Answer((), prompt, {}, True) for prompt in video.prompts] for video in videos]
 
 
 def texts(answers):

@@ -7,8 +7,6 @@ import pytest
 import run_gpu
 from videobench.data.dataset import qa_file
 from videobench.files import write_json
-from videobench.run import loop
-from videobench.run import loop as batches_module
 
 SETS = "MSVD,NBA"
 
@@ -53,34 +51,9 @@ def assert_same(found, expected):
 
 @pytest.mark.parametrize("flags", [["--batch_size=3"], ["--batch_size=100", "--num_workers=1"]])
 def test_batch_size_and_workers(run, plain, flags):
-    """Two workers: test_chain.py, whose replies equal those of one plain generate for each question."""
+    """Two workers: test_chain.py, whose replies equal those of one plain generate for each question. Batches of several
+    videos, as a card takes them: tests/model/test_engine.py, and on the simulated NPU cases_answers.py."""
     assert_same(run("--num_workers=0", *flags), plain)
-
-
-def test_batches_of_several_videos_as_on_a_card(run, plain, monkeypatch):
-    """A CPU takes one video at a time; a card takes what fits, padded to a multiple, and copied one batch ahead."""
-    sizes, copied = [], []
-
-    def whole(prepared, batch_size, most_videos):
-        for batch in make_batches(prepared, batch_size, lambda: 99):
-            sizes.append(len(batch))
-            yield batch
-
-    def stage_ahead(batches, to_device):
-        def copy(pixels):
-            copied.append(len(pixels))
-            return to_device(pixels)
-
-        return batches_module.stage_ahead(batches, copy)
-
-    make_batches = loop.make_batches
-    monkeypatch.setattr(loop, "make_batches", whole)
-    monkeypatch.setattr(loop, "STAGED_KINDS", ("cpu", "cuda"))
-    monkeypatch.setattr(loop, "stage_ahead", stage_ahead)
-    monkeypatch.setitem(loop.LENGTH_MULTIPLES, "cpu", 32)
-    assert_same(run("--num_workers=0", "--batch_size=16"), plain)
-    assert max(sizes) > 1
-    assert copied == sizes
 
 
 def test_order_of_the_questions(run, plain, qa_root, tmp_path):

@@ -85,17 +85,6 @@ def test_a_reply_to_a_replaced_video_does_not_come_back_when_the_video_is_gone(s
     assert f"{SET}: {len(own)} questions, first {own[0]}: {said}\n" in capsys.readouterr().err
 
 
-def test_a_reply_to_a_video_that_became_unreadable_does_not_come_back_when_it_is_gone(small, flags, questions):
-    assert run_gpu.main(flags) == 0
-    video, _ = two_videos(questions)
-    video.write_bytes(b"no video")
-    assert run_gpu.main(flags) == 1
-    failed = [row for row in results(small).values() if "error" in row]
-    video.unlink()
-    assert run_gpu.main(flags) == 1
-    assert {row["video_id"] for row in results(small).values() if "error" in row} == {row["video_id"] for row in failed}
-
-
 def test_a_video_that_was_only_copied_again_keeps_its_replies(small, flags, questions, capsys):
     assert run_gpu.main(flags) == 0
     before = (small / f"out/{SET}_eval.json").read_bytes()

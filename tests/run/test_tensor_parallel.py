@@ -1,18 +1,16 @@
-"""What is refused before the weights are read, how they are counted, and what a group does when one of it has failed.
-The groups themselves: test_distributed.py."""
+"""What is refused before the weights are read, how they are counted, and where a group meets. The groups themselves:
+test_distributed.py."""
 
 from types import SimpleNamespace
 
 import pytest
 from torch.distributed import HashStore
 
-from videobench.device.devices import open_device
 from videobench.errors import InputError, OtherProcessFailed
 from videobench.jobs.job import Job
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import row_bytes
 from videobench.model.sharding import check_tensor_parallel, weights_per_card
-from videobench.run.tensor_parallel import Group, GroupEngine
 
 
 @pytest.fixture(scope="module")
@@ -85,26 +83,3 @@ def test_a_group_meets_when_all_of_it_are_there(first_of_two):
         with pytest.raises(OtherProcessFailed):
             each.meet_group("start")  # alone
     first_of_two.meet_group("start")
-
-
-def test_a_process_that_failed_before_is_not_waited_for_in_a_collective(first_of_two, monkeypatch):
-    begun = []
-    monkeypatch.setattr("torch.distributed.init_process_group", lambda *_, **__: begun.append("world"))
-    with pytest.raises(OtherProcessFailed):
-        Group(first_of_two, open_device("cpu"))
-    assert not begun
-
-
-@pytest.mark.parametrize("has_said_why", [True, False])
-def test_a_first_process_that_is_gone_takes_the_store_with_it(has_said_why):
-    def check(keys):
-        raise RuntimeError("Connection reset by peer")
-
-    def check_others():
-        if has_said_why:
-            raise OtherProcessFailed
-
-    job = SimpleNamespace(check_others=check_others)
-    group = SimpleNamespace(store=SimpleNamespace(check=check), job=job)
-    with pytest.raises(OtherProcessFailed if has_said_why else RuntimeError):
-        GroupEngine(SimpleNamespace(usage=None), group, None).follow()

@@ -1,5 +1,6 @@
 """--verify: a sample that was carried to another machine is the one that was made, or each wrong file is named."""
 
+import json
 import os
 import shutil
 import sys
@@ -141,6 +142,32 @@ def test_what_is_no_manifest_is_refused(tmp_path, content, found):
     path = tmp_path / "sampling_manifest.json"
     if content is not None:
         path.write_text(content)
+    with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
+        verify(path)
+
+
+@pytest.mark.parametrize(
+    ("field", "content", "found"),
+    [
+        pytest.param("outputs_sha256", {"a/b.json": "0"}, "'a/b.json' is not a file name", id="json-in-a-folder"),
+        pytest.param("outputs_sha256", {"..": "0"}, "'..' is not a path", id="json-is-two-dots"),
+        pytest.param("outputs_sha256", {"": "0"}, "'' is not a path", id="json-without-a-name"),
+        pytest.param("videos_folder", "/etc", "'/etc' is not a path", id="absolute-folder"),
+        pytest.param("videos_folder", "../..", "'../..' is not a path", id="folder-above"),
+        pytest.param("videos", {"/etc/passwd": 1}, "'/etc/passwd' is not a path", id="absolute-video"),
+        pytest.param("videos", {"MSVD/../../../a": 1}, "is not a path", id="video-above"),
+        pytest.param("videos", {"MSVD/\x1b[2J.avi": 1}, r"x1b\[2J.avi' is not a path", id="video-that-clears"),
+        pytest.param("videos", {"MSVD/a.avi": -1}, "-1 is not a size", id="negative-size"),
+        pytest.param("videos", {"MSVD/a.avi": True}, "True is not a size", id="size-is-true"),
+        pytest.param("videos", {"MSVD/a.avi": 1.5}, "1.5 is not a size", id="size-is-no-whole-number"),
+    ],
+)
+def test_a_manifest_that_names_other_files_is_refused(sample, field, content, found):
+    path = sample / "json/sampling_manifest.json"
+    changed = {field: content}
+    if field == "videos":
+        changed = {"videos_bytes": content, "videos_sha256": dict.fromkeys(content, "0")}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
         verify(path)
 

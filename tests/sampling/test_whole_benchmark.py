@@ -13,8 +13,8 @@ import pytest
 
 import extract_dataset
 import run_gpu
-from tests.support.video_bench_steps import judge_all, merge
 from videobench.data.dataset import DATASET_NAMES, LETTERS, load_questions, qa_file
+from videobench.data.letters import read_letter
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 
@@ -41,6 +41,30 @@ def assert_complete(submission, questions):
             assert (row["dataset"], row["video_id"]) == (name, questions[name][id].video_id)
             assert row["question"].startswith(questions[name][id].text)
             assert row["output_chatgpt_choice"] in LETTERS  # of a question with B and C alone the small model may say A
+
+
+def judge_all(results, judged):
+    """Video-Bench's second step: each reply of each `*_eval.json` to a judge, each verdict to a file of its own.
+
+    Its judge is a chat model that is shown the reply and the question; here one that reads the letter."""
+    for file in results.glob("*_eval.json"):
+        folder = judged / file.name.replace("_eval.json", "_chatgpt_eval")
+        folder.mkdir(parents=True)
+        for id, row in json.loads(file.read_text(encoding="utf-8")).items():
+            assert row["question"]
+            choice = read_letter(row["output_sequence"][0], row["choices"]) or "A"
+            (folder / f"{id}.json").write_text(json.dumps({id: row | {"output_chatgpt_choice": choice}}))
+
+
+def merge(judged):
+    """Video-Bench's third step: all verdicts in one object, data set -> question id -> row."""
+    submission = {}
+    for folder in os.listdir(judged):
+        rows = {}
+        for file in (judged / folder).glob("*.json"):
+            rows.update(json.loads(file.read_text()))
+        submission[folder.replace("_chatgpt_eval", "")] = rows
+    return submission
 
 
 def test_video_benchs_own_steps_join_the_result_folder(tmp_path, tiny_model_path, qa_root, video_root):

@@ -31,7 +31,7 @@ class Work:
 
     def __init__(self, folder: Path, script: str, processes: int = 0) -> None:
         folder.mkdir(parents=True)
-        bench = Bench(folder, None, None).shorten(QUESTIONS)
+        bench = Bench(folder, None).shorten(QUESTIONS)
         bench.write_replies("npu.json")
         bench.write_replies("gpu.json", output_sequence=["B"])
         self.script, self.processes = script, processes

@@ -9,6 +9,10 @@ OPEN_GOP_ONE_B = {"preset": "slow", "x264-params": "open-gop=1:keyint=7:bframes=
 OPEN_GOP_PYRAMID = {"preset": "slow", "x264-params": "open-gop=1:keyint=13:bframes=8:b-adapt=0:ref=8"}
 FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
 HIDDEN_FRAMES = {"deadline": "good", "cpu-used": "5", "auto-alt-ref": "1", "lag-in-frames": "16"}
+REFRESH = {**FAST, "intra-refresh": "1"}
+X265 = {"preset": "ultrafast", "x265-params": QUIET_X265}
+AV1 = {"preset": "12", "svtav1-params": "lp=1"}
+GROWING, UNEVEN = [i * i // 7 + 3 * i for i in range(60)], [5 * i + i % 3 for i in range(60)]  # times
 REAL_TIME = {"deadline": "realtime", "cpu-used": "8"}
 
 # Name, suffix, encoder, arguments of write_clip, whether it is decoded sparsely.
@@ -22,14 +26,8 @@ CLIPS = [
     ("h264-gop-250", ".mkv", "libx264", {"options": FAST, "gop": 250, "num_frames": 300}, True),
     ("h264-gop-7", ".mkv", "libx264", {"options": FAST, "gop": 7}, True),
     ("h264-all-intra", ".mp4", "libx264", {"options": FAST, "gop": 1}, True),
-    ("h264-intra-refresh", ".mp4", "libx264", {"options": {**FAST, "intra-refresh": "1"}, "gop": 20}, True),
-    (
-        "h264-refresh-no-b",
-        ".mkv",
-        "libx264",
-        {"options": {**FAST, "intra-refresh": "1"}, "gop": 20, "b_frames": 0},
-        True,
-    ),
+    ("h264-intra-refresh", ".mp4", "libx264", {"options": REFRESH, "gop": 20}, True),
+    ("h264-refresh-no-b", ".mkv", "libx264", {"options": REFRESH, "gop": 20, "b_frames": 0}, True),
     ("h264-slices", ".mp4", "libx264", {"options": {**FAST, "slices": "3"}, "gop": 12}, True),
     ("h264-interlaced", ".mp4", "libx264", {"options": {**FAST, "x264-params": "tff=1"}, "gop": 12}, False),
     ("h264-scaling-lists", ".mp4", "libx264", {"options": {**FAST, "x264-params": "cqm=jvt"}, "gop": 12}, True),
@@ -40,20 +38,14 @@ CLIPS = [
     ("h264-ts", ".ts", "libx264", {"options": FAST, "gop": 12}, False),
     ("h264-flv", ".flv", "libx264", {"options": FAST, "gop": 12}, False),
     ("h264-raw", ".h264", "libx264", {"options": FAST, "gop": 12}, False),
-    (
-        "hevc-open-gop",
-        ".mp4",
-        "libx265",
-        {"options": {"preset": "ultrafast", "x265-params": QUIET_X265}, "gop": 12},
-        False,
-    ),
-    ("hevc-mkv", ".mkv", "libx265", {"options": {"preset": "ultrafast", "x265-params": QUIET_X265}, "gop": 250}, False),
+    ("hevc-open-gop", ".mp4", "libx265", {"options": X265, "gop": 12}, False),
+    ("hevc-mkv", ".mkv", "libx265", {"options": X265, "gop": 250}, False),
     ("vp9", ".webm", "libvpx-vp9", {"options": REAL_TIME, "gop": 12}, False),
     ("vp9-hidden-frames", ".webm", "libvpx-vp9", {"options": HIDDEN_FRAMES, "gop": 30}, False),
     ("vp8", ".webm", "libvpx", {"options": REAL_TIME, "gop": 12}, False),
     ("vp8-hidden-frames", ".webm", "libvpx", {"options": HIDDEN_FRAMES, "gop": 30}, False),
-    ("av1", ".mp4", "libsvtav1", {"options": {"preset": "12", "svtav1-params": "lp=1"}, "gop": 16}, False),
-    ("av1-mkv", ".mkv", "libsvtav1", {"options": {"preset": "12", "svtav1-params": "lp=1"}, "gop": 32}, False),
+    ("av1", ".mp4", "libsvtav1", {"options": AV1, "gop": 16}, False),
+    ("av1-mkv", ".mkv", "libsvtav1", {"options": AV1, "gop": 32}, False),
     ("mpeg4", ".mp4", "mpeg4", {"gop": 12}, True),
     ("mpeg4-b-frames", ".mp4", "mpeg4", {"gop": 12, "b_frames": 2}, True),
     ("mpeg4-avi", ".avi", "mpeg4", {"gop": 12}, True),
@@ -70,20 +62,8 @@ CLIPS = [
     ("nine-frames", ".mp4", "mpeg4", {"num_frames": 9}, True),
     ("nine-frames-vp9", ".webm", "libvpx-vp9", {"options": REAL_TIME, "num_frames": 9}, False),
     ("one-frame-gif", ".gif", "gif", {"pix_fmt": "rgb8", "num_frames": 1}, False),
-    (
-        "variable-rate",
-        ".mkv",
-        "libx264",
-        {"options": FAST, "gop": 12, "pts": [i * i // 7 + 3 * i for i in range(60)]},
-        True,
-    ),
-    (
-        "variable-rate-mp4",
-        ".mp4",
-        "libx264",
-        {"options": FAST, "gop": 12, "pts": [5 * i + i % 3 for i in range(60)]},
-        True,
-    ),
+    ("variable-rate", ".mkv", "libx264", {"options": FAST, "gop": 12, "pts": GROWING}, True),
+    ("variable-rate-mp4", ".mp4", "libx264", {"options": FAST, "gop": 12, "pts": UNEVEN}, True),
     ("negative-times", ".nut", "libx264", {"options": FAST, "gop": 12, "pts": list(range(-20, 40))}, False),
     ("edit-list", ".mp4", "libx264", {"options": FAST, "gop": 12, "pts": list(range(-20, 40))}, True),
     ("edit-list-no-b-frames", ".mov", "mpeg4", {"gop": 8, "pts": list(range(-13, 47))}, True),

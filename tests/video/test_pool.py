@@ -184,15 +184,6 @@ def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> N
         next(pool.prepare([folder / "a.avi"]))
 
 
-def test_starts_no_more_workers_than_can_be_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = []
-    monkeypatch.setattr("videobench.video.pool._Worker", lambda *_: started.append(1))
-    DecodePool(SPEC, 8, 64, max_ahead_bytes=6 * VIDEO_BYTES)
-    assert len(started) == 6
-    DecodePool(SPEC, 8, 64, max_ahead_bytes=1)
-    assert len(started) == 7
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_takes_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_workers: int) -> None:
     asked = []
@@ -207,11 +198,6 @@ def test_takes_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_wo
         next(results)
         assert len(asked) == (2 + taken if num_workers else taken)
     assert len(list(results)) == 8
-
-
-def test_room_for_less_than_one_video_is_room_for_one(folder: Path) -> None:
-    pool = DecodePool(SPEC, 8, 0, max_ahead_bytes=1)
-    assert pool._max_ahead == 1
 
 
 def test_worker_goes_on_while_the_caller_computes(folder: Path, pool: DecodePool) -> None:
@@ -242,18 +228,6 @@ def test_draws_no_further_than_the_bytes_allow_and_leaving_the_pool_ends_a_hangi
         (process,) = [worker._process for worker in pool._workers]
         assert process.poll() is None
     assert process.poll() is not None
-
-
-def test_leaving_the_pool_does_not_wait_for_what_cannot_be_killed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a decoder inside a disk that is gone."""
-    monkeypatch.setattr("videobench.video.pool.END_TIMEOUT_S", 0.1)
-    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)
-    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=2 * VIDEO_BYTES) as pool:
-        next(pool.prepare(folder / f"{name}.avi" for name in ("a", "hangs")))
-        (process,) = [worker._process for worker in pool._workers]
-    process.wait()  # the end of its standard input ends this one
 
 
 def test_worker_ignores_interrupts_and_leaves_the_device_alone(folder: Path, pool: DecodePool) -> None:

@@ -7,43 +7,22 @@ import re
 import shlex
 import shutil
 from html.parser import HTMLParser
-from types import SimpleNamespace
 
-import jinja2
 import numpy as np
 import pytest
 from markupsafe import escape
 
 import precision_test
+from tests.support.runs import write_runs
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.report.build import build_report
-from videobench.compare.report.page import (
-    JPEG_SCALE,
-    FrameStrips,
-    build_page,
-    load_template,
-    page_values,
-    tile,
-    write_html,
-)
+from videobench.compare.report.page import JPEG_SCALE, FrameStrips, build_page, tile, write_html
 from videobench.compare.report.terminal import build_markdown, build_text
 from videobench.compare.settings import ComparisonSettings
 from videobench.video.images import encode_jpeg
 
 ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
-
-
-def write_runs(folder, rows):
-    """Result files npu_eval.json and gpu_eval.json, and ANSWER.json."""
-    paths = [folder / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
-    answers = {}
-    for (dataset, id), (_, _, right) in rows.items():
-        answers.setdefault(dataset, {})[id] = {"answer": right}
-    contents = [{"/".join(name): sides[side] for name, sides in rows.items()} for side in (0, 1)] + [answers]
-    for path, content in zip(paths, contents, strict=True):
-        path.write_text(json.dumps(content), encoding="utf-8")
-    return paths
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +38,11 @@ def comparison(tmp_path, rows):
 
 def compare(paths, repeat_path=None):
     return compare_runs(ComparisonSettings(*paths, repeat_path))
+
+
+def flags_of(paths):
+    names = ("eval_npu_path", "eval_gpu_path", "sampling_answer_path")
+    return [f"--{name}={path}" for name, path in zip(names, paths, strict=True)]
 
 
 def page_of(comparison, strips=None):
@@ -145,16 +129,6 @@ def test_no_text_from_data_becomes_markdown(comparison):
     assert fence not in text
 
 
-def test_the_script_writes_markdown(tmp_path, rows):
-    npu, gpu, answers = write_runs(tmp_path, rows)
-    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
-    assert precision_test.main([*flags, f"--output_markdown={tmp_path / 'a' / 'r.md'}"]) == 0
-    lines = (tmp_path / "a" / "r.md").read_text().splitlines()
-    assert lines[0] == "**FAIL: numerically broken: NPU card 2**"
-    assert lines[2].startswith("- **Numbers**: broken")
-    assert lines[3].startswith(r"- **Next**: find the module that breaks: python run\_npu.py --check\_model")
-
-
 def texts_in(content):
     """Every text of a JSON value, the keys of its objects too."""
     if isinstance(content, dict):
@@ -179,25 +153,12 @@ def test_every_text_from_data_in_the_json_is_escaped_in_the_page(hostile):
     assert ATTACK not in page
 
 
-def test_a_name_without_a_value_stops_the_page(comparison):
-    values = page_values(comparison, build_report(comparison), None)
-    template = load_template()
-    for name in values:
-        with pytest.raises(jinja2.UndefinedError, match=name):
-            template.render({other: value for other, value in values.items() if other != name})
-    del values["report"]["divergence"]["noise_floor"]["source"]
-    with pytest.raises(jinja2.UndefinedError, match="source"):
-        template.render(values)
-
-
 def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
     evil = "\x1b[2J\x9b\u202eA\nPASS"
     row = {"output_sequence": ["A"], "vid_path": evil, "run": {evil: evil, "device_name": evil, "dtype": evil}}
     other = row | {"output_sequence": ["B"], "run": {"device_name": "x"}}
-    npu, gpu, answers = write_runs(
-        tmp_path, {("MSVD", evil): (row, other, "A"), ("MSVD", f"2{evil}"): (row | {"error": evil}, other, "B")}
-    )
-    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
+    two = {("MSVD", evil): (row, other, "A"), ("MSVD", f"2{evil}"): (row | {"error": evil}, other, "B")}
+    flags = flags_of(write_runs(tmp_path, two))
     precision_test.main([*flags, f"--report_html={tmp_path / 'r.html'}", f"--Eval_Video_root={tmp_path}"])
     output = capsys.readouterr()
     assert r"\x1b[2J\x9b\u202eA\nPASS" in output.out
@@ -244,10 +205,8 @@ def test_frames_of_another_video_than_the_one_answered_about_are_left_out(tmp_pa
     (tmp_path / "videos/Eval_video/MSVD").mkdir(parents=True)
     for number in range(2):  # video 0 has been replaced since
         shutil.copy(video, tmp_path / f"videos/Eval_video/MSVD/{number}.mp4")
-    npu, gpu, answers = paths = write_runs(tmp_path, shown)
-    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
-    page = tmp_path / "r.html"
-    precision_test.main([*flags, f"--report_html={page}", f"--Eval_Video_root={tmp_path / 'videos'}"])
+    paths, page = write_runs(tmp_path, shown), tmp_path / "r.html"
+    precision_test.main([*flags_of(paths), f"--report_html={page}", f"--Eval_Video_root={tmp_path / 'videos'}"])
     found = "another video lies there than the one that was answered about"
     flips = [int(each.pair.reply.vid_path[-5]) for each in compare(paths).flips]
     assert {*flips} == {0, 1}
@@ -265,15 +224,6 @@ def test_frames_stop_at_the_budget_and_say_why_they_lack(video_root):
     assert strips.picture("Eval_video/MSVD/none.mp4", 8) is None
     assert strips.picture("../secret.mp4", 8) is None
     assert sorted(strips.failures) == ["../secret.mp4", "Eval_video/MSVD/none.mp4"]
-
-
-def test_frames_too_high_for_a_picture_are_left_out(video_root, monkeypatch):
-    narrow = SimpleNamespace(pixels=np.zeros((36, 512, 8, 3), np.uint8))  # 9 rows of 8192 pixels, a JPEG has 65535
-    monkeypatch.setattr("videobench.video.frames.sample_frames", lambda video, num_frames: narrow)
-    name = str(next(video_root.glob("Eval_video/*/*.mp4")).relative_to(video_root))
-    strips = FrameStrips(video_root, 10**6)
-    assert strips.picture(name, 36) is None
-    assert strips.failures[name].endswith("its 36 frames make no picture")
 
 
 def test_strip_holds_the_frames_in_order(tmp_path):
@@ -321,6 +271,18 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
     )
     assert any(line.startswith("  BROKEN, npu card: NPU card 2") for line in lines)
     assert any(line.startswith(f"Flips: {len(report['flips'])} (") for line in lines)
+    for name, counts in report["per_dataset"].items():
+        assert any(line.split()[:2] == [name, str(counts["npu"]["total"])] for line in lines), name
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
+def test_the_terminal_begins_with_verdict_numbers_and_next_step(tmp_path, rows, verdict):
+    rng = np.random.default_rng(0)
+    sound = simulate_rows(sample_questions(all_questions(), 600, rng), rng)
+    shown = {"PASS": sound, "FAIL": rows, "INCONCLUSIVE": dict(list(sound.items())[:100])}[verdict]
+    lines = text_of(compare(write_runs(tmp_path, shown))).splitlines()
+    assert [line.split(":")[0] for line in lines if line[:1].isupper()][:3] == [verdict, "Numbers", "Next"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_wider_terminal_cuts_less(comparison):
@@ -370,20 +332,21 @@ def test_repeated_run_is_drawn_beside_the_devices(tmp_path, rows):
     assert "between repeated runs" in text
 
 
-def test_script_writes_both_reports(tmp_path, rows, capsys):
-    npu, gpu, answers = write_runs(tmp_path, rows)
-    flags = [f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", f"--sampling_answer_path={answers}"]
-    outputs = [f"--output_json={tmp_path / 'a' / 'r.json'}", f"--report_html={tmp_path / 'a' / 'r.html'}"]
-    status = precision_test.main([*flags, *outputs, f"--Eval_Video_root={tmp_path}", "--gate"])
+def test_the_script_writes_every_report(tmp_path, rows, capsys):
+    forms = {"output_json": "json", "output_markdown": "md", "report_html": "html"}
+    paths = [tmp_path / f"a/r.{suffix}" for suffix in forms.values()]
+    flags = flags_of(write_runs(tmp_path, rows)) + [f"--{each}={path}" for each, path in zip(forms, paths, strict=True)]
+    assert precision_test.main([*flags, f"--Eval_Video_root={tmp_path}", "--gate"]) == 1
     captured = capsys.readouterr()
-    assert status == 1
-    assert captured.out.splitlines()[-2:] == [
-        f"wrote {tmp_path / 'a' / 'r.json'}",
-        f"wrote {tmp_path / 'a' / 'r.html'}",
-    ]
+    assert sorted(captured.out.splitlines()[-3:]) == sorted(f"wrote {path}" for path in paths)
     assert captured.err.startswith("warning: no frames in the report for Eval_video/")
-    assert json.loads((tmp_path / "a" / "r.json").read_text())["verdict"] == "FAIL"
-    assert (tmp_path / "a" / "r.html").read_text().startswith("<!doctype html>")
+    as_json, markdown, page = (path.read_text() for path in paths)
+    assert json.loads(as_json)["verdict"] == "FAIL"
+    assert page.startswith("<!doctype html>")
+    lines = markdown.splitlines()
+    assert lines[0] == "**FAIL: numerically broken: NPU card 2**"
+    assert lines[2].startswith("- **Numbers**: broken")
+    assert lines[3].startswith(r"- **Next**: find the module that breaks: python run\_npu.py --check\_model")
 
 
 def test_a_root_with_bytes_that_are_no_text_is_named_all_the_same(tmp_path, comparison, capsys):

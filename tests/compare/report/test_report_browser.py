@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.report.build import build_report
@@ -38,13 +39,7 @@ def page_path(tmp_path_factory):
         npu = npu | {"output_sequence": ["no idea"]} if index % 2 else npu | {"error": ATTACK, "output_sequence": [""]}
         rows[name] = (npu | {"question": ATTACK}, gpu | {"question": ATTACK}, right)
     folder = tmp_path_factory.mktemp("report")
-    answers = {}
-    for (dataset, id), (_, _, right) in rows.items():
-        answers.setdefault(dataset, {})[id] = right
-    contents = {side: {"/".join(name): pair[k] for name, pair in rows.items()} for k, side in enumerate(("npu", "gpu"))}
-    for name, content in {**contents, "answers": answers}.items():
-        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
-    comparison = compare_runs(ComparisonSettings(*(folder / f"{name}.json" for name in ("npu", "gpu", "answers"))))
+    comparison = compare_runs(ComparisonSettings(*write_runs(folder, rows)))
     strips = FrameStrips(folder / ("videos" * 20), budget_bytes=0)
     path = folder / "report.html"
     path.write_text(build_page(comparison, build_report(comparison), strips), encoding="utf-8")
@@ -168,7 +163,7 @@ def test_no_label_of_a_plot_hides_another_or_is_cut(show, page_path, width):
 def test_the_end_names_date_files_and_versions(show, page_path):
     text = show().execute_script("return document.querySelector('footer').innerText")
     assert re.match(r"Written 20\d\d-\d\d-\d\d \d\d:\d\d UTC by precision_test.py, from:", text)
-    assert all(str(page_path.with_name(f"{name}.json")) in text for name in ("npu", "gpu", "answers"))
+    assert all(str(page_path.with_name(f"{name}.json")) in text for name in ("npu_eval", "gpu_eval", "ANSWER"))
     assert text.endswith("Versions that answered: torch 2.13.0.")
 
 

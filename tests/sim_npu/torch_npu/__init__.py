@@ -8,9 +8,8 @@ SIM_NPU_MEMORY   bytes on each card (64 GiB)
 SIM_NPU_USED     bytes of them that another process holds (0)
 SIM_NPU_OOM      plain: out of memory is a plain RuntimeError, as some releases of torch_npu have it
 SIM_NPU_NAN      operator:call, as aten::scaled_dot_product_attention:7: the seventh result begins with NaN
-SIM_NPU_BREAK    driver, cann, symbol, acl: `import torch_npu` fails as the real one does without a driver, without
-                 CANN, beside another torch, where CANN does not start; no-kernels: each matrix product fails as without
-                 CANN's package of operators; link: the cards do not reach each other
+SIM_NPU_BREAK    cann: `import torch_npu` fails as the real one does without CANN; no-kernels: each matrix product fails
+                 as without CANN's package of operators; link: the cards do not reach each other
 SIM_NPU_WRONG    one of _wrong.WRONG: that operator computes something else
 SIM_NPU_SOC      910A: a card of the first generation, without bfloat16 (910B)
 SIM_NPU_REPORT   folder: at its end each process writes <pid>.json there: operators, copies, memory, settings
