@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 
 import precision_test
 import run_gpu
-from tests.assets.clip_questions import ORDER_KINDS
 from videobench.data.dataset import build_question_text, load_answers, resolve_names
 from videobench.data.letters import read_letter
 from videobench.device.devices import open_device
@@ -24,6 +23,9 @@ from videobench.model.engine import load_engine
 from videobench.video.frames import sample_frames
 from videobench.video.pixels import normalise
 from videobench.video.pool import prepare_video
+
+# Kinds of questions whose answer is another one when the frames are shown backwards.
+ORDER_KINDS = {"direction", "first_color", "first_shape", "last_color", "last_shape"}
 
 
 def run_all(qa_root, video_root, model_path, out, *flags):

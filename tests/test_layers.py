@@ -107,7 +107,7 @@ def test_tests_and_benchmarks_import_only_what_they_share(folder):
         f"{path.relative_to(ROOT)}:{line}: imports {imported}"
         for module, path in modules(ROOT / folder).items()
         for line, imported in imports_of(path, "tests", "benchmarks", *tests)
-        if not imported.startswith(("tests.support.", "tests.assets."))
+        if not imported.startswith("tests.support.")
         and not (imported.startswith("benchmarks.") and (folder == "benchmarks" or module in MAY_IMPORT_BENCHMARKS))
     ]
     assert not wrong, "\n".join(wrong)
