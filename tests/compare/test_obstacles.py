@@ -9,7 +9,8 @@ import precision_test
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names
+from videobench.compare.report.build import summarize
+from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names, Tolerance
 from videobench.errors import InputError
 
 SETTINGS = {"device": "npu", "dtype": "float16", "num_frames": 8, "checkpoint_sha256": "c" * 64, "qa_sha256": "d" * 64}
@@ -150,6 +151,18 @@ def test_what_is_not_stored_is_not_known_to_be_the_same(tmp_path):
     comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row={"pixels_sha256": ""}, changed=1)))
     assert comparison.inputs.answer == "not known to be the same: prompts or pixels are not stored"
     assert comparison.verdict.name == "PASS"
+    assert summarize(comparison).numbers.endswith("; inputs not known to be the same")
+    assert "inputs not" not in summarize(compare_runs(ComparisonSettings(*runs_of(tmp_path)))).numbers
+
+
+@pytest.mark.parametrize("npu_run", [{"checkpoint_sha256": "e" * 64}, {"dtype": "int8"}])
+def test_other_numbers_may_be_expected_of_another_checkpoint_or_dtype(tmp_path, npu_run):
+    paths = runs_of(tmp_path, npu_run)
+    comparison = compare_runs(ComparisonSettings(*paths, tolerance=Tolerance(is_judged=False)))
+    assert (comparison.verdict.name, comparison.inputs.answer) == ("PASS", f"no: {next(iter(npu_run))}")
+    assert summarize(comparison).verdict.endswith("; only accuracy was judged (--tolerance none)")
+    with_other_frames = runs_of(tmp_path, npu_run | {"num_frames": 16})
+    assert verdict_of(*with_other_frames, tolerance=Tolerance(is_judged=False)).decided_by == "inputs"
 
 
 def test_another_sample_is_named(tmp_path):

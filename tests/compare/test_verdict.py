@@ -140,10 +140,11 @@ def test_two_models_of_equal_accuracy_are_no_pass_without_log_probabilities():
     """72 % agreement, 17,036 questions, equally many right."""
     both, each_way = 12266, 2385
     pairs = pairs_of(both, (each_way, CLEAR), (-each_way, CLEAR), stores_logprobs=False)
-    verdict = judge(pairs, Margin(1.0))
-    assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "agreement")
-    assert verdict.headline == "28.0 % of the answers differ"
-    assert "without log-probabilities a PASS takes 10 % or less" in verdict.reasons[0]
+    for few in (0, 100):  # of the pairs have log-probabilities
+        verdict = judge([*pairs_of(few), *pairs[few:]], Margin(1.0))
+        assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "agreement")
+        assert verdict.headline == "28.0 % of the answers differ"
+        assert "without log-probabilities of half the pairs a PASS takes 10 % or less" in verdict.reasons[0]
 
 
 def flattened(pairs, factor):

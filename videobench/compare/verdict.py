@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from videobench.compare.accuracy import Paired, compare_paired
 from videobench.compare.answers import Answers, tabulate
 from videobench.compare.associations import Candidate, Outlier, find_outliers
-from videobench.compare.diagnosis import SHOWN_GROUPS, Diagnosis
+from videobench.compare.diagnosis import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing
 from videobench.compare.settings import NPU_AND_GPU, Margin, Names
@@ -96,7 +96,7 @@ RULES: Sequence[tuple[Callable[[Evidence], bool], str, str, Callable[[Evidence],
     (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, "", lambda e: _between(e)),
     (lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
      INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
-    (lambda e: e.smoothed is None and e.disagreement > max(MOST_DISAGREEMENT, e.margin),
+    (lambda e: e.disagreement > max(MOST_DISAGREEMENT, e.margin) and getattr(e.smoothed, "share", 0) < LEAST_MEASURED,
      INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
     (lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
     (lambda e: bool(e.outliers), INCONCLUSIVE, GROUPS, lambda e: f"not alike everywhere: {_outliers(e)}"),
@@ -201,8 +201,8 @@ def _reasons(e: Evidence, by: str) -> list[str]:
             f"p {paired.p_clustered:.2g})"
         ],
         AGREEMENT: [
-            f"{_disagree(e)}; without log-probabilities a PASS takes {MOST_DISAGREEMENT:g} % or less, as sound runs "
-            "have: equal accuracy may be chance"
+            f"{_disagree(e)}; without log-probabilities of half the pairs a PASS takes {MOST_DISAGREEMENT:g} % or "
+            "less: equal accuracy may be chance"
         ],
         COUNTS: list(e.doubts),
         GROUPS: groups,
