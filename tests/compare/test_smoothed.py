@@ -65,7 +65,7 @@ def test_a_lead_counts_only_if_both_replies_follow_their_log_probabilities(npu, 
 
 
 def test_credits_and_bandwidth_by_hand():
-    """Leads 0.5, 1 and 2 on the reference: their median over 2 is the bandwidth, 0.5."""
+    """Leads 0.5, 1 and 2 on the reference: their median over 2.5 is the bandwidth, 0.4."""
     wide = {"A": -0.15, "B": -2.15}
     pairs = [
         pair(side("A", A_BY_HALF), side("A", A_BY_HALF)),
@@ -74,13 +74,13 @@ def test_credits_and_bandwidth_by_hand():
         pair(side("no idea", wide), side("A", wide)),
     ]
     smoothed = estimate_smoothed(tabulate(pairs))
-    assert (smoothed.lead, smoothed.bandwidth, smoothed.share) == (pytest.approx(1.0), pytest.approx(0.5), 0.75)
-    lost = stats.norm.cdf(1) - stats.norm.cdf(2)  # one bandwidth in place of two; and one reply unreadable
+    assert (smoothed.lead, smoothed.bandwidth, smoothed.share) == (pytest.approx(1.0), pytest.approx(0.4), 0.75)
+    lost = stats.norm.cdf(0.5 / 0.4) - stats.norm.cdf(1 / 0.4)  # and one reply is unreadable
     assert smoothed.estimate.difference == pytest.approx(100 * (lost - 1) / 4)
 
 
-@pytest.mark.parametrize(("lead", "bandwidth"), [(4.0, 0.5), (0.4, 0.2), (0.0, 1e-6)])
-def test_the_bandwidth_is_half_the_median_lead_and_half_a_nat_at_most(lead, bandwidth):
+@pytest.mark.parametrize(("lead", "bandwidth"), [(4.0, 0.5), (0.4, 0.16), (0.0, 1e-6)])
+def test_the_bandwidth_is_the_median_lead_over_2_5_and_half_a_nat_at_most(lead, bandwidth):
     own = side("A", {"A": -0.5, "B": -0.5 - lead})
     smoothed = estimate_smoothed(tabulate([pair(own, own)] * 3))
     assert (smoothed.bandwidth, smoothed.estimate.difference) == (pytest.approx(bandwidth), 0)

@@ -176,7 +176,7 @@ def _plant(logits: Logits, kind: str, size: float, rng: np.random.Generator, sca
 @lru_cache
 def solve_size(loss: Loss, world: World) -> float:
     """By interpolation over the whole benchmark eight times; where answers flip both ways then by a step of Newton's
-    over 128 times. The loss is exact to about 0.03 points."""
+    over 48 times. The loss is exact to about 0.03 points."""
     if loss.kind == TEMPERATURE:
         return loss.points
     lost = _loss_of(loss.kind, world, seed=1)
@@ -196,7 +196,7 @@ def solve_size(loss: Loss, world: World) -> float:
         return middle
     step = max(0.2 * abs(middle), 0.005 * nats if loss.kind not in PROPORTIONS else 0.005)
     slope = (lost(middle + step) - lost(middle - step)) / (2 * step)
-    found = np.mean([_loss_of(loss.kind, world, seed)(middle) for seed in range(2, 18)])
+    found = np.mean([_loss_of(loss.kind, world, seed)(middle) for seed in range(2, 8)])
     return middle + (loss.points - float(found)) / slope
 
 

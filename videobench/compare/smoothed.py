@@ -29,7 +29,7 @@ from videobench.compare.statistics import (
 )
 
 WIDEST_BANDWIDTH = 0.5  # nats
-LEADS_TO_BANDWIDTH = 2.0  # median lead of the right option, right or wrong, over the bandwidth
+LEADS_TO_BANDWIDTH = 2.5  # median lead of the right option, right or wrong, over the bandwidth
 ONE_TAIL = {True: 1.2815515655446004, False: 1.6448536269514722}  # one-sided or not: normal points of 10 % in all
 SAFETY = 1.25  # of the standard error, which is itself estimated
 MOST_QUESTIONS = 1_000_000
