@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.support.simulated_losses import World, build_pairs, simulate
+from tests.support.simulated_losses import Loss, World, build_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
 from videobench.compare.answers import tabulate
@@ -35,15 +35,34 @@ def without(pairs, count):
     return [replace(each, npu=Side(None, None, "missing")) if i < count else each for i, each in enumerate(pairs)]
 
 
-def summary_of(pairs, margin=Margin(), obstacles=(), repeat=None):  # noqa: B008
-    pairing, tolerance = Pairing(pairs, {}, {}, [], 0, 0), Tolerance()
+def failed(pairs, count):
+    """The first `count` questions failed on the NPU."""
+    bad = with_reply(pairs[:count], "npu", error="out of memory", logprobs={})
+    return [replace(each, npu=Side(each.npu.reply, None, "failed")) for each in bad] + pairs[count:]
+
+
+def silent(pairs, count):
+    """Neither side's reply to the first `count` questions can be read."""
+    sides = [(each, *(Side(side.reply, None, "unreadable") for side in (each.npu, each.gpu))) for each in pairs[:count]]
+    return [replace(each, npu=npu, gpu=gpu) for each, npu, gpu in sides] + pairs[count:]
+
+
+def one_way():
+    """A small loss: nine answers flip one way, one the other way."""
+    rng = np.random.default_rng(0)
+    questions = sample_questions(all_questions(), 1500, rng)
+    return build_pairs(simulate(questions, rng, World((0.015, 0.015)), Loss("shift", 0.25)))
+
+
+def summary_of(pairs, margin=Margin(), obstacles=(), repeat=None, tolerance=Tolerance()):  # noqa: B008
+    pairing = Pairing(pairs, {}, {}, [], 0, 0)
     compared = pairing.compared
     answers, groups = tabulate(compared), find_candidates(compared)
     differences, again = measure(answers), measure(tabulate(repeat())) if repeat else None
     diagnosis = diagnose(answers, differences, groups, coarser_dtype(compared), tolerance, again)
     return summarize(
         SimpleNamespace(
-            settings=ComparisonSettings("n", "g", "a", margin=margin),
+            settings=ComparisonSettings("n", "g", "a", margin=margin, tolerance=tolerance),
             pairing=pairing,
             inputs=SimpleNamespace(known=True, cpu_sides=[], with_logprobs=0, identical=0),
             diagnosis=diagnosis,
@@ -96,6 +115,17 @@ CASES = {
     "missing": (
         lambda: without(pairs_of(600), 30), {}, "INCONCLUSIVE: 30 questions are in one file only", SOUND,
         "start the run again: it asks only what failed or is missing (30 on the NPU)",
+    ),
+    "failed": (
+        lambda: failed(pairs_of(1000), 20), {}, "INCONCLUSIVE: the difference lies between", SOUND,
+        "start the run again: it asks only what failed or is missing (20 on the NPU)",
+    ),
+    "silent": (
+        lambda: silent(pairs_of(600), 300), {}, "INCONCLUSIVE: 300 questions have no letter on either side", SOUND,
+        "read the replies that have no letter",
+    ),
+    "flips": (
+        one_way, {}, "INCONCLUSIVE: flips favour the GPU more than chance explains", SOUND, NEXT_STEP["flips"],
     ),
     "swapped": (
         lambda: pairs_of(600), {"obstacles": [Obstacle("swapped", "the files look swapped", False)]},
@@ -188,3 +218,21 @@ def test_a_name_in_the_command_says_nothing_to_a_shell():
     *_, questions, flag, dtype = shlex.split(command)
     assert questions.count(";touch $(x)") == 4
     assert (flag, dtype) == ("--dtype", "bfloat16 | sh")
+
+
+OTHER_NUMBERS = Tolerance(is_judged=False)
+
+
+def test_accuracy_alone_was_judged_only_if_it_was_judged():
+    said = "only accuracy was judged"
+    pairs = pairs_of(600)
+    overflow = with_reply(pairs[:6], "npu", nonfinite=True, logprobs={}) + pairs[6:]
+    assert said in summary_of(pairs, tolerance=OTHER_NUMBERS).verdict
+    assert said not in summary_of(overflow, tolerance=OTHER_NUMBERS).verdict
+    other = [Obstacle("num_frames", "num_frames is 16 on the NPU and 8 on the GPU", False)]
+    assert said not in summary_of(pairs, obstacles=other, tolerance=OTHER_NUMBERS).verdict
+
+
+def test_a_service_without_a_finish_reason_is_not_sent_to_our_own_engine():
+    pairs = with_reply(pairs_of(300, noise=0.9), "npu", run={"model": "m"})
+    assert summary_of(pairs).next_step == NEXT_STEP["service"]

@@ -26,9 +26,11 @@ from videobench.compare.verdict import (
     COUNTS,
     DIVERGENCE,
     FAIL,
+    FLIPS,
     GROUPS,
     INCONCLUSIVE,
     INPUTS,
+    VIDEOS,
     Evidence,
     Verdict,
 )
@@ -291,7 +293,8 @@ class Summary:
 
 def summarize(comparison: Comparison) -> Summary:
     verdict, inputs = comparison.verdict, comparison.inputs
-    only = "" if comparison.settings.tolerance.is_judged else "; only accuracy was judged (--tolerance none)"
+    is_by_accuracy = not comparison.settings.tolerance.is_judged and verdict.decided_by not in (INPUTS, DIVERGENCE)
+    only = "; only accuracy was judged (--tolerance none)" if is_by_accuracy else ""
     known = "" if inputs.known or verdict.evidence.obstacles else "; inputs not known to be the same"
     return Summary(
         f"{verdict.name}: {verdict.headline}{only}{_stand_ins(comparison)}",
@@ -312,7 +315,8 @@ def _identical(inputs: Inputs) -> str:
     """Two devices round differently: equal numbers everywhere may be one file twice."""
     if not inputs.with_logprobs or inputs.identical < inputs.with_logprobs:
         return ""
-    return f"; every log-probability of {inputs.identical:,} questions is equal to the last bit on both sides"
+    of = f"{inputs.identical:,} question{'' if inputs.identical == 1 else 's'}"
+    return f"; every log-probability of {of} is equal to the last bit on both sides"
 
 
 def _numbers(comparison: Comparison) -> str:
@@ -357,16 +361,22 @@ def _next_step(comparison: Comparison) -> str:
     if verdict.decided_by == INPUTS:
         return NEXT_STEP[verdict.evidence.obstacles[0].cause]
     if verdict.decided_by == COUNTS:
-        return unanswered or "give --sampling_answer_path the file that has all the right answers"
+        answers = "give --sampling_answer_path the file that has all the right answers"
+        unread = "read the replies that have no letter: --report_html FILE, or score by another --scoring"
+        return unanswered or (answers if pairing.without_answer else unread)
     if verdict.decided_by == DIVERGENCE:
         if _is_service(pairing):
             return NEXT_STEP["service"]
         if diagnosis.findings[0].cause == "nonfinite":
             return f"{NEXT_STEP['nonfinite']}{_see_where_it_overflows(pairing)}"
         return f"{NEXT_STEP['broken']}{_check_command(most_different(comparison.differences), pairing)}"
-    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, GROUPS):
+    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
         return unanswered or NEXT_STEP["flips"]
     if verdict.name == INCONCLUSIVE:
+        if unanswered:
+            return unanswered
+        if verdict.decided_by == VIDEOS:
+            return "answer questions on other videos, too: extract_dataset.py, then both runs again"
         fewer = "; fewer decide if both sides store log-probabilities, as this suite does"
         return f"{_more(verdict)}{'' if verdict.evidence.smoothed else fewer}"
     return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
@@ -374,7 +384,8 @@ def _next_step(comparison: Comparison) -> str:
 
 def _is_service(pairing: Pairing) -> bool:
     """Whether a service answered for the candidate: --check_model tests this suite's own engine."""
-    return any(pair.npu.reply and pair.npu.reply.finish_reason for pair in pairing.pairs)
+    replies = [pair.npu.reply for pair in pairing.pairs if pair.npu.reply]
+    return any(each.finish_reason or "model" in each.run for each in replies)
 
 
 def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> str:
@@ -409,9 +420,8 @@ def _unanswered(pairing: Pairing, names: Names) -> str:
 
 def _more(verdict: Verdict) -> str:
     needed = verdict.questions_needed
-    if verdict.advice and needed is None:
-        return verdict.advice
-    if needed is not None and needed > ALL_QUESTIONS:
+    if needed is None:
+        return verdict.advice or ""
+    if needed > ALL_QUESTIONS:
         return f"{needed:,} questions would be needed, and Video-Bench has {ALL_QUESTIONS:,}"
-    count = needed or 2 * verdict.evidence.estimate.questions
-    return f"extract_dataset.py --nums {count}, then both runs again (new ones only)"
+    return f"extract_dataset.py --nums {needed}, then both runs again (new ones only)"
