@@ -160,7 +160,9 @@ def test_other_numbers_may_be_expected_of_another_checkpoint_or_dtype(tmp_path, 
     paths = runs_of(tmp_path, npu_run)
     comparison = compare_runs(ComparisonSettings(*paths, tolerance=Tolerance(is_judged=False)))
     assert (comparison.verdict.name, comparison.inputs.answer) == ("PASS", f"no: {next(iter(npu_run))}")
-    assert summarize(comparison).verdict.endswith("; only accuracy was judged (--tolerance none)")
+    assert summarize(comparison).verdict.endswith(
+        "; only accuracy was judged (--tolerance none), 100.0 % of the letters agree"
+    )
     with_other_frames = runs_of(tmp_path, npu_run | {"num_frames": 16})
     assert verdict_of(*with_other_frames, tolerance=Tolerance(is_judged=False)).decided_by == "inputs"
 
@@ -272,6 +274,23 @@ def test_a_wrong_answer_file_is_the_first_reason_and_allows_no_verdict(tmp_path,
     verdict = verdict_of(npu, gpu, answers)
     assert verdict.name == "INCONCLUSIVE"
     assert verdict.reasons[0] == f"not comparable: {found}"
+
+
+@pytest.mark.parametrize("shifted", [0, 1])
+def test_an_answer_key_that_is_shifted_by_one_question_allows_no_verdict(tmp_path, shifted):
+    """Both sides are then right as often as by guessing, and would look equal."""
+    rng = np.random.default_rng(0)
+    rows = simulate_rows(sample_questions(all_questions(), 1000, rng), rng)
+    keys = {name: right for name, (_, _, right) in rows.items() if len(rows[name][0]["choices"]) == 4}
+    answers, letters = {}, list(keys.values())
+    for (dataset, id), right in zip(keys, letters[shifted:] + letters[:shifted], strict=True):
+        answers.setdefault(dataset, {})[id] = right
+    paths = [tmp_path / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
+    runs = [{"/".join(name): rows[name][side] for name in keys} for side in (0, 1)]
+    for path, content in zip(paths, [*runs, answers], strict=True):
+        path.write_text(json.dumps(content))
+    causes = [each.cause for each in verdict_of(*paths).evidence.obstacles]
+    assert causes == (["answers"] if shifted else [])
 
 
 def test_three_slips_of_the_benchmark_make_no_wrong_answer_file(tmp_path):

@@ -3,9 +3,12 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 import precision_test
+from videobench.compare.comparison import compare_runs
+from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names
 
 KEYS = [f"MSVD/{number}" for number in range(40)]
 OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
@@ -113,6 +116,26 @@ def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, tmp_p
     assert report["inputs"]["other_prompt_tokens"] == KEYS
     assert [note["cause"] for note in report["services"] if note["side"] == "npu"] == ["prompt_tokens"]
     assert "prompt tokens (nu... 0 of 40 equal as exported DIFFERS" in text
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_ids_that_are_off_by_one_blame_no_service_whatever_it_counts(tmp_path, shift):
+    """Without numbers of prompt tokens, letters that agree by chance alone are the only sign."""
+    keys = [f"MSVD/{number}" for number in range(400)]
+    letters = np.random.default_rng(0).integers(3, size=len(keys))
+    right = {key: "ABC"[letter] for key, letter in zip(keys, letters, strict=True)}
+    lines = [line(keys[number - shift], content=right[key], tokens=None) for number, key in enumerate(keys)]
+    (tmp_path / "out.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = {key: ours(output_sequence=[right[key]])[KEYS[0]] | {"vid_path": f"{key}.mp4"} for key in keys}
+    (tmp_path / "run.json").write_text(json.dumps(rows))
+    (tmp_path / "a.json").write_text(json.dumps({"MSVD": {key.split("/")[1]: right[key] for key in keys}}))
+    names = EVALUATED, REFERENCE
+    settings = ComparisonSettings(
+        tmp_path / "out.jsonl", tmp_path / "run.json", tmp_path / "a.json", names=Names(*names, are_devices=False)
+    )
+    verdict = compare_runs(settings).verdict
+    assert [each.cause for each in verdict.evidence.obstacles] == (["ids"] if shift else [])
+    assert (verdict.name == "INCONCLUSIVE") == bool(shift)
 
 
 @pytest.mark.parametrize(("named", "noted"), [("LLaVA-NeXT-Video-7B-hf", []), ("another-7b", ["model"])])

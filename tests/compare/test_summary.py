@@ -117,7 +117,7 @@ CASES = {
         "start the run again: it asks only what failed or is missing (30 on the NPU)",
     ),
     "failed": (
-        lambda: failed(pairs_of(1000), 20), {}, "INCONCLUSIVE: the difference lies between", SOUND,
+        lambda: failed(pairs_of(1000), 20), {}, "INCONCLUSIVE: smoothed accuracy differs by", SOUND,
         "start the run again: it asks only what failed or is missing (20 on the NPU)",
     ),
     "silent": (

@@ -81,7 +81,7 @@ def pairs_of(count, *flips, stores_logprobs=True):
 def test_the_rule(pairs, one_sided, name, decided_by, words):
     verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0, one_sided=one_sided)))
     assert (verdict.name, verdict.decided_by) == (name, decided_by)
-    assert words in verdict.reasons[0]
+    assert any(words in each for each in verdict.reasons[:2])
 
 
 def judge(pairs, margin=Margin(5.0)):  # noqa: B008

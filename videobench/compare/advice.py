@@ -47,6 +47,7 @@ LOOK_AT = {
     "one_device": "--eval_npu_path and --eval_gpu_path: one of them names the other one's file; for two runs of one "
     "kind of device, --eval_path and --reference_path",
     "mixed": "which run wrote which rows: files that were copied or joined by hand, a folder that two runs shared",
+    "ids": "which reply the service gave to which custom_id: one prompt of the report, asked by hand",
     "answers": "--sampling_answer_path: the sampling_answer.json beside the QA file that both runs answered",
     "sample": "which sample each machine has: extract_dataset.py --verify there",
     "questions": "which QA file each side answered; rows that were edited or joined by hand",
@@ -69,6 +70,7 @@ NEXT_STEP = {  # one sentence with the command or flag
     "swapped": "exchange --eval_npu_path and --eval_gpu_path",
     "one_device": "name the other device's result file, or use --eval_path and --reference_path for two of a kind",
     "mixed": "name the output folder of one run on each side, as that run wrote it",
+    "ids": "ask one question of the report by hand, and compare the service's reply with the one under its id",
     "answers": "give --sampling_answer_path the sampling_answer.json that belongs to the questions of both runs",
     "num_frames": f"{AGAIN} --num_frames",
     "checkpoint_sha256": f"{AGAIN} --model_path",

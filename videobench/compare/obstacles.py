@@ -15,6 +15,7 @@ from videobench.data.rows import Reply
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
 FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are no option: so few are slips of the benchmark
 LUCK = 3.09  # standard errors: 1 in 1000
+MANY_VIDEOS = 200  # of fewer, a model that knows something can look like one that guesses
 # Of a quantised port, which is expected to differ in these.
 OTHER_MODEL = ("checkpoint", "checkpoint_sha256", "weights_sha256", "dtype")
 SAMPLE_SETTINGS = ("manifest_sha256", "qa_sha256")  # which sample was answered
@@ -85,22 +86,37 @@ def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
     elif unknown > len(compared):
         text = f"it has no answer to {unknown:,} of {_questions(unknown + len(compared))}"
         yield Obstacle("answers", f"wrong answer file: {text}", allows_fail=False)
-    elif with_options and (found := _below_chance(with_options)):
-        text = f"both sides are right less often than by chance ({found})"
-        yield Obstacle(
-            "answers", f"{text}: the answer file is not of these questions, or no reply is", allows_fail=False
-        )
+    elif with_options:
+        yield from _of_chance(with_options)
 
 
-def _below_chance(pairs: Sequence[Pair]) -> str:
-    """Both accuracies and the chance level if both lie below it by more than luck explains, counting a video once."""
+def _of_chance(pairs: Sequence[Pair]) -> Iterator[Obstacle]:
+    """Answers that are right, or that agree, no more often than guesses: keys or answers of other questions look so.
+
+    A video counts once. Replies to prompts that are known to be the same agree as badly as they do."""
+    videos = len(set(number_videos(pairs).tolist()))
     chance = chance_level(pair.reply for pair in pairs)
     assert chance is not None, "the pairs have options"
-    accuracies = [sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in ("npu", "gpu")]
-    error = math.sqrt(chance * (1 - chance) / len(set(number_videos(pairs).tolist())))
-    if max(accuracies) >= chance - LUCK * error:
-        return ""
-    return f"{100 * accuracies[0]:.1f} and {100 * accuracies[1]:.1f} %, chance {100 * chance:.1f} %"
+    error = math.sqrt(chance * (1 - chance) / videos)
+    npu, gpu = (sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in ("npu", "gpu"))
+    agreement = sum(pair.npu.letter == pair.gpu.letter for pair in pairs) / len(pairs)
+    found = f"({100 * npu:.1f} and {100 * gpu:.1f} %, chance {100 * chance:.1f} %)"
+    if max(npu, gpu) < chance - LUCK * error:
+        text = (
+            f"both sides are right less often than by chance {found}: the answer file is not of these questions, or no"
+        )
+        yield Obstacle("answers", f"{text} reply is", allows_fail=False)
+    elif videos >= MANY_VIDEOS and max(npu, gpu) < chance + LUCK * error:
+        text = f"both sides are right no more often than by chance {found}: the answer file may be of other questions"
+        yield Obstacle("answers", text, allows_fail=False)
+    elif (
+        videos >= MANY_VIDEOS
+        and gpu > chance + LUCK * error
+        and agreement < chance + LUCK * error
+        and not any(pair.npu.reply and pair.npu.reply.prompt_sha256 for pair in pairs)
+    ):
+        text = f"the letters agree no more often than by chance ({100 * agreement:.1f} %, chance {100 * chance:.1f} %)"
+        yield Obstacle("ids", f"{text}: the ids may be shifted, or one side answers at random", allows_fail=False)
 
 
 def _both_values(row: InputRow, names: Names) -> str:

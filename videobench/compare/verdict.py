@@ -86,11 +86,13 @@ RULES: Sequence[tuple[Callable[[Evidence], bool], str, str, Callable[[Evidence],
     (lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
     (lambda e: e.broken != "", FAIL, DIVERGENCE, lambda e: f"numerically broken: {e.broken}"),
     (lambda e: e.is_one_way and e.is_outside(e.accuracy.estimate),
-     FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate)),
+     FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate, "")),
     (lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
-     FAIL, SMOOTHED, lambda e: _moved(e, e.estimate)),
+     FAIL, SMOOTHED, lambda e: _moved(e, e.estimate, " of smoothed accuracy")),
     (lambda e: bool(e.obstacles), INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
     (lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: "all questions are about one video"),
+    (lambda e: bool(e.outliers),
+     INCONCLUSIVE, GROUPS, lambda e: f"groups differ by more than {points_text(e.margin)}: {_outliers(e)}"),
     (lambda e: e.estimate.unseen >= e.margin,
      INCONCLUSIVE, "", lambda e: f"too few questions to show {points_text(e.margin)}"),
     (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, "", lambda e: _between(e)),
@@ -99,7 +101,6 @@ RULES: Sequence[tuple[Callable[[Evidence], bool], str, str, Callable[[Evidence],
     (lambda e: e.disagreement > max(MOST_DISAGREEMENT, e.margin) and getattr(e.smoothed, "share", 0) < LEAST_MEASURED,
      INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
     (lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
-    (lambda e: bool(e.outliers), INCONCLUSIVE, GROUPS, lambda e: f"not alike everywhere: {_outliers(e)}"),
     (lambda e: True, PASS, "", lambda e: _equal(e)),
 )  # fmt: skip
 
@@ -162,15 +163,15 @@ def _not_comparable(e: Evidence) -> str:
     return f"not comparable: {e.obstacles[0].text}"
 
 
-def _moved(e: Evidence, estimate: Estimate) -> str:
+def _moved(e: Evidence, estimate: Estimate, of: str) -> str:
     verb = "loses" if estimate.difference < 0 else "gains"
-    moved = f"{e.names.npu.phrase} {verb} {points_text(abs(estimate.difference))}"
+    moved = f"{e.names.npu.phrase} {verb} {points_text(abs(estimate.difference))}{of}"
     return f"{moved}, where {points_text(e.margin)} may differ"
 
 
 def _between(e: Evidence) -> str:
     low, high = e.estimate.interval()
-    return f"the difference lies between {low:+.2f} and {high:+.2f} points, where {points_text(e.margin)} may differ"
+    return f"{e.measure} differs by {low:+.2f} to {high:+.2f} points, where {points_text(e.margin)} may differ"
 
 
 def _disagree(e: Evidence) -> str:
@@ -231,11 +232,11 @@ def _place(e: Evidence, measure: str, estimate: Estimate) -> str:
 def _advise(verdict: Verdict) -> Verdict:
     """How many questions would do. If the runs differ, no number decides for sure: then what is excluded."""
     e, estimate = verdict.evidence, verdict.evidence.estimate
-    if estimate.differs:
+    if estimate.differs and estimate.unseen < e.margin:
         low, high = estimate.interval()
         gain = "" if e.one_sided else f", and a gain of more than {max(0.0, high):.2f}"
         text = f"the runs differ: a loss of more than {max(0.0, -low):.2f} points is excluded{gain}"
-        return replace(verdict, advice=f"{text}; this margin cannot be decided by more of such questions")
+        return replace(verdict, advice=f"{text}; more of such questions may not decide this margin")
     needed, reasons = questions_needed(estimate, e.margin, e.one_sided), verdict.reasons
     if estimate.unseen >= e.margin:
         best = f"{estimate.questions:,} questions show {estimate.unseen:.2g} points at best, however alike the answers"

@@ -39,6 +39,8 @@ from videobench.data.dataset import DATASET_NAMES
 Json = dict[str, Any]
 SIDES = ("npu", "gpu")
 ALL_QUESTIONS = 17_036  # of Video-Bench
+FEW_IDENTICAL = 0.02  # share of the questions: chance makes so many pairs of log-probabilities equal
+MANY_BEYOND = 0.2  # share of the questions beyond the tolerance up to which numbers are called OK
 CHECKED = 4  # questions that --check_model is asked to look at
 SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
 USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
@@ -294,10 +296,11 @@ class Summary:
 def summarize(comparison: Comparison) -> Summary:
     verdict, inputs = comparison.verdict, comparison.inputs
     is_by_accuracy = not comparison.settings.tolerance.is_judged and verdict.decided_by not in (INPUTS, DIVERGENCE)
-    only = "; only accuracy was judged (--tolerance none)" if is_by_accuracy else ""
+    agreement = 100 * verdict.evidence.accuracy.agreement
+    only = f"; only accuracy was judged (--tolerance none), {agreement:.1f} % of the letters agree"
     known = "" if inputs.known or verdict.evidence.obstacles else "; inputs not known to be the same"
     return Summary(
-        f"{verdict.name}: {verdict.headline}{only}{_stand_ins(comparison)}",
+        f"{verdict.name}: {verdict.headline}{only if is_by_accuracy else ''}{_stand_ins(comparison)}",
         f"{_numbers(comparison)}{_identical(inputs)}{known}",
         _next_step(comparison),
     )
@@ -312,10 +315,10 @@ def _stand_ins(comparison: Comparison) -> str:
 
 
 def _identical(inputs: Inputs) -> str:
-    """Two devices round differently: equal numbers everywhere may be one file twice."""
-    if not inputs.with_logprobs or inputs.identical < inputs.with_logprobs:
+    """Two devices round differently: numbers that are equal may be those of one run twice."""
+    if inputs.identical <= FEW_IDENTICAL * inputs.with_logprobs:
         return ""
-    of = f"{inputs.identical:,} question{'' if inputs.identical == 1 else 's'}"
+    of = f"{inputs.identical:,} of {inputs.with_logprobs:,} question{'' if inputs.with_logprobs == 1 else 's'}"
     return f"; every log-probability of {of} is equal to the last bit on both sides"
 
 
@@ -335,7 +338,7 @@ def _numbers(comparison: Comparison) -> str:
         groups = list_groups([each for each in diagnosis.findings if each.cause not in ("unreadable", "repeat")])
         return f"not judged: {median}, {of}{f'; {groups} stand out' if groups else ''}{more}"
     beyond = f"{100 * diagnosis.beyond:.2g} % beyond the {diagnosis.explained}"
-    return f"OK: {median}, {beyond}, {of}{more}"
+    return f"{'OK' if diagnosis.beyond <= MANY_BEYOND else 'no fault found'}: {median}, {beyond}, {of}{more}"
 
 
 def most_different(differences: Differences) -> list[str]:
