@@ -102,7 +102,7 @@ def clear_others(sample: Sample, candidates: Candidates, settings: SampleSetting
         print(f"{folder}: {len(others)} files removed that are not of this sample", file=sys.stderr)
         return
     found = f"warning: {folder}: {len(others)} files, first {others[0].relative_to(folder)}, are not of this sample"
-    print(one_line(f"{found} (another --seed?) and stay; --overwrite removes them"), file=sys.stderr)
+    print(one_line(f"{found} (another --seed or --nums?) and stay; --overwrite removes them"), file=sys.stderr)
 
 
 def _originals(candidates: Candidates) -> set[str]:
