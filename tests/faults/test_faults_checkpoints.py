@@ -107,6 +107,9 @@ WRONG = [
     pytest.param(cut("config.json"), "config.json: not JSON", id="config-cut"),
     pytest.param(written("config.json", b"[]"), "config.json: model_type is None", id="config-is-a-list"),
     pytest.param(changed("config.json", model_type="llava"), "model_type is 'llava'", id="LLaVA"),
+    pytest.param(
+        written("generation_config.json", b'{"eos_token_id": "x"}'), "eos_token_id is 'x', not a number", id="end-token"
+    ),
     pytest.param(image_only, "<video> is token 4, the tokenizer says", id="LLaVA-NeXT-for-images"),
     pytest.param(
         changed("config.json", "text_config", model_type="qwen2"), "text_config is not of a llama", id="qwen2"

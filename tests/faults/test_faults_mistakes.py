@@ -79,6 +79,15 @@ def test_a_set_may_be_written_as_its_folder(bench, name):
     assert bench.sample("--datasets", name).status == 0
 
 
+def test_a_question_that_holds_the_placeholder_of_the_video(bench):
+    rows = bench.rows()
+    key = next(iter(rows))
+    bench.qa.write_text(json.dumps(rows | {key: rows[key] | {"question": "What is <video>?"}}))
+    outcome = bench.answer("--dry_run")
+    assert outcome.status == 2
+    assert f"question {key} of {SET} holds <video>, which stands for the video; reword it in the QA file" in outcome.err
+
+
 def test_runs_of_two_samples(bench):
     keys = list(bench.rows())
     for name, own in (("npu.json", keys[:16]), ("gpu.json", keys[12:])):

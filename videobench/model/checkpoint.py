@@ -328,7 +328,10 @@ def _read_end_ids(path: Path, config: dict[str, Any], tokenizer: "PreTrainedToke
     parts = (read_json(generation) if generation.is_file() else {}, config, config.get("text_config", {}))
     for stated in (*(part.get("eos_token_id") for part in parts), tokenizer.eos_token_id):
         if stated not in (None, []):
-            return tuple(stated) if isinstance(stated, list) else (stated,)
+            ids = tuple(stated) if isinstance(stated, list) else (stated,)
+            if not all(isinstance(each, int) for each in ids):
+                raise InputError(f"{path}: eos_token_id is {stated!r:.60}, not a number; get the checkpoint again")
+            return ids
     raise InputError(f"{path}: no file of it states the eos_token_id, which ends a reply; get the checkpoint again")
 
 

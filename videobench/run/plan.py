@@ -16,7 +16,7 @@ from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
 from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, question_bytes, rate_of
-from videobench.model.prompts import Prompt, PromptBuilder
+from videobench.model.prompts import VIDEO_PLACEHOLDER, Prompt, PromptBuilder
 from videobench.model.sharding import weights_per_card
 from videobench.run.options import RunSettings
 
@@ -86,6 +86,12 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
     """Raises InputError where no question at all could be asked: the frames alone fill the checkpoint's positions."""
     questions, beyond_limit = _split_at_limit(questions, settings.limit)
     texts = [build_question_text(each.text, each.options) for each in questions]
+    for each, text in zip(questions, texts, strict=True):
+        if VIDEO_PLACEHOLDER in text:
+            raise InputError(
+                f"question {each.key} of {each.source} holds {VIDEO_PLACEHOLDER}, which stands for the video; reword "
+                "it in the QA file"
+            )
     prompts = dict(zip(questions, builder.build(texts), strict=True))
     num_video_tokens = len(prompts[questions[0]].prefix_ids)
     stated, limit = settings.max_input_length or 0, positions - settings.max_new_tokens
