@@ -22,6 +22,7 @@ DOCUMENTS = [*PAIRS, *PAIRS.values(), "SECURITY.md", "CONTRIBUTING.md", "CHANGEL
 SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "precision_test.py"]
 # Flags of other programs, which no --help of ours lists.
 FOREIGN_FLAGS = {
+    "tests/attack.py": {"--kills", "--videos", "--disks"},
     "hf": {"--local-dir", "--repo-type"},
     "pip": {"--no-deps", "--disable-pip"},
     "git": {"--depth"},
