@@ -47,11 +47,11 @@ def test_stored_replies_of_other_releases_are_kept_and_said_in_one_line(answer, 
     _, _, said = answer("--limit", FIRST)
     assert "releases" not in said
     change(journal, range(3), run={"torch": "2.4.0"})
-    change(journal, range(3, 5), run={"transformers": "4.56.2", "av": "17.1.0"})
+    change(journal, range(3, 5), run={"transformers": "4.50.0", "av": "16.0.0"})
     _, _, said = answer("--limit", FIRST)
     assert (
-        f"stored replies of other releases are kept: 3 of torch 2.4.0 (now {now['torch']}); 2 of transformers 4.56.2 "
-        f"(now {now['transformers']}), av 17.1.0 (now {now['av']}); --overwrite answers all with one\n"
+        f"stored replies of other releases are kept: 3 of torch 2.4.0 (now {now['torch']}); 2 of transformers 4.50.0 "
+        f"(now {now['transformers']}), av 16.0.0 (now {now['av']}); --overwrite answers all with one\n"
     ) in said
     assert f"{FIRST} kept, 0 to answer\n" in said
 
