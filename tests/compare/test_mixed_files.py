@@ -1,4 +1,4 @@
-"""A result file that was put together from two runs never passes, whatever share of it is foreign.
+"""A result file made of two runs never passes, however many rows are foreign.
 
 Rows of the other side, of another model, of other prompts or of other videos are mixed into one side of a sound pair of
 runs, from a little above 2 % of the rows to all of them."""

@@ -194,8 +194,12 @@ def test_another_sample_is_named(tmp_path):
     ],
 )
 def test_each_side_has_a_device_of_its_own(tmp_path, npu_run, gpu_run, cause):
-    verdict = verdict_of(*runs_of(tmp_path, npu_run, gpu_run))
+    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_run, gpu_run)))
+    verdict = comparison.verdict
     assert [each.cause for each in verdict.evidence.obstacles] == ([cause] if cause else [])
+    sides = [name for name, run in (("the NPU", npu_run), ("the GPU", gpu_run)) if run.get("device") == "cpu"]
+    said = f" (a CPU ran in place of {' and '.join(sides)})" if sides else ""
+    assert summarize(comparison).verdict == f"{verdict.name}: {verdict.headline}{said}"
     assert verdict.name == ("INCONCLUSIVE" if cause else "PASS")
 
 

@@ -57,7 +57,7 @@ def find_obstacles(
 
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
-    """Each side has the other one's device, or both have one and the same. A CPU may stand in for either."""
+    """Find swapped files, and files of one kind of device. A CPU may replace either device."""
     npu, gpu = (set(inputs.devices[side]) - {UNKNOWN} for side in ("npu", "gpu"))
     found = f"{_listed(npu)} in {names.npu.phrase}'s, {_listed(gpu)} in {names.gpu.phrase}'s"
     if npu == gpu and len(npu) == 1 and npu <= {"npu", "cuda"}:

@@ -311,7 +311,7 @@ def _stand_ins(comparison: Comparison) -> str:
     names, sides = comparison.settings.names, comparison.inputs.cpu_sides
     if not names.are_devices or not sides:
         return ""
-    return f" (a CPU stands in for {' and '.join(getattr(names, side).phrase for side in sides)})"
+    return f" (a CPU ran in place of {' and '.join(getattr(names, side).phrase for side in sides)})"
 
 
 def _identical(inputs: Inputs) -> str:
