@@ -222,7 +222,7 @@ def asked(number, instruction=INSTRUCTION, options="A.cat B.dog C.cow "):
 
 
 def sample(number, text=None, **more):
-    """A line of lmms-eval, whose question stands in its text."""
+    """Make a line of lmms-eval; its text holds the question."""
     line = {"doc_id": number, "doc_hash": "0", "target": "A", "filtered_resps": "A", "input": text or asked(number)}
     return line | {"seen": {"video": f"/data/{number}.mp4"}} | more
 
