@@ -10,7 +10,7 @@ import videobench  # ends an old Python with one line, so that any Python must b
 
 def main(argv=None):
     """The exit status."""
-    from videobench.compare.command import main
+    from videobench.report.command import main
 
     return main(argv)
 

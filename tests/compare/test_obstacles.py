@@ -9,9 +9,9 @@ import precision_test
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.report.build import summarize
 from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names, Tolerance
 from videobench.errors import InputError
+from videobench.report.build import summarize
 
 SETTINGS = {"device": "npu", "dtype": "float16", "num_frames": 8, "checkpoint_sha256": "c" * 64, "qa_sha256": "d" * 64}
 EQUAL = {

@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import precision_test
-from videobench.compare.original import read_letter_as_original
 from videobench.compare.pairing import pair_runs
-from videobench.compare.scoring import score
+from videobench.compare.scoring import read_letter_as_original, score
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing, Side
-from videobench.compare.report.build import summarize
 from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
 from videobench.compare.verdict import decide, weigh
+from videobench.report.build import summarize
 
 
 def pairs_of(count, noise=0.0, unreadable=0, stores_logprobs=True):

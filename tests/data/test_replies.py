@@ -9,11 +9,11 @@ import pytest
 
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.answers import number_videos
-from videobench.compare.leaderboard import write_leaderboard
 from videobench.compare.pairing import pair_runs
 from videobench.data.results import load_results
 from videobench.data.rows import Row, build_reply
 from videobench.errors import InputError
+from videobench.report.leaderboard import write_leaderboard
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
 

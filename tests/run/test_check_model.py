@@ -10,8 +10,8 @@ import torch
 import run_gpu
 from videobench.data.dataset import Question
 from videobench.errors import InputError
+from videobench.locate.model_check import ModelCheck
 from videobench.model import engine
-from videobench.model.locate.model_check import ModelCheck
 from videobench.model.prompts import Answer
 from videobench.run.model_check import _distance, choose
 

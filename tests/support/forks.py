@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(
     [
         *("torch", "torch.distributed.run", "run_gpu", "videobench.model.engine", "videobench.run.command"),
         *("transformers.models.clip.modeling_clip", "transformers.models.llama.modeling_llama"),  # else in each start
-        *("videobench.video.container", "videobench.compare.comparison", "videobench.compare.report.page"),
+        *("videobench.video.container", "videobench.compare.comparison", "videobench.report.page"),
     ]
 )
 

@@ -5,10 +5,10 @@ import torch
 from tests.support.paths import ASSETS
 from videobench.data.dataset import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES
+from videobench.locate.model_check import ModelCheck
+from videobench.locate.replay import HostWeights
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
-from videobench.model.locate.model_check import ModelCheck
-from videobench.model.locate.replay import HostWeights
 from videobench.model.prompts import VideoQuestions
 from videobench.run.model_check import choose, read_video
 from videobench.run.options import parse_args

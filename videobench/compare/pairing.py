@@ -5,8 +5,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from videobench.compare.original import load_raw_answers, right_letter
-from videobench.compare.scoring import RIGHT, WRONG, check_scorable, choose_letter, judge
+from videobench.compare.scoring import (
+    RIGHT,
+    WRONG,
+    check_scorable,
+    choose_letter,
+    judge,
+    load_raw_answers,
+    right_letter_as_original,
+)
 from videobench.data.dataset import QuestionName, load_answers
 from videobench.data.results import Asked, load_facts, load_sides
 from videobench.data.rows import Reply
@@ -148,7 +155,7 @@ def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path, fac
         if not all(letters):
             dropped += any(reply is not None for reply in sides)
             continue
-        right = right_letter(answer) or ""
+        right = right_letter_as_original(answer) or ""
         npu_side, gpu_side = (
             Side(reply, letter, RIGHT if letter == right else WRONG)
             for reply, letter in zip(sides, letters, strict=True)

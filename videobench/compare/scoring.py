@@ -4,15 +4,15 @@ Unreadable, failed and missing answers are wrong: they stay in the denominator a
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from videobench.compare.original import read_letter_as_original
-from videobench.data.dataset import DATASET_NAMES
+from videobench.data.dataset import ANSWERS, DATASET_NAMES, check_kind
 from videobench.data.letters import read_letter
 from videobench.data.rows import Reply
 from videobench.errors import InputError
+from videobench.files import read_json
 
 # Level and weight within it: Step3_compute_scores.py of https://github.com/PKU-YuanGroup/Video-Bench. The mean over the
 # three levels is the leaderboard's average.
@@ -109,3 +109,50 @@ def chance_level(replies: Iterable[Reply]) -> float | None:
     """Mean of 1 / number of options, 0 to 1, over the replies that give their options; None where none does."""
     counts = [len(reply.options) for reply in replies if reply.options]
     return sum(1 / count for count in counts) / len(counts) if counts else None
+
+
+# The original scripts' way of scoring, kept so that their old numbers can be had again: --scoring mindie. Its faults
+# are kept too: a bare text is judged by its first character, "Cat" is a C, "is Black" a B, F is unknown, and a question
+# that either side left unanswered is dropped for both.
+ORIGINAL_LETTERS = "ABCDE"
+SHORT_REPLY = 5
+
+
+def read_letter_as_original(output: str | Sequence[str]) -> str | None:
+    """The letter that the original reads from `output_sequence`: of a bare text it sees the first character only."""
+    text = output[0] if output else ""
+    for _ in range(10):
+        text = text.replace("  ", " ")
+    text = text.replace("</s>", "").replace("<|im_end|>", "")
+    if len(text) < SHORT_REPLY:
+        return _first_of(ORIGINAL_LETTERS, text)
+    if any(f"is {letter}" in text for letter in ORIGINAL_LETTERS):
+        return next(letter for letter in ORIGINAL_LETTERS if f"is {letter}" in text)
+    return next((letter for letter in ORIGINAL_LETTERS if f" {letter}." in text), None)
+
+
+def right_letter_as_original(answer: str) -> str | None:
+    """The first of A to E, in that order, that stands anywhere in the answer; F is none."""
+    return _first_of(ORIGINAL_LETTERS, answer)
+
+
+def _first_of(letters: str, text: str) -> str | None:
+    return next((letter for letter in letters if letter in text), None)
+
+
+def load_raw_answers(path: Path) -> dict[str, tuple[str, str]]:
+    """Bare key -> (dataset, text of the answer): a later data set overwrites an earlier one's equal key.
+
+    Raises InputError, naming the entry, where the file is no answer file."""
+    content = read_json(path)
+    check_kind(path, content, ANSWERS)
+    if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):
+        raise InputError(f"{path}: not an answer file (data set -> question id -> answer); get the file again")
+    answers = {}
+    for dataset, entries in content.items():
+        for key, entry in entries.items():
+            answer = entry.get("answer") if isinstance(entry, dict) else entry
+            if not isinstance(answer, str):
+                raise InputError(f"{path}: {dataset}/{key}: answer {answer!r:.60} is not a text; fix that entry")
+            answers[key] = (dataset, answer)
+    return answers

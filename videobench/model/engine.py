@@ -191,7 +191,7 @@ class Engine:
 
     @property
     def model(self) -> LlavaNextVideoForConditionalGeneration:
-        """For model/locate/."""
+        """For locate/."""
         return self._model
 
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:

@@ -166,7 +166,7 @@ def _check_operators(device: Device) -> tuple[list[str], int]:
         return [], 0  # what others are compared with
     import torch
 
-    from videobench.model.locate.operators import check_operators
+    from videobench.locate.operators import check_operators
 
     dtypes = [dtype for dtype in DTYPES if _has(device, dtype)]
     found = {dtype: check_operators(device.torch_device, getattr(torch, dtype)) for dtype in dtypes}

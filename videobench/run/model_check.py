@@ -31,9 +31,9 @@ from videobench.run.options import ModelCheckSettings, RunSettings
 from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions, open_run_device
 
 if TYPE_CHECKING:
+    from videobench.locate.findings import Findings
     from videobench.model.checkpoint import Checkpoint
     from videobench.model.engine import Engine
-    from videobench.model.locate.findings import Findings
 
 QUESTIONS = 4  # without --check_questions
 NEW_TOKENS = 3  # the first comes of the prompt, the others of decoding steps
@@ -137,7 +137,7 @@ class _Check:
 
     def run(self) -> dict[str, Any]:
         """Prints each result when it is there; what --output_json writes."""
-        from videobench.model.locate.findings import as_json
+        from videobench.locate.findings import as_json
 
         own = self._settings.dtype
         passes = [] if own == "float32" else self._float32_first()
@@ -186,9 +186,9 @@ class _Check:
         """Raises RuntimeError where not even one question fits the device."""
         import torch
 
-        from videobench.model.locate.findings import lines
-        from videobench.model.locate.model_check import ModelCheck
-        from videobench.model.locate.replay import HostWeights
+        from videobench.locate.findings import lines
+        from videobench.locate.model_check import ModelCheck
+        from videobench.locate.replay import HostWeights
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
         minute = EachMinute()

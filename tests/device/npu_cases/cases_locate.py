@@ -10,8 +10,8 @@ import run_npu
 from tests.support.model_checks import check_model
 from tests.support.npu_cases import DTYPES, SET
 from videobench.device.devices import open_device
-from videobench.model.locate.findings import lines
-from videobench.model.locate.operators import check_operators
+from videobench.locate.findings import lines
+from videobench.locate.operators import check_operators
 
 SELF_ATTENTION = "model.language_model.layers.*.self_attn"
 VISION_ATTENTION = "model.vision_tower.encoder.layers.*.self_attn"

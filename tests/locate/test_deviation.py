@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from videobench.model.locate.deviation import LIMIT, deviation
+from videobench.locate.deviation import LIMIT, deviation
 
 STEP = 2**-11
 

@@ -11,10 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from videobench.device.devices import is_out_of_memory
-from videobench.model.engine import Engine
-from videobench.model.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
-from videobench.model.locate.findings import Departure, Findings, first_of_families
-from videobench.model.locate.operators import (
+from videobench.locate.deviation import EXPLAINED, LIMIT, Deviation, deviation
+from videobench.locate.findings import Departure, Findings, first_of_families
+from videobench.locate.operators import (
     COPIES,
     LETTERS,
     OUTSIDE,
@@ -24,7 +23,7 @@ from videobench.model.locate.operators import (
     first_departing,
     watching,
 )
-from videobench.model.locate.recording import (
+from videobench.locate.recording import (
     DECODE,
     ENCODE,
     PREFIX,
@@ -38,7 +37,8 @@ from videobench.model.locate.recording import (
     on_host,
     recording,
 )
-from videobench.model.locate.replay import Compared, ReadWeight, Replay
+from videobench.locate.replay import Compared, ReadWeight, Replay
+from videobench.model.engine import Engine
 from videobench.model.prompts import VideoQuestions
 from videobench.video.pixels import normalise
 

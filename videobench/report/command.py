@@ -5,12 +5,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from videobench.compare.options import ExportSettings, Settings, parse_args
 from videobench.compare.settings import ComparisonSettings
 from videobench.console import one_line
 from videobench.data.results import read_replies
 from videobench.data.rows import Reply
 from videobench.files import write_json, write_whole
+from videobench.report.options import ExportSettings, Settings, parse_args
 
 # Part of a comparison, the fields that it takes, whether a reply has them.
 PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None) -> int:
 
 def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
-    from videobench.compare.report.build import build_report
-    from videobench.compare.report.terminal import NARROWEST, build_markdown, build_text
     from videobench.compare.verdict import exit_status
+    from videobench.report.build import build_report
+    from videobench.report.terminal import NARROWEST, build_markdown, build_text
 
     comparison = compare_runs(compared)
     report = build_report(comparison)
@@ -62,7 +62,7 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
         write_whole(settings.output_markdown, build_markdown(report).encode("utf-8", "replace"))
         print(f"wrote {settings.output_markdown}")
     if settings.report_html:
-        from videobench.compare.report.page import write_html
+        from videobench.report.page import write_html
 
         write_html(settings.report_html, comparison, report, settings.video_root)
         print(f"wrote {settings.report_html}")
@@ -70,7 +70,7 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
 
 
 def _export_leaderboard(settings: ExportSettings) -> None:
-    from videobench.compare.leaderboard import write_leaderboard
+    from videobench.report.leaderboard import write_leaderboard
 
     counts = write_leaderboard(
         settings.path, settings.run_path, settings.answer_path, settings.scoring, settings.facts_path

@@ -21,14 +21,14 @@ from markupsafe import Markup
 from videobench.compare.comparison import Comparison
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair
-from videobench.compare.report.build import Json
-from videobench.compare.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
-from videobench.compare.report.terminal import margin_text
 from videobench.compare.same_inputs import DIFFERS, hashes_differ
 from videobench.console import one_line
 from videobench.data.dataset import VideoRoot
 from videobench.errors import VideoError
 from videobench.files import write_whole
+from videobench.report.build import Json
+from videobench.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
+from videobench.report.terminal import margin_text
 from videobench.video.identity import sha256_of_video
 from videobench.video.spec import DEFAULT_NUM_FRAMES
 

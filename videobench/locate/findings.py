@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from videobench.model.locate.deviation import Deviation
-from videobench.model.locate.operators import OUTSIDE, Operator, look_at
+from videobench.locate.deviation import Deviation
+from videobench.locate.operators import OUTSIDE, Operator, look_at
 
 SHOWN = 10  # modules beside the first, in the text; all of them are in the JSON
 

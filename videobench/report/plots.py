@@ -9,8 +9,8 @@ import numpy as np
 from markupsafe import Markup
 
 from videobench.compare.comparison import Comparison
-from videobench.compare.report.build import Json
 from videobench.compare.statistics import FloatArray, wilson_interval
+from videobench.report.build import Json
 
 NUMBER_WIDTH = 42  # of an interval's end, "+11.23"
 WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters

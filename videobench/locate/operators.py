@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from videobench.model.locate.deviation import Deviation, deviation
-from videobench.model.locate.recording import ENCODE, around, dtype_name, map_tensors, on_host
+from videobench.locate.deviation import Deviation, deviation
+from videobench.locate.recording import ENCODE, around, dtype_name, map_tensors, on_host
 
 OVERFLOW = (
     "overflow: float16 ends at 65504, so --dtype bfloat16 or float32; on an NPU leave INF_NAN_MODE_ENABLE at 1: "

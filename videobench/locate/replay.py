@@ -17,8 +17,8 @@ from safetensors import safe_open
 from torch import nn
 from transformers import Cache, DynamicCache
 
+from videobench.locate.recording import ENCODE, Forward, Given, Result, map_tensors, on_host
 from videobench.model.checkpoint import Checkpoint
-from videobench.model.locate.recording import ENCODE, Forward, Given, Result, map_tensors, on_host
 
 ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
 

@@ -10,9 +10,9 @@ import torch
 from tests.support.model_checks import check_model
 from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint
 from videobench.device.devices import open_device
+from videobench.locate.findings import lines
+from videobench.locate.model_check import ModelCheck
 from videobench.model import cache
-from videobench.model.locate.findings import lines
-from videobench.model.locate.model_check import ModelCheck
 
 DTYPES = ["float32", "float16", "bfloat16"]
 GROUPED = dataclasses.replace(SHAPES["small"], text=(64, 128, 2, 4), image_size=56)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
-from videobench.compare.report.build import Json
 from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.verdict import points_text
+from videobench.report.build import Json
 
 NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
 WIDEST = 120  # longer lines are hard to read

@@ -16,10 +16,10 @@ import precision_test
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.report.build import build_report
-from videobench.compare.report.page import JPEG_SCALE, FrameStrips, build_page, tile, write_html
-from videobench.compare.report.terminal import build_markdown, build_text
 from videobench.compare.settings import ComparisonSettings
+from videobench.report.build import build_report
+from videobench.report.page import JPEG_SCALE, FrameStrips, build_page, tile, write_html
+from videobench.report.terminal import build_markdown, build_text
 from videobench.video.images import encode_jpeg
 
 ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from videobench.model.locate.model_check import OutsideCheck
-from videobench.model.locate.operators import COPIES, POSITIONS, TOKENS
-from videobench.model.locate.recording import DECODE, SUFFIX, Forward, Given, Result
+from videobench.locate.model_check import OutsideCheck
+from videobench.locate.operators import COPIES, POSITIONS, TOKENS
+from videobench.locate.recording import DECODE, SUFFIX, Forward, Given, Result
 
 END, PAD = 2, 0
 SIDES = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(0))  # keys or values

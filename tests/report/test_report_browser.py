@@ -11,9 +11,9 @@ import pytest
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.report.build import build_report
-from videobench.compare.report.page import FrameStrips, build_page
 from videobench.compare.settings import ComparisonSettings
+from videobench.report.build import build_report
+from videobench.report.page import FrameStrips, build_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
