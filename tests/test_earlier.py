@@ -1,0 +1,90 @@
+"""What an earlier commit wrote is still understood: a result file, a journal that goes on, a sample to verify.
+
+The files and the command that made them are in tests/assets/earlier."""
+
+import json
+import shutil
+
+import pytest
+
+import extract_dataset
+import precision_test
+import run_gpu
+from tests.support.paths import ASSETS
+
+EARLIER = ASSETS / "earlier"
+JOURNAL, RESULT = "sampling_data.rank0.jsonl", "sampling_data_eval.json"
+OF_THE_MACHINE = ("letter_logprobs", "option_mass", "run")  # last bits, and releases
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory, video_root):
+    """The sample as it was carried here: its JSON files, and the videos that its manifest lists."""
+    folder = tmp_path_factory.mktemp("earlier")
+    shutil.copytree(EARLIER / "Eval_QA", folder / "Eval_QA")
+    for name in json.loads((EARLIER / "Eval_QA/sampling_manifest.json").read_text())["videos_sha256"]:
+        place = folder / "Eval_video/sampling_data" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(video_root / "Eval_video" / name, place)
+    return folder
+
+
+@pytest.fixture
+def answer(sample, tiny_model_path, tmp_path):
+    """The exit status of a run on the sample, with all of its output in a folder."""
+
+    def run(*more):
+        return run_gpu.main(
+            [
+                *("--model_path", str(tiny_model_path), "--Eval_QA_root", str(sample), "--device", "cpu"),
+                *("--image_or_video_path", str(sample / "Eval_video/sampling_data"), "--num_workers", "0"),
+                *("--chat_conversation_output_folder", str(tmp_path), *more),
+            ]
+        )
+
+    return run
+
+
+def test_its_sample_passes_verify(sample, capsys):
+    assert extract_dataset.main(["--verify", str(sample / "Eval_QA/sampling_manifest.json")]) == 0
+    assert "the sample is whole: 10 videos" in capsys.readouterr().out
+
+
+def test_its_results_equal_those_of_today(sample, answer, tmp_path, capsys):
+    assert answer() == 0
+    before, now = (json.loads((folder / RESULT).read_text()) for folder in (EARLIER, tmp_path))
+    assert list(before) == list(now)
+    for key, row in before.items():
+        for field in row.keys() - {*OF_THE_MACHINE}:
+            assert now[key][field] == row[field], (key, field)
+        assert now[key].keys() == row.keys()
+        assert now[key]["run"].keys() == row["run"].keys()
+        assert now[key]["letter_logprobs"] == pytest.approx(row["letter_logprobs"], abs=1e-3)
+    capsys.readouterr()
+    report = tmp_path / "report.json"
+    sides = ("--eval_npu_path", str(EARLIER / RESULT), "--eval_gpu_path", str(tmp_path / RESULT))
+    answers = ("--sampling_answer_path", str(sample / "Eval_QA/sampling_answer.json"))
+    assert precision_test.main([*sides, *answers, "--margin", "50", "--output_json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert found["verdict"] == "PASS"
+    assert found["npu"] == found["gpu"]
+    assert not found["flips"]
+
+
+def test_its_journal_goes_on(answer, tmp_path, capsys):
+    (tmp_path / "journal").mkdir()
+    shutil.copy(EARLIER / JOURNAL, tmp_path / "journal")
+    assert answer() == 0
+    said = capsys.readouterr()
+    assert "5 kept, 7 to answer" in said.err
+    assert "answered 12, failed 0, 5 kept, 7 new" in said.out
+    stored = [json.loads(line) for line in (EARLIER / JOURNAL).read_text().splitlines()[1:]]
+    now = json.loads((tmp_path / RESULT).read_text())
+    assert all(now[each["key"]] == each["row"] for each in stored)
+
+
+def test_its_journal_is_refused_with_other_settings(answer, tmp_path):
+    (tmp_path / "journal").mkdir()
+    shutil.copy(EARLIER / JOURNAL, tmp_path / "journal")
+    with pytest.raises(Exception, match="was begun with num_frames 8, now it is 4"):
+        answer("--num_frames", "4")
