@@ -28,8 +28,8 @@ from tests.support.simulated_losses import (
     Loss,
     World,
     dtype_of,
-    find_candidates,
     find_levels,
+    find_subgroups,
     judge_pairs,
     simulate,
     tabulate,
@@ -98,7 +98,7 @@ def weigh_case(case: Case, logits: Logits) -> Evidence:
     found, diagnosis = tabulate(logits, case.stores_logprobs), None
     if not case.is_whole:
         return weigh(found, [], Margin(MARGIN))
-    groups = find_candidates(logits)
+    groups = find_subgroups(logits)
     if case.tolerance.is_judged:
         diagnosis = diagnose(found, measure(found), groups, dtype_of(max(logits.noise)), case.tolerance)
     return weigh(found, [*groups, *find_levels(logits)], Margin(MARGIN), diagnosis)
@@ -319,7 +319,7 @@ def verdicts(
         counts[verdict.name] += 1
         if diagnosis.findings:
             counts[f"cause: {diagnosis.findings[0].cause}"] += 1
-        counts["flips"] += sum(pair.npu.letter != pair.gpu.letter for pair in pairs)
+        counts["flips"] += sum(pair.candidate.letter != pair.reference.letter for pair in pairs)
     return counts
 
 

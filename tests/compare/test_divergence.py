@@ -11,7 +11,7 @@ from tests.support.simulated_losses import build_pairs as simulated_pairs
 from tests.support.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
 from videobench.compare.accuracy import compare_paired
 from videobench.compare.answers import tabulate
-from videobench.compare.associations import association_text, find_candidates
+from videobench.compare.associations import association_text, find_subgroups
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import find_flips
@@ -24,7 +24,7 @@ from videobench.data.rows import build_reply
 
 def diagnose_pairs(pairs, repeat=None, **more):
     answers = tabulate(pairs)
-    return diagnose(answers, measure(answers), find_candidates(pairs), coarser_dtype(pairs), repeat=repeat, **more)
+    return diagnose(answers, measure(answers), find_subgroups(pairs), coarser_dtype(pairs), repeat=repeat, **more)
 
 
 HALF16, SINGLE = ("float16", "float16"), ("float32", "float32")
@@ -37,41 +37,41 @@ def reply(logprobs=None, **more):
     )
 
 
-def pair(npu, gpu, right="A"):
+def pair(candidate, reference, right="A"):
     def side(each):
         letter = max(each.logprobs, key=each.logprobs.__getitem__) if each.logprobs else each.text
         return Side(each, letter or None, "unreadable" if not letter else "right" if letter == right else "wrong")
 
-    return Pair("MSVD", "1", right, side(npu), side(gpu))
+    return Pair("MSVD", "1", right, side(candidate), side(reference))
 
 
 def test_measures_by_hand():
-    npu, gpu = {"A": -0.5, "B": -1.25, "C": -3.0}, {"A": -0.75, "B": -1.0, "C": -2.0}
-    measured = measure(tabulate([pair(reply(npu), reply(gpu), right="B")]))
+    candidate, reference = {"A": -0.5, "B": -1.25, "C": -3.0}, {"A": -0.75, "B": -1.0, "C": -2.0}
+    measured = measure(tabulate([pair(reply(candidate), reply(reference), right="B")]))
     assert measured.largest == pytest.approx([1.0])  # C
     assert measured.common == pytest.approx([1 / 3])  # of differences 0.25, -0.25, -1
     assert measured.shift == pytest.approx([0.5])  # A over B: 0.25 becomes 0.75
-    assert measured.right_margins == pytest.approx(np.array([[-0.75, -0.25]]))
+    assert measured.right_leads == pytest.approx(np.array([[-0.75, -0.25]]))
     assert np.isnan(
-        measure(tabulate([pair(reply(npu), reply(gpu), right="")])).right_margins
+        measure(tabulate([pair(reply(candidate), reply(reference), right="")])).right_leads
     ).all()  # as MindIE's rule has F
     # differences 0.25, -0.25, -1, each less the mean of the two others
     assert measured.by_letter[0, :3] == pytest.approx([0.875, 0.125, -1.0])
     assert np.isnan(measured.by_letter[0, 3:]).all()
-    chances = [np.exp(list(side.values())) / np.exp(list(side.values())).sum() for side in (gpu, npu)]
+    chances = [np.exp(list(side.values())) / np.exp(list(side.values())).sum() for side in (reference, candidate)]
     assert measured.kl == pytest.approx([float((chances[0] * np.log(chances[0] / chances[1])).sum())])
 
 
 @pytest.mark.parametrize(
-    ("npu", "gpu"),
+    ("candidate", "reference"),
     [
         pytest.param(reply(), reply({"A": -1.0, "B": -2.0}), id="one-side-without"),
         pytest.param(reply({"A": -1.0}), reply({"A": -1.0}), id="one-option"),
         pytest.param(reply({"A": -1.0, "B": -2.0}, nonfinite=True), reply({"A": -1.0, "B": -2.0}), id="nonfinite"),
     ],
 )
-def test_what_cannot_be_measured_is_left_out(npu, gpu):
-    assert measure(tabulate([pair(npu, gpu)])).pairs == []
+def test_what_cannot_be_measured_is_left_out(candidate, reference):
+    assert measure(tabulate([pair(candidate, reference)])).pairs == []
 
 
 def test_an_option_that_one_side_lacks_plays_no_part():
@@ -117,7 +117,7 @@ NEAR = {"A": -0.69, "B": -0.70}
 
 
 @pytest.mark.parametrize(
-    ("npu", "gpu", "kind"),
+    ("candidate", "reference", "kind"),
     [
         pytest.param(reply({"A": -0.70, "B": -0.69}), reply(NEAR), "tie", id="within-the-noise"),
         pytest.param(reply(CLEAR_B), reply({"A": -0.1, "B": -3.0}), "drift", id="clear-on-both"),
@@ -130,8 +130,8 @@ NEAR = {"A": -0.69, "B": -0.70}
         pytest.param(reply(output_sequence=[""]), reply(output_sequence=["A"]), "format", id="unreadable"),
     ],
 )  # fmt: skip
-def test_each_flip_has_one_class(npu, gpu, kind):
-    assert [flip.kind for flip in find_flips([pair(npu, gpu)], noise_lead=0.05)] == [kind]
+def test_each_flip_has_one_class(candidate, reference, kind):
+    assert [flip.kind for flip in find_flips([pair(candidate, reference)], noise_lead=0.05)] == [kind]
 
 
 def test_no_flip_where_the_letters_agree():
@@ -201,7 +201,7 @@ def test_every_fault_of_the_simulation_is_planted_above():
         pytest.param(
             Fault("truncated", 0.3, hashed=True),
             "prompts",
-            lambda each: each.npu.reply.prompt_sha256 == "cut",
+            lambda each: each.candidate.reply.prompt_sha256 == "cut",
             id="prompts-cut",
         ),
         pytest.param(Fault("frame order", 0.3, hashed=True), "pixels", lambda each: True, id="frames-out-of-order"),
@@ -222,8 +222,10 @@ def noisy_where(hit, size=0.3):
     rng, pairs = np.random.default_rng(1), []
     for each in spoilt_pairs(None):
         if hit(each):
-            logprobs = {letter: value + size * rng.normal() for letter, value in each.npu.reply.logprobs.items()}
-            each = replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs)))
+            logprobs = {letter: value + size * rng.normal() for letter, value in each.candidate.reply.logprobs.items()}
+            each = replace(
+                each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs=logprobs))
+            )
         pairs.append(each)
     return pairs
 
@@ -232,13 +234,17 @@ def noisy_where(hit, size=0.3):
     ("hit", "named"),
     [
         pytest.param(lambda each: each.dataset in ("TVQA", "SQA3D"), ["SQA3D", "TVQA"], id="two-sets"),
-        pytest.param(lambda each: each.npu.reply.rank in (1, 2), ["NPU card 1", "NPU card 2"], id="two-cards"),
-        pytest.param(lambda each: each.npu.reply.rank > 0, ["all but NPU card 0"], id="three-cards-of-four"),
+        pytest.param(lambda each: each.candidate.reply.rank in (1, 2), ["NPU card 1", "NPU card 2"], id="two-cards"),
+        pytest.param(lambda each: each.candidate.reply.rank > 0, ["all but NPU card 0"], id="three-cards-of-four"),
         pytest.param(
-            lambda each: each.npu.reply.rank == 1 or each.dataset == "TVQA", ["NPU card 1", "TVQA"], id="card-and-set"
+            lambda each: each.candidate.reply.rank == 1 or each.dataset == "TVQA",
+            ["NPU card 1", "TVQA"],
+            id="card-and-set",
         ),
         pytest.param(
-            lambda each: each.npu.reply.rank == 1 and each.dataset != "TVQA", ["NPU card 1"], id="sets-inside-a-card"
+            lambda each: each.candidate.reply.rank == 1 and each.dataset != "TVQA",
+            ["NPU card 1"],
+            id="sets-inside-a-card",
         ),
     ],
 )
@@ -253,9 +259,12 @@ def test_two_letters_are_named_and_not_those_that_they_leave_behind():
     pairs = []
     for each in spoilt_pairs(None):
         logprobs = {
-            letter: value + {"B": 0.3, "D": -0.2}.get(letter, 0) for letter, value in each.npu.reply.logprobs.items()
+            letter: value + {"B": 0.3, "D": -0.2}.get(letter, 0)
+            for letter, value in each.candidate.reply.logprobs.items()
         }
-        pairs.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs))))
+        pairs.append(
+            replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs=logprobs)))
+        )
     letters = [each.text for each in diagnose_pairs(pairs).findings if each.cause == "letter"]
     assert sorted(text.split(":")[0] for text in letters) == ["option B favoured", "option D avoided"]
 
@@ -265,8 +274,10 @@ def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing():
     for size, hit in ((0.0, False), (0.0003, False), (0.02, True)):
         rng, again = np.random.default_rng(2), []
         for each in pairs:
-            logprobs = {letter: value + size * rng.normal() for letter, value in each.gpu.reply.logprobs.items()}
-            again.append(replace(each, npu=replace(each.gpu, reply=replace(each.gpu.reply, logprobs=logprobs))))
+            logprobs = {letter: value + size * rng.normal() for letter, value in each.reference.reply.logprobs.items()}
+            again.append(
+                replace(each, candidate=replace(each.reference, reply=replace(each.reference.reply, logprobs=logprobs)))
+            )
         diagnosis = diagnose_pairs(pairs, measure(tabulate(again)))
         assert not diagnosis.broken
         assert [each.cause for each in diagnosis.findings] == ["repeat"] * hit
@@ -276,8 +287,8 @@ def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing():
 def test_versions_of_both_sides_stand_beside_a_fault_everywhere():
     pairs = []
     for each in spoilt_pairs(Fault("layer noise", 0.15)):
-        run = {**each.npu.reply.run, "torch_npu": "2.6.0", "cann": "8.1"}
-        pairs.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, run=run))))
+        run = {**each.candidate.reply.run, "torch_npu": "2.6.0", "cann": "8.1"}
+        pairs.append(replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, run=run))))
     assert diagnose_pairs(pairs).findings[0].look_at.endswith("(NPU: torch_npu 2.6.0, cann 8.1)")
 
 
@@ -296,7 +307,7 @@ def test_sound_runs_are_not_called_broken(dtypes, seed):
 
 
 def test_the_same_run_twice_has_no_difference_at_all():
-    pairs = [replace(each, npu=each.gpu) for each in spoilt_pairs(None)]
+    pairs = [replace(each, candidate=each.reference) for each in spoilt_pairs(None)]
     measured = measure(tabulate(pairs))
     assert measured.largest.max() == 0
     diagnosis = diagnose_pairs(pairs)
@@ -306,9 +317,11 @@ def test_the_same_run_twice_has_no_difference_at_all():
 def test_a_few_garbled_replies_among_sound_ones_are_found():
     pairs = spoilt_pairs(None)
     for index in (10, 90, 200):
-        logprobs = {letter: value - 3.0 * (letter == "A") for letter, value in pairs[index].npu.reply.logprobs.items()}
-        garbled = replace(pairs[index].npu.reply, logprobs=logprobs)
-        pairs[index] = replace(pairs[index], npu=replace(pairs[index].npu, reply=garbled))
+        logprobs = {
+            letter: value - 3.0 * (letter == "A") for letter, value in pairs[index].candidate.reply.logprobs.items()
+        }
+        garbled = replace(pairs[index].candidate.reply, logprobs=logprobs)
+        pairs[index] = replace(pairs[index], candidate=replace(pairs[index].candidate, reply=garbled))
     finding = diagnose_pairs(pairs).findings[0]
     assert (finding.cause, finding.questions) == ("scattered", 3)
 
@@ -316,11 +329,13 @@ def test_a_few_garbled_replies_among_sound_ones_are_found():
 def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
     pairs = []
     for id in range(300):
-        npu = build_reply(
+        candidate = build_reply(
             ("MSVD", str(id)), str(id), {"output_sequence": ["B" if id % 4 == 2 else "A"], "rank": id % 4}
         )
-        gpu = build_reply(("MSVD", str(id)), str(id), {"output_sequence": ["A"], "rank": 0})
-        pairs.append(Pair("MSVD", str(id), "A", Side(npu, npu.text, "right"), Side(gpu, "A", "right")))
+        reference = build_reply(("MSVD", str(id)), str(id), {"output_sequence": ["A"], "rank": 0})
+        pairs.append(
+            Pair("MSVD", str(id), "A", Side(candidate, candidate.text, "right"), Side(reference, "A", "right"))
+        )
     diagnosis = diagnose_pairs(pairs)
     assert diagnosis.findings == []
     assert diagnosis.associations[0].label == "NPU card 2"
@@ -333,9 +348,11 @@ def off(pairs, share, size):
     rng, out = np.random.default_rng(4), []
     for each, is_hit in zip(pairs, rng.random(len(pairs)) < share, strict=True):
         logprobs = {
-            letter: value - size * (is_hit and letter == "A") for letter, value in each.npu.reply.logprobs.items()
+            letter: value - size * (is_hit and letter == "A") for letter, value in each.candidate.reply.logprobs.items()
         }
-        out.append(replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs=logprobs))))
+        out.append(
+            replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs=logprobs)))
+        )
     return out
 
 
@@ -351,7 +368,9 @@ def test_questions_at_nine_times_the_tolerance_are_not_sound(share, cause):
 
 def test_one_row_with_log_probabilities_says_nothing_of_the_others():
     pairs = [
-        replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, logprobs={}))) if index else each
+        replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs={})))
+        if index
+        else each
         for index, each in enumerate(spoilt_pairs(None))
     ]
     diagnosis = diagnose_pairs(pairs)
@@ -375,7 +394,7 @@ def test_where_other_numbers_are_expected_nothing_is_broken_and_groups_stand_out
     assert diagnose_pairs(pairs, tolerance=none).findings == []
     assert not diagnose_pairs(pairs, tolerance=Tolerance(3.0)).broken
     on_card_2 = logits.questions.video % 4 == 2
-    logits.npu[on_card_2] += 2 * rng.normal(size=logits.npu[on_card_2].shape)
+    logits.candidate[on_card_2] += 2 * rng.normal(size=logits.candidate[on_card_2].shape)
     [finding] = diagnose_pairs(simulated_pairs(logits), tolerance=none).findings
     assert (finding.cause, finding.breaks) == ("npu card", False)
     assert finding.text.startswith("NPU card 2: ")

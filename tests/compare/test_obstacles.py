@@ -9,7 +9,7 @@ import precision_test
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
-from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names, Tolerance
+from videobench.compare.settings import EVALUATED_RUN, REFERENCE_RUN, ComparisonSettings, Names, Tolerance
 from videobench.errors import InputError
 from videobench.report.build import summarize
 
@@ -204,7 +204,7 @@ def test_each_side_has_a_device_of_its_own(tmp_path, npu_run, gpu_run, cause):
 
 
 def test_two_runs_of_one_kind_of_device_are_compared_by_the_other_flags(tmp_path):
-    names = Names(EVALUATED, REFERENCE, are_devices=False)
+    names = Names(EVALUATED_RUN, REFERENCE_RUN, are_devices=False)
     assert verdict_of(*runs_of(tmp_path, {"device": "cuda"}), names=names).name == "PASS"
 
 
@@ -238,7 +238,7 @@ def test_replies_without_a_device_are_seen_in_the_table(tmp_path):
     run = {name: value for name, value in SETTINGS.items() if name != "device"}
     comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row={"run": run}, changed=5)))
     row = next(row for row in comparison.inputs.rows if row.name == "device")
-    assert (row.npu, row.gpu, row.state) == ("npu, not stored", "cuda", "not stored")
+    assert (row.candidate, row.reference, row.state) == ("npu, not stored", "cuda", "not stored")
 
 
 def answers_of(kind, keys):

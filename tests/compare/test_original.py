@@ -100,7 +100,7 @@ def test_mindie_scoring_gives_the_original_s_two_figures(tmp_path_factory, npu, 
         return
     paths = write_files(tmp_path_factory.mktemp("mindie"), npu, gpu, answers)
     pairs = pair_runs(*paths, "mindie").pairs
-    figures = [score(getattr(pair, side).outcome for pair in pairs).accuracy for side in ("npu", "gpu")]
+    figures = [score(getattr(pair, side).outcome for pair in pairs).accuracy for side in ("candidate", "reference")]
     assert figures == list(expected)
 
 
@@ -111,7 +111,7 @@ def test_mindie_scoring_drops_what_one_side_left_unanswered(tmp_path):
         "answers": {"MSVD": {"1": {"answer": "A"}, "2": {"answer": "B"}}, "MOT": {"3": {"answer": "F"}}},
     }
     pairing = pair_runs(*write_files(tmp_path, **files), "mindie")
-    assert [(pair.key, pair.npu.outcome, pair.gpu.outcome) for pair in pairing.pairs] == [
+    assert [(pair.key, pair.candidate.outcome, pair.reference.outcome) for pair in pairing.pairs] == [
         ("MSVD/1", "right", "right"),
         ("MOT/3", "wrong", "wrong"),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 import precision_test
 from videobench.compare.comparison import compare_runs
-from videobench.compare.settings import EVALUATED, REFERENCE, ComparisonSettings, Names
+from videobench.compare.settings import EVALUATED_RUN, REFERENCE_RUN, ComparisonSettings, Names
 
 KEYS = [f"MSVD/{number}" for number in range(40)]
 OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
@@ -129,7 +129,7 @@ def test_ids_that_are_off_by_one_blame_no_service_whatever_it_counts(tmp_path, s
     rows = {key: ours(output_sequence=[right[key]])[KEYS[0]] | {"vid_path": f"{key}.mp4"} for key in keys}
     (tmp_path / "run.json").write_text(json.dumps(rows))
     (tmp_path / "a.json").write_text(json.dumps({"MSVD": {key.split("/")[1]: right[key] for key in keys}}))
-    names = EVALUATED, REFERENCE
+    names = EVALUATED_RUN, REFERENCE_RUN
     settings = ComparisonSettings(
         tmp_path / "out.jsonl", tmp_path / "run.json", tmp_path / "a.json", names=Names(*names, are_devices=False)
     )

@@ -11,12 +11,12 @@ from scipy import stats
 
 from tests.support.paths import ROOT
 from tests.support.simulated_losses import Loss, World, build_pairs, simulate
-from tests.support.simulated_losses import find_candidates as find_simulated
+from tests.support.simulated_losses import find_subgroups as find_simulated
 from tests.support.simulated_losses import tabulate as simulated_tabulate
 from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare import statistics
 from videobench.compare.answers import tabulate
-from videobench.compare.associations import find_candidates
+from videobench.compare.associations import find_subgroups
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import choose_letter, judge
 from videobench.compare.smoothed import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
@@ -31,8 +31,8 @@ def side(text, logprobs, right="A", **more):
     return Side(reply, letter, judge(reply, letter, right))
 
 
-def pair(npu, gpu):
-    return Pair("MSVD", "1", "A", npu, gpu)
+def pair(candidate, reference):
+    return Pair("MSVD", "1", "A", candidate, reference)
 
 
 A_BY_HALF = {"A": -0.5, "B": -1.0}
@@ -40,7 +40,7 @@ A_BY_ONE = {"A": -0.2, "B": -1.2}
 
 
 @pytest.mark.parametrize(
-    ("npu", "gpu", "leads"),
+    ("candidate", "reference", "leads"),
     [
         pytest.param(side("A", A_BY_HALF), side("A", {"A": -0.7, "B": -0.7}), (0.5, 0.0), id="a-lead-and-a-tie"),
         pytest.param(side("B", {"A": -1.25, "B": -0.5}), side("A", A_BY_HALF), (-0.75, 0.5), id="the-other-way"),
@@ -55,13 +55,13 @@ A_BY_ONE = {"A": -0.2, "B": -1.2}
         pytest.param(Side(None, None, "missing"), side("A", A_BY_HALF), None, id="missing"),
     ],
 )
-def test_a_lead_counts_only_if_both_replies_follow_their_log_probabilities(npu, gpu, leads):
-    found = right_leads(tabulate([pair(npu, gpu)]))[0]
+def test_a_lead_counts_only_if_both_replies_follow_their_log_probabilities(candidate, reference, leads):
+    found = right_leads(tabulate([pair(candidate, reference)]))[0]
     if leads:
         assert found == pytest.approx(leads)
     else:
         assert np.isnan(found).any()
-        assert estimate_smoothed(tabulate([pair(npu, gpu)])) is None
+        assert estimate_smoothed(tabulate([pair(candidate, reference)])) is None
 
 
 def test_credits_and_bandwidth_by_hand():
@@ -87,8 +87,8 @@ def test_the_bandwidth_is_the_median_lead_over_2_5_and_half_a_nat_at_most(lead, 
 
 
 def test_an_answer_that_is_no_option_counts_as_read():
-    npu = side("A", A_BY_HALF, right="E")
-    assert estimate_smoothed(tabulate([Pair("MSVD", "1", "E", npu, npu)])) is None
+    candidate = side("A", A_BY_HALF, right="E")
+    assert estimate_smoothed(tabulate([Pair("MSVD", "1", "E", candidate, candidate)])) is None
 
 
 def test_the_interval_by_hand():
@@ -108,7 +108,7 @@ def test_accuracy_by_hand():
     pairs = [replace(pair(right, right), id=str(each)) for each in range(3)] + [pair(wrong, right)]
     estimate = estimate_accuracy(tabulate(pairs))
     assert (estimate.questions, estimate.videos, estimate.difference) == (4, 1, -25)
-    own = [replace(each, gpu=replace(right, reply=replace(right.reply, vid_path=f"{number}.mp4")))
+    own = [replace(each, reference=replace(right, reply=replace(right.reply, vid_path=f"{number}.mp4")))
            for number, each in enumerate(pairs)]  # fmt: skip
     estimate = estimate_accuracy(tabulate(own))
     assert estimate.videos == 4
@@ -159,7 +159,7 @@ def test_the_simulation_s_arrays_are_those_of_its_pairs(loss, stores_logprobs):
         assert (getattr(fast, name) == getattr(slow, name)).all(), name
     for name in ("scores", "mass"):
         assert getattr(fast, name) == pytest.approx(getattr(slow, name), nan_ok=True), name
-    groups, labelled = find_simulated(logits), find_candidates(pairs)
+    groups, labelled = find_simulated(logits), find_subgroups(pairs)
     own = {members.tobytes() for members in (each.members for each in labelled)}
     assert {each.members.tobytes() for each in groups} <= own
 

@@ -11,7 +11,7 @@ from tests.support.simulated_losses import Loss, World, build_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
 from videobench.compare.answers import tabulate
-from videobench.compare.associations import find_candidates
+from videobench.compare.associations import find_subgroups
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.obstacles import Obstacle
@@ -25,26 +25,31 @@ def pairs_of(count, noise=0.0, unreadable=0, stores_logprobs=True):
     """Sound in float16, but for the NPU's noise in nats and its unreadable replies."""
     rng = np.random.default_rng(0)
     logits = simulate(sample_questions(all_questions(), count, rng), rng, World((0.005, 0.005)))
-    logits.npu[:] += noise * rng.normal(size=logits.npu.shape)
+    logits.candidate[:] += noise * rng.normal(size=logits.candidate.shape)
     logits.unreadable[:unreadable] = True
     return build_pairs(logits, stores_logprobs)
 
 
 def without(pairs, count):
     """The NPU lacks the first `count` answers."""
-    return [replace(each, npu=Side(None, None, "missing")) if i < count else each for i, each in enumerate(pairs)]
+    return [replace(each, candidate=Side(None, None, "missing")) if i < count else each for i, each in enumerate(pairs)]
 
 
 def failed(pairs, count):
     """The first `count` questions failed on the NPU."""
-    bad = with_reply(pairs[:count], "npu", error="out of memory", logprobs={})
-    return [replace(each, npu=Side(each.npu.reply, None, "failed")) for each in bad] + pairs[count:]
+    bad = with_reply(pairs[:count], "candidate", error="out of memory", logprobs={})
+    return [replace(each, candidate=Side(each.candidate.reply, None, "failed")) for each in bad] + pairs[count:]
 
 
 def silent(pairs, count):
     """Neither side's reply to the first `count` questions can be read."""
-    sides = [(each, *(Side(side.reply, None, "unreadable") for side in (each.npu, each.gpu))) for each in pairs[:count]]
-    return [replace(each, npu=npu, gpu=gpu) for each, npu, gpu in sides] + pairs[count:]
+    sides = [
+        (each, *(Side(side.reply, None, "unreadable") for side in (each.candidate, each.reference)))
+        for each in pairs[:count]
+    ]
+    return [replace(each, candidate=candidate, reference=reference) for each, candidate, reference in sides] + pairs[
+        count:
+    ]
 
 
 def one_way():
@@ -57,7 +62,7 @@ def one_way():
 def summary_of(pairs, margin=Margin(), obstacles=(), repeat=None, tolerance=Tolerance()):  # noqa: B008
     pairing = Pairing(pairs, {}, {}, [], 0, 0)
     compared = pairing.compared
-    answers, groups = tabulate(compared), find_candidates(compared)
+    answers, groups = tabulate(compared), find_subgroups(compared)
     differences, again = measure(answers), measure(tabulate(repeat())) if repeat else None
     diagnosis = diagnose(answers, differences, groups, coarser_dtype(compared), tolerance, again)
     return summarize(
@@ -77,9 +82,12 @@ def shaken(pairs):
     again = []
     for index, each in enumerate(pairs):
         logprobs = {
-            letter: value - 0.1 * (index % 2) * (letter == "A") for letter, value in each.gpu.reply.logprobs.items()
+            letter: value - 0.1 * (index % 2) * (letter == "A")
+            for letter, value in each.reference.reply.logprobs.items()
         }
-        again.append(replace(each, npu=replace(each.gpu, reply=replace(each.gpu.reply, logprobs=logprobs))))
+        again.append(
+            replace(each, candidate=replace(each.reference, reply=replace(each.reference.reply, logprobs=logprobs)))
+        )
     return again
 
 
@@ -144,7 +152,7 @@ def test_the_three_lines(case):
     summary = summary_of(build(), **more)
     assert summary.verdict.startswith(verdict)
     assert numbers in summary.numbers
-    assert summary.next_step.startswith(next_step.format(npu="the NPU"))
+    assert summary.next_step.startswith(next_step.format(candidate="the NPU"))
 
 
 def test_unreadable_replies_of_one_side_are_a_finding():
@@ -179,18 +187,18 @@ def with_reply(pairs, side, **more):
 
 def test_the_command_asks_for_what_the_run_was_asked_for():
     run = {"num_frames": 4, "dtype": "bfloat16", "deterministic": True, "device": "npu"}
-    pairs = with_reply(pairs_of(300, noise=0.9), "npu", run=run)
+    pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run=run)
     assert summary_of(pairs).next_step.endswith(" --num_frames 4 --dtype bfloat16 --deterministic")
 
 
-@pytest.mark.parametrize("side", ["npu", "gpu"])
-def test_where_numbers_overflow_their_questions_are_looked_at(side):
+@pytest.mark.parametrize(("side", "script"), [("candidate", "run_npu.py"), ("reference", "run_gpu.py")])
+def test_where_numbers_overflow_their_questions_are_looked_at(side, script):
     pairs = pairs_of(300)
     hit = with_reply(pairs[100:106], side, nonfinite=True, logprobs={})
     next_step = summary_of(pairs[:100] + hit + pairs[106:]).next_step
     assert next_step.startswith("run that side again with --dtype bfloat16")
     assert next_step.endswith(
-        f": python run_{side}.py --check_model --model_path FOLDER --check_questions "
+        f": python {script} --check_model --model_path FOLDER --check_questions "
         + ",".join(each.key for each in hit[:4])
     )
 
@@ -204,7 +212,7 @@ def test_where_numbers_overflow_their_questions_are_looked_at(side):
     ],
 )
 def test_the_command_is_of_the_script_that_ran(device, begin, end):
-    pairs = with_reply(pairs_of(300, noise=0.9), "npu", run={"device": device})
+    pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run={"device": device})
     command = summary_of(pairs).next_step.partition(": ")[2]
     assert command.startswith(begin)
     assert command.endswith(end)
@@ -213,7 +221,7 @@ def test_the_command_is_of_the_script_that_ran(device, begin, end):
 def test_a_name_in_the_command_says_nothing_to_a_shell():
     """Keys and settings come from a result file, and the command is there to be copied."""
     pairs = [replace(each, id=f"{each.id};touch $(x)") for each in pairs_of(300, noise=0.9)]
-    pairs = with_reply(pairs, "npu", run={"dtype": "bfloat16 | sh"})
+    pairs = with_reply(pairs, "candidate", run={"dtype": "bfloat16 | sh"})
     command = summary_of(pairs).next_step.partition(": ")[2]
     *_, questions, flag, dtype = shlex.split(command)
     assert questions.count(";touch $(x)") == 4
@@ -226,7 +234,7 @@ OTHER_NUMBERS = Tolerance(is_judged=False)
 def test_accuracy_alone_was_judged_only_if_it_was_judged():
     said = "only accuracy was judged"
     pairs = pairs_of(600)
-    overflow = with_reply(pairs[:6], "npu", nonfinite=True, logprobs={}) + pairs[6:]
+    overflow = with_reply(pairs[:6], "candidate", nonfinite=True, logprobs={}) + pairs[6:]
     assert said in summary_of(pairs, tolerance=OTHER_NUMBERS).verdict
     assert said not in summary_of(overflow, tolerance=OTHER_NUMBERS).verdict
     other = [Obstacle("num_frames", "num_frames is 16 on the NPU and 8 on the GPU", False)]
@@ -234,5 +242,5 @@ def test_accuracy_alone_was_judged_only_if_it_was_judged():
 
 
 def test_a_service_without_a_finish_reason_is_not_sent_to_our_own_engine():
-    pairs = with_reply(pairs_of(300, noise=0.9), "npu", run={"model": "m"})
+    pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run={"model": "m"})
     assert summary_of(pairs).next_step == NEXT_STEP["service"]

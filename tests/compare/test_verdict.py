@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.support.simulated_losses import World, build_pairs, judge_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare.answers import tabulate
-from videobench.compare.associations import find_candidates, find_levels
+from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.settings import Margin
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, weigh
@@ -37,8 +37,14 @@ def pairs_of(count, *flips, stores_logprobs=True):
     for number, lead in flips:
         pairs += [[number < 0, number > 0, lead]] * abs(number)
     return [
-        Pair("MSVD", str(index), "A", side(index, npu, lead, stores_logprobs), side(index, gpu, lead, stores_logprobs))
-        for index, (npu, gpu, lead) in enumerate(pairs)
+        Pair(
+            "MSVD",
+            str(index),
+            "A",
+            side(index, candidate, lead, stores_logprobs),
+            side(index, reference, lead, stores_logprobs),
+        )
+        for index, (candidate, reference, lead) in enumerate(pairs)
     ]
 
 
@@ -91,7 +97,7 @@ def judge(pairs, margin=Margin(5.0)):  # noqa: B008
 def test_a_relative_margin_is_of_the_gpu_s_accuracy():
     pairs = pairs_of(480, (-40, CLEAR), (480, CLEAR))  # the GPU has 960 of 1000 right
     assert judge(pairs, Margin(99, is_relative=True)).evidence.margin == pytest.approx(0.96)
-    wrong = [replace(each, gpu=replace(each.gpu, outcome="wrong")) for each in pairs]
+    wrong = [replace(each, reference=replace(each.reference, outcome="wrong")) for each in pairs]
     with pytest.raises(InputError, match="--margin 99%: the GPU has no right answer to relate to"):
         judge(wrong, Margin(99, is_relative=True))
 
@@ -115,17 +121,17 @@ def test_with_a_real_difference_no_number_of_questions_is_named():
 
 def test_sets_that_cancel_are_no_pass():
     """One set loses as much as another gains: the whole does not differ, and the sets are named."""
-    gpu = [replace(each, dataset="TVQA" if index % 3 == 0 else "MSVD" if index % 3 == 1 else "NBA")
+    reference = [replace(each, dataset="TVQA" if index % 3 == 0 else "MSVD" if index % 3 == 1 else "NBA")
            for index, each in enumerate(pairs_of(1500, (0, TIE)))]  # fmt: skip
     lost = {"TVQA": 60, "MSVD": 60}
     pairs = []
-    for each in gpu:
-        wrong, npu, other = side(each.id, False, CLEAR), each.npu, each.gpu
+    for each in reference:
+        wrong, candidate, other = side(each.id, False, CLEAR), each.candidate, each.reference
         if lost.get(each.dataset, 0) > 0:
             lost[each.dataset] -= 1
-            npu, other = (wrong, other) if each.dataset == "TVQA" else (npu, wrong)
-        pairs.append(replace(each, npu=npu, gpu=other))
-    groups = [*find_candidates(pairs), *find_levels(pairs)]
+            candidate, other = (wrong, other) if each.dataset == "TVQA" else (candidate, wrong)
+        pairs.append(replace(each, candidate=candidate, reference=other))
+    groups = [*find_subgroups(pairs), *find_levels(pairs)]
     without, verdict = (judge_evidence(weigh(tabulate(pairs), each, Margin(3.0))) for each in ([], groups))
     assert without.name == PASS
     assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "groups")
@@ -151,10 +157,10 @@ def flattened(pairs, factor):
     """The candidate's logits times a factor: no letter changes."""
     out = []
     for each in pairs:
-        logprobs = {letter: factor * value for letter, value in each.npu.reply.logprobs.items()}
+        logprobs = {letter: factor * value for letter, value in each.candidate.reply.logprobs.items()}
         total = np.log(sum(map(np.exp, logprobs.values())))
-        reply = replace(each.npu.reply, logprobs={letter: value - total for letter, value in logprobs.items()})
-        out.append(replace(each, npu=replace(each.npu, reply=reply)))
+        reply = replace(each.candidate.reply, logprobs={letter: value - total for letter, value in logprobs.items()})
+        out.append(replace(each, candidate=replace(each.candidate, reply=reply)))
     return out
 
 
@@ -171,8 +177,8 @@ def test_a_temperature_that_changes_no_letter_is_no_loss():
 
 
 def test_questions_on_one_video_decide_nothing():
-    pairs = [replace(each, npu=replace(each.npu, reply=replace(each.npu.reply, vid_path="v.avi")),
-                     gpu=replace(each.gpu, reply=replace(each.gpu.reply, vid_path="v.avi")))
+    pairs = [replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, vid_path="v.avi")),
+                     reference=replace(each.reference, reply=replace(each.reference.reply, vid_path="v.avi")))
              for each in pairs_of(960, (40, CLEAR))]  # fmt: skip
     verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
     assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "videos")
@@ -183,7 +189,7 @@ def test_a_video_is_known_by_its_bytes():
 
     def copy(pair, number):
         sides = {}
-        for name in ("npu", "gpu"):
+        for name in ("candidate", "reference"):
             own = getattr(pair, name)
             reply = replace(own.reply, vid_path=f"{number}/{pair.id}.avi", video_sha256=f"bytes of {pair.id}")
             sides[name] = replace(own, reply=reply)
@@ -206,7 +212,7 @@ def random_pairs(run, count=80):
     seed, noise, shift = run
     rng = np.random.default_rng(seed)
     logits = simulate(sample_questions(all_questions(), count, rng), rng, World((noise, 0.01)))
-    logits.npu[np.arange(count), logits.right] -= shift
+    logits.candidate[np.arange(count), logits.right] -= shift
     return build_pairs(logits)
 
 
@@ -215,7 +221,7 @@ def random_pairs(run, count=80):
 def test_swapped_sides_mirror_the_verdict(run):
     pairs = random_pairs(run)
     ahead = judge(pairs)
-    back = judge([replace(each, npu=each.gpu, gpu=each.npu) for each in pairs])
+    back = judge([replace(each, candidate=each.reference, reference=each.candidate) for each in pairs])
     assert (back.name, back.decided_by) == (ahead.name, ahead.decided_by)
     assert back.questions_needed == ahead.questions_needed
     assert _difference(back) == -_difference(ahead)
@@ -246,11 +252,11 @@ def test_the_order_of_the_rows_plays_no_part(run, random):
 @given(RUNS, st.integers(0, 79), st.booleans())
 def test_a_question_on_which_both_agree_turns_no_pass_into_a_fail(run, index, on_a_new_video):
     pairs = random_pairs(run)
-    reply = replace(pairs[index].gpu.reply, id="more", key="more")
+    reply = replace(pairs[index].reference.reply, id="more", key="more")
     if on_a_new_video:
         reply = replace(reply, vid_path="more.mp4", video_id="more")
-    same = replace(pairs[index].gpu, reply=reply)
-    more = [*pairs, replace(pairs[index], id="more", npu=same, gpu=same)]
+    same = replace(pairs[index].reference, reply=reply)
+    more = [*pairs, replace(pairs[index], id="more", candidate=same, reference=same)]
     before, after = judge(pairs), judge(more)
     assert after.evidence.accuracy.p_clustered == before.evidence.accuracy.p_clustered
     assert not (before.name == PASS and after.name == FAIL)

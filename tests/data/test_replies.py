@@ -167,12 +167,12 @@ def sides(tmp_path):
 
 def test_both_sides_are_compared_on_what_both_have(sides):
     pairing = pair_runs(*sides, "strict")
-    assert [(pair.key, pair.npu.outcome, pair.gpu.outcome) for pair in pairing.pairs] == [
+    assert [(pair.key, pair.candidate.outcome, pair.reference.outcome) for pair in pairing.pairs] == [
         ("MSVD/1", "right", "right"),
         ("MSVD/2", "missing", "wrong"),
     ]
     assert [pair.key for pair in pairing.compared] == ["MSVD/1"]
-    assert (pairing.sets_only_npu, pairing.sets_only_gpu) == ({}, {"MOT": 1})
+    assert (pairing.sets_only_candidate, pairing.sets_only_reference) == ({}, {"MOT": 1})
     assert (pairing.without_answer, pairing.answers_unused) == (["MSVD/9"], 1)
 
 

@@ -15,12 +15,12 @@ import numpy as np
 from tests.support.simulated_runs import LETTERS, Questions, all_questions
 from videobench.compare import answers, associations
 from videobench.compare.answers import Answers
-from videobench.compare.associations import Candidate
+from videobench.compare.associations import Subgroup
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.pairing import Pair, Side
 from videobench.compare.scoring import LEVEL_OF, RIGHT, UNREADABLE, WRONG
-from videobench.compare.settings import Margin
+from videobench.compare.settings import SIDES, Margin
 from videobench.compare.verdict import Verdict, judge, weigh
 from videobench.data.rows import build_reply
 
@@ -77,8 +77,8 @@ class Logits:
     videos: np.ndarray  # numbered from 0
     right: np.ndarray  # column of the right option
     prompt_tokens: np.ndarray
-    npu: np.ndarray
-    gpu: np.ndarray
+    candidate: np.ndarray
+    reference: np.ndarray
     unreadable: np.ndarray  # of the candidate's replies
     noise: tuple[float, float]  # nats
 
@@ -90,7 +90,7 @@ class Logits:
         return np.asarray(values[rows, self.right] - wrong.max(axis=1))
 
     def is_right(self, side: str) -> np.ndarray:
-        return (self.leads(side) > 0) & ~(self.unreadable if side == "npu" else False)
+        return (self.leads(side) > 0) & ~(self.unreadable if side == "candidate" else False)
 
 
 def simulate(questions: Questions, rng: np.random.Generator, world: World, loss: Loss | None = None) -> Logits:
@@ -113,10 +113,10 @@ def _sound(questions: Questions, rng: np.random.Generator, world: World) -> Logi
     logits *= world.scale
     tokens = (1152 + 60 + 25 * questions.options + rng.exponential(25, count)).astype(int)
     videos = np.unique(questions.video, return_inverse=True)[1]
-    npu, gpu = (logits + _rounding(world, size, videos, rng) for size in world.noise)
+    candidate, reference = (logits + _rounding(world, size, videos, rng) for size in world.noise)
     if world.quantised:
-        npu += world.quantised * rng.normal(size=npu.shape)
-    return Logits(questions, videos, right, tokens, npu, gpu, np.zeros(count, dtype=bool), world.noise)
+        candidate += world.quantised * rng.normal(size=candidate.shape)
+    return Logits(questions, videos, right, tokens, candidate, reference, np.zeros(count, dtype=bool), world.noise)
 
 
 def _rounding(world: World, size: float, videos: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -133,44 +133,44 @@ def _rounding(world: World, size: float, videos: np.ndarray, rng: np.random.Gene
 
 def _plant(logits: Logits, kind: str, size: float, rng: np.random.Generator, scale: float) -> None:
     """Change the candidate's logits in place. `size` is nats or a proportion, and the loss grows with it."""
-    npu, right, videos = logits.npu, logits.right, logits.videos
-    rows = np.arange(len(npu))
-    chances = rng.random(len(npu)) if kind in PROPORTIONS else np.zeros(0)
-    random = rng.normal(size=npu.shape) if kind in RANDOM else np.zeros(0)
+    candidate, right, videos = logits.candidate, logits.right, logits.videos
+    rows = np.arange(len(candidate))
+    chances = rng.random(len(candidate)) if kind in PROPORTIONS else np.zeros(0)
+    random = rng.normal(size=candidate.shape) if kind in RANDOM else np.zeros(0)
 
     def in_set(name: str) -> np.ndarray:
         return np.asarray(logits.questions.dataset == name)
 
     if kind == "shift":
-        npu[rows, right] -= size
+        candidate[rows, right] -= size
     elif kind == "letter":
-        npu[:, 1] += size
+        candidate[:, 1] += size
     elif kind == "corrupted":
-        npu[chances < size] = (npu + np.nan_to_num(4 * random - npu))[chances < size]
+        candidate[chances < size] = (candidate + np.nan_to_num(4 * random - candidate))[chances < size]
     elif kind == "unreadable":
         logits.unreadable[:] = chances < size
     elif kind == "videos":
         hit = rng.random(videos.max() + 1)[videos] < size
-        npu[hit] = (npu + np.nan_to_num(SPREAD * scale * random - npu))[hit]
+        candidate[hit] = (candidate + np.nan_to_num(SPREAD * scale * random - candidate))[hit]
     elif kind == "one set":
-        npu[rows, right] -= size * in_set(LARGE_SET)
+        candidate[rows, right] -= size * in_set(LARGE_SET)
     elif kind == "small set":
-        npu[rows, right] -= size * in_set(SMALL_SET)
+        candidate[rows, right] -= size * in_set(SMALL_SET)
     elif kind == CANCEL:
-        npu[rows, right] -= size * in_set(LARGE_SET) - size * in_set(OTHER_SET)
+        candidate[rows, right] -= size * in_set(LARGE_SET) - size * in_set(OTHER_SET)
     elif kind == "long prompts":
-        npu += np.where(logits.prompt_tokens > LONG_PROMPT, size, 0.0)[:, None] * random
+        candidate += np.where(logits.prompt_tokens > LONG_PROMPT, size, 0.0)[:, None] * random
     elif kind == "noise":
-        npu += size * random
+        candidate += size * random
     elif kind == "unsure":
-        two = np.sort(np.nan_to_num(logits.gpu, nan=-np.inf), axis=1)[:, -2:]
-        npu += size * random * (two[:, 1:] - two[:, :1] < scale)
+        two = np.sort(np.nan_to_num(logits.reference, nan=-np.inf), axis=1)[:, -2:]
+        candidate += size * random * (two[:, 1:] - two[:, :1] < scale)
     elif kind == "tiny leads":
-        lead = logits.leads("npu")
+        lead = logits.leads("candidate")
         hit = (lead > 0) & (lead < size)
-        npu[rows, right] -= np.where(hit, lead + 0.001, 0.0)
+        candidate[rows, right] -= np.where(hit, lead + 0.001, 0.0)
     elif kind == TEMPERATURE:
-        npu *= 1 - size
+        candidate *= 1 - size
 
 
 @lru_cache
@@ -207,21 +207,21 @@ def _loss_of(kind: str, world: World, seed: int) -> Callable[[float], float]:
     base = _sound(pool, np.random.default_rng(seed), world)
     sound = world.noise[0] == world.noise[1] and not world.quantised
     counted = pool.dataset == LARGE_SET if kind == CANCEL else np.ones(len(pool.number), dtype=bool)
-    reference = 100 * float(base.is_right("npu" if sound else "gpu")[counted].mean())
+    reference = 100 * float(base.is_right("candidate" if sound else "reference")[counted].mean())
 
     def lost(size: float) -> float:
-        logits = replace(base, npu=base.npu.copy(), unreadable=base.unreadable.copy())
+        logits = replace(base, candidate=base.candidate.copy(), unreadable=base.unreadable.copy())
         _plant(logits, kind, size, np.random.default_rng(seed + 100), world.scale)
-        return reference - 100 * float(logits.is_right("npu")[counted].mean())
+        return reference - 100 * float(logits.is_right("candidate")[counted].mean())
 
     return lost
 
 
 def tabulate(logits: Logits, stores_logprobs: bool = True) -> Answers:
     """As answers.tabulate makes of build_pairs, without the pairs."""
-    scores = np.stack([_logprobs(logits, side) for side in ("npu", "gpu")], axis=1)
+    scores = np.stack([_logprobs(logits, side) for side in SIDES.values()], axis=1)
     unreadable = np.stack([logits.unreadable, np.zeros(len(scores), dtype=bool)], axis=1)
-    letters = np.stack([np.nanargmax(getattr(logits, side), axis=1) for side in ("npu", "gpu")], axis=1)
+    letters = np.stack([np.nanargmax(getattr(logits, side), axis=1) for side in SIDES.values()], axis=1)
     no = np.zeros(unreadable.shape, dtype=bool)
     if not stores_logprobs:
         scores = np.full(scores.shape, np.nan)
@@ -230,7 +230,7 @@ def tabulate(logits: Logits, stores_logprobs: bool = True) -> Answers:
         videos=logits.videos,
         right=logits.right,
         letters=np.where(unreadable, -1, letters),
-        is_right=np.stack([logits.is_right(side) for side in ("npu", "gpu")], axis=1),
+        is_right=np.stack([logits.is_right(side) for side in SIDES.values()], axis=1),
         unreadable=unreadable,
         nonfinite=no,
         scores=scores,
@@ -239,8 +239,8 @@ def tabulate(logits: Logits, stores_logprobs: bool = True) -> Answers:
     )
 
 
-def find_candidates(logits: Logits) -> list[Candidate]:
-    """As associations.find_candidates makes of build_pairs, but for their labels."""
+def find_subgroups(logits: Logits) -> list[Subgroup]:
+    """As associations.find_subgroups makes of build_pairs, but for their labels."""
     questions = logits.questions
     values = {
         "data set": questions.dataset,
@@ -252,14 +252,14 @@ def find_candidates(logits: Logits) -> list[Candidate]:
     groups = [(name, each == one) for name, each in values.items() for one in np.unique(each)]
     for name, each in sizes.items():
         groups += [(name, each > cut) for cut in np.unique(np.quantile(each, (0.25, 0.5, 0.75, 0.9), method="lower"))]
-    return [Candidate(name, name, hit) for name, hit in groups if 5 <= hit.sum() <= len(hit) - 5]
+    return [Subgroup(name, name, hit) for name, hit in groups if 5 <= hit.sum() <= len(hit) - 5]
 
 
-def find_levels(logits: Logits) -> list[Candidate]:
+def find_levels(logits: Logits) -> list[Subgroup]:
     """As associations.find_levels makes of build_pairs, but for their labels."""
     names, codes = np.unique(logits.questions.dataset, return_inverse=True)
     levels = np.array([LEVEL_OF[name] for name in names])[codes]
-    return [Candidate("level", "level", levels == level) for level in np.unique(levels)]
+    return [Subgroup("level", "level", levels == level) for level in np.unique(levels)]
 
 
 def _logprobs(logits: Logits, side: str) -> np.ndarray:
@@ -271,9 +271,9 @@ def build_pairs(logits: Logits, stores_logprobs: bool = True) -> list[Pair]:
     """As pairing.pair_runs reads them from result files, without the files."""
     questions, pairs = logits.questions, []
     names = zip(questions.dataset.tolist(), map(str, questions.number.tolist()), strict=True)
-    sides = [_sides(logits, side, stores_logprobs) for side in ("npu", "gpu")]
-    for (dataset, id), right, npu, gpu in zip(names, logits.right.tolist(), *sides, strict=True):
-        pairs.append(Pair(dataset, id, LETTERS[right], npu, gpu))
+    sides = [_sides(logits, side, stores_logprobs) for side in SIDES.values()]
+    for (dataset, id), right, candidate, reference in zip(names, logits.right.tolist(), *sides, strict=True):
+        pairs.append(Pair(dataset, id, LETTERS[right], candidate, reference))
     return pairs
 
 
@@ -284,8 +284,8 @@ def dtype_of(noise: float) -> str:
 def _sides(logits: Logits, side: str, stores_logprobs: bool) -> Iterator[Side]:
     questions, logprobs = logits.questions, _logprobs(logits, side)
     chosen, is_right = np.nanargmax(logprobs, axis=1).tolist(), logits.is_right(side).tolist()
-    unreadable = logits.unreadable.tolist() if side == "npu" else [False] * len(logprobs)
-    run = {"dtype": dtype_of(logits.noise[side == "gpu"]), "num_frames": 8}
+    unreadable = logits.unreadable.tolist() if side == "candidate" else [False] * len(logprobs)
+    run = {"dtype": dtype_of(logits.noise[side == "reference"]), "num_frames": 8}
     first = build_reply(("", ""), "", {"output_sequence": [""], "question": "What is it?", "run": run})
     for index, video in enumerate(questions.video.tolist()):
         text = "" if unreadable[index] else LETTERS[chosen[index]]
@@ -300,7 +300,7 @@ def _sides(logits: Logits, side: str, stores_logprobs: bool) -> Iterator[Side]:
             logprobs=dict(zip(options, logprobs[index].tolist(), strict=False)) if stores_logprobs else {},
             prompt_tokens=int(logits.prompt_tokens[index]),
             frames_decoded=100 + video % 400,
-            rank=video % 4 if side == "npu" else 0,  # four NPUs against one GPU
+            rank=video % 4 if side == "candidate" else 0,  # four NPUs against one GPU
         )
         yield Side(reply, text or None, UNREADABLE if not text else RIGHT if is_right[index] else WRONG)
 
@@ -312,6 +312,6 @@ def _options(count: int) -> dict[str, str]:
 
 def judge_pairs(pairs: list[Pair], margin: Margin) -> tuple[Verdict, Diagnosis]:
     """As two result files are judged."""
-    found, groups = answers.tabulate(pairs), associations.find_candidates(pairs)
+    found, groups = answers.tabulate(pairs), associations.find_subgroups(pairs)
     diagnosis = diagnose(found, measure(found), groups, coarser_dtype(pairs))
     return judge(weigh(found, [*groups, *associations.find_levels(pairs)], margin, diagnosis)), diagnosis

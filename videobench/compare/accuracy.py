@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from videobench.compare.answers import Answers, tabulate
 from videobench.compare.pairing import Pair
 from videobench.compare.scoring import LEVEL_OF, Score, score, weighted_average
+from videobench.compare.settings import SIDES
 from videobench.compare.smoothed import Estimate, estimate_accuracy
 from videobench.compare.statistics import cluster_sums, cohen_kappa, holm, sign_flip_p
 from videobench.data.dataset import DATASET_NAMES
@@ -16,8 +17,8 @@ class Paired:
     """The questions that both files have."""
 
     both_right: int
-    npu_only: int  # right on the candidate alone
-    gpu_only: int
+    candidate_only: int  # right on the candidate alone
+    reference_only: int
     both_wrong: int
     same_letter: int  # both unreadable or failed counts as the same
     kappa: float | None  # of the letters; None if both always gave one and the same
@@ -34,21 +35,21 @@ class Paired:
         return self.same_letter / self.questions
 
     @property
-    def npu_accuracy(self) -> float:
+    def candidate_accuracy(self) -> float:
         """Over these questions, 0 to 1."""
-        return (self.both_right + self.npu_only) / self.questions
+        return (self.both_right + self.candidate_only) / self.questions
 
     @property
-    def gpu_accuracy(self) -> float:
-        return (self.both_right + self.gpu_only) / self.questions
+    def reference_accuracy(self) -> float:
+        return (self.both_right + self.reference_only) / self.questions
 
 
 @dataclass(frozen=True)
 class Group:
     """A data set, a level, or everything."""
 
-    npu: Score  # missing answers count as wrong here
-    gpu: Score
+    candidate: Score  # missing answers count as wrong here
+    reference: Score
     paired: Paired | None  # None if no question has a row on both sides
     p_corrected: float | None = None  # p_clustered, Holm's correction over the data sets
 
@@ -58,7 +59,7 @@ class Groups:
     overall: Group
     per_dataset: dict[str, Group]  # in the order of the benchmark
     per_level: dict[int, Group]
-    weighted: dict[str, dict[int | str, float]]  # "npu" and "gpu" -> level or "all" -> leaderboard average, 0 to 1
+    weighted: dict[str, dict[int | str, float]]  # side -> level or "all" -> leaderboard average, 0 to 1
 
 
 def compare_groups(pairs: Sequence[Pair]) -> Groups:
@@ -75,31 +76,31 @@ def compare_groups(pairs: Sequence[Pair]) -> Groups:
         per_level={level: compare([each for each in pairs if LEVEL_OF.get(each.dataset) == level]) for level in levels},
         weighted={
             side: weighted_average({name: getattr(group, side).accuracy for name, group in per_dataset.items()})
-            for side in ("npu", "gpu")
+            for side in SIDES.values()
         },
     )
 
 
 def compare(pairs: Sequence[Pair]) -> Group:
     """Scores over all `pairs`, paired statistics over those that have a row on both sides."""
-    compared = [pair for pair in pairs if pair.npu.reply and pair.gpu.reply]
+    compared = [pair for pair in pairs if pair.candidate.reply and pair.reference.reply]
     return Group(
-        npu=score(pair.npu.outcome for pair in pairs),
-        gpu=score(pair.gpu.outcome for pair in pairs),
+        candidate=score(pair.candidate.outcome for pair in pairs),
+        reference=score(pair.reference.outcome for pair in pairs),
         paired=compare_paired(tabulate(compared)) if compared else None,
     )
 
 
 def compare_paired(answers: Answers) -> Paired:
     """Of one question or more."""
-    npu, gpu = answers.is_right.T
+    candidate, reference = answers.is_right.T
     first, second = answers.letters.T
-    moved = npu.astype(float) - gpu
+    moved = candidate.astype(float) - reference
     return Paired(
-        both_right=int((npu & gpu).sum()),
-        npu_only=int((moved > 0).sum()),
-        gpu_only=int((moved < 0).sum()),
-        both_wrong=int((~npu & ~gpu).sum()),
+        both_right=int((candidate & reference).sum()),
+        candidate_only=int((moved > 0).sum()),
+        reference_only=int((moved < 0).sum()),
+        both_wrong=int((~candidate & ~reference).sum()),
         same_letter=int((first == second).sum()),
         kappa=cohen_kappa(first + 1, second + 1),
         estimate=estimate_accuracy(answers),

@@ -40,7 +40,7 @@ def tabulate(pairs: Sequence[Pair]) -> Answers:
     is_right, unreadable, nonfinite, vague = (np.zeros(shape, dtype=bool) for _ in range(4))
     mass = np.zeros(shape)
     for row, pair in enumerate(pairs):
-        for cell, side in (((row, 0), pair.npu), ((row, 1), pair.gpu)):
+        for cell, side in (((row, 0), pair.candidate), ((row, 1), pair.reference)):
             letters[cell] = LETTERS.find(side.letter) if side.letter else -1
             is_right[cell], unreadable[cell] = side.outcome == RIGHT, side.outcome == UNREADABLE
             nonfinite[cell] = bool(side.reply and side.reply.nonfinite)
@@ -78,7 +78,7 @@ def _video(pair: Pair) -> str:
 
 def _first(pair: Pair, field: str) -> str:
     """Of the sides' rows, the reference's first; "" if neither holds the field."""
-    return next(filter(None, (str(getattr(side.reply, field, "")) for side in (pair.gpu, pair.npu))), "")
+    return next(filter(None, (str(getattr(side.reply, field, "")) for side in (pair.reference, pair.candidate))), "")
 
 
 def leads_of(scores: FloatArray, column: NDArray[np.intp]) -> FloatArray:

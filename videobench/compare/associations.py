@@ -9,7 +9,7 @@ import numpy as np
 from videobench.compare.answers import Answers, Mask
 from videobench.compare.pairing import Pair
 from videobench.compare.scoring import LEVEL_NAMES, LEVEL_OF
-from videobench.compare.settings import NPU_AND_GPU, Names
+from videobench.compare.settings import NPU_AND_GPU, SIDES, Names
 from videobench.compare.statistics import (
     Clusters,
     FloatArray,
@@ -36,7 +36,7 @@ ABOUT_TIME = re.compile(
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Subgroup:
     """A group of questions that may differ more than the rest."""
 
     cause: str  # "npu card": what the group is about
@@ -78,7 +78,7 @@ class Association:
 def associate(
     values: FloatArray,
     above: Mask,
-    candidates: Sequence[Candidate],
+    subgroups: Sequence[Subgroup],
     clusters: Clusters,
     is_proportion: bool = False,
 ) -> list[Association]:
@@ -89,8 +89,8 @@ def associate(
     A group that differs less than the rest is turned round: "all but NPU card 0"."""
     middle: Callable[[FloatArray], float] = np.mean if is_proportion else np.median
     ranks, found = average_ranks(values), []
-    for candidate in candidates:
-        members, label = candidate.members, candidate.label
+    for subgroup in subgroups:
+        members, label = subgroup.members, subgroup.label
         z = rank_sum_z(ranks, members, clusters)
         if z < 0:
             members, label, z = ~members, f"{ALL_BUT}{label}", -z
@@ -99,7 +99,7 @@ def associate(
         inside, outside = values[members], values[~members]
         found.append(
             Association(
-                cause=candidate.cause,
+                cause=subgroup.cause,
                 label=label,
                 questions=len(inside),
                 inside=float(middle(inside)),
@@ -115,7 +115,7 @@ def associate(
     return found
 
 
-def find_outliers(answers: Answers, groups: Sequence[Candidate], margin: float, one_sided: bool) -> list[Outlier]:
+def find_outliers(answers: Answers, groups: Sequence[Subgroup], margin: float, one_sided: bool) -> list[Outlier]:
     """The clearest first; with `one_sided` a loss alone counts."""
     moved, p_values = answers.is_right[:, 0].astype(float) - answers.is_right[:, 1], []
     for each in groups:
@@ -171,20 +171,20 @@ def p_value_text(p_corrected: float) -> str:
     return "p < 1e-300, corrected" if p_corrected < 1e-300 else f"p {p_corrected:.1g}, corrected"
 
 
-def find_candidates(pairs: Sequence[Pair], names: Names = NPU_AND_GPU) -> list[Candidate]:
+def find_subgroups(pairs: Sequence[Pair], names: Names = NPU_AND_GPU) -> list[Subgroup]:
     """Every group that may differ, large enough to be judged."""
-    return [each for each in _all_candidates(pairs, names) if _is_large_enough(each.members)]
+    return [each for each in _all_subgroups(pairs, names) if _is_large_enough(each.members)]
 
 
-def find_levels(pairs: Sequence[Pair]) -> list[Candidate]:
+def find_levels(pairs: Sequence[Pair]) -> list[Subgroup]:
     """The benchmark's levels among the pairs."""
     levels = (LEVEL_OF.get(pair.dataset) for pair in pairs)
     return list(_by_value("level", "level ", [f"{each} {LEVEL_NAMES[each]}" if each else None for each in levels]))
 
 
-def restrict(candidates: Sequence[Candidate], left: Mask) -> list[Candidate]:
+def restrict(subgroups: Sequence[Subgroup], left: Mask) -> list[Subgroup]:
     """The groups among the pairs that are `left`, where they are large enough still."""
-    smaller = [replace(each, members=each.members[left]) for each in candidates]
+    smaller = [replace(each, members=each.members[left]) for each in subgroups]
     return [each for each in smaller if _is_large_enough(each.members)]
 
 
@@ -192,7 +192,7 @@ def _is_large_enough(members: Mask) -> bool:
     return SMALLEST_GROUP <= int(members.sum()) <= len(members) - SMALLEST_GROUP
 
 
-def _all_candidates(pairs: Sequence[Pair], names: Names) -> Iterator[Candidate]:
+def _all_subgroups(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
     yield from _by_value("data set", "", [pair.dataset for pair in pairs])
     yield from _cards(pairs, names)
     yield from _by_value("right letter", "right answer ", [pair.right for pair in pairs])
@@ -201,40 +201,42 @@ def _all_candidates(pairs: Sequence[Pair], names: Names) -> Iterator[Candidate]:
     yield from _by_size("video length", "videos of more than {} frames", [pair.reply.frames_decoded for pair in pairs])
     yield from _by_size("resolution", "videos of more than {} pixels a frame", [_area(pair) for pair in pairs])
     about_time = [bool(ABOUT_TIME.search(pair.reply.own_question)) for pair in pairs]
-    yield Candidate("order in time", "questions about order in time", _mask(about_time))
+    yield Subgroup("order in time", "questions about order in time", _mask(about_time))
 
 
-def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Candidate]:
-    npu, gpu = ([getattr(pair, side).reply.rank for pair in pairs] for side in ("npu", "gpu"))
-    if npu == gpu:  # shared out alike: whose card it is cannot be known
-        yield from _by_value("card", "card ", npu)
+def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
+    candidate, reference = ([getattr(pair, side).reply.rank for pair in pairs] for side in SIDES.values())
+    if candidate == reference:  # shared out alike: whose card it is cannot be known
+        yield from _by_value("card", "card ", candidate)
     else:
-        yield from _by_value("npu card", f"{names.npu.title} card ", npu)
-        yield from _by_value("gpu card", f"{names.gpu.title} card ", gpu)
+        yield from _by_value("npu card", f"{names.candidate.title} card ", candidate)
+        yield from _by_value("gpu card", f"{names.reference.title} card ", reference)
 
 
 def _mask(values: object) -> Mask:
     return np.fromiter(values, dtype=bool)  # type: ignore[call-overload,no-any-return]
 
 
-def _by_value(cause: str, prefix: str, values: Sequence[object]) -> Iterator[Candidate]:
+def _by_value(cause: str, prefix: str, values: Sequence[object]) -> Iterator[Subgroup]:
     distinct = sorted({value for value in values if value is not None}, key=str)
     if 2 <= len(distinct) <= MANY_VALUES:
         for value in distinct:
-            yield Candidate(cause, f"{prefix}{value}", _mask(each == value for each in values))
+            yield Subgroup(cause, f"{prefix}{value}", _mask(each == value for each in values))
 
 
-def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator[Candidate]:
+def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator[Subgroup]:
     numbers = np.array([float("nan") if value is None else value for value in values], dtype=float)
     known = numbers[~np.isnan(numbers)]
     if len(known):
         for cut in sorted({float(np.quantile(known, quantile, method="lower")) for quantile in QUANTILES}):
-            yield Candidate(cause, label.format(f"{cut:.0f}"), numbers > cut)
+            yield Subgroup(cause, label.format(f"{cut:.0f}"), numbers > cut)
 
 
 def _longest_prompt(pair: Pair) -> float | None:
     """Of both sides: where one side's prompts are cut, the other one's give their length."""
-    lengths = [reply.prompt_tokens for reply in (pair.npu.reply, pair.gpu.reply) if reply and reply.prompt_tokens]
+    lengths = [
+        reply.prompt_tokens for reply in (pair.candidate.reply, pair.reference.reply) if reply and reply.prompt_tokens
+    ]
     return max(lengths) if lengths else None
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from videobench.compare.accuracy import Groups, compare_groups
 from videobench.compare.answers import knows_videos, tabulate
-from videobench.compare.associations import find_candidates, find_levels
+from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
 from videobench.compare.flips import Flip, find_flips
@@ -15,7 +15,7 @@ from videobench.compare.obstacles import ServiceNote, check_services, find_obsta
 from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
 from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
 from videobench.compare.scoring import chance_level
-from videobench.compare.settings import ComparisonSettings
+from videobench.compare.settings import SIDES, ComparisonSettings
 from videobench.compare.verdict import Verdict, decide, weigh
 from videobench.data.results import Asked, load_results
 from videobench.errors import InputError
@@ -42,14 +42,14 @@ class Comparison:
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
     pairing = pair_runs(
-        settings.npu_path, settings.gpu_path, settings.answer_path, settings.scoring, settings.facts_path
+        settings.candidate_path, settings.reference_path, settings.answer_path, settings.scoring, settings.facts_path
     )
     compared, names = pairing.compared, settings.names
     inputs = compare_inputs(pairing, names)
     services = check_services(compared, names)
     # A question with other inputs says nothing about the port; nor do equal lengths among many that differ.
     same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
-    answers, groups, dtype = tabulate(same), find_candidates(same, names), coarser_dtype(same)
+    answers, groups, dtype = tabulate(same), find_subgroups(same, names), coarser_dtype(same)
     differences = measure(answers)
     by_key = settings.scoring == "mindie"
     repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
@@ -81,7 +81,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
     names = [(pair.dataset, pair.id) for pair in compared]
     replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
     measured = []
-    for side in ("npu", "gpu"):
+    for side in SIDES.values():
         pairs = []
         for pair in compared:
             first: Side = getattr(pair, side)

@@ -28,7 +28,7 @@ from videobench.compare.associations import (
     ALL_BUT,
     SIGNIFICANT,
     Association,
-    Candidate,
+    Subgroup,
     associate,
     letter_shifts,
     restrict,
@@ -100,14 +100,14 @@ def list_groups(findings: Sequence[Finding]) -> str:
 def diagnose(
     answers: Answers,
     differences: Differences,
-    groups: Sequence[Candidate],
+    groups: Sequence[Subgroup],
     dtype: str,
     tolerance: Tolerance = Tolerance(),  # noqa: B008
     repeat: Differences | None = None,
     names: Names = NPU_AND_GPU,
 ) -> Diagnosis:
     """`answers` are those with the same inputs, `differences` what measure() made of them, `groups` what
-    find_candidates() found among them, `repeat` a second run against its first."""
+    find_subgroups() found among them, `repeat` a second run against its first."""
     is_judged, largest = tolerance.is_judged, differences.largest
     median = float(np.median(largest)) if len(largest) else 0.0
     if not is_judged:
@@ -139,9 +139,9 @@ def diagnose(
     return Diagnosis(findings, associations, dtype, limit, explained, is_judged, len(largest), compared, median, beyond)
 
 
-def _nonfinite(answers: Answers, groups: Sequence[Candidate], names: Names) -> list[Finding]:
+def _nonfinite(answers: Answers, groups: Sequence[Subgroup], names: Names) -> list[Finding]:
     findings = []
-    for name, hit in zip((names.npu, names.gpu), answers.nonfinite.T, strict=True):
+    for name, hit in zip((names.candidate, names.reference), answers.nonfinite.T, strict=True):
         if hit.any():
             where = _where(hit, answers, groups)
             most = f", most of all in {where[0].label}" if where else ""
@@ -150,20 +150,20 @@ def _nonfinite(answers: Answers, groups: Sequence[Candidate], names: Names) -> l
     return findings
 
 
-def _where(hit: Mask, answers: Answers, groups: Sequence[Candidate]) -> list[Association]:
+def _where(hit: Mask, answers: Answers, groups: Sequence[Subgroup]) -> list[Association]:
     found = associate(hit.astype(float), hit, groups, answers.videos, is_proportion=True)
     return significant(found, len(groups))
 
 
 def _broken_groups(
-    differences: Differences, candidates: Sequence[Candidate], limit: float, explained: str
+    differences: Differences, subgroups: Sequence[Subgroup], limit: float, explained: str
 ) -> tuple[list[Finding], Mask]:
     """Strongest first, each found among the questions outside of those before it, and among the options without a
     letter before it: where one is favoured, all others are avoided. And which questions are in no such group."""
     above, by_letter = differences.largest > limit, differences.by_letter
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
-        smaller, videos = restrict(candidates, left), differences.videos[left]
+        smaller, videos = restrict(subgroups, left), differences.videos[left]
         found = letter_shifts(by_letter[left], videos)
         # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
         found += associate(differences.spread[left], above[left], smaller, videos)
@@ -179,7 +179,7 @@ def _broken_groups(
             by_letter = without_letter(by_letter, LETTERS.index(worst.label.split()[1]))
         else:
             left[np.flatnonzero(left)[worst.members]] = False
-        candidates = [each for each in candidates if each.cause not in BY_SIZE or each.cause != worst.cause]
+        subgroups = [each for each in subgroups if each.cause not in BY_SIZE or each.cause != worst.cause]
     return findings, left
 
 
@@ -223,7 +223,11 @@ def _everywhere(
 
 def _runs(answers: Answers, names: Names) -> dict[str, Mapping[str, Any]]:
     first = answers.pairs[0]
-    sides = ((names.npu.title, first.npu), (names.gpu.title, first.gpu)) if isinstance(first, Pair) else ()
+    sides = (
+        ((names.candidate.title, first.candidate), (names.reference.title, first.reference))
+        if isinstance(first, Pair)
+        else ()
+    )
     return {title: side.reply.run for title, side in sides if side.reply}
 
 
@@ -238,7 +242,9 @@ def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
 def _unreadable(answers: Answers, names: Names) -> list[Finding]:
     """If one side alone has them more often than chance explains."""
     alone = answers.unreadable[:, 0].astype(float) - answers.unreadable[:, 1]
-    side, count = max((names.npu, (alone > 0).sum()), (names.gpu, (alone < 0).sum()), key=lambda each: each[1])
+    side, count = max(
+        (names.candidate, (alone > 0).sum()), (names.reference, (alone < 0).sum()), key=lambda each: each[1]
+    )
     p_value = sign_flip_p(alone)
     if p_value >= SIGNIFICANT:
         return []

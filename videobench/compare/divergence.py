@@ -44,7 +44,7 @@ class Differences:
     kl: FloatArray  # Kullback-Leibler divergence of the NPU's option distribution from the GPU's, nats
     by_letter: FloatArray  # (questions, 6): each letter's difference less the mean of the others'; nan: no such option
     # (questions, 2), NPU and GPU: log-probability of the right option less that of the best wrong one; nan: not known
-    right_margins: FloatArray
+    right_leads: FloatArray
     right_chances: FloatArray  # (questions, 2): probability of the right option among the options; nan: not known
     same_top: NDArray[np.bool_]  # whether both sides' most probable option is the same
 
@@ -61,12 +61,12 @@ def measure(answers: Answers) -> Differences:
     of which an option is known by a bound alone.
 
     A log-probability below LOG_FLOOR counts as LOG_FLOOR."""
-    npu, gpu = (np.maximum(answers.scores[:, side], LOG_FLOOR) for side in (0, 1))
-    shared = ~np.isnan(npu + gpu)  # a row may lack an option that the other side's has
+    candidate, reference = (np.maximum(answers.scores[:, side], LOG_FLOOR) for side in (0, 1))
+    shared = ~np.isnan(candidate + reference)  # a row may lack an option that the other side's has
     shared[answers.vague.any(axis=1)] = False
     rows = np.flatnonzero(shared.sum(axis=1) >= 2)
-    npu, gpu = (np.where(shared, side, np.nan)[rows] for side in (npu, gpu))
-    difference, right = npu - gpu, answers.right[rows]
+    candidate, reference = (np.where(shared, side, np.nan)[rows] for side in (candidate, reference))
+    difference, right = candidate - reference, answers.right[rows]
     return Differences(
         rows=rows,
         pairs=[answers.pairs[row] for row in rows.tolist()],
@@ -74,12 +74,12 @@ def measure(answers: Answers) -> Differences:
         largest=_row_reduce(np.nanmax, np.abs(difference)),
         spread=_spread(difference),
         common=np.abs(_row_reduce(np.nanmean, difference)),
-        shift=_lead_shift(npu, gpu),
-        kl=_divergence(gpu, npu),
+        shift=_lead_shift(candidate, reference),
+        kl=_divergence(reference, candidate),
         by_letter=_against_others(difference),
-        right_margins=np.stack([leads_of(npu, right), leads_of(gpu, right)], axis=1),
-        right_chances=np.stack([_right_chance(npu, right), _right_chance(gpu, right)], axis=1),
-        same_top=_top(npu) == _top(gpu),
+        right_leads=np.stack([leads_of(candidate, right), leads_of(reference, right)], axis=1),
+        right_chances=np.stack([_right_chance(candidate, right), _right_chance(reference, right)], axis=1),
+        same_top=_top(candidate) == _top(reference),
     )
 
 
@@ -113,10 +113,13 @@ def _spread(difference: FloatArray) -> FloatArray:
     )
 
 
-def _lead_shift(npu: FloatArray, gpu: FloatArray) -> FloatArray:
-    order = np.argsort(np.nan_to_num(gpu, nan=-np.inf), axis=1)
-    rows, first, second = np.arange(len(gpu)), order[:, -1], order[:, -2]
-    return np.asarray((npu[rows, first] - npu[rows, second]) - (gpu[rows, first] - gpu[rows, second]), dtype=float)
+def _lead_shift(candidate: FloatArray, reference: FloatArray) -> FloatArray:
+    order = np.argsort(np.nan_to_num(reference, nan=-np.inf), axis=1)
+    rows, first, second = np.arange(len(reference)), order[:, -1], order[:, -2]
+    return np.asarray(
+        (candidate[rows, first] - candidate[rows, second]) - (reference[rows, first] - reference[rows, second]),
+        dtype=float,
+    )
 
 
 def _divergence(reference: FloatArray, other: FloatArray) -> FloatArray:
@@ -155,7 +158,7 @@ def coarser_dtype(pairs: Sequence[Pair]) -> str:
     found = {
         str(reply.run.get("dtype", COARSEST)).removeprefix("torch.")
         for pair in pairs
-        for reply in (pair.npu.reply, pair.gpu.reply)
+        for reply in (pair.candidate.reply, pair.reference.reply)
         if reply
     }
     return max((name if name in order else COARSEST for name in found), key=order.index, default=COARSEST)

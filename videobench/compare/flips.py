@@ -9,12 +9,12 @@ from videobench.compare.scoring import FAILED, UNREADABLE
 from videobench.data.rows import Reply
 
 CLASSES = {  # in the order in which they deserve a look
-    "drift": "a margin clearer than the noise, and yet another letter",
+    "drift": "a lead clearer than the noise, and yet another letter",
     "format": "one side's reply cannot be read",
     "failed": "one side failed, or its logits held NaN or infinity",
     "input": "the sides were given different questions, prompts or pixels",
     "unknown": "no log-probabilities to judge by",
-    "tie": "the margin is within the noise on both sides",
+    "tie": "the lead is within the noise on both sides",
 }
 
 
@@ -22,35 +22,35 @@ CLASSES = {  # in the order in which they deserve a look
 class Flip:
     pair: Pair
     kind: str  # of CLASSES
-    npu_margin: float | None  # nats: the side's best option less its second best
-    gpu_margin: float | None
+    candidate_lead: float | None  # nats: the side's best option less its second best
+    reference_lead: float | None
 
 
 def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
-    """Of pairs that both files have; those that deserve a look first, the clearest margins of a class first."""
-    flips = [_build_flip(pair, noise_lead) for pair in compared if pair.npu.letter != pair.gpu.letter]
+    """Of pairs that both files have; those that deserve a look first, the clearest leads of a class first."""
+    flips = [_build_flip(pair, noise_lead) for pair in compared if pair.candidate.letter != pair.reference.letter]
     order = list(CLASSES)
-    return sorted(flips, key=lambda f: (order.index(f.kind), -min(f.npu_margin or 0.0, f.gpu_margin or 0.0)))
+    return sorted(flips, key=lambda f: (order.index(f.kind), -min(f.candidate_lead or 0.0, f.reference_lead or 0.0)))
 
 
 def _build_flip(pair: Pair, noise_lead: float) -> Flip:
-    npu, gpu = map(_top_margin, pair.replies)
-    return Flip(pair, _classify(pair, [npu, gpu], noise_lead), npu, gpu)
+    candidate, reference = map(_top_lead, pair.replies)
+    return Flip(pair, _classify(pair, [candidate, reference], noise_lead), candidate, reference)
 
 
-def _top_margin(reply: Reply) -> float | None:
+def _top_lead(reply: Reply) -> float | None:
     values = sorted(reply.scores.values())
     return values[-1] - values[-2] if len(values) > 1 else None
 
 
-def _classify(pair: Pair, margins: Sequence[float | None], noise_lead: float) -> str:
-    if FAILED in (pair.npu.outcome, pair.gpu.outcome) or any(reply.nonfinite for reply in pair.replies):
+def _classify(pair: Pair, leads: Sequence[float | None], noise_lead: float) -> str:
+    if FAILED in (pair.candidate.outcome, pair.reference.outcome) or any(reply.nonfinite for reply in pair.replies):
         return "failed"
     if inputs_differ(pair):
         return "input"
-    if UNREADABLE in (pair.npu.outcome, pair.gpu.outcome):
+    if UNREADABLE in (pair.candidate.outcome, pair.reference.outcome):
         return "format"
-    known = [margin for margin in margins if margin is not None]
+    known = [lead for lead in leads if lead is not None]
     if len(known) < 2:
         return "unknown"
     return "tie" if max(known) <= noise_lead else "drift"

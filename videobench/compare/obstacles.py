@@ -9,7 +9,7 @@ from videobench.compare.answers import number_videos
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import DIFFERS, UNKNOWN, InputRow, Inputs
 from videobench.compare.scoring import RIGHT, chance_level
-from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
+from videobench.compare.settings import NPU_AND_GPU, SIDES, Names, Tolerance
 from videobench.data.rows import Reply
 
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
@@ -30,7 +30,7 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class ServiceNote:
-    side: str  # "npu" or "gpu"
+    side: str  # of SIDES: "npu" or "gpu"
     cause: str  # of advice.FIXES
     questions: int  # that show it
     text: str  # one sentence
@@ -58,13 +58,17 @@ def find_obstacles(
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     """Find swapped files, and files of one kind of device. A CPU may replace either device."""
-    npu, gpu = (set(inputs.devices[side]) - {UNKNOWN} for side in ("npu", "gpu"))
-    found = f"{_listed(npu)} in {names.npu.phrase}'s, {_listed(gpu)} in {names.gpu.phrase}'s"
-    if npu == gpu and len(npu) == 1 and npu <= {"npu", "cuda"}:
+    candidate, reference = (set(inputs.devices[side]) - {UNKNOWN} for side in SIDES.values())
+    found = f"{_listed(candidate)} in {names.candidate.phrase}'s, {_listed(reference)} in {names.reference.phrase}'s"
+    if candidate == reference and len(candidate) == 1 and candidate <= {"npu", "cuda"}:
         cause, text = "one_device", "both files hold replies of one kind of device"
-    elif (npu, gpu) == ({"cuda"}, {"npu"}) or (npu == {"cuda"} and gpu == {"cpu"}) or (npu, gpu) == ({"cpu"}, {"npu"}):
-        cause, text = "swapped", f"the {names.npu.title} and {names.gpu.title} files look swapped"
-    elif "cuda" in npu or "npu" in gpu:
+    elif (
+        (candidate, reference) == ({"cuda"}, {"npu"})
+        or (candidate == {"cuda"} and reference == {"cpu"})
+        or (candidate, reference) == ({"cpu"}, {"npu"})
+    ):
+        cause, text = "swapped", f"the {names.candidate.title} and {names.reference.title} files look swapped"
+    elif "cuda" in candidate or "npu" in reference:
         cause, text = "mixed", "a file holds replies of the other side's device"
     else:
         return
@@ -98,29 +102,31 @@ def _of_chance(pairs: Sequence[Pair]) -> Iterator[Obstacle]:
     chance = chance_level(pair.reply for pair in pairs)
     assert chance is not None, "the pairs have options"
     error = math.sqrt(chance * (1 - chance) / videos)
-    npu, gpu = (sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in ("npu", "gpu"))
-    agreement = sum(pair.npu.letter == pair.gpu.letter for pair in pairs) / len(pairs)
-    found = f"({100 * npu:.1f} and {100 * gpu:.1f} %, chance {100 * chance:.1f} %)"
-    if max(npu, gpu) < chance - LUCK * error:
+    candidate, reference = (
+        sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in SIDES.values()
+    )
+    agreement = sum(pair.candidate.letter == pair.reference.letter for pair in pairs) / len(pairs)
+    found = f"({100 * candidate:.1f} and {100 * reference:.1f} %, chance {100 * chance:.1f} %)"
+    if max(candidate, reference) < chance - LUCK * error:
         text = (
             f"both sides are right less often than by chance {found}: the answer file is not of these questions, or no"
         )
         yield Obstacle("answers", f"{text} reply is", allows_fail=False)
-    elif videos >= MANY_VIDEOS and max(npu, gpu) < chance + LUCK * error:
+    elif videos >= MANY_VIDEOS and max(candidate, reference) < chance + LUCK * error:
         text = f"both sides are right no more often than by chance {found}: the answer file may be of other questions"
         yield Obstacle("answers", text, allows_fail=False)
     elif (
         videos >= MANY_VIDEOS
-        and gpu > chance + LUCK * error
+        and reference > chance + LUCK * error
         and agreement < chance + LUCK * error
-        and not any(pair.npu.reply and pair.npu.reply.prompt_sha256 for pair in pairs)
+        and not any(pair.candidate.reply and pair.candidate.reply.prompt_sha256 for pair in pairs)
     ):
         text = f"the letters agree no more often than by chance ({100 * agreement:.1f} %, chance {100 * chance:.1f} %)"
         yield Obstacle("ids", f"{text}: the ids may be shifted, or one side answers at random", allows_fail=False)
 
 
 def _both_values(row: InputRow, names: Names) -> str:
-    return f"{row.name} is {row.npu} on {names.npu.phrase} and {row.gpu} on {names.gpu.phrase}"
+    return f"{row.name} is {row.candidate} on {names.candidate.phrase} and {row.reference} on {names.reference.phrase}"
 
 
 def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Obstacle]:
@@ -141,7 +147,7 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
     ):
         if keys:
             yield Obstacle(cause, f"{text} in {_questions(len(keys))} ({_some(keys)})", allows_fail=True)
-    left_out = {**pairing.sets_only_npu, **pairing.sets_only_gpu}
+    left_out = {**pairing.sets_only_candidate, **pairing.sets_only_reference}
     if left_out:
         text = f"sets that only one file has are left out ({', '.join(left_out)}, {_questions(sum(left_out.values()))})"
         yield Obstacle("sets", f"{text}: answer them on both sides, or name files of the same sets", allows_fail=True)
@@ -159,11 +165,11 @@ def _some(keys: Sequence[str]) -> str:
 def check_services(compared: Sequence[Pair], names: Names) -> list[ServiceNote]:
     """`compared` are pairs with a reply on both sides."""
     notes = []
-    for side in ("npu", "gpu"):
+    for key, side in SIDES.items():
         replies = [getattr(pair, side).reply for pair in compared]
         title = getattr(names, side).title
         for cause, questions, text in _found([each for each in replies if not each.error]):
-            notes.append(ServiceNote(side, cause, questions, f"{title}: {text}", FIXES[cause]))
+            notes.append(ServiceNote(key, cause, questions, f"{title}: {text}", FIXES[cause]))
     return notes
 
 

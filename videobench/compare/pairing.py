@@ -34,8 +34,8 @@ class Pair:
     dataset: str
     id: str
     right: str  # the right letter; empty where the original's rule knows none
-    npu: Side
-    gpu: Side
+    candidate: Side
+    reference: Side
 
     @property
     def key(self) -> str:
@@ -44,16 +44,16 @@ class Pair:
     @property
     def reply(self) -> Reply:
         """Of whichever side has one: for what both sides' rows say alike. The GPU's where both have one."""
-        reply = self.gpu.reply or self.npu.reply
+        reply = self.reference.reply or self.candidate.reply
         assert reply, "a pair has at least one reply"
         return reply
 
     @property
     def replies(self) -> tuple[Reply, Reply]:
         """The candidate's and the reference's, of a question that both files have."""
-        assert self.npu.reply, "one of Pairing.compared"
-        assert self.gpu.reply, "likewise"
-        return self.npu.reply, self.gpu.reply
+        assert self.candidate.reply, "one of Pairing.compared"
+        assert self.reference.reply, "likewise"
+        return self.candidate.reply, self.reference.reply
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Pairing:
     """All questions of a comparison, and counts of what was left out of it."""
 
     pairs: list[Pair]  # of the data sets that both sides have: each answered by one side at least
-    sets_only_npu: dict[str, int]  # data set -> number of its questions; such sets are left out of everything
-    sets_only_gpu: dict[str, int]
+    sets_only_candidate: dict[str, int]  # data set -> number of its questions; such sets are left out of everything
+    sets_only_reference: dict[str, int]
     without_answer: list[str]  # keys of replies whose right answer is not known, left out too
     answers_unused: int  # entries of the answer file that neither side replied to
     dropped: int  # `mindie` only: questions that a side left unanswered, which the original leaves out
@@ -70,11 +70,11 @@ class Pairing:
     @property
     def compared(self) -> list[Pair]:
         """Those that both files have: what the paired statistics are about."""
-        return [pair for pair in self.pairs if pair.npu.reply and pair.gpu.reply]
+        return [pair for pair in self.pairs if pair.candidate.reply and pair.reference.reply]
 
 
 def pair_runs(
-    npu_path: Path, gpu_path: Path, answer_path: Path, scoring: str, facts_path: Path | None = None
+    candidate_path: Path, reference_path: Path, answer_path: Path, scoring: str, facts_path: Path | None = None
 ) -> Pairing:
     """Read both sides and the answers, and judge every reply under `scoring`, one of settings.SCORINGS.
 
@@ -82,34 +82,35 @@ def pair_runs(
     Raises InputError, naming the files, where they have no question in common, or naming one that cannot be scored."""
     facts = load_facts(facts_path) if facts_path else None
     if scoring == "mindie":
-        return _pair_as_the_original(npu_path, gpu_path, answer_path, facts)
+        return _pair_as_the_original(candidate_path, reference_path, answer_path, facts)
     answers = load_answers(answer_path)
-    npu, gpu = load_sides((npu_path, gpu_path), answers, facts=facts)
-    npu, gpu = _lend_options(npu, gpu), _lend_options(gpu, npu)
-    for path, replies in ((npu_path, npu), (gpu_path, gpu)):
+    candidate, reference = load_sides((candidate_path, reference_path), answers, facts=facts)
+    candidate, reference = _lend_options(candidate, reference), _lend_options(reference, candidate)
+    for path, replies in ((candidate_path, candidate), (reference_path, reference)):
         check_scorable(path, replies.values(), scoring)
-    shared_sets = {dataset for dataset, _ in npu} & {dataset for dataset, _ in gpu}
-    names = {**gpu, **npu}
+    shared_sets = {dataset for dataset, _ in candidate} & {dataset for dataset, _ in reference}
+    names = {**reference, **candidate}
     pairs = [
         Pair(
             *name,
             answers[name],
-            _side(npu.get(name), answers[name], scoring),
-            _side(gpu.get(name), answers[name], scoring),
+            _side(candidate.get(name), answers[name], scoring),
+            _side(reference.get(name), answers[name], scoring),
         )
         for name in names
         if name in answers and name[0] in shared_sets
     ]
-    if not any(pair.npu.reply and pair.gpu.reply for pair in pairs):
+    if not any(pair.candidate.reply and pair.reference.reply for pair in pairs):
         raise InputError(
-            f"{npu_path} and {gpu_path} have no question in common that {answer_path} answers; {_first_keys(npu, gpu)}"
+            f"{candidate_path} and {reference_path} have no question in common that {answer_path} answers; "
+            f"{_first_keys(candidate, reference)}"
         )
     return Pairing(
         pairs=pairs,
-        sets_only_npu=_count_sets((name for name in npu if name in answers), shared_sets),
-        sets_only_gpu=_count_sets((name for name in gpu if name in answers), shared_sets),
+        sets_only_candidate=_count_sets((name for name in candidate if name in answers), shared_sets),
+        sets_only_reference=_count_sets((name for name in reference if name in answers), shared_sets),
         without_answer=["/".join(filter(None, name)) for name in names if name not in answers],
-        answers_unused=len(answers.keys() - npu.keys() - gpu.keys()),
+        answers_unused=len(answers.keys() - candidate.keys() - reference.keys()),
         dropped=0,
     )
 
@@ -135,35 +136,39 @@ def _count_sets(names: Iterable[QuestionName], shared: set[str]) -> dict[str, in
     return dict(Counter(dataset for dataset, _ in names if dataset not in shared))
 
 
-def _first_keys(npu: Mapping[QuestionName, Reply], gpu: Mapping[QuestionName, Reply]) -> str:
-    first = ["/".join(filter(None, next(iter(replies)))) for replies in (npu, gpu)]
+def _first_keys(candidate: Mapping[QuestionName, Reply], reference: Mapping[QuestionName, Reply]) -> str:
+    first = ["/".join(filter(None, next(iter(replies)))) for replies in (candidate, reference)]
     return f"the first replies are to {first[0]} and {first[1]}; name the files of one sample or data set"
 
 
-def _pair_as_the_original(npu_path: Path, gpu_path: Path, answer_path: Path, facts: Asked | None) -> Pairing:
+def _pair_as_the_original(
+    candidate_path: Path, reference_path: Path, answer_path: Path, facts: Asked | None
+) -> Pairing:
     """By key alone; a question counts where both sides gave a letter."""
     answers = load_raw_answers(answer_path)
     names = [(dataset, key) for key, (dataset, _) in answers.items()]
-    npu, gpu = load_sides((npu_path, gpu_path), names, by_key=True, facts=facts)
-    sets = [Counter(answers[key][0] for _, key in replies if key in answers) for replies in (npu, gpu)]
+    candidate, reference = load_sides((candidate_path, reference_path), names, by_key=True, facts=facts)
+    sets = [Counter(answers[key][0] for _, key in replies if key in answers) for replies in (candidate, reference)]
     pairs, dropped = [], 0
     for key, (dataset, answer) in answers.items():
         if not all(dataset in each for each in sets):
             continue
-        sides = npu.get(("", key)), gpu.get(("", key))
+        sides = candidate.get(("", key)), reference.get(("", key))
         letters = [choose_letter(reply, "mindie") if reply else None for reply in sides]
         if not all(letters):
             dropped += any(reply is not None for reply in sides)
             continue
         right = right_letter_as_original(answer) or ""
-        npu_side, gpu_side = (
+        candidate_side, reference_side = (
             Side(reply, letter, RIGHT if letter == right else WRONG)
             for reply, letter in zip(sides, letters, strict=True)
         )
-        pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, npu_side, gpu_side))
+        pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, candidate_side, reference_side))
     if not pairs:
-        raise InputError(f"{npu_path} and {gpu_path} have no question that both answer and {answer_path} knows")
-    only_npu, only_gpu = (
+        raise InputError(
+            f"{candidate_path} and {reference_path} have no question that both answer and {answer_path} knows"
+        )
+    only_candidate, only_reference = (
         {name: count for name, count in own.items() if name not in other} for own, other in (sets, sets[::-1])
     )
-    return Pairing(pairs, only_npu, only_gpu, [], 0, dropped)
+    return Pairing(pairs, only_candidate, only_reference, [], 0, dropped)

@@ -36,8 +36,8 @@ FEW_LENGTHS, FEW_LENGTHS_SHARE = 3, 0.02
 @dataclass(frozen=True)
 class InputRow:
     name: str  # "dtype"
-    npu: str  # "float16"
-    gpu: str
+    candidate: str  # "float16"
+    reference: str
     state: str  # of SAME, DIFFERS, EXPECTED, UNKNOWN
     allows_verdict: bool = True  # False: the runs are not comparable at all
 
@@ -55,7 +55,7 @@ class Inputs:
     lengths: int  # questions whose number of prompt tokens could be compared
     with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
     identical: int  # of those: every log-probability is the same number, to the last bit
-    devices: dict[str, dict[str, int]]  # side -> device -> replies; "not stored" is one of them
+    devices: dict[str, dict[str, int]]  # "candidate" or "reference" -> device -> replies; "not stored" is one of them
     mixed: list[str]  # sentences: a setting that has several values within one side, where one run has one
 
     @property
@@ -65,7 +65,7 @@ class Inputs:
 
     @property
     def cpu_sides(self) -> list[str]:
-        """Sides, "npu" or "gpu", all of whose replies come from a CPU."""
+        """Sides all of whose replies come from a CPU."""
         return [side for side, devices in self.devices.items() if set(devices) == {"cpu"}]
 
     @property
@@ -83,7 +83,7 @@ class Inputs:
 def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     compared = pairing.compared
     replies = [pair.replies for pair in compared]
-    sides = {"npu": [npu for npu, _ in replies], "gpu": [gpu for _, gpu in replies]}
+    sides = {"candidate": [first for first, _ in replies], "reference": [second for _, second in replies]}
     lengths = [each for each in map(_prompt_lengths, compared) if each]
     rows = [
         _question_row(pairing),
@@ -99,7 +99,11 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
         replace(row, state=EXPECTED) if same_questions and row.name in SAMPLE_FILES and row.state == DIFFERS else row
         for row in _setting_rows(*map(_settings, sides.values()))
     ]
-    logprobs = [(npu.logprobs, gpu.logprobs) for npu, gpu in replies if len(npu.logprobs.keys() & gpu.logprobs) > 1]
+    logprobs = [
+        (candidate.logprobs, reference.logprobs)
+        for candidate, reference in replies
+        if len(candidate.logprobs.keys() & reference.logprobs) > 1
+    ]
     return Inputs(
         rows=[*rows, *settings],
         other_questions=[pair.key for pair in compared if question_differs(pair)],
@@ -109,7 +113,7 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
         known=all(each.prompt_sha256 and each.pixels_sha256 for each in chain(*sides.values()) if not each.error),
         lengths=len(lengths),
         with_logprobs=len(logprobs),
-        identical=sum(npu == gpu for npu, gpu in logprobs),
+        identical=sum(candidate == reference for candidate, reference in logprobs),
         devices={side: _count(own, "device") for side, own in sides.items()},
         mixed=[text for side, own in sides.items() for text in _mixed(own, getattr(names, side))],
     )
@@ -131,10 +135,14 @@ def _mixed(replies: Sequence[Reply], side: Name) -> Iterator[str]:
 
 def _question_row(pairing: Pairing) -> InputRow:
     common = len(pairing.compared)
-    npu = sum(pair.npu.reply is not None for pair in pairing.pairs) + sum(pairing.sets_only_npu.values())
-    gpu = sum(pair.gpu.reply is not None for pair in pairing.pairs) + sum(pairing.sets_only_gpu.values())
-    state = SAME if npu == gpu == common else DIFFERS
-    return InputRow("questions", f"{npu} ({common} in both)", f"{gpu} ({common} in both)", state)
+    candidate = sum(pair.candidate.reply is not None for pair in pairing.pairs) + sum(
+        pairing.sets_only_candidate.values()
+    )
+    reference = sum(pair.reference.reply is not None for pair in pairing.pairs) + sum(
+        pairing.sets_only_reference.values()
+    )
+    state = SAME if candidate == reference == common else DIFFERS
+    return InputRow("questions", f"{candidate} ({common} in both)", f"{reference} ({common} in both)", state)
 
 
 def _equal(known: Sequence[bool]) -> tuple[str, str]:
@@ -152,28 +160,32 @@ def _asked_row(compared: Sequence[Pair]) -> InputRow:
 
 def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
     stored = [[getattr(reply, field) for reply in pair.replies] for pair in compared]
-    equal, state = _equal([npu == gpu for npu, gpu in stored if npu and gpu])
-    npu, gpu = (equal if any(each[side] for each in stored) else "not stored" for side in (0, 1))
-    return InputRow(name, npu, gpu, state)
+    equal, state = _equal([candidate == reference for candidate, reference in stored if candidate and reference])
+    candidate, reference = (equal if any(each[side] for each in stored) else "not stored" for side in (0, 1))
+    return InputRow(name, candidate, reference, state)
 
 
 def _length_row(lengths: Sequence[tuple[int, int]], sides: Iterable[Sequence[Reply]]) -> InputRow:
-    equal, state = _equal([npu == gpu for npu, gpu in lengths])
+    equal, state = _equal([candidate == reference for candidate, reference in lengths])
     counted = [any(each.prompt_tokens is not None for each in replies) for replies in sides]
-    npu, gpu = (equal if each else "as exported" for each in counted)
-    return InputRow("prompt tokens (number)", npu, gpu, state)
+    candidate, reference = (equal if each else "as exported" for each in counted)
+    return InputRow("prompt tokens (number)", candidate, reference, state)
 
 
-def _setting_rows(npu: dict[str, list[str]], gpu: dict[str, list[str]]) -> list[InputRow]:
-    names = [name for name in FIRST_SETTINGS if name in npu or name in gpu]
-    names += sorted((npu.keys() | gpu.keys()) - set(names))
+def _setting_rows(candidate: dict[str, list[str]], reference: dict[str, list[str]]) -> list[InputRow]:
+    names = [name for name in FIRST_SETTINGS if name in candidate or name in reference]
+    names += sorted((candidate.keys() | reference.keys()) - set(names))
     never = set(NEVER_COMPARABLE)
-    weights = npu.get("weights_sha256")
-    if weights and weights == gpu.get("weights_sha256") and FIRST_SUITE in npu.get("suite", []) + gpu.get("suite", []):
+    weights = candidate.get("weights_sha256")
+    if (
+        weights
+        and weights == reference.get("weights_sha256")
+        and FIRST_SUITE in candidate.get("suite", []) + reference.get("suite", [])
+    ):
         never.remove("checkpoint_sha256")
-    if not (npu.get("checkpoint_sha256") and gpu.get("checkpoint_sha256")):
+    if not (candidate.get("checkpoint_sha256") and reference.get("checkpoint_sha256")):
         never.add("checkpoint")  # its folder's name
-    return [_setting_row(name, npu.get(name, []), gpu.get(name, []), name in never) for name in names]
+    return [_setting_row(name, candidate.get(name, []), reference.get(name, []), name in never) for name in names]
 
 
 def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
@@ -193,16 +205,17 @@ def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
     return settings
 
 
-def _setting_row(name: str, npu: list[str], gpu: list[str], is_crucial: bool) -> InputRow:
-    if UNKNOWN in (npu + gpu) or not npu or not gpu:
+def _setting_row(name: str, candidate: list[str], reference: list[str], is_crucial: bool) -> InputRow:
+    if UNKNOWN in (candidate + reference) or not candidate or not reference:
         state = UNKNOWN
-    elif sorted(npu) == sorted(gpu):
+    elif sorted(candidate) == sorted(reference):
         state = SAME
     else:
-        state = EXPECTED if name in MAY_DIFFER or (name == "torch" and _releases(npu) == _releases(gpu)) else DIFFERS
-    is_other_kind = name == "dtype" and _kinds(npu) != _kinds(gpu)
+        is_same_release = name == "torch" and _releases(candidate) == _releases(reference)
+        state = EXPECTED if name in MAY_DIFFER or is_same_release else DIFFERS
+    is_other_kind = name == "dtype" and _kinds(candidate) != _kinds(reference)
     allows_verdict = state != DIFFERS or not (is_crucial or is_other_kind)
-    return InputRow(name, _shown(npu), _shown(gpu), state, allows_verdict)
+    return InputRow(name, _shown(candidate), _shown(reference), state, allows_verdict)
 
 
 def _kinds(dtypes: Iterable[str]) -> set[str]:
@@ -229,8 +242,8 @@ def inputs_differ(pair: Pair) -> bool:
 
 def hashes_differ(pair: Pair, field: str) -> bool:
     """False where a side stores none."""
-    npu, gpu = (getattr(reply, field) for reply in pair.replies)
-    return bool(npu and gpu and npu != gpu)
+    candidate, reference = (getattr(reply, field) for reply in pair.replies)
+    return bool(candidate and reference and candidate != reference)
 
 
 def _prompt_lengths_differ(pair: Pair) -> bool:
@@ -243,59 +256,61 @@ def _prompt_lengths(pair: Pair) -> tuple[int, int] | None:
 
     A side that does not count them is taken to have as many as the checkpoint's template makes of the exported request,
     so that another number on the other side is not passed over. None where they are not known."""
-    npu, gpu = pair.replies
-    if npu.prompt_sha256 and gpu.prompt_sha256:
+    candidate, reference = pair.replies
+    if candidate.prompt_sha256 and reference.prompt_sha256:
         return None
-    if npu.prompt_tokens is None and gpu.prompt_tokens is None:
+    if candidate.prompt_tokens is None and reference.prompt_tokens is None:
         return None
-    expected = next((each.expected_prompt_tokens for each in (npu, gpu) if each.expected_prompt_tokens), None)
-    first, second = (expected if each.prompt_tokens is None else each.prompt_tokens for each in (npu, gpu))
+    expected = next(
+        (each.expected_prompt_tokens for each in (candidate, reference) if each.expected_prompt_tokens), None
+    )
+    first, second = (expected if each.prompt_tokens is None else each.prompt_tokens for each in (candidate, reference))
     return None if first is None or second is None else (first, second)
 
 
 def question_differs(pair: Pair) -> bool | None:
     """Whether the rows hold another question or instruction, other choices or another video; None where they share no
     such field."""
-    npu, gpu = pair.replies
-    same = [same_video(npu, gpu), _same_text(npu, gpu)]
-    if _both_state_options(npu, gpu):
-        same.append(npu.options == gpu.options)
+    candidate, reference = pair.replies
+    same = [same_video(candidate, reference), _same_text(candidate, reference)]
+    if _both_state_options(candidate, reference):
+        same.append(candidate.options == reference.options)
     known = [each for each in same if each is not None]
     return not all(known) if known else None
 
 
-def same_video(npu: Reply, gpu: Reply) -> bool | None:
+def same_video(candidate: Reply, reference: Reply) -> bool | None:
     """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
 
     None if that is not known. A name that the other side has lent proves nothing."""
-    if npu.pixels_sha256 and npu.pixels_sha256 == gpu.pixels_sha256:
+    if candidate.pixels_sha256 and candidate.pixels_sha256 == reference.pixels_sha256:
         return True
-    if npu.video_sha256 and gpu.video_sha256:
-        return npu.video_sha256 == gpu.video_sha256
-    if npu.vid_path_is_lent or gpu.vid_path_is_lent:
+    if candidate.video_sha256 and reference.video_sha256:
+        return candidate.video_sha256 == reference.video_sha256
+    if candidate.vid_path_is_lent or reference.vid_path_is_lent:
         return None
-    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (npu, gpu)]
+    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (candidate, reference)]
     known = [first == second for first, second in zip(*names, strict=True) if first and second]
     return all(known) if known else None
 
 
-def _same_text(npu: Reply, gpu: Reply) -> bool | None:
+def _same_text(candidate: Reply, reference: Reply) -> bool | None:
     """Of question and instruction. A row without choices holds them in the question's text, in a form of its own."""
-    if npu.question and (npu.question, npu.options) == (gpu.question, gpu.options):
+    if candidate.question and (candidate.question, candidate.options) == (reference.question, reference.options):
         return True  # nearly always: the rest takes longer
-    options = npu.options or gpu.options
-    sides = [each if each.options else replace(each, options=options) for each in (npu, gpu)]
-    npu_text, gpu_text = (folded_text(each.own_question) for each in sides)
-    if not npu_text or not gpu_text:
+    options = candidate.options or reference.options
+    sides = [each if each.options else replace(each, options=options) for each in (candidate, reference)]
+    candidate_text, reference_text = (folded_text(each.own_question) for each in sides)
+    if not candidate_text or not reference_text:
         return None
-    if npu.states_prompt or gpu.states_prompt:
+    if candidate.states_prompt or reference.states_prompt:
         first, second = (each.instruction for each in sides)
         if first and second and first != second:
             return False
-    if _both_state_options(npu, gpu):
-        return npu_text == gpu_text
-    return npu_text.startswith(gpu_text) or gpu_text.startswith(npu_text)
+    if _both_state_options(candidate, reference):
+        return candidate_text == reference_text
+    return candidate_text.startswith(reference_text) or reference_text.startswith(candidate_text)
 
 
-def _both_state_options(npu: Reply, gpu: Reply) -> bool:
-    return all(each.options and not each.options_are_lent for each in (npu, gpu))
+def _both_state_options(candidate: Reply, reference: Reply) -> bool:
+    return all(each.options and not each.options_are_lent for each in (candidate, reference))

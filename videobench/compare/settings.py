@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SCORINGS = ("strict", "logprob", "mindie")
+SIDES = {"npu": "candidate", "gpu": "reference"}  # a side's key in reports -> its name in code
 
 
 @dataclass(frozen=True)
@@ -17,17 +18,16 @@ class Name:
 
 @dataclass(frozen=True)
 class Names:
-    """The side that is judged and the one that it is compared with. In code, and as keys of the report, they are `npu`
-    and `gpu`, whatever they are."""
+    """What the two runs are called: the one that is judged, and the one that it is compared with."""
 
-    npu: Name = Name("npu", "NPU", "the NPU")
-    gpu: Name = Name("gpu", "GPU", "the GPU")
+    candidate: Name = Name("npu", "NPU", "the NPU")
+    reference: Name = Name("gpu", "GPU", "the GPU")
     are_devices: bool = True  # by the flags that name their files: an NPU's file in the GPU's place is then a mistake
 
 
 NPU_AND_GPU = Names()
-EVALUATED = Name("eval", "evaluated", "the evaluated run")
-REFERENCE = Name("ref", "reference", "the reference run")
+EVALUATED_RUN = Name("eval", "evaluated", "the evaluated run")
+REFERENCE_RUN = Name("ref", "reference", "the reference run")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Margin:
     one_sided: bool = False  # only a loss counts: a better NPU never fails
 
     def points(self, reference: float) -> float:
-        """`reference`: the GPU's accuracy, 0 to 1."""
+        """`reference`: the reference's accuracy, 0 to 1."""
         return reference * (100 - self.size) if self.is_relative else self.size
 
 
@@ -53,8 +53,8 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class ComparisonSettings:
-    npu_path: Path  # result file, or folder of result files
-    gpu_path: Path
+    candidate_path: Path  # result file, or folder of result files
+    reference_path: Path
     answer_path: Path  # sampling_answer.json or ANSWER.json
     repeat_path: Path | None = None  # a second run of either device
     facts_path: Path | None = None  # of the requests that a service was asked: what --export_requests wrote beside them

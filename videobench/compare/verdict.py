@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from videobench.compare.accuracy import Paired, compare_paired
 from videobench.compare.answers import Answers, tabulate
-from videobench.compare.associations import Candidate, Outlier, find_outliers
+from videobench.compare.associations import Outlier, Subgroup, find_outliers
 from videobench.compare.diagnosis import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing
@@ -72,13 +72,14 @@ class Evidence:
 
     @property
     def favoured(self) -> str:
-        return (self.names.gpu if self.accuracy.gpu_only > self.accuracy.npu_only else self.names.npu).phrase
+        paired, names = self.accuracy, self.names
+        return (names.reference if paired.reference_only > paired.candidate_only else names.candidate).phrase
 
     @property
     def disagreement(self) -> float:
         """Answers with different letters, or if only a loss counts, the lost ones, %."""
         paired = self.accuracy
-        return 100 * (paired.gpu_only / paired.questions if self.one_sided else 1 - paired.agreement)
+        return 100 * (paired.reference_only / paired.questions if self.one_sided else 1 - paired.agreement)
 
 
 # The first rule that holds decides: when, the verdict, by what ("": the measure that decides), what line 1 says.
@@ -125,7 +126,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 def weigh(
     answers: Answers,
-    groups: Sequence[Candidate],
+    groups: Sequence[Subgroup],
     margin: Margin,
     diagnosis: Diagnosis | None = None,
     names: Names = NPU_AND_GPU,
@@ -134,10 +135,10 @@ def weigh(
 
     Raises InputError if a margin relative to the reference's accuracy is none."""
     accuracy = compare_paired(answers)
-    points = margin.points(accuracy.gpu_accuracy)
+    points = margin.points(accuracy.reference_accuracy)
     if points <= 0:
         raise InputError(
-            f"--margin {margin.size:g}%: {names.gpu.phrase} has no right answer to relate to; give it in points"
+            f"--margin {margin.size:g}%: {names.reference.phrase} has no right answer to relate to; give it in points"
         )
     outliers = find_outliers(answers, groups, points, margin.one_sided)
     return Evidence(points, margin.one_sided, names, accuracy, estimate_smoothed(answers), diagnosis, outliers)
@@ -165,7 +166,7 @@ def _not_comparable(e: Evidence) -> str:
 
 def _moved(e: Evidence, estimate: Estimate, of: str) -> str:
     verb = "loses" if estimate.difference < 0 else "gains"
-    moved = f"{e.names.npu.phrase} {verb} {points_text(abs(estimate.difference))}{of}"
+    moved = f"{e.names.candidate.phrase} {verb} {points_text(abs(estimate.difference))}{of}"
     return f"{moved}, where {points_text(e.margin)} may differ"
 
 
@@ -183,8 +184,10 @@ def _outliers(e: Evidence) -> str:
 
 
 def _equal(e: Evidence) -> str:
-    npu, gpu, margin = e.names.npu.phrase, e.names.gpu.phrase, points_text(e.margin)
-    return f"no loss on {npu} beyond {margin}" if e.one_sided else f"{npu} answers like {gpu}, within {margin}"
+    candidate, margin = e.names.candidate.phrase, points_text(e.margin)
+    if e.one_sided:
+        return f"no loss on {candidate} beyond {margin}"
+    return f"{candidate} answers like {e.names.reference.phrase}, within {margin}"
 
 
 def _reasons(e: Evidence, by: str) -> list[str]:
@@ -192,14 +195,15 @@ def _reasons(e: Evidence, by: str) -> list[str]:
     paired, findings = e.accuracy, e.diagnosis.findings if e.diagnosis else []
     groups = [f"{each.text} (p {each.p_corrected:.1g}, corrected)" for each in e.outliers[:SHOWN_GROUPS]]
     obstacles = [each.text for each in e.obstacles]
+    candidate, reference = e.names.candidate, e.names.reference
     known = {
         INPUTS: [f"not comparable: {text}" if index == 0 else text for index, text in enumerate(obstacles)],
         DIVERGENCE: [f"numerically broken: {each.text}" for each in findings[:1] if e.broken],
         VIDEOS: ["all questions are about one video; an interval takes two or more"],
         FLIPS: [
-            f"flips favour {e.favoured}: {paired.gpu_only} answers are right on {e.names.gpu.phrase} alone, "
-            f"{paired.npu_only} on {e.names.npu.phrase} alone; random flips would split evenly (sign test over videos, "
-            f"p {paired.p_clustered:.2g})"
+            f"flips favour {e.favoured}: {paired.reference_only} answers are right on {reference.phrase} alone, "
+            f"{paired.candidate_only} on {candidate.phrase} alone; random flips would split evenly (sign test over "
+            f"videos, p {paired.p_clustered:.2g})"
         ],
         AGREEMENT: [
             f"{_disagree(e)}; without log-probabilities of half the pairs a PASS takes {MOST_DISAGREEMENT:g} % or "
@@ -265,7 +269,7 @@ def _of_silence(pairing: Pairing, evidence: Evidence) -> Iterator[str]:
     if missing and not passes(tabulate(pairing.pairs)):
         yield f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
     # Both sides are equal in those: they would shrink a difference that the others show.
-    read = [pair for pair in pairing.compared if pair.npu.letter or pair.gpu.letter]
+    read = [pair for pair in pairing.compared if pair.candidate.letter or pair.reference.letter]
     silent = len(pairing.compared) - len(read)
     if silent and not passes(tabulate(read)):
         yield f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"

@@ -18,7 +18,7 @@ from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import Inputs
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
-from videobench.compare.settings import Names
+from videobench.compare.settings import SIDES, Names
 from videobench.compare.smoothed import Estimate, Smoothed
 from videobench.compare.statistics import FloatArray
 from videobench.compare.verdict import (
@@ -37,7 +37,6 @@ from videobench.compare.verdict import (
 from videobench.data.dataset import DATASET_NAMES
 
 Json = dict[str, Any]
-SIDES = ("npu", "gpu")
 ALL_QUESTIONS = 17_036  # of Video-Bench
 FEW_IDENTICAL = 0.02  # share of the questions: chance makes so many pairs of log-probabilities equal
 MANY_BEYOND = 0.2  # share of the questions beyond the tolerance up to which numbers are called OK
@@ -64,7 +63,7 @@ def build_report(comparison: Comparison) -> Json:
         "margin": vars(comparison.settings.margin),
         "reasons": verdict.reasons,
         "questions_needed": {"if_no_difference": verdict.questions_needed, "text": verdict.advice},
-        "names": {side: vars(getattr(comparison.settings.names, side)) for side in SIDES},
+        "names": {side: vars(getattr(comparison.settings.names, name)) for side, name in SIDES.items()},
         "scoring": comparison.settings.scoring,
         "tolerance": vars(comparison.settings.tolerance),
         "files": _files(comparison),
@@ -85,16 +84,18 @@ def build_report(comparison: Comparison) -> Json:
         "most_different": most_different(comparison.differences),
         "flip_classes": {kind: kinds[kind] for kind in CLASSES if kinds[kind]},
         "flips": [_flip(flip) for flip in comparison.flips],
-        "listed": {side: _listed(comparison.pairing.pairs, side) for side in SIDES},
+        "listed": {side: _listed(comparison.pairing.pairs, name) for side, name in SIDES.items()},
     }
 
 
 def _over(overall: Group, evidence: Evidence, names: Names) -> list[str]:
     """Why some figures are not over the same questions; nothing where all are."""
     paired, notes = overall.paired, []
-    if paired and not overall.npu.total == overall.gpu.total == paired.questions:
-        npu, gpu = (f"{100 * each:.2f} %" for each in (paired.npu_accuracy, paired.gpu_accuracy))
-        accuracies = f"{npu} on {names.npu.phrase}, {gpu} on {names.gpu.phrase}"
+    if paired and not overall.candidate.total == overall.reference.total == paired.questions:
+        candidate, reference = (
+            f"{100 * each:.2f} %" for each in (paired.candidate_accuracy, paired.reference_accuracy)
+        )
+        accuracies = f"{candidate} on {names.candidate.phrase}, {reference} on {names.reference.phrase}"
         notes.append(
             f"the differences are over the {paired.questions:,} questions that both files have ({accuracies}); each "
             "side's own percentage counts missing answers as wrong"
@@ -123,8 +124,8 @@ def _estimate(estimate: Estimate) -> Json:
 def _files(comparison: Comparison) -> Json:
     settings = comparison.settings
     paths = {
-        "npu": settings.npu_path,
-        "gpu": settings.gpu_path,
+        "npu": settings.candidate_path,
+        "gpu": settings.reference_path,
         "answers": settings.answer_path,
         "repeat": settings.repeat_path,
     }
@@ -134,7 +135,9 @@ def _files(comparison: Comparison) -> Json:
 def _inputs(comparison: Comparison) -> Json:
     pairing, inputs = comparison.pairing, comparison.inputs
     return {
-        "table": [{"name": row.name, "npu": row.npu, "gpu": row.gpu, "state": row.state} for row in inputs.rows],
+        "table": [
+            {"name": row.name, "npu": row.candidate, "gpu": row.reference, "state": row.state} for row in inputs.rows
+        ],
         "same": inputs.answer,
         "differing": inputs.differing,
         "differing_prompts": len(inputs.other_prompts),
@@ -143,10 +146,10 @@ def _inputs(comparison: Comparison) -> Json:
         "other_questions": inputs.other_questions,
         "other_prompts": inputs.other_prompts,
         "other_pixels": inputs.other_pixels,
-        "only_npu": [pair.key for pair in pairing.pairs if not pair.gpu.reply],
-        "only_gpu": [pair.key for pair in pairing.pairs if not pair.npu.reply],
-        "datasets_only_npu": pairing.sets_only_npu,
-        "datasets_only_gpu": pairing.sets_only_gpu,
+        "only_npu": [pair.key for pair in pairing.pairs if not pair.reference.reply],
+        "only_gpu": [pair.key for pair in pairing.pairs if not pair.candidate.reply],
+        "datasets_only_npu": pairing.sets_only_candidate,
+        "datasets_only_gpu": pairing.sets_only_reference,
         "without_answer": pairing.without_answer,
         "answers_without_reply": pairing.answers_unused,
         "dropped_as_the_original_does": pairing.dropped,
@@ -154,7 +157,7 @@ def _inputs(comparison: Comparison) -> Json:
 
 
 def _group(group: Group) -> Json:
-    sides = {"npu": group.npu, "gpu": group.gpu}
+    sides = {"npu": group.candidate, "gpu": group.reference}
     content: Json = {side: vars(score) | {"accuracy": score.accuracy} for side, score in sides.items()}
     return content | (_paired(group.paired) if group.paired else {})
 
@@ -166,14 +169,14 @@ def _paired(paired: Paired) -> Json:
             "videos": paired.estimate.videos,
             "both_right": paired.both_right,
             "both_wrong": paired.both_wrong,
-            "npu_accuracy": paired.npu_accuracy,
-            "gpu_accuracy": paired.gpu_accuracy,
+            "npu_accuracy": paired.candidate_accuracy,
+            "gpu_accuracy": paired.reference_accuracy,
         },
         **_estimate(paired.estimate),
         "agreement": paired.agreement,
         "same_letter": paired.same_letter,
         "kappa": paired.kappa,
-        "mcnemar": {"npu_only": paired.npu_only, "gpu_only": paired.gpu_only, "p_value": paired.p_value},
+        "mcnemar": {"npu_only": paired.candidate_only, "gpu_only": paired.reference_only, "p_value": paired.p_value},
         "p_clustered": paired.p_clustered,
     }
 
@@ -196,8 +199,8 @@ def _dataset(comparison: Comparison, name: str, group: Group) -> Json:
 def _weighted(comparison: Comparison) -> Json:
     present = comparison.groups.per_dataset
     return {
-        side: {str(level): 100 * value for level, value in averages.items()}
-        for side, averages in comparison.groups.weighted.items()
+        side: {str(level): 100 * value for level, value in comparison.groups.weighted[name].items()}
+        for side, name in SIDES.items()
     } | {
         "unit": "percent",
         "missing_datasets": [name for name in DATASET_NAMES if name not in present],
@@ -211,13 +214,13 @@ def _flip(flip: Flip) -> Json:
     return {
         "key": pair.key,
         "class": flip.kind,
-        "npu_letter": pair.npu.letter,
-        "gpu_letter": pair.gpu.letter,
+        "npu_letter": pair.candidate.letter,
+        "gpu_letter": pair.reference.letter,
         "right_letter": pair.right,
-        "npu_margin": flip.npu_margin,
-        "gpu_margin": flip.gpu_margin,
-        "npu_reply": pair.npu.reply.text if pair.npu.reply else None,
-        "gpu_reply": pair.gpu.reply.text if pair.gpu.reply else None,
+        "npu_margin": flip.candidate_lead,
+        "gpu_margin": flip.reference_lead,
+        "npu_reply": pair.candidate.reply.text if pair.candidate.reply else None,
+        "gpu_reply": pair.reference.reply.text if pair.reference.reply else None,
     }
 
 
@@ -351,9 +354,9 @@ def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     """Why there is no numeric divergence."""
     if verdict.evidence.obstacles:
         return "no question is known to have the same inputs"
-    npu, gpu = ([getattr(pair, side).reply for pair in pairing.pairs] for side in SIDES)
-    both_store = all(any(each and each.logprobs for each in side) for side in (npu, gpu))
-    if both_store and any(each and each.bounded for each in npu + gpu):
+    candidate, reference = ([getattr(pair, side).reply for pair in pairing.pairs] for side in SIDES.values())
+    both_store = all(any(each and each.logprobs for each in side) for side in (candidate, reference))
+    if both_store and any(each and each.bounded for each in candidate + reference):
         return "options are known by their bounds alone"
     return "a side stores no log-probabilities"
 
@@ -387,11 +390,11 @@ def _next_step(comparison: Comparison) -> str:
 
 def _is_service(pairing: Pairing) -> bool:
     """Whether a service answered for the candidate: --check_model tests this suite's own engine."""
-    replies = [pair.npu.reply for pair in pairing.pairs if pair.npu.reply]
+    replies = [pair.candidate.reply for pair in pairing.pairs if pair.candidate.reply]
     return any(each.finish_reason or "model" in each.run for each in replies)
 
 
-def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> str:
+def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "candidate") -> str:
     """As that side was started. Names and settings are the files' own: none of them may say more to a shell."""
     replies = (getattr(each, side).reply for each in pairing.pairs)
     run: Mapping[str, Any] = next((each.run for each in replies if each), {})
@@ -400,7 +403,7 @@ def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> 
     ]
     flags += ["--deterministic"] if run.get("deterministic") is True else []
     flags += ["--device cpu"] if run.get("device") == "cpu" else []
-    script = SCRIPTS.get(str(run.get("device")), f"run_{side}.py")
+    script = SCRIPTS.get(str(run.get("device")), SCRIPTS["npu" if side == "candidate" else "cuda"])
     questions = shlex.quote(",".join(keys))
     return " ".join([f": python {script} --check_model --model_path FOLDER --check_questions {questions}", *flags])
 
@@ -408,15 +411,17 @@ def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "npu") -> 
 def _see_where_it_overflows(pairing: Pairing) -> str:
     hit = {
         side: [each.key for each in pairing.pairs if (reply := getattr(each, side).reply) and reply.nonfinite]
-        for side in SIDES
+        for side in SIDES.values()
     }
-    side = "npu" if hit["npu"] else "gpu"
+    side = "candidate" if hit["candidate"] else "reference"
     return _check_command(hit[side][:CHECKED], pairing, side)
 
 
 def _unanswered(pairing: Pairing, names: Names) -> str:
     """ "" where both sides answered all."""
-    lacking = {side: sum(getattr(pair, side).outcome in (FAILED, MISSING) for pair in pairing.pairs) for side in SIDES}
+    lacking = {
+        side: sum(getattr(pair, side).outcome in (FAILED, MISSING) for pair in pairing.pairs) for side in SIDES.values()
+    }
     named = " and ".join(f"{count} on {getattr(names, side).phrase}" for side, count in lacking.items() if count)
     return f"start the run again: it asks only what failed or is missing ({named})" if named else ""
 

@@ -53,7 +53,7 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     report = build_report(comparison)
     print(build_text(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else NARROWEST))
     if any(each.cause == "swapped" for each in comparison.verdict.evidence.obstacles):
-        names = f"{compared.npu_path} and {compared.gpu_path}"
+        names = f"{compared.candidate_path} and {compared.reference_path}"
         print(one_line(f"warning: {names} look swapped, judging by their `device` field"), file=sys.stderr)
     if settings.output_json:
         write_json(settings.output_json, report)

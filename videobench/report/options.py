@@ -8,9 +8,9 @@ from pathlib import Path
 
 from videobench.cli import FlagParser
 from videobench.compare.settings import (
-    EVALUATED,
+    EVALUATED_RUN,
     NPU_AND_GPU,
-    REFERENCE,
+    REFERENCE_RUN,
     SCORINGS,
     ComparisonSettings,
     Margin,
@@ -55,8 +55,8 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     if args.check_file:
         return Settings(check_file=args.check_file)
     margin = _parse_margin(parser, args.margin, args.one_sided)
-    evaluated, reference = args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path
-    paths = (evaluated, reference, args.sampling_answer_path)
+    candidate_path, reference_path = args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path
+    paths = (candidate_path, reference_path, args.sampling_answer_path)
     if not all(paths) and not (args.export_leaderboard and any(paths[:2])):
         parser.error(
             "--eval_npu_path, --eval_gpu_path (or --eval_path, --reference_path) and --sampling_answer_path are "
@@ -71,14 +71,13 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     if args.Eval_Video_root and not args.report_html:
         parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
     names = _names(parser, args)
-    npu_path, gpu_path, answer_path = paths
-    _check_paths(parser, args, [path for path in (npu_path, gpu_path, args.repeat_path) if path])
+    _check_paths(parser, args, [path for path in (candidate_path, reference_path, args.repeat_path) if path])
     comparison = export = None
     if all(paths):
         comparison = ComparisonSettings(
-            npu_path=npu_path,
-            gpu_path=gpu_path,
-            answer_path=answer_path,
+            candidate_path=candidate_path,
+            reference_path=reference_path,
+            answer_path=args.sampling_answer_path,
             repeat_path=args.repeat_path,
             facts_path=args.requests_facts,
             scoring=args.scoring,
@@ -88,7 +87,11 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
         )
     if args.export_leaderboard:
         export = ExportSettings(
-            args.export_leaderboard, npu_path or gpu_path, answer_path, args.requests_facts, args.scoring
+            args.export_leaderboard,
+            candidate_path or reference_path,
+            args.sampling_answer_path,
+            args.requests_facts,
+            args.scoring,
         )
     return Settings(comparison, None, args.gate, *outputs, args.Eval_Video_root, export)
 
@@ -119,15 +122,15 @@ def _parse_tolerance(parser: FlagParser, text: str) -> Tolerance:
 
 def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
     """By --names, else by the flags that name the files."""
-    npu = EVALUATED if args.eval_path else NPU_AND_GPU.npu
-    gpu = REFERENCE if args.reference_path else NPU_AND_GPU.gpu
+    candidate = EVALUATED_RUN if args.eval_path else NPU_AND_GPU.candidate
+    reference = REFERENCE_RUN if args.reference_path else NPU_AND_GPU.reference
     if args.names is not None:
         given = [each.strip() for each in args.names.split(",")]
         are_fit = [0 < len(each) <= LONGEST_NAME and each.isprintable() for each in given]
         if are_fit != [True, True] or given[0] == given[1]:
             parser.error(f"--names takes two different names, as vllm,ours, of 1 to {LONGEST_NAME} characters each")
-        npu, gpu = (Name(each, each, each) for each in given)
-    return Names(npu, gpu, are_devices=not (args.eval_path or args.reference_path))
+        candidate, reference = (Name(each, each, each) for each in given)
+    return Names(candidate, reference, are_devices=not (args.eval_path or args.reference_path))
 
 
 def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Path]) -> None:

@@ -22,12 +22,13 @@ from videobench.compare.comparison import Comparison
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair
 from videobench.compare.same_inputs import DIFFERS, hashes_differ
+from videobench.compare.settings import SIDES
 from videobench.console import one_line
 from videobench.data.dataset import VideoRoot
 from videobench.errors import VideoError
 from videobench.files import write_whole
 from videobench.report.build import Json
-from videobench.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_margins
+from videobench.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_leads
 from videobench.report.terminal import margin_text
 from videobench.video.identity import sha256_of_video
 from videobench.video.spec import DEFAULT_NUM_FRAMES
@@ -36,7 +37,6 @@ FRAMES_BUDGET_BYTES = 6_000_000  # of pictures in the page, so that the whole st
 MOST_PANELS = 400  # the JSON has every flip; more would make the page slow and its file large
 LONGEST_REPLY = 400  # characters shown
 LISTED_KEYS = 300  # of a list of questions
-SIDES = ("npu", "gpu")
 # Of the frames that the model saw: one JPEG for a video, as a data URI.
 COLUMNS = 4
 CELL_WIDTH = 128  # pixels; 4 frames fill a phone's width
@@ -154,7 +154,7 @@ def load_template() -> Template:
     )
     environment.filters["sentence"] = _sentence
     environment.globals.update(
-        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_margins, plot_histogram, margin_text)}
+        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_leads, plot_histogram, margin_text)}
     )
     environment.globals.update(
         CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES, VERSIONS=VERSIONS
@@ -195,7 +195,7 @@ def _ranking(averages: Json, names: Json) -> list[tuple[float, str, str]]:
 def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
     """`shown`, the report's entry of the flip, with what the model saw, was asked and answered on both devices."""
     pair = flip.pair
-    replies = {side: getattr(pair, side).reply for side in SIDES}  # find_flips: both sides have one
+    replies = {side: getattr(pair, name).reply for side, name in SIDES.items()}  # find_flips: both sides have one
     errors = {side: f"failed: {reply.error}" if reply.error else "" for side, reply in replies.items()}
     letters = list(pair.reply.options) or sorted({letter for reply in replies.values() for letter in reply.logprobs})
     return shown | {
@@ -228,7 +228,7 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
     if strips is None or not reply.vid_path:
         return None
     count = reply.run.get("num_frames")
-    seen = {each.video_sha256 for each in (pair.npu.reply, pair.gpu.reply) if each and each.video_sha256}
+    seen = {each.video_sha256 for each in (pair.candidate.reply, pair.reference.reply) if each and each.video_sha256}
     return {
         "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES, seen),
         "failure": strips.failures.get(reply.vid_path, "left out: the report's limit for pictures is reached"),

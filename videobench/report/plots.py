@@ -107,13 +107,13 @@ def plot_accuracies(report: Json) -> Markup:
     return _svg(bottom + 22, "Accuracy per data set, percent, with 95 % intervals", parts)
 
 
-def plot_margins(comparison: Comparison) -> Markup:
+def plot_leads(comparison: Comparison) -> Markup:
     """NPU against GPU: the right option's log-probability less that of the best wrong one; flips are marked."""
     differences, names = comparison.differences, comparison.settings.names
-    npu, gpu = names.npu.title, names.gpu.title
-    margins = differences.right_margins
-    known = np.flatnonzero(~np.isnan(margins).any(axis=1))
-    reach = max(1.0, float(np.quantile(np.abs(margins[known]), 0.99))) if len(known) else 1.0
+    own, other = names.candidate.title, names.reference.title
+    leads = differences.right_leads
+    known = np.flatnonzero(~np.isnan(leads).any(axis=1))
+    reach = max(1.0, float(np.quantile(np.abs(leads[known]), 0.99))) if len(known) else 1.0
     low, high = 62.0, WIDTH - 22.0  # beside the axis its numbers, and further out its name
 
     def x_of(value: float) -> float:
@@ -128,29 +128,28 @@ def plot_margins(comparison: Comparison) -> Markup:
     flips = {flip.pair.key: flip.kind for flip in comparison.flips}
     plain = [index for index in known if differences.pairs[index].key not in flips]
     for index in plain[:: max(1, math.ceil(len(plain) / MOST_POINTS))]:
-        parts.append(_dot(x_of(margins[index, 1]), y_of(margins[index, 0]), 2, "point"))
+        parts.append(_dot(x_of(leads[index, 1]), y_of(leads[index, 0]), 2, "point"))
     for index in known:
         pair = differences.pairs[index]
         if pair.key in flips:
-            title = (
-                f"{pair.key}: {flips[pair.key]}, {npu} {pair.npu.letter}, {gpu} {pair.gpu.letter}, right {pair.right}"
-            )
-            parts.append(_dot(x_of(margins[index, 1]), y_of(margins[index, 0]), 4.5, f"flip {flips[pair.key]}", title))
+            letters = f"{own} {pair.candidate.letter}, {other} {pair.reference.letter}, right {pair.right}"
+            title = f"{pair.key}: {flips[pair.key]}, {letters}"
+            parts.append(_dot(x_of(leads[index, 1]), y_of(leads[index, 0]), 4.5, f"flip {flips[pair.key]}", title))
     for x, y, text, style in (  # above the dots
         (zero_x + 8, top + 18, "both right", "small"),
         (zero_x - 8, floor - 8, "both wrong", "end small"),
-        (low + 8, top + 18, f"only {npu} right", "small"),
-        (high - 8, floor - 8, f"only {gpu} right", "end small"),
+        (low + 8, top + 18, f"only {own} right", "small"),
+        (high - 8, floor - 8, f"only {other} right", "end small"),
     ):
         parts.append(_text(x, y, text, style))
     for value in (-reach, 0.0, reach):
         parts.append(_text(x_of(value), floor + 17, f"{value:.1f}", "middle small"))
         parts.append(_text(low - 6, y_of(value) + 4, f"{value:.1f}", "end small"))
-    parts.append(_text((low + high) / 2, floor + 34, f"{gpu} margin of the right option, nats", "middle"))
+    parts.append(_text((low + high) / 2, floor + 34, f"{other} lead of the right option, nats", "middle"))
     turned = Markup('<g transform="translate(13 {:.1f}) rotate(-90)">{}</g>')
-    parts.append(turned.format(zero_y, _text(0, 0, f"{npu} margin, nats", "middle")))
-    against = f"on {names.npu.phrase} against {names.gpu.phrase}"
-    return _svg(floor + 42, f"Margin of the right option {against}; flips are marked", parts)
+    parts.append(turned.format(zero_y, _text(0, 0, f"{own} lead, nats", "middle")))
+    against = f"on {names.candidate.phrase} against {names.reference.phrase}"
+    return _svg(floor + 42, f"Lead of the right option {against}; flips are marked", parts)
 
 
 def plot_histogram(comparison: Comparison) -> Markup:

@@ -82,15 +82,17 @@ def margin_text(report: Json) -> str:
 def _inputs(report: Json, width: int) -> Iterator[str]:
     inputs = report["inputs"]
     yield f"Were the inputs the same? {inputs['same']}"
-    npu, gpu = _labels(report)
-    rows = [("", npu, gpu, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]]
+    candidate, reference = _labels(report)
+    rows = [("", candidate, reference, "")] + [
+        (row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]
+    ]
     _, *values, state_width = (max(map(len, cells)) for cells in zip(*rows, strict=True))
     column = max(18, min(max(values), (width - 25 - state_width) // 2))  # no name is cut where there is room
     for name, *sides, state in rows:
         mark = "!" if state == DIFFERS else " "
         shown = " ".join(f"{_cut(each, column):{column}}" for each in sides)
         yield f"{mark} {_cut(name, 20):20} {shown} {state}".rstrip()
-    for side, label in (("npu", npu), ("gpu", gpu)):
+    for side, label in (("npu", candidate), ("gpu", reference)):
         sets = inputs[f"datasets_only_{side}"]
         if sets:
             listed = ", ".join(f"{name} ({count})" for name, count in sets.items())
@@ -126,7 +128,7 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def _accuracy(report: Json) -> Iterator[str]:
-    npu, gpu = _labels(report)
+    own, other = _labels(report)
     for side in SIDES:
         score = report[side]
         counts = ", ".join(f"{score[outcome]} {outcome}" for outcome in ("unreadable", "failed", "missing"))
@@ -141,7 +143,7 @@ def _accuracy(report: Json) -> Iterator[str]:
             f"{smoothed['median_lead']:.2g} nats, bandwidth {smoothed['bandwidth']:.2g}"
         )
     videos = f"on {compared['videos']:,} videos" if report["knows_videos"] else "(videos not named: clusters unknown)"
-    yield f"  over {compared['questions']:,} questions {videos}, {npu} minus {gpu}"
+    yield f"  over {compared['questions']:,} questions {videos}, {own} minus {other}"
     for note in report["over"]:
         yield f"  {note}"
     yield (
@@ -149,7 +151,7 @@ def _accuracy(report: Json) -> Iterator[str]:
         f"kappa {'-' if kappa is None else format(kappa, '.3f')}"
     )
     yield (
-        f"both right {compared['both_right']}, only {npu} {mcnemar['npu_only']}, only {gpu} {mcnemar['gpu_only']}, "
+        f"both right {compared['both_right']}, only {own} {mcnemar['npu_only']}, only {other} {mcnemar['gpu_only']}, "
         f"both wrong {compared['both_wrong']}; exact McNemar p {mcnemar['p_value']:.3g}"
     )
 
@@ -160,11 +162,11 @@ def _difference(group: Json) -> str:
 
 
 def _tables(report: Json, width: int) -> Iterator[str]:
-    npu, gpu = (_cut(f"{label} %", 6, "") for label in _labels(report))
+    candidate, reference = (_cut(f"{label} %", 6, "") for label in _labels(report))
     groups = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
     groups |= {f"  {name}": group for name, group in report["per_dataset"].items()}
     column = _column(groups, 25, width)
-    yield f"{'':{column}} {'number':>6} {npu:>6} {gpu:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
+    yield f"{'':{column}} {'number':>6} {candidate:>6} {reference:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
     for name, group in groups.items():
         yield _group_row(f"{_cut(name, column):{column}}", group)
     weighted = report["weighted_average"]
@@ -198,7 +200,7 @@ def _divergence(report: Json) -> Iterator[str]:
         yield _quantiles("largest difference of a question", divergence["largest_difference"])
         if floor["repeat"]:
             yield _quantiles("the same between repeated runs", floor["repeat"]["largest_difference"])
-        yield _quantiles("shift of the top-2 lead", divergence["margin_shift"])
+        yield _quantiles("shift of the lead", divergence["margin_shift"])
         kl = divergence["kl"]
         yield f"  KL divergence: mean {kl['mean']:.6f}, median {kl['median']:.6f}, 99.9 % {kl['p999']:.6f}"
         yield f"  same top option in {100 * divergence['same_top']:.2f} %{_right_probability(divergence)}"
@@ -242,8 +244,8 @@ def _flips(report: Json, width: int) -> Iterator[str]:
 
 
 def _flip_row(flip: Json, key: str, labels: Sequence[str]) -> str:
-    margins = {side: flip[f"{side}_margin"] for side in ("npu", "gpu")}
-    shown = {side: "-" if margin is None else f"{margin:.3f}" for side, margin in margins.items()}
+    leads = {side: flip[f"{side}_margin"] for side in ("npu", "gpu")}
+    shown = {side: "-" if lead is None else f"{lead:.3f}" for side, lead in leads.items()}
     sides = ", ".join(
         f"{label} {flip[f'{side}_letter'] or '-'} {shown[side]}"
         for side, label in zip(("npu", "gpu"), labels, strict=True)
