@@ -106,9 +106,11 @@ def test_the_cpu_path_answers(run, tmp_path, tiny_model_path, qa_root, video_roo
     assert [row["run"]["device"] for row in rows.values()] == ["cpu", "cpu"]
 
 
-def test_check_device_of_the_cpu(run):
-    done = run(sys.executable, "run_gpu.py", "--check_device", "--device", "cpu")
+@pytest.mark.parametrize(("flags", "warns"), [(["--device", "cpu"], False), ([], True)])
+def test_check_device_of_the_cpu(run, flags, warns):
+    done = run(sys.executable, "run_gpu.py", "--check_device", *flags, CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("WARNING: no CUDA device is visible: running on the CPU") == warns
     assert done.stdout.endswith("all-reduce over 2 processes (gloo): right on each\neverything works\n")
 
 

@@ -120,12 +120,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
 
 
-def cuda_is_available() -> bool:
-    """Whether torch sees a CUDA card. Hides torch_npu first, as count_cards does."""
-    sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]
+def kind_to_use(kind: str, may_use_cpu: bool) -> str:
+    """`kind`; "cpu", with a warning, if that is allowed and torch sees no CUDA card."""
+    if not may_use_cpu:
+        return kind
+    sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # as in count_cards
     import torch
 
-    return torch.cuda.is_available()
+    if torch.cuda.is_available():
+        return kind
+    warn_once("WARNING: no CUDA device is visible: running on the CPU, which is slow")
+    return "cpu"
 
 
 def device_facts(device: Device) -> dict[str, Any]:

@@ -1,17 +1,16 @@
-"""What an NPU needs installed: torch_npu, CANN, the driver. What is missing is reported in one line with the fix.
+"""What an NPU needs beside torch: torch_npu, CANN, the driver. What is missing is reported in one line with the fix.
 
 Only this module imports torch_npu. The order of the checks matters: each runs before the one that would otherwise fail
 for its reason with another message, as the wheel of torch_npu 2.13.0 does on machines without CANN.
 """
 
-import importlib.metadata
-import importlib.util
 import os
 import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from videobench.device.packages import installed_version
 from videobench.errors import InputError
 from videobench.files import read_bytes
 
@@ -33,15 +32,10 @@ UNKNOWN = "unknown"
 
 
 def count_cards() -> int:
-    """How many NPUs are visible; raises InputError where torch_npu cannot be used."""
-    if importlib.util.find_spec("torch_npu") is None:
-        raise InputError(
-            "device npu: torch_npu is not installed; pip install -r requirements-npu.txt, or run with --device cpu"
-        )
+    """How many NPUs are visible; raises InputError if torch_npu cannot be used."""
     os.environ.setdefault(COMPATIBLE_VARIABLE, "1")  # before torch, which imports torch_npu where it may
     import torch
 
-    _check_version(torch.__version__)
     try:
         import torch_npu  # noqa: F401
 
@@ -53,14 +47,8 @@ def count_cards() -> int:
 
 def versions() -> dict[str, str]:
     """Of "torch_npu", "cann" and "npu_driver"; "unknown" where none is recorded."""
-    return {"torch_npu": _torch_npu_version(), "cann": cann_version(), "npu_driver": driver_version()}
-
-
-def _torch_npu_version() -> str:
-    try:
-        return importlib.metadata.version("torch_npu")
-    except importlib.metadata.PackageNotFoundError:  # built from source
-        return UNKNOWN
+    torch_npu = installed_version("torch_npu") or UNKNOWN
+    return {"torch_npu": torch_npu, "cann": cann_version(), "npu_driver": driver_version()}
 
 
 def cann_version() -> str:
@@ -95,22 +83,6 @@ def _find_entry(path: Path, pattern: str) -> str | None:
         return None
     found = re.search("^" + pattern, text, re.MULTILINE | re.IGNORECASE)
     return found[1] if found else None
-
-
-def _check_version(torch_version: str) -> None:
-    """torch_npu does not compare its version with that of torch; a wrong one shows as an undefined symbol, or worse."""
-    npu_version = _torch_npu_version()
-    if npu_version != UNKNOWN and _release_numbers(npu_version) != _release_numbers(torch_version):
-        wanted, present = (".".join(map(str, _release_numbers(each))) for each in (npu_version, torch_version))
-        raise InputError(
-            f"device npu: torch_npu {npu_version} needs torch {wanted}, but torch {torch_version} is installed; "
-            f"pip install torch_npu=={present}, or torch=={wanted} for this torch_npu"
-        )
-
-
-def _release_numbers(version: str) -> tuple[int, ...]:
-    """`2.13.0+cpu`, `2.13.0.post2`, `2.13.0rc1` -> (2, 13, 0)."""
-    return tuple(int(number) for number in re.findall(r"\d+", version.split("+")[0])[:3])
 
 
 def _explain(error: Exception, torch_version: str) -> InputError:

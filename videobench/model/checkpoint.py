@@ -298,7 +298,7 @@ def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, (InputError, MemoryError, *passed)):
+        if isinstance(error, (InputError, ImportError, MemoryError, *passed)):  # cli.py names a package that fails
             raise
         found = f"{type(error).__name__}: {error}"
         raise InputError(f"{path}: cannot be read as a checkpoint ({found}); get its files again") from None

@@ -14,6 +14,7 @@ from videobench.console import one_line, warn_once
 from videobench.data.dataset import Question, load_answers
 from videobench.data.rows import NONFINITE_FIX
 from videobench.device.devices import DEFAULT_DTYPES, check_free_memory
+from videobench.device.packages import check_packages
 from videobench.jobs.job import Job
 from videobench.model.sharding import check_tensor_parallel
 from videobench.run.device_check import check_device
@@ -31,6 +32,7 @@ LOST = "its reply is in no journal; start again"
 def main(argv: Sequence[str] | None, device: str) -> int:
     """The exit status; `device` ("npu" or "cuda") is used unless --device names another."""
     settings = parse_args(argv, device)
+    check_packages(settings.run.device if isinstance(settings, ModelCheckSettings) else settings.device)
     if isinstance(settings, CheckSettings):
         return check_device(settings)
     return check_model(settings) if isinstance(settings, ModelCheckSettings) else run(settings)

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,21 @@ from typing import Any
 from videobench.cli import run_script
 from videobench.console import in_bytes
 from videobench.device import npu
-from videobench.device.devices import BACKENDS, TOOLS, VISIBLE, Device, count_cards, memory_bytes, open_device
+from videobench.device.devices import (
+    BACKENDS,
+    TOOLS,
+    VISIBLE,
+    Device,
+    count_cards,
+    kind_to_use,
+    memory_bytes,
+    open_device,
+)
+from videobench.device.packages import installed_version
 from videobench.errors import InputError
 from videobench.run.options import DTYPES, CheckSettings
 
+SHOWN_PACKAGES = {"transformers": "transformers", "PyAV": "av"}
 CPU_PROCESSES = 2  # a collective of one shows nothing
 MATRIX_SIZE = 512
 # Largest difference of the product's entries from the CPU's, over the largest entry: some steps of the dtype (2 ** -11,
@@ -33,7 +45,8 @@ def check_device(settings: CheckSettings) -> int:
     """Returns 0, or 1 where an operator departs; raises InputError with the fix at the first thing that fails."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks all cards
-    kind = settings.device
+    kind = kind_to_use(settings.device, settings.may_use_cpu)
+    settings = replace(settings, device=kind)
     count = CPU_PROCESSES if kind == "cpu" else count_cards(kind)
     print(f"device {kind}: {_count_line(kind, count)}")
     print(", ".join(f"{name} {version}" for name, version in _versions(kind).items()))
@@ -66,6 +79,7 @@ def _versions(kind: str) -> dict[str, str]:
     import torch
 
     found: dict[str, str] = {"Python": sys.version.split()[0], "torch": torch.__version__}
+    found |= {name: installed_version(package) or npu.UNKNOWN for name, package in SHOWN_PACKAGES.items()}
     if kind == "npu":
         versions = npu.versions()
         found |= {"torch_npu": versions["torch_npu"], "CANN": versions["cann"], "driver": versions["npu_driver"]}

@@ -55,6 +55,7 @@ class CheckSettings:
     """Of --check_device."""
 
     device: str
+    may_use_cpu: bool  # as in RunSettings
     deterministic: bool
 
 
@@ -75,7 +76,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     if len(modes) > 1 and modes[0].startswith("check"):
         parser.error(f"--{modes[0]} answers nothing: leave --{modes[1]} out, or start twice")
     if args.check_device:
-        return CheckSettings(args.device or device, args.deterministic)
+        return CheckSettings(args.device or device, _may_use_cpu(args, device), args.deterministic)
     if args.model_path is None:
         parser.error("--model_path is needed")
     for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit", "tensor_parallel"):
@@ -121,10 +122,14 @@ def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
             "sources": _sources(args),
             "output_folder": args.chat_conversation_output_folder,
             "device": "cpu" if args.export_requests else args.device or device,
-            "may_use_cpu": args.device is None and device == "cuda" and not args.export_requests,
+            "may_use_cpu": _may_use_cpu(args, device),
             "dtype": args.dtype or "",
         }
     )
+
+
+def _may_use_cpu(args: argparse.Namespace, device: str) -> bool:
+    return args.device is None and device == "cuda" and not args.export_requests
 
 
 def _build_parser(device: str) -> FlagParser:

@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videobench.console import in_bytes, in_time, warn_once
+from videobench.console import in_bytes, in_time
 from videobench.data.dataset import Question, build_question_text, load_questions
 from videobench.data.manifest import manifest_facts
-from videobench.device.devices import Device, cuda_is_available, open_device
+from videobench.device.devices import Device, kind_to_use, open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
@@ -76,10 +76,7 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
 
 
 def open_run_device(settings: RunSettings, local_rank: int) -> Device:
-    if settings.may_use_cpu and not cuda_is_available():
-        warn_once("WARNING: no CUDA device is visible: running on the CPU, which is slow")
-        return open_device("cpu", deterministic=settings.deterministic)
-    return open_device(settings.device, local_rank, settings.deterministic)
+    return open_device(kind_to_use(settings.device, settings.may_use_cpu), local_rank, settings.deterministic)
 
 
 def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
