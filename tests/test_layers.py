@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "jobs": {"errors", "files"},
     "data": BASE,
     "device": BASE,
-    "video": BASE,
+    "video": BASE | {"jobs"},
     "model": BASE | {"data", "device", "video"},
     "sampling": BASE | {"cli", "data", "device", "video"},
     "locate": BASE | {"device", "video", "model"},

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from videobench.console import one_line
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.job import stop_others
-from videobench.jobs.signals import Stopped, end_with_torchrun, print_how_to_go_on, stopping_on_signals
+from videobench.jobs.processes import Stopped, end_with_torchrun, print_how_to_go_on, stopping_on_signals
 
 INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 WRONG_INPUT = 2

@@ -7,9 +7,14 @@ import time
 MOST_SHOWN = 2000  # characters of a message: a file may hold a name of megabytes
 
 
+def visible(text: str) -> str:
+    """The text with escapes for every character that would end a line or steer a terminal."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
 def one_line(text: str) -> str:
-    """For a terminal: without line ends, without characters that would steer it, cut in the middle where too long."""
-    text = "".join(each if each.isprintable() else ascii(each)[1:-1] for each in " ".join(text.split()))
+    """The text as one visible line, cut in the middle if it is too long."""
+    text = visible(" ".join(text.split()))
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 2 :]}"
 
 

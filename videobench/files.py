@@ -1,13 +1,16 @@
-"""Files read whole or refused, written whole or not at all."""
+"""Files read whole or refused, written whole or not at all; files of JSON lines to append to; a lock."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -195,3 +198,105 @@ def sha256_of_file(path: Path) -> str:
         while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def open_to_append(path: Path) -> FileIO:
+    """For reading too, unbuffered; creates its folder. Raises InputError where the folder refuses."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = FileIO(path, "a+", opener=without_waiting)
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+        file.close()
+        raise OSError(errno.EINVAL, "Not a regular file")
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def lock(file: FileIO, path: Path, holder: str) -> None:
+    """Keeps other processes out until `file`, the open `path`, is closed. InputError if one holds it: `holder`."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"{path}: held by {holder}; wait for it, or write to another place") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be locked ({error.strerror}); write to another place") from None
+
+
+class JsonLines:
+    """A file to which lines of JSON are appended. Whole lines that it holds are kept; a new one begins with `first`.
+
+    Raises InputError, which ends with `fix`, when the folder refuses or the disk is full."""
+
+    def __init__(self, path: Path, fix: str, first: Mapping[str, Any] | None = None) -> None:
+        self._path = path
+        self._fix = fix
+        self._file = open_to_append(path)
+        self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
+        self._file.seek(0)
+        self._forced = self._file.readall().rfind(b"\n") + 1  # bytes that the disk has
+        self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
+        if self._forced == 0 and first is not None:
+            self.append([first])
+            # Never removed again: by then other lines may follow it.
+            self._forced = os.fstat(self._file.fileno()).st_size
+
+    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
+        """When it returns the lines outlive this process, but only `force` makes them outlive the machine.
+
+        Raises InputError where the disk takes no more: the file then ends where it ended before."""
+        content = b"".join(encode_json(line) + b"\n" for line in lines)
+        with self._in_use:
+            self.bring_back()
+            end = self._file.seek(0, os.SEEK_END)
+            try:
+                while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
+                    content = content[self._file.write(content) :]
+            except OSError as error:
+                raise self._cut_off(end, error) from None
+
+    def force(self) -> None:
+        """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
+
+        Raises InputError where the disk fails: what it may not have is then removed from the file."""
+        with self._in_use:
+            if (end := os.fstat(self._file.fileno()).st_size) == self._forced:
+                return
+            descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
+        try:
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)  # on NFS it may fail, too, for what was appended since
+        except OSError as error:
+            raise self._cut_off(self._forced, error) from None
+        self._forced = end
+
+    def bring_back(self) -> None:
+        """Restores the file where it was deleted during the run: its content is there until the file is closed.
+
+        Raises InputError where another file has taken its place."""
+        with self._in_use:
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                    return
+                raise InputError(
+                    f"{self._path}: was replaced while this process wrote to it; let one at a time use the folder"
+                )
+            self._file.seek(0)
+            content = self._file.readall()
+            write_whole(self._path, content)
+            deleted, self._file = self._file, open_to_append(self._path)
+            deleted.close()
+
+    def close(self) -> None:
+        """Forces what a process that ends early has appended; if that fails, its own error says enough."""
+        with suppress(InputError):
+            self.force()
+        with suppress(OSError):
+            self._file.close()
+
+    def _cut_off(self, end: int, error: OSError) -> InputError:
+        with self._in_use, suppress(OSError):
+            self._file.truncate(end)
+        return InputError(f"{self._path}: cannot be written ({error.strerror}); {self._fix}")

@@ -256,14 +256,14 @@ def test_a_port_in_use_is_refused(run_command):
 SITE = """
 import os, time
 if "TORCHELASTIC_RUN_ID" in os.environ:
-    from videobench.jobs.crashes import Attempts
-    take = Attempts.take
+    from videobench.run.store import InFlight
+    take = InFlight.take
     def held(self, videos):
         take(self, videos)
         open(os.environ["TAKEN"], "a").write(f"{os.getpid()}\\n")
         while os.path.exists(os.environ["HOLD"]):
             time.sleep(0.05)
-    Attempts.take = held
+    InFlight.take = held
 """
 TIMEOUT_S = 300
 

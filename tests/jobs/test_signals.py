@@ -13,7 +13,7 @@ from tests.support.paths import ROOT
 
 WORKER = """
 import ctypes, signal, sys, time
-from videobench.jobs import signals as stopping
+from videobench.jobs import processes as stopping
 from videobench.cli import run_script
 
 for number in stopping.SIGNALS:
@@ -108,7 +108,7 @@ def test_what_nohup_ignores_stays_ignored():
 
 CALLER = """
 import os, signal, sys, time
-from videobench.jobs import signals as stopping
+from videobench.jobs import processes as stopping
 from videobench.cli import run_script
 
 stopping.GRACE_S = 0.1

@@ -62,11 +62,11 @@ def become_torchrun(torchrun_flags: list[str], argv: list[str], forked: Path, or
 
 def be_rank(argv: list[str], forked: Path, order: dict[str, Any]) -> None:
     from videobench.jobs import job as heartbeats
-    from videobench.jobs.crashes import Attempts
+    from videobench.run.store import InFlight
 
     set_default_signals()
     wait_for_forks(forked)
-    take = Attempts.take
+    take = InFlight.take
 
     def taken(self, videos):
         videos = list(videos)
@@ -76,7 +76,7 @@ def be_rank(argv: list[str], forked: Path, order: dict[str, Any]) -> None:
         while count_replies(Path(order["out"])) >= order["hold"] and not Path(order["go"]).exists():
             time.sleep(0.005)
 
-    Attempts.take = taken
+    InFlight.take = taken
     heartbeats.SILENCE_S, heartbeats.BEAT_S = order["silence"], order["silence"] / 20
     status = call_script("run_gpu", argv)
     is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1

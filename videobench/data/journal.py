@@ -6,15 +6,11 @@ reply holds its question: one that has changed since is asked again, and a sampl
 replica writes a journal of its own, `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads those of all replicas.
 """
 
-import errno
-import fcntl
 import os
 import platform
-import stat
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from io import FileIO
@@ -24,7 +20,7 @@ from typing import Any
 from videobench.console import one_line
 from videobench.data.rows import Row, build_reply, unfit_field
 from videobench.errors import InputError
-from videobench.files import encode_json, open_regular, parse_json, read_json, without_waiting, write_json, write_whole
+from videobench.files import JsonLines, lock, open_regular, open_to_append, parse_json, read_json, write_json
 
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
@@ -32,91 +28,11 @@ UNFIT = "the stored reply is not one of a run; the question is asked again"
 PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or transformers); it is asked again"
 VIDEO_GONE = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
 VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # why a stored reply does not count
+FULL_DISK = "free space, then start again: what was answered is kept"
 MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 
 # (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen; None: cannot tell.
 IsSeenVideo = Callable[[str, str, Any], bool | None]
-
-
-class JournalFile:
-    """One replica's lines, open for writing: whole lines are kept, and a new file begins with the line `first`.
-
-    Raises InputError where the folder refuses or the disk is full."""
-
-    def __init__(self, path: Path, first: Mapping[str, Any]) -> None:
-        self._path = path
-        self._file = open_to_append(path)
-        self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
-        self._file.seek(0)
-        self._forced = self._file.readall().rfind(b"\n") + 1  # bytes that the disk has
-        self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
-        if self._forced == 0:
-            self.append([first])
-            # Never removed again: by then replies may follow it.
-            self._forced = os.fstat(self._file.fileno()).st_size
-
-    def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """When it returns the lines outlive this process, but only `force` makes them outlive the machine.
-
-        Raises InputError where the disk takes no more: the file then ends where it ended before."""
-        content = b"".join(encode_json(line) + b"\n" for line in lines)
-        with self._in_use:
-            self.bring_back()
-            end = self._file.seek(0, os.SEEK_END)
-            try:
-                while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
-                    content = content[self._file.write(content) :]
-            except OSError as error:
-                raise self._cut_off(end, error) from None
-
-    def force(self) -> None:
-        """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
-
-        Raises InputError where the disk fails: what it may not have is then removed from the file."""
-        with self._in_use:
-            if (end := os.fstat(self._file.fileno()).st_size) == self._forced:
-                return
-            descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
-        try:
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)  # on NFS it may fail, too, for what was appended since
-        except OSError as error:
-            raise self._cut_off(self._forced, error) from None
-        self._forced = end
-
-    def bring_back(self) -> None:
-        """Restores the file where it was deleted during the run: its content is there until the file is closed.
-
-        Raises InputError where another file has taken its place."""
-        with self._in_use:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
-                    return
-                raise InputError(
-                    f"{self._path}: was replaced while this run wrote to it; let one run at a time use the folder"
-                )
-            self._file.seek(0)
-            content = self._file.readall()
-            write_whole(self._path, content)
-            deleted, self._file = self._file, open_to_append(self._path)
-            deleted.close()
-
-    def close(self) -> None:
-        """Forces what a run that ends early has appended; where that fails, the run's own error says enough."""
-        with suppress(InputError):
-            self.force()
-        with suppress(OSError):
-            self._file.close()
-
-    def _cut_off(self, end: int, error: OSError) -> InputError:
-        with self._in_use, suppress(OSError):
-            self._file.truncate(end)
-        return InputError(
-            f"{self._path}: cannot be written ({error.strerror}); free space, then start again: "
-            "what was answered is kept"
-        )
 
 
 @dataclass
@@ -132,7 +48,7 @@ class Journals:
     prompt_sha256: Callable[[str], str] = lambda key: ""  # of a question's prompt; "" if it is not known
     former: Mapping[str, Any] = field(default_factory=dict)  # values of earlier releases that count as today's
     others: int = field(default=0, init=False)  # by read(): questions with an answer that are not asked
-    _file: JournalFile | None = field(default=None, init=False)
+    _file: JsonLines | None = field(default=None, init=False)
     _lock: FileIO | None = field(default=None, init=False)
     _unconfirmed: set[str] = field(default_factory=set, init=False)  # by read(): answers whose videos cannot be read
 
@@ -200,26 +116,18 @@ class Journals:
         """Keeps other jobs out until close(): process 0 takes it for its job. Raises InputError naming who holds it."""
         path = self.folder / "journal" / f"{self.name}.lock"
         self._lock = open_to_append(path)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.seek(0)
-            holder = self._lock.read().decode(errors="replace").strip()
-            raise InputError(
-                f"{path}: held by another run ({holder}); wait for it, or choose another output folder"
-            ) from None
-        except OSError as error:
-            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
+        self._lock.seek(0)
+        lock(self._lock, path, f"another run ({self._lock.read().decode(errors='replace').strip()})")
         with suppress(OSError):  # a full disk: the holder's name is a courtesy, and the replies will fail on the disk
             self._lock.truncate(0)
             self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
 
     def open(self) -> None:
         """Takes this replica's file for writing."""
-        self._file = JournalFile(self._path(self.replica), {"settings": self.settings})
+        self._file = JsonLines(self._path(self.replica), FULL_DISK, {"settings": self.settings})
 
     def append(self, rows: Mapping[str, Row], stamps: Mapping[str, Any] | None = None) -> None:
-        """One line per reply, with the stamp of its video where there is one; as JournalFile.append."""
+        """One line per reply, with the stamp of its video where there is one; as JsonLines.append."""
         assert self._file, "open() comes first"
         now = round(time.time(), 3)
         self._file.append(
@@ -228,12 +136,12 @@ class Journals:
         )
 
     def force(self) -> None:
-        """As JournalFile.force."""
+        """As JsonLines.force."""
         if self._file:
             self._file.force()
 
     def bring_back(self) -> None:
-        """As JournalFile.bring_back."""
+        """As JsonLines.bring_back."""
         if self._file:
             self._file.bring_back()
 
@@ -328,19 +236,6 @@ def _answered(path: Path) -> int:
     with suppress(InputError):
         rows = read_json(path)
     return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
-
-
-def open_to_append(path: Path) -> FileIO:
-    """For reading too, unbuffered; creates its folder. Raises InputError where the folder refuses."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = FileIO(path, "a+", opener=without_waiting)
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-        file.close()
-        raise OSError(errno.EINVAL, "Not a regular file")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); choose another output folder") from None
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from videobench.compare.associations import p_value_text
 from videobench.compare.flips import CLASSES
 from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.verdict import points_text
+from videobench.console import visible
 from videobench.report.build import Json
 
 NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
@@ -44,11 +45,6 @@ def _fold(line: str, width: int) -> str:
         break_long_words=not end,
     )
     return f"{end}\n".join(wrapped)
-
-
-def visible(line: str) -> str:
-    """Names and settings are the files' own: no character of them ends a line or steers the terminal."""
-    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
 
 def _summary(report: Json) -> Iterator[str]:

@@ -122,7 +122,7 @@ def _write_results(context: RunContext, store: Store, answers: RightAnswers, sta
         if journals.others:
             kept += f"; {journals.others} replies to questions that are not asked any more stay in its journal alone"
         print(f"{journals.result_path}: {len(own) - failed} answered, {failed} failed{kept}")
-    store.attempts.remove_all()
+    store.in_flight.remove_all()
     status = _report_failures({each: str(row["error"]) for each, row in stored.items() if "error" in row})
     nonfinite = [each for each, row in stored.items() if "nonfinite" in row]
     if nonfinite:

@@ -28,6 +28,7 @@ from videobench.device.devices import (
 )
 from videobench.device.packages import installed_version
 from videobench.errors import InputError
+from videobench.jobs.processes import start_child
 from videobench.run.options import DTYPES, CheckSettings
 
 SHOWN_PACKAGES = {"transformers": "transformers", "PyAV": "av"}
@@ -121,13 +122,10 @@ def _report(index: int, status: int, folder: Path) -> dict[str, Any]:
 
 
 def _start_process(settings: CheckSettings, index: int, count: int, folder: Path) -> "subprocess.Popen[bytes]":
-    environment = {name: value for name, value in os.environ.items() if name != "VIDEOBENCH_STATUS_FILE"}
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     command = [sys.executable, "-m", "videobench.run.device_check", settings.device, str(int(settings.deterministic))]
-    arguments = [*command, str(index), str(count), str(folder / "store")]
+    command += [str(index), str(count), str(folder / "store")]
     with (folder / f"{index}.out").open("w") as output, (folder / f"{index}.err").open("w") as errors:
-        return subprocess.Popen(arguments, env=environment, stdout=output, stderr=errors)
+        return start_child(command, stdout=output, stderr=errors)
 
 
 # --- In each process ---

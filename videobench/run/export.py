@@ -2,20 +2,18 @@
 of facts: for each request what a comparison must know of it."""
 
 import base64
-import fcntl
-import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from videobench.data.dataset import Question, build_question_text
 from videobench.data.rows import question_fields
 from videobench.errors import InputError
-from videobench.files import encode_json
+from videobench.files import JsonLines, lock, open_to_append
 from videobench.model.prompts import Prompt
 from videobench.run.options import RunSettings
 from videobench.run.plan import RunContext
@@ -70,44 +68,37 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
                 url = _data_url(video.pixels.permute(0, 2, 3, 1).contiguous().numpy())
                 for each in questions:
                     key = {"custom_id": f"{each.dataset}/{each.id}"}
-                    requests.write(encode_json(key | _request(each, url, settings, adds_special_tokens)) + b"\n")
-                    facts.write(encode_json(key | _facts(each, plan.prompts[each], video, runs)) + b"\n")
+                    requests.append([key | _request(each, url, settings, adds_special_tokens)])
+                    facts.append([key | _facts(each, plan.prompts[each], video, runs)])
                 count += len(questions)
             bar.update(len(questions))
     return count, failures
 
 
 @contextmanager
-def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[JsonLines, JsonLines]]:
     """The requests and their facts, written as *.part and renamed when both are whole. Raises InputError if one is
     there already without --overwrite, or if another export writes them."""
     targets = path, facts_path(path)
     parts = [each.with_name(f"{each.name}.part") for each in targets]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(parts[0], "ab") as requests:
-            try:
-                fcntl.flock(requests, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise InputError(f"{path}: held by another export; wait for it, or choose another name") from None
-            try:
-                for each in targets:
-                    if each.exists() and not (overwrite and each.is_file()):
-                        raise InputError(f"{each}: is there already; choose another name, or --overwrite a file")
-                requests.truncate(0)  # left by an export that was killed
-                with open(parts[1], "wb") as facts:
-                    yield requests, facts
-                    for file in (requests, facts):
-                        file.flush()
-                        os.fsync(file.fileno())
-                for part, target in zip(parts, targets, strict=True):
-                    part.replace(target)
-            except BaseException:
-                for part in parts:
-                    part.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror}); free space or choose another place") from None
+    with closing(open_to_append(parts[0])) as held:
+        lock(held, path, "another export")
+        try:
+            for each in targets:
+                if each.exists() and not (overwrite and each.is_file()):
+                    raise InputError(f"{each}: is there already; choose another name, or --overwrite a file")
+            held.truncate(0)  # left by an export that was killed
+            parts[1].unlink(missing_ok=True)
+            requests, facts = (JsonLines(part, "free space or choose another place") for part in parts)
+            yield requests, facts
+            for file, part, target in zip((requests, facts), parts, targets, strict=True):
+                file.force()
+                file.close()
+                part.replace(target)
+        except BaseException:
+            for part in parts:
+                part.unlink(missing_ok=True)
+            raise
 
 
 def _data_url(frames: "np.ndarray") -> str:

@@ -27,12 +27,11 @@ from videobench.device.devices import (
     too_large,
 )
 from videobench.errors import DeviceLost
-from videobench.jobs.crashes import Attempts
 from videobench.jobs.job import Job, WorkQueue
 from videobench.model.cost import question_bytes, row_bytes
 from videobench.model.prompts import Answer, Prompt, VideoQuestions
 from videobench.run.plan import RunContext, VideoWork
-from videobench.run.store import Store, start_hashing_weights
+from videobench.run.store import InFlight, Store, start_hashing_weights
 from videobench.run.tensor_parallel import Group, GroupEngine, check_group
 
 if TYPE_CHECKING:
@@ -312,11 +311,11 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
         queue = WorkQueue(job, [work.num_tokens for work in in_order])
         claimed: Iterator[Path] = (in_order[number].video for number in queue.claim())
         if num_workers == 0:
-            claimed = _noted(claimed, store.attempts)
+            claimed = _noted(claimed, store.in_flight)
         # Decodes while the weights load.
         videos = pool.prepare(claimed, queue.most_held) if job.is_leader else iter(())
         store.weights_sha256 = start_hashing_weights(job, context.checkpoint, store.earlier_weights)
-        engine = load_replica_engine(context, store.attempts)
+        engine = load_replica_engine(context, store.in_flight)
         if not job.is_leader:
             engine.follow()
             return None
@@ -329,7 +328,7 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
         if context.device.kind in STAGED_KINDS and not isinstance(engine, GroupEngine):
             batches = stage_ahead(batches, engine.to_device)
         _answer_batches(batches, RetryingEngine(engine, context.device, batch_size), store, progress, engine.usage)
-        store.attempts.drop()
+        store.in_flight.drop()
         store.weights_sha256()  # raises, too, where this process had nothing to answer
         if isinstance(engine, GroupEngine):
             engine.finish()
@@ -337,7 +336,7 @@ def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage
     return cast("Usage", engine.usage)
 
 
-def load_replica_engine(context: RunContext, attempts: Attempts) -> Any:
+def load_replica_engine(context: RunContext, in_flight: InFlight) -> Any:
     """An Engine, or a GroupEngine, which answers as it does."""
     from transformers.utils import logging
 
@@ -359,13 +358,13 @@ def load_replica_engine(context: RunContext, attempts: Attempts) -> Any:
         return engine
     context.job.meet_group("weights")  # one may have failed to load them
     check_group(engine, group, context.checkpoint)
-    return GroupEngine(engine, group, attempts)
+    return GroupEngine(engine, group, in_flight)
 
 
-def _noted(videos: Iterable[Path], attempts: Attempts) -> Iterator[Path]:
+def _noted(videos: Iterable[Path], in_flight: InFlight) -> Iterator[Path]:
     """Without decoding processes a video can kill this one while it is decoded."""
     for video in videos:
-        attempts.take([video])
+        in_flight.take([video])
         yield video
 
 
@@ -390,7 +389,7 @@ def _answer_batches(
     with ThreadPoolExecutor(1, thread_name_prefix="force") as disk:
         forced: Future[None] | None = None
         for batch in batches:
-            store.attempts.take(work.video for work, _ in batch)
+            store.in_flight.take(work.video for work, _ in batch)
             rows = _answer_batch(batch, engine, store, usage)
             new = {question: row for question, row in rows.items() if question in wanted}
             usage.again += sum("error" not in row for question, row in rows.items() if question not in wanted)

@@ -1,24 +1,26 @@
 """Where a run's replies are kept: the journals of its data sets, opened before the weights are read."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from videobench.console import warn_once
 from videobench.data.dataset import SAMPLE_QA_FILE, Question
-from videobench.data.journal import Journals
+from videobench.data.journal import FULL_DISK, Journals
 from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_facts
 from videobench.data.rows import Row, Run, failed_row, question_fields
 from videobench.device.devices import Device, device_facts
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
 from videobench.files import sha256_of_file
-from videobench.jobs.crashes import DIED, Attempts
 from videobench.jobs.job import Job
-from videobench.jobs.signals import at_forced_end
+from videobench.jobs.processes import at_forced_end
 from videobench.model.checkpoint import start_hashing
 from videobench.model.prompts import Prompt
 from videobench.run.options import RunSettings
@@ -115,6 +117,59 @@ VERSIONS = ("torch", "transformers", "av")  # what the numbers of a row depend o
 OLD_SET_ASIDE = "--overwrite has been done"  # a note to the later starts of the same job
 
 
+DIED = "a process died while it worked on this video; the same command asks again"
+
+
+class InFlight:
+    """The videos that this process works on, noted in a file of its own in `<folder>/journal/`.
+
+    An orderly end removes the note. Each start fails the videos that it finds in notes, and goes on with the others: a
+    video that kills its process must not stop a job. When a job is done its notes go, and the next start asks again."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder / "journal"
+        self._pattern = f"{name}.attempt-*.json"
+        self._path = self._folder / self._pattern.replace("*", uuid4().hex)
+        self._is_ending = False
+        self.videos: list[str] = []  # paths
+
+    def read_deaths(self) -> list[str]:
+        """The paths of videos that processes died of. For process 0, before any other takes a video."""
+        died: set[str] = set()
+        for path in self._folder.glob(self._pattern):
+            with suppress(ValueError):  # cut short when the machine died
+                died.update(json.loads(path.read_bytes()))
+        return sorted(died)
+
+    def take(self, videos: Iterable[Path]) -> None:
+        """These videos, and no others, are in flight from now on. Not forced to the disk, which would delay the device:
+        the note must outlive this process, not the machine. Raises InputError if the disk is full."""
+        if self._is_ending:
+            return
+        self.videos = [str(video) for video in videos]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(self.videos))
+        except OSError as error:
+            raise InputError(f"{self._path}: cannot be written ({error.strerror}); {FULL_DISK}") from None
+
+    def drop(self) -> None:
+        """Nothing is in flight."""
+        with suppress(OSError):
+            self._path.unlink()
+
+    def end(self) -> None:
+        """The process ends on request, or by a fault of something else: no video is to blame. From any thread."""
+        self._is_ending = True
+        self.drop()
+
+    def remove_all(self) -> None:
+        """The job is done, or starts from the beginning."""
+        for path in self._folder.glob(self._pattern):
+            with suppress(OSError):
+                path.unlink()
+
+
 @dataclass
 class Store:
     """The rows of one process's replica in its journals, and at the end those of all replicas in the result files."""
@@ -122,7 +177,7 @@ class Store:
     replica: int
     journals: Mapping[str, Journals]  # by the name of the data set
     runs: Mapping[str, Run]  # likewise: the `run` entry of each row
-    attempts: Attempts
+    in_flight: InFlight
     left: list[Question]  # to answer, in the order of claiming
     kept: int  # how many were answered before this start
     earlier_weights: list[str]  # `weights_sha256` of the stored answers: one, or none so far
@@ -136,7 +191,7 @@ class Store:
         # A full disk, say: no video is to blame.
         is_orderly = isinstance(error, KeyboardInterrupt | InputError | OtherProcessFailed | OSError)
         if is_orderly and not isinstance(error, DeviceLost):
-            self.attempts.end()
+            self.in_flight.end()
         for journals in self.journals.values():
             journals.close()
 
@@ -164,13 +219,13 @@ def open_store(context: RunContext) -> Store:
     replies are of other settings."""
     settings, job, plan = context.settings, context.job, context.plan
     journals, runs = _journals(context)
-    attempts = Attempts(settings.output_folder, settings.sources[0].name)
-    begun = _begin(context, journals, runs, attempts) if job.is_first else None
+    in_flight = InFlight(settings.output_folder, settings.sources[0].name)
+    begun = _begin(context, journals, runs, in_flight) if job.is_first else None
     # One list for all processes: when the others could read the journals, process 0 may already be adding to its own.
     start = job.broadcast("start", begun)
     questions = list(plan.prompts)
     unanswered = [questions[index] for index in start["unanswered"]]
-    at_forced_end(attempts.end)
+    at_forced_end(in_flight.end)
     if job.is_leader:
         for each in journals.values():
             each.open()
@@ -179,7 +234,7 @@ def open_store(context: RunContext) -> Store:
     left = [each for each in unanswered if each not in reasons]
     kept = len(questions) - len(unanswered)
     stored_failures = {questions[int(index)]: reason for index, reason in start["failures"].items()}
-    store = Store(job.replica, journals, runs, attempts, left, kept, start["weights"], stored_failures)
+    store = Store(job.replica, journals, runs, in_flight, left, kept, start["weights"], stored_failures)
     if job.is_first:
         store.append({each: store.failed_row(each, reasons[each]) for each in unanswered if each in reasons}, {})
         store.force()
@@ -248,13 +303,13 @@ def _sha256_at(video: Path, stamp: Stamp) -> str:
 
 
 def _begin(
-    context: RunContext, journals: Mapping[str, Journals], runs: Mapping[str, Run], attempts: Attempts
+    context: RunContext, journals: Mapping[str, Journals], runs: Mapping[str, Run], in_flight: InFlight
 ) -> dict[str, Any]:
     """On process 0: what the others must know of the journals, as JSON. Nothing is moved until all are locked."""
     for each in journals.values():
         each.lock()
     if context.settings.overwrite:
-        _set_old_aside(context.job, journals, attempts)
+        _set_old_aside(context.job, journals, in_flight)
     for each in journals.values():
         each.check_result()
     done = {name: each.read_and_report() for name, each in journals.items()}
@@ -266,7 +321,7 @@ def _begin(
     _name_other_versions(answered, next(iter(runs.values())))
     unanswered = [index[each] for each in costliest_first(context.plan, left)]
     failures = {index[each]: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
-    died = attempts.read_deaths()
+    died = in_flight.read_deaths()
     return {"unanswered": unanswered, "died": died, "weights": sorted(weights), "failures": failures}
 
 
@@ -282,11 +337,11 @@ def _name_other_versions(earlier: Iterable[Run], now: Run) -> None:
         warn_once(f"stored replies of other releases are kept: {text}; --overwrite answers all with one")
 
 
-def _set_old_aside(job: Job, journals: Mapping[str, Journals], attempts: Attempts) -> None:
+def _set_old_aside(job: Job, journals: Mapping[str, Journals], in_flight: InFlight) -> None:
     """Unless an earlier start of this very job did: its own answers stay."""
     if job.was_noted(OLD_SET_ASIDE):
         return
     for each in journals.values():
         each.set_aside()
-    attempts.remove_all()
+    in_flight.remove_all()
     job.note(OLD_SET_ASIDE)

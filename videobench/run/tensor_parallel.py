@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from videobench.device.devices import BACKENDS, Device
 from videobench.errors import InputError
-from videobench.jobs.crashes import Attempts
 from videobench.jobs.job import Job
 from videobench.model.prompts import Prompt
+from videobench.run.store import InFlight
 
 if TYPE_CHECKING:
     import torch
@@ -99,10 +99,10 @@ class Group:
 class GroupEngine:
     """An engine of several processes, with the interface of Engine on the first of them."""
 
-    def __init__(self, engine: "Engine", group: Group, attempts: Attempts) -> None:
+    def __init__(self, engine: "Engine", group: Group, in_flight: InFlight) -> None:
         self._engine = engine
         self._group = group
-        self._attempts = attempts
+        self._in_flight = in_flight
         self.usage = engine.usage
         self._calls = 0
 
@@ -110,7 +110,7 @@ class GroupEngine:
         """As Engine.answer. Raises GroupFailed where that raises anything."""
         call = {
             "batch_size": batch_size,
-            "in_flight": self._attempts.in_flight,
+            "in_flight": self._in_flight.videos,
             "videos": [
                 {
                     "shape": list(video.pixels.shape),
@@ -130,7 +130,7 @@ class GroupEngine:
         from videobench.model.prompts import VideoQuestions
 
         while (call := self._receive()) is not None:
-            self._attempts.take(map(Path, call["in_flight"]))
+            self._in_flight.take(map(Path, call["in_flight"]))
             videos = [
                 VideoQuestions(
                     torch.empty(each["shape"], dtype=torch.uint8),
@@ -140,7 +140,7 @@ class GroupEngine:
                 for each in call["videos"]
             ]
             self._answer(videos, call["batch_size"])
-        self._attempts.drop()
+        self._in_flight.drop()
         self._group.store.add("finished", 1)
         self._group.close()
 

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 
 from videobench.errors import InputError, VideoError
+from videobench.jobs.processes import start_child
 from videobench.video.frames import Reserve, sample_frames
 from videobench.video.identity import Stamp, sha256_of_video, stamp_of
 from videobench.video.pixels import resize_and_crop
@@ -204,29 +205,19 @@ class _WorkerLost(Exception):
     """The process died or did not answer in time."""
 
 
-def _worker_environment() -> dict[str, str]:
-    root = str(Path(__file__).resolve().parents[2])
-    return os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])),
-        "PYTHONSAFEPATH": "1",  # a module in the working directory must not replace one of the suite
-        "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",  # torch_npu would occupy the device
-        "OMP_NUM_THREADS": "1",
-    }
-
-
 class _Worker:
     """One process and the connection to it. The constructor does not wait for its start; the first answer does."""
 
     def __init__(self, command: Sequence[str], settings: tuple[PixelSpec, int]):
         self._connection, theirs = Pipe()
         with theirs:
-            self._process = subprocess.Popen(
+            self._process = start_child(
                 [*command, str(theirs.fileno())],
+                env={"OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,  # nothing is written to it; the worker ends when it closes
                 stdout=2,  # results go through the connection; what a library prints must not mix with those of the run
                 stderr=2,  # explicit, since one that was opened in place of a closed stream is not inherited
                 pass_fds=[theirs.fileno()],
-                env=_worker_environment(),
                 start_new_session=True,  # Ctrl-C goes to the parent alone
             )
         self._settings: tuple[PixelSpec, int] | None = settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from videobench.errors import InputError
-from videobench.jobs.crashes import Attempts
+from videobench.run.store import InFlight
 
 ONE, TWO = Path("videos/one.mp4"), Path("videos/two.mp4")
 
@@ -13,7 +13,7 @@ ONE, TWO = Path("videos/one.mp4"), Path("videos/two.mp4")
 @pytest.fixture
 def note(tmp_path):
     """Makes the notes of a process of one job."""
-    return lambda: Attempts(tmp_path, "MSVD")
+    return lambda: InFlight(tmp_path, "MSVD")
 
 
 def test_what_was_in_flight_at_the_end_is_known_until_the_job_is_done(note):

@@ -1,16 +1,18 @@
-"""SIGTERM, SIGHUP and Ctrl-C: a run ends within seconds, its journals whole, and says how to go on.
+"""How processes are started and stopped: child processes; SIGTERM, SIGHUP and Ctrl-C.
 
-The signal raises Stopped in the main thread, which cleans up on its way out. Where that thread is stuck in a library (a
-collective that waits for a lost card), another thread ends the process.
+A run that is stopped ends within seconds, its journals whole, and says how to go on. The signal raises Stopped in the
+main thread, which cleans up on its way out. If that thread is stuck in a library (a collective that waits for a lost
+card), another thread ends the process.
 """
 
 import ctypes
 import os
 import shlex
 import signal
+import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,18 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _callbacks: list[Callable[[], object]] = []  # before an end that the main thread does not notice
+
+
+def start_child(
+    command: Sequence[str], *, env: dict[str, str] | None = None, **options: Any
+) -> subprocess.Popen[bytes]:
+    """Starts a process that finds this package, whatever the current folder is. It has this process's variables, less
+    the one through which the launchers read their job's status, and those of `env`."""
+    paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {name: value for name, value in os.environ.items() if name != "VIDEOBENCH_STATUS_FILE"}
+    environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment |= {"PYTHONSAFEPATH": "1"}  # a module in the working directory must not replace one of the suite
+    return subprocess.Popen(command, env=environment | (env or {}), **options)
 
 
 class Stopped(KeyboardInterrupt):
