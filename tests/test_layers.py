@@ -12,9 +12,10 @@ import pytest
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "videobench"
-BASE = {"errors", "files", "console"}
+BASE = {"errors", "files", "console", "tolerances"}
 MAY_IMPORT = {
     "errors": set(),
+    "tolerances": set(),
     "console": {"errors"},
     "files": {"errors"},
     "cli": BASE | {"jobs"},

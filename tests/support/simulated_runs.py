@@ -54,7 +54,7 @@ VIDEO_BENCH: dict[str, tuple[dict[int, int], dict[int, int]]] = {
     ),
 }  # fmt: skip
 
-# Standard deviation of a logit's rounding noise, nats; measurements are cited in videobench/compare/divergence.py.
+# Standard deviation of a logit's rounding noise, nats; measurements are cited in videobench/tolerances.py.
 NOISE = {"float32": 0.001, "float16": 0.01, "bfloat16": 0.05}
 LONG_PROMPT = 1330  # tokens; nearly half of the simulated prompts are longer
 FAULTS = ("layer noise", "letter", "truncated", "frame order", "card", "mass", "overflow")

@@ -1,7 +1,7 @@
 """Is the port broken? What the differences show beyond accuracy, as findings in words.
 
 A question's difference is the largest one among its options' log-probabilities; the tolerance is what rounding in the
-coarser dtype explains (divergence.TYPICAL_LIMIT), or what the user says. A run is called broken if
+coarser dtype explains (tolerances.py), or what the user says. A run is called broken if
   nonfinite   a reply's logits held NaN or infinity;
   everywhere  half of all questions differ by more than the tolerance, or a fifth by more than three times as much;
   a group     a fifth of a group's questions (a set, a card, long prompts, ...) differ by more than the tolerance, three
@@ -34,11 +34,12 @@ from videobench.compare.associations import (
     restrict,
     significant,
 )
-from videobench.compare.divergence import ROUNDING_STEP, TYPICAL_LIMIT, Differences, coarser_dtype, without_letter
+from videobench.compare.divergence import Differences, coarser_dtype, without_letter
 from videobench.compare.pairing import Pair
 from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
 from videobench.compare.statistics import FloatArray, sign_flip_p
 from videobench.data.dataset import LETTERS
+from videobench.tolerances import TOLERANCES
 
 SHOWN_GROUPS = 3
 STANDS_OUT = 2.0  # times the median difference, if other numbers are expected
@@ -111,12 +112,13 @@ def diagnose(
     is_judged, largest = tolerance.is_judged, differences.largest
     median = float(np.median(largest)) if len(largest) else 0.0
     if not is_judged:
-        limit = max(TYPICAL_LIMIT[dtype], STANDS_OUT * median)
+        limit = max(TOLERANCES[dtype].devices, STANDS_OUT * median)
         explained = f"{limit:.3g} nats from which a group stands out"
     elif tolerance.nats is not None:
         limit, explained = tolerance.nats, f"{tolerance.nats:g} nats of --tolerance"
     else:
-        limit, explained = TYPICAL_LIMIT[dtype], f"{TYPICAL_LIMIT[dtype]:g} nats that {dtype} rounding explains"
+        limit = TOLERANCES[dtype].devices
+        explained = f"{limit:g} nats that {dtype} rounding explains"
     findings = _nonfinite(answers, groups, names)
     if len(largest):
         measured = np.zeros(len(answers.videos), dtype=bool)
@@ -257,7 +259,7 @@ def _not_repeated(repeat: Differences | None) -> list[Finding]:
     if repeat is None or not repeat.pairs:
         return []
     dtype, count = coarser_dtype(repeat.pairs), len(repeat.pairs)
-    step = ROUNDING_STEP[dtype]
+    step = TOLERANCES[dtype].step
     hit = int((repeat.largest > step).sum())
     if hit <= REPEATED * count:
         return []

@@ -1,14 +1,6 @@
 """How far apart two runs' option log-probabilities are, beside what rounding explains: the sensitive part.
 
-A broken port moves log-probabilities long before it moves accuracy. But two sound runs differ too: another kernel,
-another order of additions, another dtype. What is sound was taken from measurements, in nats:
-  Qwen2.5-7B, one input, two engines, root mean square of a token's log-probability: 0.002 in float32, 0.02 to 0.04 in
-  bfloat16 (https://github.com/ServiceNow/Fast-LLM/pull/525);
-  LLaMA-7B with and without cache, largest difference of a logit: 0.00001 in float32, 0.02 in float16, 0.125 in
-  bfloat16 (https://github.com/huggingface/transformers/issues/25420);
-  the small model of the tests against itself in float32, median over questions of the largest difference among their
-  options: 0.03 in bfloat16 (demo.sh prints it).
-TYPICAL_LIMIT is four to five times the largest of them. float32 has float16's: TF32 and HF32 multiply with its 10 bits.
+A broken port moves log-probabilities long before it moves accuracy; what two sound runs differ by: tolerances.py.
 """
 
 from collections.abc import Sequence
@@ -20,11 +12,8 @@ from numpy.typing import NDArray
 from videobench.compare.answers import LOG_FLOOR, Answers, leads_of
 from videobench.compare.pairing import Pair
 from videobench.compare.statistics import Clusters, FloatArray, cluster_error
+from videobench.tolerances import TOLERANCES
 
-TYPICAL_LIMIT = {"float32": 0.1, "float16": 0.1, "bfloat16": 0.5}  # nats; of a question's largest difference
-# Nats: what one rounding moves. The spacing of float16 and bfloat16 numbers from 16 to 32, where a language model's
-# largest logits lie, and the difference of two engines in float32: no lead below it is a clear one.
-ROUNDING_STEP = {"float32": 0.002, "float16": 2**-6, "bfloat16": 2**-3}
 COARSEST = "bfloat16"  # taken where a file does not give its dtype
 SPREAD_MEDIAN = np.array([0.6745, 0.8326, 0.8881, 0.9160, 0.9329])  # of the standard deviation of 2 to 6 normal numbers
 BULK_TO_TAIL = 2.5758 / 0.6745  # of a normal distribution: the 99 % point of |x| over the median of |x|
@@ -154,7 +143,7 @@ def right_chance_change(differences: Differences) -> tuple[float, float] | None:
 
 def coarser_dtype(pairs: Sequence[Pair]) -> str:
     """The coarser one of both runs' dtypes, COARSEST where one is not stored."""
-    order = list(TYPICAL_LIMIT)
+    order = list(TOLERANCES)
     found = {
         str(reply.run.get("dtype", COARSEST)).removeprefix("torch.")
         for pair in pairs
@@ -168,8 +157,8 @@ def find_noise_floor(differences: Differences, dtype: str, repeat: Differences |
     """From a repeated run where there is one, else from the bulk of the differences between the devices.
 
     Not below one rounding step, since a device that repeats itself to the bit still rounds otherwise than another; from
-    the bulk not above TYPICAL_LIMIT, so that a fault in every question does not pass for noise."""
-    step, limit = ROUNDING_STEP[dtype], TYPICAL_LIMIT[dtype]
+    the bulk not above the dtype's tolerance, so that a fault in every question does not pass for noise."""
+    step, limit = TOLERANCES[dtype].step, TOLERANCES[dtype].devices
     if repeat and len(repeat.pairs):
         lead = float(np.quantile(np.abs(repeat.shift), 0.99))
         source = f"99 % of the leads of the repeated run moved by at most {lead:.4f}"

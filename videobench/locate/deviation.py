@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-# The relative error, norm-wise, that rounding explains: in 16 bits half a step of the result (2 ** -11, 2 ** -8); in
-# float32 what sums in another order leave: added up one by one, n products are off by 2 ** -24 * sqrt(n / 6), which is
-# 2.6e-6 for the 11008 of a 7B. Sound devices stayed below 0.5 times that in float32, 4.8 in 16 bits (docs/locating.md).
-EXPLAINED = {torch.float16: 2**-11, torch.bfloat16: 2**-8, torch.float32: 2**-19, torch.float64: 2**-19}
+from videobench.tolerances import TOLERANCES
+
+EXPLAINED = {getattr(torch, dtype): each.module for dtype, each in TOLERANCES.items()}
+EXPLAINED[torch.float64] = EXPLAINED[torch.float32]
 LIMIT = 8.0  # times what is explained: what is further off departs
 # A single row or column of a result may lie so far above the whole.
 ROW_ALLOWANCE = 3.0

@@ -30,14 +30,11 @@ from videobench.device.packages import installed_version
 from videobench.errors import InputError
 from videobench.jobs.processes import start_child
 from videobench.run.options import DTYPES, CheckSettings
+from videobench.tolerances import TOLERANCES
 
 SHOWN_PACKAGES = {"transformers": "transformers", "PyAV": "av"}
 CPU_PROCESSES = 2  # a collective of one shows nothing
 MATRIX_SIZE = 512
-# Largest difference of the product's entries from the CPU's, over the largest entry: some steps of the dtype (2 ** -11,
-# 2 ** -8) for its rounding; of float32, what 512 additions in another order do. Shortened float32 (TF32, HF32) has the
-# steps of float16, and shows.
-TOLERANCES = {"float16": 4e-3, "bfloat16": 3e-2, "float32": 1e-5}
 TIMEOUT_S = 600.0  # eight processes that read torch from a cold disk, and HCCL's own limit of 120 s to connect
 POLL_S = 0.1
 
@@ -164,10 +161,10 @@ def _check_product(device: Device, dtype: str) -> float | None:
             fix = "install CANN's package of operators (ops, before CANN 8.5 kernels) for this card, of CANN's version"
         raise InputError(f"device {device.torch_device}: no matrix product in {dtype}: {reason}; {fix}") from None
     difference = float((found - expected).abs().max() / expected.abs().max())
-    if not difference <= TOLERANCES[dtype]:
+    if not difference <= TOLERANCES[dtype].product:
         raise InputError(
             f"device {device.torch_device}: the matrix product in {dtype} is off by {difference:.1e} of its largest "
-            f"entry, more than {TOLERANCES[dtype]:g}; install releases that fit each other (README.md, install)"
+            f"entry, more than {TOLERANCES[dtype].product:g}; install releases that fit each other (README.md, install)"
         )
     return difference
 

@@ -29,6 +29,7 @@ from videobench.model.cost import DTYPE_BYTES
 from videobench.model.prompts import Answer, VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
 from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions, open_run_device
+from videobench.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
     from videobench.locate.findings import Findings
@@ -39,8 +40,6 @@ QUESTIONS = 4  # without --check_questions
 NEW_TOKENS = 3  # the first comes of the prompt, the others of decoding steps
 BAR = "{desc}: {percentage:3.0f}% [{elapsed}, {remaining} left{postfix}]"
 ROOM = 1.3  # of the weights' bytes: what a card must have free for float32, with what a forward pass keeps
-# Nats by which two sound ways to one answer may differ (compare/divergence.py, and for float32 what was measured).
-SOUND_NATS = {"float32": 1e-3, "float16": 0.1, "bfloat16": 0.5}
 
 
 def check_model(settings: ModelCheckSettings) -> int:
@@ -223,7 +222,7 @@ class _Check:
         return result
 
     def _result(self, nats: float, **more: Any) -> dict[str, Any]:
-        agrees = nats <= SOUND_NATS[self._settings.dtype]
+        agrees = nats <= TOLERANCES[self._settings.dtype].one_device
         return {"agrees": agrees, "nats": nats if math.isfinite(nats) else None, **more}
 
 

@@ -18,6 +18,7 @@ from videobench.errors import InputError
 from videobench.jobs.job import Job
 from videobench.model.prompts import Prompt
 from videobench.run.store import InFlight
+from videobench.tolerances import SAME_LOGITS
 
 if TYPE_CHECKING:
     import torch
@@ -190,8 +191,6 @@ class GroupEngine:
 
 
 CHECK_TEXTS = ("What is the man in the video doing?", "How many people are there?")
-# Of logits against the largest one: the same sums on the same cards; another prompt moves them more.
-CHECK_TOLERANCE = 1e-3
 
 
 def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> None:
@@ -219,7 +218,7 @@ def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> N
 
 
 def _close(one: "torch.Tensor", other: "torch.Tensor") -> bool:
-    return bool((one - other).abs().max() <= CHECK_TOLERANCE * other.abs().max())
+    return bool((one - other).abs().max() <= SAME_LOGITS * other.abs().max())
 
 
 def _unfit(found: str) -> str:
