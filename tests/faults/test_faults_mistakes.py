@@ -28,37 +28,32 @@ def bench(tmp_path, capsys):
         pytest.param("manifest", "npu", "holds a sample's manifest, not a run's replies", id="manifest-as-result"),
     ],
 )
-@pytest.mark.parametrize("scoring", ["strict", "mindie"])
-def test_a_file_in_the_place_of_another_kind(bench, given, wanted, found, scoring):
+def test_a_file_in_the_place_of_another_kind_is_called_by_its_name(bench, given, wanted, found):
     assert bench.sample().status == 0
     names = {"qa": bench.qa, "ANSWER.json": bench.folder / "qa/ANSWER.json"}
     names |= {"manifest": bench.folder / "qa/Eval_QA/sampling_manifest.json"}
     path = names.get(given, bench.folder / given)
     flags = {"answers": "--sampling_answer_path", "npu": "--eval_npu_path"}
-    assert_refused(bench.compare(flags[wanted], path, "--scoring", scoring), path, found)
+    assert_refused(bench.compare(flags[wanted], path), path, found)
 
 
-@pytest.mark.parametrize("flag", ["--correct_answer_file", "--answer_path"])
-def test_questions_in_the_place_of_answers(bench, flag):
-    start = bench.sample if flag == "--correct_answer_file" else bench.answer
-    assert_refused(start(flag, bench.qa), bench.qa, f"holds questions, not right answers; .*{flag}")
-
-
-def test_replies_in_the_place_of_questions(bench):
-    bench.qa.write_bytes((bench.folder / "npu.json").read_bytes())
-    assert_refused(bench.answer(), bench.qa, "holds a run's replies, not questions; questions are found through")
-
-
-def test_the_sample_was_not_made_yet(bench):
+def test_a_sample_that_was_not_made_yet_names_the_script_that_makes_it(bench):
     outcome = bench.answer("--dataset_name", SAMPLE)
     assert_refused(outcome, "sampling_datasets_QA_new.json", "missing; run extract_dataset.py first, or check")
+
+
+def test_a_file_of_another_kind_is_named_with_the_flag_it_was_given_for(bench):
+    for flag, start in (("--correct_answer_file", bench.sample), ("--answer_path", bench.answer)):
+        assert_refused(start(flag, bench.qa), bench.qa, f"holds questions, not right answers; .*{flag}")
+    bench.qa.write_bytes((bench.folder / "npu.json").read_bytes())
+    assert_refused(bench.answer(), bench.qa, "holds a run's replies, not questions; questions are found through")
 
 
 @pytest.mark.parametrize(
     ("folder", "fix"),
     [("qa/Eval_QA", "give the folder above it"), ("questions", "move it into a folder Eval_QA there")],
 )
-def test_a_qa_root_that_holds_the_files_itself(bench, folder, fix):
+def test_a_qa_root_that_holds_the_files_itself_gets_the_right_folder_told(bench, folder, fix):
     root = bench.folder / folder
     root.mkdir(exist_ok=True)
     (root / bench.qa.name).write_bytes(bench.qa.read_bytes())
@@ -66,9 +61,8 @@ def test_a_qa_root_that_holds_the_files_itself(bench, folder, fix):
     assert_refused(bench.answer("--Eval_QA_root", root), root / "Eval_QA" / bench.qa.name, found)
 
 
-@pytest.mark.parametrize("name", ["llava-hf/LLaVA-NeXT-Video-7B-hf", "LLaVA-NeXT-Video-7B-hf"])
-def test_a_name_of_the_hub_is_no_folder(bench, name):
-    folder = "LLaVA-NeXT-Video-7B-hf"
+def test_a_name_of_the_hub_gets_the_command_that_downloads_it(bench):
+    name, folder = "llava-hf/LLaVA-NeXT-Video-7B-hf", "LLaVA-NeXT-Video-7B-hf"
     found = f"not a folder; hf download llava-hf/{folder} --local-dir {folder}, then --model_path {folder}"
     assert_refused(bench.answer("--model_path", name), name, found)
 
@@ -79,7 +73,7 @@ def test_a_set_may_be_written_as_its_folder(bench, name):
     assert bench.sample("--datasets", name).status == 0
 
 
-def test_a_question_that_holds_the_placeholder_of_the_video(bench):
+def test_a_question_that_holds_the_placeholder_of_the_video_is_refused(bench):
     rows = bench.rows()
     key = next(iter(rows))
     bench.qa.write_text(json.dumps(rows | {key: rows[key] | {"question": "What is <video>?"}}))
@@ -88,7 +82,7 @@ def test_a_question_that_holds_the_placeholder_of_the_video(bench):
     assert f"question {key} of {SET} holds <video>, which stands for the video; reword it in the QA file" in outcome.err
 
 
-def test_runs_of_two_samples(bench):
+def test_runs_of_two_samples_are_called_so(bench):
     keys = list(bench.rows())
     for name, own in (("npu.json", keys[:16]), ("gpu.json", keys[12:])):
         rows = json.loads((bench.folder / name).read_bytes())
@@ -127,25 +121,20 @@ def start_as_somebody_else(bench, script, *argv):
     ("which", "script", "names"),
     [
         pytest.param("model/model.safetensors", "run_gpu", "model.safetensors", id="weights"),
-        pytest.param("model/tokenizer.json", "run_gpu", "tokenizer.json", id="tokenizer"),
         pytest.param("model", "run_gpu", "model", id="checkpoint"),
         pytest.param(f"qa/Eval_QA/{SET}_QA_new.json", "run_gpu", f"{SET}_QA_new.json", id="questions"),
         pytest.param("npu.json", "precision_test", "npu.json", id="result"),
-        pytest.param("results", "precision_test", "results", id="folder-of-results"),
         pytest.param("qa/ANSWER.json", "precision_test", "ANSWER.json", id="answers"),
         pytest.param("sealed", "precision_test", "sealed/report.html", id="place-of-the-report"),
     ],
 )
-def test_what_this_user_may_not_read_or_write(bench, which, script, names):
+def test_what_this_user_may_not_read_or_write_is_named_in_one_line(bench, which, script, names):
     shutil.copytree(bench.model, bench.folder / "model")
-    for name in ("results", "sealed"):
-        (bench.folder / name).mkdir(parents=True)
-    shutil.copy(bench.folder / "npu.json", bench.folder / f"results/{SET}_eval.json")
+    (bench.folder / "sealed").mkdir()
     (bench.folder / which).chmod(0)
     run = ["--model_path", "model", "--Eval_QA_root", "qa", "--Eval_Video_root", "videos", "--dataset_name", SET]
     run += ["--chat_conversation_output_folder", "out", "--device", "cpu", "--num_workers", 0, "--limit", 1]
-    npu = "results" if which == "results" else "npu.json"
-    compare = ["--eval_npu_path", npu, "--eval_gpu_path", "gpu.json", "--sampling_answer_path", "qa/ANSWER.json"]
+    compare = ["--eval_npu_path", "npu.json", "--eval_gpu_path", "gpu.json", "--sampling_answer_path", "qa/ANSWER.json"]
     argv = {"run_gpu": run, "precision_test": [*compare, "--report_html", "sealed/report.html"]}[script]
     status, err = start_as_somebody_else(bench, script, *argv)
     assert status == 2, err

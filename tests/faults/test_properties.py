@@ -125,10 +125,10 @@ def compare(bench, understood, npu, answers, *flags):
     return json.loads(report.read_bytes()) if report.exists() else None
 
 
-@FEWER
-@given(content=mutated(some_replies()))
-def test_replies(bench, understood, content):
-    report = compare(bench, understood, content, json.dumps(some_answers()).encode())
+@EXAMPLES
+@given(content=mutated(some_replies()), scoring=st.sampled_from(["strict", "logprob", "mindie"]))
+def test_replies(bench, understood, content, scoring):
+    report = compare(bench, understood, content, json.dumps(some_answers()).encode(), "--scoring", scoring)
     if report:
         side, inputs = report["npu"], report["inputs"]
         left_out = sum(inputs["datasets_only_npu"].values()) + len(inputs["without_answer"])
@@ -141,12 +141,6 @@ def test_answers_of_a_comparison(bench, understood, content):
     report = compare(bench, understood, json.dumps(some_replies()).encode(), content)
     if report:
         assert report["npu"]["total"] + len(report["inputs"]["without_answer"]) == len(some_replies())
-
-
-@FEWER
-@given(content=mutated(some_replies()), scoring=st.sampled_from(["logprob", "mindie"]))
-def test_replies_under_other_scorings(bench, understood, content, scoring):
-    compare(bench, understood, content, json.dumps(some_answers()).encode(), "--scoring", scoring)
 
 
 @FEWER

@@ -18,7 +18,7 @@ def benchmark(tmp_path):
 @pytest.mark.parametrize(
     "file", ["sampling_datasets_QA_new.json", "sampling_answer.json", "result.json", "names.txt", "ANSWER.json"]
 )
-def test_exclude_an_earlier_sample_by_any_of_its_files(benchmark, file):
+def test_an_earlier_sample_is_excluded_by_any_of_its_files(benchmark, file):
     extract(benchmark, "--nums", "12", out="first")
     first = sampled(benchmark, "first")
     folder = benchmark / "first/json"
@@ -61,21 +61,13 @@ def test_a_wrong_list_of_exclusions_is_refused(benchmark, content, found):
     assert not (benchmark / "sample").exists()
 
 
-def test_exclusions_are_not_overwritten(benchmark):
+@pytest.mark.parametrize("flag", ["--exclude", "--correct_answer_file"])
+def test_a_file_that_is_read_is_not_overwritten(benchmark, flag):
     extract(benchmark, "--nums", "4")
     before = sampled(benchmark)
-    with pytest.raises(InputError, match=r"sampling_answer\.json: --exclude names a file that would be overwritten"):
-        extract(benchmark, "--nums", "4", "--exclude", benchmark / "sample/json/sampling_answer.json")
+    with pytest.raises(InputError, match=rf"sampling_answer\.json: {flag} names a file that would be overwritten"):
+        extract(benchmark, "--nums", "2", flag, benchmark / "sample/json/sampling_answer.json")
     assert sampled(benchmark) == before
-
-
-def test_answers_are_not_overwritten(benchmark):
-    extract(benchmark, "--nums", "4")
-    path = benchmark / "sample/json/sampling_answer.json"
-    before = path.read_bytes()
-    with pytest.raises(InputError, match=r"sampling_answer\.json: --correct_answer_file names a file that would be"):
-        extract(benchmark, "--nums", "2", "--correct_answer_file", path)
-    assert path.read_bytes() == before
 
 
 def test_exclusions_may_name_sets_that_are_not_drawn_from(benchmark):

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections import namedtuple
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import pytest
 
@@ -43,8 +43,7 @@ def test_every_video_is_byte_equal_to_its_own_original(benchmark, mode):
             assert path.samefile(original(benchmark, name)) == (mode != "copy")
 
 
-@pytest.mark.parametrize("before", ["copy", "hardlink", "symlink"])
-@pytest.mark.parametrize("after", ["copy", "hardlink", "symlink"])
+@pytest.mark.parametrize(("before", "after"), [*permutations(["copy", "hardlink", "symlink"], 2)])
 def test_another_copy_mode_replaces_what_is_there(benchmark, before, after):
     for mode in (before, after):
         extract(benchmark, "--nums", "20", "--copy_mode", mode)
@@ -56,16 +55,17 @@ def test_another_copy_mode_replaces_what_is_there(benchmark, before, after):
     assert original(benchmark, "NBA/3.mp4").read_bytes() == b"NBA 3"
 
 
-@pytest.mark.parametrize("mode", ["copy", "hardlink", "symlink"])
-def test_the_originals_own_place_is_refused(benchmark, mode):
-    """A link there to itself would be all that is left of a video."""
+@pytest.mark.parametrize("flags", [("--copy_mode", "copy"), ("--copy_mode", "symlink"), ("--overwrite",)])
+def test_a_video_of_the_benchmark_is_never_written_over_or_removed(benchmark, flags):
+    """If the sample's folder is a link to it. A link to itself would be all that is left of a video."""
     folder = benchmark / "sample/Eval_video"
     folder.mkdir(parents=True)
     (folder / "sampling_data").symlink_to(benchmark / "VideoBench/Eval_video")
     with pytest.raises(InputError, match="is itself a video of the benchmark"):
-        extract(benchmark, "--nums", "20", "--copy_mode", mode)
-    for name in ("NBA/3.mp4", "Driving-decision-making/3.mp4"):
-        assert original(benchmark, name).read_bytes() == f"{name[:-6]} 3".encode()
+        extract(benchmark, "--nums", "4", *flags)
+    assert {path.read_bytes() for path in (benchmark / "VideoBench").rglob("*.mp4")} == {
+        f"{name} {number}".encode() for name in ("NBA", "Driving-decision-making") for number in range(5)
+    }
 
 
 def test_a_second_start_keeps_what_is_right_and_replaces_the_rest(benchmark):
@@ -82,13 +82,6 @@ def test_a_second_start_keeps_what_is_right_and_replaces_the_rest(benchmark):
         assert (status.st_ino, status.st_mtime_ns) == (paths[name].stat().st_ino, paths[name].stat().st_mtime_ns)
     for name, path in paths.items():
         assert path.read_bytes() == original(benchmark, name).read_bytes()
-
-
-def test_a_larger_sample_keeps_the_videos_of_the_smaller(benchmark):
-    extract(benchmark, "--nums", "6")
-    inodes = {name: path.stat().st_ino for name, path in videos(benchmark).items()}
-    extract(benchmark, "--nums", "20")
-    assert {name: videos(benchmark)[name].stat().st_ino for name in inodes} == inodes
 
 
 def test_an_interrupted_copy_leaves_whole_videos_only_and_goes_on(benchmark, monkeypatch):
@@ -131,18 +124,7 @@ def test_videos_of_another_sample_are_named_and_overwrite_removes_them(benchmark
     assert sorted(videos(benchmark)) == read_videos(benchmark)
 
 
-def test_overwrite_removes_no_video_of_the_benchmark(benchmark):
-    """Where sampling_data is a link to the benchmark's own folder, in place of a folder."""
-    folder = benchmark / "sample/Eval_video"
-    folder.mkdir(parents=True)
-    (folder / "sampling_data").symlink_to(benchmark / "VideoBench/Eval_video")
-    before = sorted((benchmark / "VideoBench").rglob("*"))
-    with pytest.raises(InputError, match="is itself a video of the benchmark"):
-        extract(benchmark, "--nums", "4", "--overwrite")
-    assert sorted((benchmark / "VideoBench").rglob("*")) == before
-
-
-def test_what_reads_differently_from_what_was_written_is_refused(benchmark, monkeypatch):
+def test_a_copy_that_reads_differently_from_what_was_written_is_refused(benchmark, monkeypatch):
     copy = placing._copy_bytes
 
     def corrupting(source, target):
@@ -159,8 +141,7 @@ def test_what_reads_differently_from_what_was_written_is_refused(benchmark, monk
 
 
 def test_too_little_room_is_found_before_anything_is_written(benchmark, monkeypatch):
-    sizes = {name: len(f"{name} 0") for name in ("NBA", "Driving-decision-making")}
-    needed = 5 * sum(sizes.values())
+    needed = 5 * sum(len(f"{name} 0") for name in ("NBA", "Driving-decision-making"))
     free = needed - 1
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - free, free))
@@ -169,14 +150,8 @@ def test_too_little_room_is_found_before_anything_is_written(benchmark, monkeypa
     assert not (benchmark / "sample").exists()
     free += 1
     extract(benchmark, "--nums", "20")
-    videos(benchmark)["NBA/3.mp4"].unlink()
-    free = sizes["NBA"]  # what is there already needs none
+    free = 0  # what is there already needs none
     extract(benchmark, "--nums", "20")
-    free = 0
-    extract(benchmark, "--nums", "20")
-    extract(benchmark, "--nums", "20", "--copy_mode", "hardlink")
-    with pytest.raises(InputError, match=f"take {needed} bytes, but only 0 are free"):
-        extract(benchmark, "--nums", "20")  # a link is not a copy
 
 
 @pytest.mark.parametrize(
@@ -186,7 +161,7 @@ def test_too_little_room_is_found_before_anything_is_written(benchmark, monkeypa
         pytest.param(errno.ENOSPC, [], id="disk-full"),
     ],
 )
-def test_a_disk_that_refuses_is_named(benchmark, monkeypatch, error, flags):
+def test_a_disk_that_refuses_a_video_is_named(benchmark, monkeypatch, error, flags):
     def refuse(*paths):
         raise OSError(error, os.strerror(error))
 
@@ -196,12 +171,6 @@ def test_a_disk_that_refuses_is_named(benchmark, monkeypatch, error, flags):
     with pytest.raises(InputError, match=found):
         extract(benchmark, "--nums", "20", *flags)
     assert videos(benchmark) == {}  # nor is a .part left
-
-
-def test_an_output_folder_that_is_a_file_is_named(benchmark):
-    (benchmark / "sample").write_text("")
-    with pytest.raises(InputError, match=r"sample/Eval_video/sampling_data/.* cannot be made"):
-        extract(benchmark, "--nums", "20")
 
 
 def test_the_manifest_describes_what_the_sample_was_made_from(benchmark):
@@ -219,7 +188,7 @@ def test_the_manifest_describes_what_the_sample_was_made_from(benchmark):
 
 
 def test_a_video_that_does_not_decode_is_replaced_and_named(benchmark, video_root, capsys):
-    clip = sorted((video_root / "Eval_video").rglob("*.mp4"))[0]
+    clip = next((video_root / "Eval_video").rglob("*.mp4"))
     for path in (benchmark / "VideoBench").rglob("*.mp4"):
         if path.name not in ("1.mp4", "2.mp4") or "NBA" not in path.parts:
             shutil.copy(clip, path)

@@ -28,7 +28,6 @@ def verify(manifest, *flags):
     [
         pytest.param("json", "Eval_video/sampling_data", None, id="as-it-was-made"),
         pytest.param("all", "all/sampling_data", None, id="in-one-folder"),
-        pytest.param("all", "all/Eval_video/sampling_data", None, id="in-one-folder-with-the-video-root"),
         pytest.param("Video-Bench/Eval_QA", "VideoBench/Eval_video/sampling_data", None, id="as-in-the-readme"),
         pytest.param("here", "there/and far away/sampling_data", "there/and far away", id="named-by-its-flag"),
     ],
@@ -49,35 +48,20 @@ def change_one_byte(path):
     path.write_bytes(content)
 
 
-def replace(path, make):
-    path.unlink()
-    make(path)
-
-
 @pytest.mark.parametrize(
     ("name", "damage", "found"),
     [
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", change_one_byte, "has other content", id="byte-of-a-video"),
-        pytest.param(
-            "json/sampling_datasets_QA_new.json", change_one_byte, "has other content", id="byte-of-questions"
-        ),
         pytest.param("json/sampling_answer.json", change_one_byte, "has other content", id="byte-of-the-answers"),
         pytest.param(
             "Eval_video/sampling_data/NBA/3.mp4", lambda path: path.write_bytes(b"NB"), "has 2 bytes, not 5", id="cut"
         ),
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", lambda path: path.unlink(), "missing", id="no-video"),
-        pytest.param("json/sampling_answer.json", lambda path: path.unlink(), "missing", id="no-answers"),
         pytest.param(
             "Eval_video/sampling_data/NBA/3.mp4",
-            lambda path: replace(path, os.mkfifo),
+            lambda path: path.unlink() or os.mkfifo(path),
             "is not a regular file",
             id="a-pipe",
-        ),
-        pytest.param(
-            "json/sampling_answer.json",
-            lambda path: replace(path, lambda path: path.symlink_to("/dev/zero")),
-            "is not a regular file",
-            id="a-device",
         ),
     ],
 )
@@ -85,30 +69,25 @@ def test_one_wrong_file_is_named(sample, name, damage, found, capsys):
     damage(sample / name)
     with pytest.raises(InputError, match=r"sampling_manifest\.json: 1 of 12 files of the sample are wrong"):
         verify(sample / "json/sampling_manifest.json")
-    assert [line.split(": ", 2)[0] for line in capsys.readouterr().err.splitlines()] == ["wrong"]
-    with pytest.raises(InputError):
-        verify(sample / "json/sampling_manifest.json")
-    assert f"{sample / name}: {found}" in capsys.readouterr().err
+    [wrong] = capsys.readouterr().err.splitlines()
+    assert wrong.startswith(f"wrong: {sample / name}: {found}")
 
 
-def test_a_file_of_the_other_set_with_the_same_name_and_size_is_wrong(sample, capsys):
-    videos = sample / "Eval_video/sampling_data/NBA"
-    shutil.copy(videos / "1.mp4", videos / "2.mp4")
-    (videos / "3.mp4").unlink()
-    with pytest.raises(InputError, match="2 of 12 files"):
-        verify(sample / "json/sampling_manifest.json")
-    assert capsys.readouterr().err.count("wrong: ") == 2
-
-
-def test_a_wrong_file_cannot_steer_the_terminal(sample, capsys):
-    manifest = sample / "json/sampling_manifest.json"
+def test_every_wrong_file_is_named_and_none_can_steer_the_terminal(sample, capsys):
+    manifest, videos = sample / "json/sampling_manifest.json", sample / "Eval_video/sampling_data"
     manifest.write_text(manifest.read_text().replace("NBA/3.mp4", "NBA/\u202e4pm.3"))
-    with pytest.raises(InputError, match="1 of 12 files"):
+    shutil.copy(videos / "NBA/1.mp4", videos / "NBA/2.mp4")  # of the same size
+    with pytest.raises(InputError, match="2 of 12 files"):
         verify(manifest)
     assert r"NBA/\u202e4pm.3: missing" in capsys.readouterr().err
+    videos.rename(sample / "videos")
+    with pytest.raises(InputError, match=r"found no folder .*Eval_video/sampling_data.* with --sampling_output_folder"):
+        verify(manifest)
+    with pytest.raises(InputError, match="elsewhere/sampling_data"):
+        verify(manifest, "--sampling_output_folder", "elsewhere")
 
 
-def test_the_exit_status_is_2(sample, run_command):
+def test_a_wrong_file_ends_the_script_with_2(sample, run_command):
     change_one_byte(sample / "Eval_video/sampling_data/NBA/3.mp4")
     done = run_command(sys.executable, "extract_dataset.py", "--verify", sample / "json/sampling_manifest.json")
     assert done.returncode == 2
@@ -123,8 +102,6 @@ def test_the_exit_status_is_2(sample, run_command):
     ("content", "found"),
     [
         pytest.param(None, "cannot be read", id="missing"),
-        pytest.param("{", "not JSON", id="cut-short"),
-        pytest.param("[]", "not the sampling_manifest.json of a sample", id="list"),
         pytest.param('{"seed": 1}', "not the sampling_manifest.json of a sample", id="other-keys"),
         pytest.param(
             '{"videos_folder": "x", "outputs_sha256": {}, "videos_bytes": {}, "videos_sha256": {}}',
@@ -151,7 +128,6 @@ def test_what_is_no_manifest_is_refused(tmp_path, content, found):
     [
         pytest.param("outputs_sha256", {"a/b.json": "0"}, "'a/b.json' is not a file name", id="json-in-a-folder"),
         pytest.param("outputs_sha256", {"..": "0"}, "'..' is not a path", id="json-is-two-dots"),
-        pytest.param("outputs_sha256", {"": "0"}, "'' is not a path", id="json-without-a-name"),
         pytest.param("videos_folder", "/etc", "'/etc' is not a path", id="absolute-folder"),
         pytest.param("videos_folder", "../..", "'../..' is not a path", id="folder-above"),
         pytest.param("videos", {"/etc/passwd": 1}, "'/etc/passwd' is not a path", id="absolute-video"),
@@ -159,7 +135,6 @@ def test_what_is_no_manifest_is_refused(tmp_path, content, found):
         pytest.param("videos", {"MSVD/\x1b[2J.avi": 1}, r"x1b\[2J.avi' is not a path", id="video-that-clears"),
         pytest.param("videos", {"MSVD/a.avi": -1}, "-1 is not a size", id="negative-size"),
         pytest.param("videos", {"MSVD/a.avi": True}, "True is not a size", id="size-is-true"),
-        pytest.param("videos", {"MSVD/a.avi": 1.5}, "1.5 is not a size", id="size-is-no-whole-number"),
     ],
 )
 def test_a_manifest_that_names_other_files_is_refused(sample, field, content, found):
@@ -170,11 +145,3 @@ def test_a_manifest_that_names_other_files_is_refused(sample, field, content, fo
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
         verify(path)
-
-
-def test_videos_that_are_nowhere_are_asked_for(sample):
-    (sample / "Eval_video").rename(sample / "videos")
-    with pytest.raises(InputError, match=r"found no folder .*Eval_video/sampling_data.* with --sampling_output_folder"):
-        verify(sample / "json/sampling_manifest.json")
-    with pytest.raises(InputError, match="elsewhere/sampling_data"):
-        verify(sample / "json/sampling_manifest.json", "--sampling_output_folder", "elsewhere")
