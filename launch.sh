@@ -44,6 +44,15 @@ command_to_go_on() {
     for each in "${kept[@]}"; do printf "%s " "$(quoted "$each")"; done
 }
 
+# The words that were typed, with the same variables, for videobench/commands.py: each ends with a separator.
+words_typed() {
+    local each
+    for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
+        [ -z "${!each+set}" ] || printf "%s=%s\x1f" "$each" "${!each}"
+    done
+    printf "%s\x1f" "$@"
+}
+
 # printf's %q alone would quote commas, too.
 quoted() {
     if [[ $1 =~ ^[A-Za-z0-9_./,:=-]+$ ]]; then printf %s "$1"; else printf %q "$1"; fi
@@ -117,6 +126,7 @@ launch() {
     # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once. What torchrun leaves in TMPDIR
     # when it is killed goes with the folder.
     TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" VIDEOBENCH_TORCHRUN_LOG="$folder/torchrun" \
+        VIDEOBENCH_COMMAND="$typed" \
         setsid "$python" "$here/videobench/jobs/torchrun.py" --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!

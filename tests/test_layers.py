@@ -12,12 +12,13 @@ import pytest
 from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "videobench"
-BASE = {"errors", "files", "console", "tolerances"}
+BASE = {"errors", "files", "console", "tolerances", "commands"}
 MAY_IMPORT = {
     "errors": set(),
     "tolerances": set(),
     "console": {"errors"},
     "files": {"errors"},
+    "commands": {"errors", "files"},
     "cli": BASE | {"jobs"},
     "jobs": {"errors", "files"},
     "data": BASE,

@@ -6,11 +6,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from videobench.commands import Command, this_command
 from videobench.console import one_line
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.job import stop_others
@@ -33,6 +34,31 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; {self.prog} --help lists the flags")
+
+    def command(self, argv: Sequence[str] | None) -> Command:
+        """The command that was given, with absolute paths, the default ones too: it means the same in any folder."""
+        given = list(sys.argv[1:] if argv is None else argv)
+        names = {word.partition("=")[0] for word in given}
+        words = self._absolute(given)
+        for action in self._actions:
+            rivals = [group._group_actions for group in self._mutually_exclusive_groups]
+            alike = [action, *(each for group in rivals if action in group for each in group)]
+            is_given = any(names & {*each.option_strings} for each in alike)
+            if action.type is Path and isinstance(action.default, Path) and not is_given:
+                words += [action.option_strings[0], os.path.abspath(action.default)]
+        return this_command(self.prog, words, self._absolute)
+
+    def _absolute(self, words: Sequence[str]) -> list[str]:
+        absolute: list[str] = []
+        flags = {name for name, action in self._option_string_actions.items() if action.type is Path}
+        for before, word in zip(["", *words], words, strict=False):
+            flag, equals, path = word.partition("=")
+            if before in flags:
+                word = os.path.abspath(word)
+            elif equals and flag in flags:
+                word = f"{flag}={os.path.abspath(path)}"
+            absolute.append(word)
+        return absolute
 
 
 def _path(text: str) -> Path:

@@ -56,6 +56,10 @@ class Journals:
     def result_path(self) -> Path:
         return self.folder / f"{self.name}_eval.json"
 
+    @property
+    def command_path(self) -> Path:
+        return self.folder / "journal" / f"{self.name}.command.json"
+
     def read(self) -> dict[str, Row]:
         """Question key -> row of all replies so far: the last answer that still fits question and video, else the last
         entry of all.

@@ -69,6 +69,8 @@ def _run(settings: RunSettings, job: Job) -> int:
     context = RunContext(settings, job, device, checkpoint, agree(plan, job))
     traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
     with open_store(context) as store, traceback_to(traceback_path):
+        if job.is_first and settings.command:
+            store.keep_command(settings.command)
         if store.kept and job.is_first:
             again = sum(len(each.questions) for each in context.plan.works(store.left)) - len(store.left)
             whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""
@@ -81,7 +83,7 @@ def _run(settings: RunSettings, job: Job) -> int:
         written = _write_results(context, store, answers, started) if job.is_first else None
         status = int(job.broadcast("status", written))
     name = str(device.torch_device) if job.store is None else f"process {job.process} ({device.torch_device})"
-    for line in usage.lines(device) if usage else ():
+    for line in usage.lines(device) if usage and settings.verbose else ():
         print(f"{name}: {line}", file=sys.stderr)
     return status
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from videobench.cli import FlagParser
+from videobench.commands import Command
 from videobench.data.dataset import SAMPLE_NAME, VideoRoot, canonical_name, is_known, qa_file, resolve_names
 from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
@@ -48,6 +49,8 @@ class RunSettings:
     dry_run: bool
     deterministic: bool
     export_requests: Path | None = None  # instead of a run: OpenAI batch requests go to this file
+    verbose: bool = False
+    command: Command | None = None  # what was typed
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,13 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
             "--check_model computes on one card: leave --tensor_parallel out, and take a card with room for the weights"
         )
     check_folder(args.model_path)
+    command = parser.command(argv)
     if not args.check_model:
-        return _run_settings(args, device)
+        return _run_settings(args, device, command)
     if args.output_json:
         check_writable(args.output_json)  # before the minutes that the check takes
-    return ModelCheckSettings(_run_settings(args, device), _named_questions(args.check_questions), args.output_json)
+    run = _run_settings(args, device, command)
+    return ModelCheckSettings(run, _named_questions(args.check_questions), args.output_json)
 
 
 def _named_questions(text: str | None) -> tuple[str, ...]:
@@ -114,7 +119,7 @@ def _named_questions(text: str | None) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
+def _run_settings(args: argparse.Namespace, device: str, command: Command) -> RunSettings:
     flags = {each.name: getattr(args, each.name) for each in fields(RunSettings) if hasattr(args, each.name)}
     return RunSettings(
         **flags
@@ -124,6 +129,7 @@ def _run_settings(args: argparse.Namespace, device: str) -> RunSettings:
             "device": "cpu" if args.export_requests else args.device or device,
             "may_use_cpu": _may_use_cpu(args, device),
             "dtype": args.dtype or "",
+            "command": command,
         }
     )
 
@@ -133,7 +139,8 @@ def _may_use_cpu(args: argparse.Namespace, device: str) -> bool:
 
 
 def _build_parser(device: str) -> FlagParser:
-    parser = FlagParser(description=f"Answer Video-Bench with LLaVA-NeXT-Video on {device}.")
+    text = f"Answer Video-Bench with LLaVA-NeXT-Video on {device}."
+    parser = FlagParser(prog="run_npu.py" if device == "npu" else "run_gpu.py", description=text)
     add = parser.add_argument
     add("--model_path", type=Path, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
     add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
@@ -173,6 +180,7 @@ def _build_parser(device: str) -> FlagParser:
     add("--answer_path", type=Path, help="the right answers: progress and the last line show the accuracy")
     add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
     add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
+    add("--verbose", action="store_true", help="name at the end what each process spent its time and memory on")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
     add(
         "--export_requests",

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+from videobench.commands import Command, keep_command
 from videobench.console import warn_once
 from videobench.data.dataset import SAMPLE_QA_FILE, Question
 from videobench.data.journal import FULL_DISK, Journals
@@ -203,6 +204,11 @@ class Store:
             seen = {question.key: stamps[question.video] for question in own if question.video in stamps}
             if own:
                 journals.append({question.key: rows[question] for question in own}, seen)
+
+    def keep_command(self, command: Command) -> None:
+        """For whoever has to start this run again: without --overwrite, which would set its replies aside."""
+        for journals in self.journals.values():
+            keep_command(journals.command_path, command.without(switches=["overwrite"]))
 
     def force(self) -> None:
         """Returns when the disk has all rows that were appended before. From any thread."""

@@ -4,10 +4,11 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from videobench.cli import FlagParser
+from videobench.commands import SAMPLE_COMMAND_FILE, SAMPLER, keep_command
 from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, VideoRoot, resolve_names
 from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.errors import InputError
@@ -40,6 +41,8 @@ def main(argv: Sequence[str] | None) -> int:
     clear_others(sample, candidates, settings)
     for path in write_json_files(sample, candidates, settings, videos):
         print(path)
+    if settings.command:
+        keep_command(settings.json_folder / SAMPLE_COMMAND_FILE, replace(settings.command, available=sample.available))
     return report(sample, candidates, settings)
 
 
@@ -73,6 +76,7 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         json_folder=_json_folder(args),
         names=tuple(sorted(names, key=DATASET_NAMES.index)),
         exclude_path=args.exclude,
+        command=parser.command(argv),
         **{each.name: getattr(args, each.name) for each in fields(SampleSettings) if hasattr(args, each.name)},
     )
 
@@ -88,7 +92,9 @@ def _json_folder(args: argparse.Namespace) -> Path:
 
 
 def _build_parser() -> FlagParser:
-    parser = FlagParser(description="Sample questions of Video-Bench with their videos and answers, or verify one.")
+    parser = FlagParser(
+        prog=SAMPLER, description="Sample questions of Video-Bench with their videos and answers, or verify one."
+    )
     add = parser.add_argument
     add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
     add("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/")

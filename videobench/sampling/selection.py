@@ -6,11 +6,12 @@ import stat
 import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from videobench.commands import Command
 from videobench.data.dataset import (
     DATASET_NAMES,
     Question,
@@ -118,6 +119,7 @@ class SampleSettings:
     copy_mode: str  # "copy", "hardlink" or "symlink"
     num_workers: int  # videos copied, or decoded, at once
     overwrite: bool  # what lies among the sample's videos and is not of it is removed
+    command: Command | None = None  # what was typed
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class Sample:
     """The questions that were drawn."""
 
     questions: list[Question]  # in the order in which they were drawn
+    available: int  # questions that could be drawn
     undecodable: tuple[str, ...] = ()  # "<dataset>/<file>", sorted, of videos that did not decode and were replaced
 
 
@@ -226,7 +229,7 @@ def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozen
     )
     if len(order) < settings.nums:
         raise InputError(_too_few(len(order), candidates, settings, undecodable))
-    return Sample(order[: settings.nums])
+    return Sample(order[: settings.nums], len(order))
 
 
 def choose_decodable(
@@ -243,7 +246,7 @@ def choose_decodable(
         untried = list(dict.fromkeys(each.video for each in sample.questions if each.video not in tried))
         if not untried:
             names = {str(sample_path(each)) for each in candidates.questions if each.video in faults}
-            return Sample(sample.questions, tuple(sorted(names)))
+            return replace(sample, undecodable=tuple(sorted(names)))
         found = find_faults(untried)
         for reason in found.values():
             print(f"replaced: {reason}", file=sys.stderr)

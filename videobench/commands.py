@@ -1,0 +1,192 @@
+"""The command that made a sample or a run: kept beside its output, so that a comparison can say how to go on.
+
+A stored command is not trusted: it names only scripts of this suite, in the folder that this one was started from, and
+variables that choose cards and machines; each word of it is quoted again.
+"""
+
+import os
+import platform
+import re
+import shlex
+import sys
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from videobench.errors import InputError
+from videobench.files import read_json, write_json
+
+ROOT = Path(os.path.abspath(__file__)).parent.parent
+SAMPLER, COMPARISON = "extract_dataset.py", "precision_test.py"
+RUNS = ("run_npu.py", "run_gpu.py")
+LAUNCHERS = {"run_pa_videobench.sh": slice(4), "run_pa_videobench_gpu.sh": slice(1, 5)}  # which arguments are paths
+TYPED = "VIDEOBENCH_COMMAND"  # set by the launchers: what the user typed, words that end with SEPARATOR
+SEPARATOR = "\x1f"
+CARDS = ("ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
+VARIABLES = (*CARDS, "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_ADDR")
+SAMPLE_COMMAND_FILE = "sampling_command.json"  # beside sampling_answer.json
+
+
+@dataclass(frozen=True)
+class Command:
+    script: str  # "run_npu.py"
+    arguments: tuple[str, ...]  # with absolute paths
+    launcher: str = ""  # "run_pa_videobench.sh", if that started the script
+    launched: tuple[str, ...] = ()  # the launcher's own arguments
+    environment: Mapping[str, str] = field(default_factory=dict)  # of VARIABLES, as they were set
+    processes: int = 1  # that torchrun started, without a launcher
+    host: str = field(default_factory=platform.node)
+    available: int = 0  # of a sample: questions that could be drawn
+
+    @property
+    def is_local(self) -> bool:
+        return self.host == platform.node()
+
+    def flag(self, name: str) -> str | None:
+        """The value of `--name`, the last one if it was given twice."""
+        found = None
+        for word, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
+            if word == f"--{name}":
+                found = following
+            elif word.startswith(f"--{name}="):
+                found = word.partition("=")[2]
+        return found
+
+    def without(self, *names: str, switches: Sequence[str] = ()) -> "Command":
+        """Without these flags and their values, and without these flags that have none."""
+        return self._changed(lambda words: _without(words, names, switches))
+
+    def with_flag(self, name: str, value: object = None) -> "Command":
+        """In place of one that was given; None: a flag without value."""
+        own = (f"--{name}",) if value is None else (f"--{name}", str(value))
+        bare = self.without(switches=[name]) if value is None else self.without(name)
+        return bare._changed(lambda words: (*words, *own))
+
+    def _changed(self, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> "Command":
+        return replace(self, arguments=change(self.arguments), launched=change(self.launched) if self.launcher else ())
+
+    def alone(self) -> "Command":
+        """The script itself in one process, without launcher."""
+        cards = {name: value for name, value in self.environment.items() if name in CARDS}
+        return replace(self, launcher="", launched=(), environment=cards, processes=1)
+
+    @property
+    def text(self) -> str:
+        """What to type in a shell, in any folder of the machine that has run it."""
+        words = [f"{name}={quote(value)}" for name, value in self.environment.items()]
+        if self.launcher:
+            words += ["bash", self._place(self.launcher)]
+        elif self.processes > 1:
+            words += ["torchrun", "--standalone", "--nproc_per_node", str(self.processes), self._place(self.script)]
+        else:
+            words += [quote(_python()) if self.is_local else "python", self._place(self.script)]
+        return " ".join([*words, *map(quote, self.launched if self.launcher else self.arguments)])
+
+    def _place(self, script: str) -> str:
+        return quote(str(ROOT / script)) if self.is_local else script
+
+
+def _without(words: Sequence[str], names: Sequence[str], switches: Sequence[str]) -> tuple[str, ...]:
+    kept: list[str] = []
+    is_value = False
+    for word in words:
+        name = word.partition("=")[0].removeprefix("--") if word.startswith("--") else ""
+        if not is_value and name not in names and name not in switches:
+            kept.append(word)
+        is_value = not is_value and name in names and "=" not in word
+    return tuple(kept)
+
+
+def _python() -> str:
+    """As this process was started: "python" stays so, a path becomes absolute."""
+    typed = sys.orig_argv[0]
+    return sys.executable if os.sep in typed else typed
+
+
+def this_command(script: str, arguments: Sequence[str], absolute: Callable[[Sequence[str]], list[str]]) -> Command:
+    """What started this process; `absolute` makes the paths among flags absolute."""
+    typed = os.environ.get(TYPED, "").split(SEPARATOR)[:-1]
+    name = next((Path(word).name for word in typed if Path(word).name in LAUNCHERS), "")
+    own = Command(script, tuple(arguments), environment=_variables(os.environ, CARDS))
+    if not name or script not in RUNS:
+        is_under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        count = os.environ.get("LOCAL_WORLD_SIZE", "1") if is_under_torchrun else "1"
+        return replace(own, processes=int(count) if count.isdecimal() else 1)
+    place = next(index for index, word in enumerate(typed) if Path(word).name == name)
+    before = dict(word.split("=", 1) for word in typed[:place] if "=" in word)
+    words = typed[place + 1 :]
+    words[LAUNCHERS[name]] = map(os.path.abspath, words[LAUNCHERS[name]])
+    return replace(own, launcher=name, launched=tuple(absolute(words)), environment=_variables(before, VARIABLES))
+
+
+def _variables(given: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:
+    return {name: given[name] for name in names if name in given}
+
+
+def keep_command(path: Path, command: Command) -> None:
+    """Unless a path in it is no UTF-8, which JSON cannot hold."""
+    with suppress(UnicodeEncodeError):
+        "".join([*command.arguments, *command.launched]).encode()
+        write_json(path, asdict(command))
+
+
+def read_command(path: Path) -> Command | None:
+    """None if there is none, or none that this suite has written."""
+    try:
+        stored = read_json(path)
+        return _checked(stored) if isinstance(stored, dict) else None
+    except (InputError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _checked(stored: Mapping[str, Any]) -> Command:
+    script, launcher, host = (_text(stored[name]) for name in ("script", "launcher", "host"))
+    if script not in (SAMPLER, *RUNS) or launcher not in ("", *LAUNCHERS):
+        raise ValueError("another program")
+    arguments, launched = (tuple(map(_text, list.copy(stored[name]))) for name in ("arguments", "launched"))
+    environment = {name: _text(value) for name, value in dict(stored["environment"]).items() if name in VARIABLES}
+    processes, available = (int(stored[name]) for name in ("processes", "available"))
+    return Command(script, arguments, launcher, launched, environment, processes, host, available)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError("no text")
+    return value
+
+
+def quote(word: str) -> str:
+    """For bash, on one line, whatever the word holds."""
+    if word.isprintable():
+        return shlex.quote(word)
+    return f"$'{''.join(map(_escaped, word))}'"
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return f"\\{character}" if character in "'\\" else character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
+
+
+def fold(command: str, width: int, indent: str = "") -> str:
+    """Lines that a shell reads as one command: broken between words, never inside quotes."""
+    lines, line = list[str](), indent
+    for word in split_words(command):
+        if line.strip() and _columns(line) + 1 + _columns(word) > width - 2:
+            lines.append(f"{line} \\")
+            line = f"{indent}  "
+        line += word if not line.strip() else f" {word}"
+    return "\n".join([*lines, line])
+
+
+def split_words(command: str) -> list[str]:
+    """The words of a command that `quote` has quoted, as they are written."""
+    return re.findall(r"(?:\$'(?:[^'\\]|\\.)*'|'[^']*'|\"[^\"]*\"|[^\s'\"])+", command)
+
+
+def _columns(text: str) -> int:
+    """Chinese characters take two."""
+    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)
