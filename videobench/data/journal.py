@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from videobench.console import one_line
-from videobench.data.rows import Row, build_reply, unfit_field
+from videobench.data.rows import Row, is_of_a_run
 from videobench.errors import InputError
 from videobench.files import JsonLines, lock, open_regular, open_to_append, parse_json, read_json, write_json
 
@@ -29,6 +29,7 @@ PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or tra
 VIDEO_GONE = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
 VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # why a stored reply does not count
 FULL_DISK = "free space, then start again: what was answered is kept"
+HASH = "checkpoint_sha256"
 MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 
 # (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen; None: cannot tell.
@@ -46,7 +47,6 @@ class Journals:
     asked: Mapping[str, Row]  # question key -> what a row must share with the question of now; others are left out
     is_seen_video: IsSeenVideo  # judges the video of each reply that holds its hash
     prompt_sha256: Callable[[str], str] = lambda key: ""  # of a question's prompt; "" if it is not known
-    former: Mapping[str, Any] = field(default_factory=dict)  # values of earlier releases that count as today's
     others: int = field(default=0, init=False)  # by read(): questions with an answer that are not asked
     _file: JsonLines | None = field(default=None, init=False)
     _lock: FileIO | None = field(default=None, init=False)
@@ -93,11 +93,7 @@ class Journals:
         """One of VOID, VIDEO_GONE if that cannot be told, "" if the stored row counts."""
         if any(row.get(name) != value for name, value in self.asked[key].items()):
             return QUESTION_CHANGED
-        try:
-            build_reply(("", ""), key, row)
-        except ValueError:
-            return UNFIT
-        if unfit_field(row):
+        if not is_of_a_run(row):
             return UNFIT
         prompt = self.prompt_sha256(key) if "prompt_sha256" in row else ""
         if prompt and prompt != row["prompt_sha256"]:
@@ -207,16 +203,13 @@ class Journals:
         first, *rest = entries
         stored = first["settings"]
         for setting in {**stored, **self.settings}:
-            now = self.settings.get(setting)
-            if stored.get(setting) not in (now, self.former.get(setting, now)):
+            was, now = stored.get(setting), self.settings.get(setting)
+            if was != now:
+                release = " (a journal of release 0.1.0 has another for the same)" if setting == HASH else ""
                 raise InputError(
-                    f"{path}: was begun with {setting} {stored.get(setting)!r}, now it is "
-                    f"{now!r}; use the former, another output folder, or --overwrite"
+                    f"{path}: was begun with {setting} {was!r}, now it is {now!r}{release}; use the former, another "
+                    "output folder, or --overwrite"
                 )
-        for run in (entry["row"].get("run") for entry in rest):
-            for setting, former in self.former.items():
-                if isinstance(run, dict) and run.get(setting) == former:
-                    run[setting] = self.settings[setting]
         return rest
 
     def _path(self, replica: int) -> Path:

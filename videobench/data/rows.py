@@ -1,13 +1,14 @@
-"""The format of a row in journals and result files: one reply, its question, and what it was computed from.
+"""A row of journals and result files: one reply, its question, and what it was computed from.
 
-`Row` says what is written, `Reply` what is read of it, from other files too: Video-Bench's own form, MindIE's, whose
-`output_sequence` is a bare text, and what engines.py makes of other engines' lines.
+`Reply` has all of its fields: a run writes them as JSON, a `Row`; `build_reply` reads them, from other files too:
+Video-Bench's own form, MindIE's, whose `output_sequence` is a bare text, and what engines.py makes of other engines'
+lines.
 """
 
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypedDict, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from videobench.data.dataset import LETTERS, Question, QuestionName, build_question_text
 
@@ -21,63 +22,23 @@ SPEAKERS = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)
 LETTER_LIST = re.compile(r"among the \w+ options? [a-f](?:, [a-f])*(?= above)")  # a service may count empty options
 SHA256 = re.compile("[0-9a-f]{64}")
 
-Run = dict[str, Any]  # settings and environment: run/store.py
-
-
-class Row(TypedDict, total=False):
-    """Every field but `output_sequence` may be missing; a run writes all but those that only services have
-    (`letter_bounds`, `finish_reason`, `is_greedy`,
-    `expected_prompt_tokens`). docs/result.schema.json says the same."""
-
-    # The question, as it was asked.
-    video_id: str | int  # 7011 in MSRVTT, a text elsewhere
-    dataset: str  # "MSVD"
-    vid_path: str  # "Eval_video/MSVD/x.avi", relative to the video root
-    question: str  # with its options and the instruction
-    choices: dict[str, str]  # letter -> text
-    # The answer.
-    output_sequence: list[str]  # one text, empty where the question failed
-    error: str  # why the question failed; the next start asks it again
-    nonfinite: bool  # true where the logits held NaN or infinity; such a row has neither of the next two
-    letter_logprobs: dict[str, float]  # option letter -> natural log of its probability at the first position
-    letter_bounds: dict[str, float]  # likewise, of letters that are only known to be at most as probable
-    option_mass: float  # the sum of the probabilities
-    num_output_tokens: int
-    finish_reason: str  # "stop", or "length" where the reply was cut off
-    is_greedy: bool  # false where a token was not the most probable one
-    # What it was computed from.
-    prompt_tokens: int
-    expected_prompt_tokens: int  # of a service's reply: as many as the checkpoint's own template makes
-    prompt_sha256: str  # of the token ids as little-endian int32
-    video_sha256: str  # of the file's bytes, of a folder of images as video/identity.py says
-    pixels_sha256: str  # of the resized and cropped frames, uint8 (num_frames, 3, height, width)
-    frames_decoded: int  # how many frames the video really has
-    frames_stated: int  # how many its container states, 0 where it states none
-    resolution: str  # "320x240", before the resize
-    rank: int  # number of the replica that answered
-    run: Run
-
+Row = dict[str, Any]  # the JSON of one Reply; every field but `output_sequence` may be missing
 
 # NaN and infinity have no place in JSON and no meaning as a probability: such a row is marked instead.
 NONFINITE: Row = {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16"}
-# Field -> what its value is an instance of.
-TYPES: dict[str, Any] = {
-    name: float | int if hint is float else get_origin(hint) if get_origin(hint) in (dict, list) else hint
-    for name, hint in get_type_hints(Row).items()
-}
 
 
-def unfit_field(row: Mapping[str, Any]) -> str:
-    """The first field whose value a run does not write; "" where there is none."""
-    for name, wanted in TYPES.items():
-        value = row.get(name)
-        is_fit = isinstance(value, wanted) and (wanted is bool or not isinstance(value, bool))
-        if name in row and not (is_fit and (not name.endswith("_sha256") or SHA256.fullmatch(str(value)))):
-            return name
-    return ""
+def is_of_a_run(row: Row) -> bool:
+    """Whether a run has written this row: each field has a value that can be read, and hashes are hashes."""
+    try:
+        build_reply(("", ""), "", row)
+    except ValueError:
+        return False
+    hashes = [str(value) for name, value in row.items() if name.endswith("_sha256")]
+    return None not in row.values() and all(map(SHA256.fullmatch, hashes))
 
 
-def failed_row(question: Question, reason: str, run: Run) -> Row:
+def failed_row(question: Question, reason: str, run: Mapping[str, Any]) -> Row:
     """An empty reply with the reason."""
     return {**question_fields(question), "output_sequence": [""], "error": reason, "run": run}
 
@@ -95,33 +56,39 @@ def question_fields(question: Question) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One row of a result file, its fields as in `Row`; None, an empty text or an empty dict where the file does not
-    say."""
+    """One row; None, an empty text or an empty dict for what its file does not say. In a row `options` are `choices`,
+    `logprobs` are `letter_logprobs`, `bounds` are `letter_bounds`. docs/result.schema.json says the same."""
 
-    dataset: str
+    dataset: str  # "MSVD"
     id: str  # "40810"
     key: str  # as the file writes it: "40810", in a sample "MSVD/40810"
-    output: str | list[str]  # as the file writes it: a list of one text, from MindIE a bare text
-    text: str  # what the model wrote
-    error: str
-    video_id: str | int
-    vid_path: str
-    question: str
-    options: dict[str, str]  # in the order of the file, empty options dropped
-    logprobs: dict[str, float]
-    bounds: dict[str, float]
+    output: str | list[str]  # `output_sequence` as the file writes it: a list of one text, from MindIE a bare text
+    text: str  # what the model wrote; empty if the question failed
+    error: str  # why the question failed; the next start asks it again
+    # The question, as it was asked.
+    video_id: str | int  # 7011 in MSRVTT, a text elsewhere
+    vid_path: str  # "Eval_video/MSVD/x.avi", relative to the video root
+    question: str  # with its options and the instruction
+    options: dict[str, str]  # letter -> text, in the order of the file, empty options dropped
+    # The answer.
+    nonfinite: bool | None  # True if the logits held NaN or infinity; such a row has none of the next three
+    logprobs: dict[str, float]  # option letter -> natural log of its probability at the first position
+    option_mass: float | None  # the sum of the probabilities
+    bounds: dict[str, float]  # of a service: as `logprobs`, of letters that are only known to be at most as probable
+    num_output_tokens: int | None
+    finish_reason: str  # of a service: "stop", or "length" if the reply was cut off
+    is_greedy: bool | None  # of a service: False if a token was not the most probable one
+    # What it was computed from.
     prompt_tokens: int | None
-    expected_prompt_tokens: int | None
-    prompt_sha256: str
-    video_sha256: str
-    pixels_sha256: str
-    frames_decoded: int | None
-    resolution: str
-    nonfinite: bool | None
-    rank: int | None
-    finish_reason: str
-    is_greedy: bool | None
-    run: Mapping[str, Any]
+    expected_prompt_tokens: int | None  # of a service: as many as the checkpoint's own template makes
+    prompt_sha256: str  # of the token ids as little-endian int32
+    video_sha256: str  # of the file's bytes, of a folder of images as video/identity.py says
+    pixels_sha256: str  # of the resized and cropped frames, uint8 (num_frames, 3, height, width)
+    frames_decoded: int | None  # how many frames the video really has
+    frames_stated: int | None  # how many its container states, 0 if it states none
+    resolution: str  # "320x240", before the resize
+    rank: int | None  # number of the replica that answered
+    run: Mapping[str, Any]  # settings and environment: run/store.py
     # Of no row.
     options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
     vid_path_is_lent: bool = False  # likewise, if another engine's line names no video
@@ -208,8 +175,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
 
 
+def _number(row: Mapping[str, Any], field: str) -> Any:
+    return _read(row, field, _is_number, "a number", None)
+
+
 def _whole_number(row: Mapping[str, Any], field: str) -> int | None:
-    value = _read(row, field, _is_number, "a number", None)
+    value = _number(row, field)
     return None if value is None else int(value)
 
 
@@ -244,14 +215,15 @@ def _logprobs(row: Mapping[str, Any], field: str) -> dict[str, float]:
 
 
 ROW_NAMES = {"options": "choices", "logprobs": "letter_logprobs", "bounds": "letter_bounds"}  # others have their own
-OF_TYPE = {str: _text, int | None: _whole_number, bool | None: _flag, Mapping[str, Any]: _run}
-OF_FIELD = {
-    **{"video_id": _video_id, "resolution": _resolution},
-    **{"options": _options, "logprobs": _logprobs, "bounds": _logprobs},
+OF_TYPE: dict[Any, Callable[[Mapping[str, Any], str], Any]] = {
+    **{str: _text, int | None: _whole_number, float | None: _number, bool | None: _flag, Mapping[str, Any]: _run},
+    **{str | int: _video_id, dict[str, float]: _logprobs, dict[str, str]: _options},
 }
-# Field of a Reply -> its name in a row, and how it is read there.
+NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent", "vid_path_is_lent", "states_prompt"}
+# Field of a Reply -> its name in a row, and how it is read there. `dataset` is found with the key, in results.py.
 READERS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
-    name: (ROW_NAMES.get(name, name), OF_FIELD.get(name) or OF_TYPE[hint])
+    name: (ROW_NAMES.get(name, name), _resolution if name == "resolution" else OF_TYPE[hint])
     for name, hint in get_type_hints(Reply).items()
-    if ROW_NAMES.get(name, name) in TYPES and name != "dataset"
+    if name not in NOT_OF_ROW
 }
+ROW_FIELDS = {"dataset", "output_sequence", *(name for name, _ in READERS.values())}

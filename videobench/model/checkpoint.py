@@ -257,16 +257,8 @@ class Checkpoint:
     def sha256(self) -> str:
         """A fingerprint in seconds, compared before the weights are read: READ_FILES whole, of a weight file its length
         and 16 blocks spread over it."""
-        return self._fingerprint([self.path / name for name in READ_FILES])
-
-    @cached_property
-    def former_sha256(self) -> str:
-        """The same as releases up to 0.1.0 stored it: of every small file in the folder, read or not."""
-        suffixes = (".json", ".jinja", ".model", ".txt")
-        return self._fingerprint([path for path in sorted(self.path.iterdir()) if path.suffix in suffixes])
-
-    def _fingerprint(self, files: Sequence[Path]) -> str:
         digest = hashlib.sha256()
+        files = (self.path / name for name in READ_FILES)
         for path in [*(each for each in files if each.is_file()), *self.weights.paths]:
             digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
             digest.update(sampled_bytes(path) if path in self.weights.paths else path.read_bytes())

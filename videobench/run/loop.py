@@ -437,7 +437,7 @@ def _answered_row(
         "num_output_tokens": len(answer.token_ids),
         "prompt_tokens": len(prompt),
         "prompt_sha256": prompt.sha256,
-        **video.row_fields,  # type: ignore[typeddict-item]
+        **video.row_fields,
         "rank": store.replica,
         "run": store.runs[question.source] | {"batch_size": batch_size, "weights_sha256": store.weights_sha256()},
     }

@@ -16,7 +16,7 @@ from videobench.console import warn_once
 from videobench.data.dataset import SAMPLE_QA_FILE, Question
 from videobench.data.journal import FULL_DISK, Journals
 from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_facts
-from videobench.data.rows import Row, Run, failed_row, question_fields
+from videobench.data.rows import Row, failed_row, question_fields
 from videobench.device.devices import Device, device_facts
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
 from videobench.files import sha256_of_file
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SUITE_VERSION = "0.2.0"
 
 
-def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Run:
+def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
     """What a reply depends on: a journal goes on only where all of this is the same. Not the batch size: after running
     out of memory a run must be able to go on with a smaller one; the rows hold it. Nor the QA file: each row holds its
     own question, so that a sample can be enlarged."""
@@ -80,7 +80,7 @@ def start_hashing_weights(job: Job, checkpoint: "Checkpoint", earlier: Collectio
     return wait
 
 
-def source_facts(qa_path: Path) -> Run:
+def source_facts(qa_path: Path) -> Row:
     """Hashes of the QA file, and of the manifest beside it if the file is a sample's; InputError if they do not fit."""
     qa_sha256 = sha256_of_file(qa_path)
     return {"qa_sha256": qa_sha256, **manifest_facts(qa_path, qa_sha256)}
@@ -97,7 +97,7 @@ def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
     return [vid_path for vid_path, sha256 in seen.items() if listed.get(vid_path, sha256) != sha256]
 
 
-def run_facts(settings: RunSettings, device: Device, known: Run) -> Run:
+def run_facts(settings: RunSettings, device: Device, known: Row) -> Row:
     """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
     import av
     import torch
@@ -177,7 +177,7 @@ class Store:
 
     replica: int
     journals: Mapping[str, Journals]  # by the name of the data set
-    runs: Mapping[str, Run]  # likewise: the `run` entry of each row
+    runs: Mapping[str, Row]  # likewise: the `run` entry of each row
     in_flight: InFlight
     left: list[Question]  # to answer, in the order of claiming
     kept: int  # how many were answered before this start
@@ -256,12 +256,12 @@ def find_left(context: RunContext) -> list[Question]:
     return _unanswered(context, done)
 
 
-def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Run]]:
+def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Row]]:
     """By the name of the data set: its journals, and the `run` entry of each row."""
     settings, plan = context.settings, context.plan
     identity = run_identity(settings, context.checkpoint)
     journals: dict[str, Journals] = {}
-    runs: dict[str, Run] = {}
+    runs: dict[str, Row] = {}
     for source in settings.sources:
         asked = [each for each in (*plan.prompts, *plan.beyond_limit) if each.source == source.name]
         videos = {each.key: each.video for each in asked}
@@ -274,7 +274,6 @@ def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Run]]
             {each.key: question_fields(each) for each in asked},
             partial(_is_seen_video, videos),
             partial(_prompt_sha256, prompts),
-            {"checkpoint_sha256": context.checkpoint.former_sha256},
         )
         runs[source.name] = run_facts(settings, context.device, identity | source_facts(source.qa_path))
     return journals, runs
@@ -309,7 +308,7 @@ def _sha256_at(video: Path, stamp: Stamp) -> str:
 
 
 def _begin(
-    context: RunContext, journals: Mapping[str, Journals], runs: Mapping[str, Run], in_flight: InFlight
+    context: RunContext, journals: Mapping[str, Journals], runs: Mapping[str, Row], in_flight: InFlight
 ) -> dict[str, Any]:
     """On process 0: what the others must know of the journals, as JSON. Nothing is moved until all are locked."""
     for each in journals.values():
@@ -331,7 +330,7 @@ def _begin(
     return {"unanswered": unanswered, "died": died, "weights": sorted(weights), "failures": failures}
 
 
-def _name_other_versions(earlier: Iterable[Run], now: Run) -> None:
+def _name_other_versions(earlier: Iterable[Row], now: Row) -> None:
     """One line on stderr if stored replies are of other releases than this start's."""
     found: Counter[tuple[str, ...]] = Counter()
     for run in earlier:
