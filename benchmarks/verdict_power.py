@@ -1,6 +1,6 @@
 """What the verdict can show: wrong verdicts, coverage of its interval, questions that it needs, faults that it finds.
 
-python benchmarks/verdict_power.py                       # the tables of benchmarks/README.md; about 35 minutes on a core
+python benchmarks/verdict_power.py                       # the tables of README.md beside it; about 35 minutes on a core
 python benchmarks/verdict_power.py --tables sound,needed # some of them
 python benchmarks/verdict_power.py --comparisons 40      # rougher
 """
