@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
+# usage: bash demo.sh
 # The whole chain on the small model and data of this repository, on the CPU: all its 339 questions, the same answered
 # in bfloat16 by the NPU's script and in float32 by the GPU's script, and the comparison. Results go to demo_results/.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu -o pipefail
-cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+source "$here/setup.sh"
+[ $# = 0 ] || { echo "error: demo.sh takes no arguments; see --help" >&2; exit 2; }
+cd "$here"
 echo "This demo asks the small model of this repository its 339 questions twice on the CPU, in bfloat16 as the NPU's run and in"
 echo "float32 as the GPU's, and compares the answers. It takes a few minutes; everything it writes goes to demo_results/."
-source ./setup.sh
 install requirements.txt
 
 data=tests/assets/egs model=tests/assets/tiny-llava-next-video out=demo_results

@@ -1,20 +1,33 @@
 # What run_pa_videobench.sh and run_pa_videobench_gpu.sh share; sourced by them, not started.
+[ "${BASH_SOURCE[0]}" != "$0" ] || { echo "error: start run_pa_videobench.sh or run_pa_videobench_gpu.sh instead" >&2; exit 2; }
+
+# wrong WHY: ends a start that cannot be meant.
+wrong() {
+    { usage; echo "error: $1"; } >&2
+    exit 2
+}
 
 # split_arguments LEAST MOST ARGUMENT...: fills the arrays `positional` and `flags` (everything from the first argument that
-# begins with --). Calls `usage`, saying why, where there are fewer or more of the former, or where one is empty.
+# begins with --). Ends with `usage` for --help, and with `wrong` if there are fewer or more of the former, or one is empty.
 split_arguments() {
     local least=$1 most=$2 each wanted
     shift 2
     positional=() flags=()
     for each in "$@"; do
+        [ "$each" != --help ] && [ "$each" != -h ] || { usage; exit 0; }
         if [ ${#flags[@]} -gt 0 ] || [[ $each == --* ]]; then flags+=("$each"); else positional+=("$each"); fi
     done
     if [ ${#positional[@]} -lt "$least" ] || [ ${#positional[@]} -gt "$most" ]; then
         wanted=$least
         [ "$least" = "$most" ] || wanted="$least to $most"
-        usage "${#positional[@]} arguments were given before the flags, $wanted are wanted; quote a path that holds a space"
+        wrong "${#positional[@]} arguments were given before the flags, $wanted are wanted; quote a path that holds a space"
     fi
-    for each in "${positional[@]}"; do [ -n "$each" ] || usage "an argument is empty; is a variable not set?"; done
+    for each in "${positional[@]}"; do [ -n "$each" ] || wrong "an argument is empty; is a variable not set?"; done
+}
+
+# Whether the flags say `--device cpu`.
+on_cpu() {
+    [[ " ${flags[*]-} " == *" --device"[\ =]"cpu "* ]]
 }
 
 # count_processes CARDS CHOSEN: one for each of "0,2,5"; at least 1, so that the script itself can say what is wrong with an
@@ -22,13 +35,34 @@ split_arguments() {
 count_processes() {
     local cards
     IFS=, read -ra cards <<<"$1"
-    [ -n "$2" ] || [[ " ${flags[*]-} " != *" --device"[\ =]"cpu "* ]] || cards=()
+    [ -n "$2" ] || ! on_cpu || cards=()
     echo $((${#cards[@]} > 0 ? ${#cards[@]} : 1))
 }
 
-# "0,1,...": all that the driver shows; empty without one.
+# cards_of PREFIX: "0,1,..." for the driver's files PREFIX0, PREFIX1, ...; empty without one. Only their number counts: in
+# a container that was given PREFIX3 alone, that card is number 0.
+cards_of() {
+    local files=("$1"[0-9]*)
+    [ ! -e "${files[0]}" ] || seq -s, 0 $((${#files[@]} - 1))
+}
+
+# visible_npus PREFIX: "0,1,...": as many as the driver shows, or 8, with a line.
+visible_npus() {
+    local cards
+    cards=$(cards_of "$1")
+    [ -n "$cards" ] || on_cpu ||
+        echo "warning: no $1* is there: 8 cards are assumed; if there are others, set ASCEND_RT_VISIBLE_DEVICES" >&2
+    echo "${cards:-0,1,2,3,4,5,6,7}"
+}
+
+# visible_gpus PREFIX: "0,1,...": all that nvidia-smi lists, or that the driver shows; empty without one.
 visible_gpus() {
-    nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null | paste -sd, || true
+    local cards
+    if cards=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null); then
+        paste -sd, <<<"$cards"
+    else
+        cards_of "$1"
+    fi
 }
 
 # The command line that goes on, with the variables that choose cards and machines as they were set; without --overwrite,
@@ -74,7 +108,7 @@ take_max_restarts() {
         fi
     done
     flags=(${kept[@]+"${kept[@]}"})
-    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]] || usage "--max_restarts wants a whole number"
+    [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]] || wrong "--max_restarts wants a whole number"
 }
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
@@ -131,10 +165,10 @@ launch() {
         --max_restarts "$max_restarts" "$@" &
     child=$!
     [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before its number was known
-    wait "$child" || status=$?
+    wait "$child" 2>/dev/null || status=$?  # bash itself would name a child that was killed
     while kill -0 "$child" 2>/dev/null; do  # a signal has ended the waiting
         status=0
-        wait "$child" || status=$?
+        wait "$child" 2>/dev/null || status=$?
     done
     trap - HUP INT TERM
     read -r own <"$folder/status" || true
@@ -147,11 +181,10 @@ launch() {
         status=$own
     elif [ "$status" != 0 ]; then
         local found="processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin:"
-        [ "$status" -le 128 ] || found="torchrun was killed (status $status):"
+        found+=" why stands above, and of processes in journal/process*.err of the output folder"
+        [ "$status" -le 128 ] || found="torchrun was killed (status $status), as the system does if memory runs out"
         status=70
-        echo "error: $found" \
-            "why stands above, and of processes in journal/process*.err of the output folder; what was answered is kept;" \
-            "to go on: ${command% }" >&2
+        echo "error: $found; what was answered is kept; to go on: ${command% }" >&2
     fi
     return "$status"
 }

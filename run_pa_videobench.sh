@@ -4,9 +4,8 @@
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
-# usage WHY
 usage() {
-    cat >&2 <<EOF
+    cat <<EOF
 usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conversation_output_folder
                                  [max_batch_size [max_input_length [max_output_length]]] [--flag value ...]
 
@@ -17,8 +16,6 @@ usage: bash run_pa_videobench.sh weight_path video_path eval_qa_root chat_conver
   --max_restarts N                 how often processes that died are started again (default: 3)
   further flags                    those of run_npu.py (python run_npu.py --help)
 EOF
-    echo "error: $1" >&2
-    exit 2
 }
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -27,13 +24,13 @@ command=$(command_to_go_on bash "$0" "$@") typed=$(words_typed bash "$0" "$@")
 split_arguments 4 7 "$@"
 take_max_restarts
 for each in "${positional[@]:4}"; do
-    [[ $each =~ ^[0-9]+$ ]] || usage "after the four paths come numbers, not '$each'; quote a path that holds a space"
+    [[ $each =~ ^[0-9]+$ ]] || wrong "after the four paths come numbers, not '$each'; quote a path that holds a space"
 done
 
-# The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). With fewer cards
-# than eight, say which: one process is started for each number.
+# The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). One process is
+# started for each number.
 chosen=${ASCEND_RT_VISIBLE_DEVICES+yes}
-export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-0,1,2,3,4,5,6,7}"
+export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-$(visible_npus /dev/davinci)}"
 # Where the processes of many machines meet, unless MASTER_PORT says so (20000 to 20050). On one machine it is a free port.
 default_port=20030
 

@@ -4,9 +4,8 @@
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
-# usage WHY
 usage() {
-    cat >&2 <<EOF
+    cat <<EOF
 usage: bash run_pa_videobench_gpu.sh dataset_name Eval_QA_root Eval_Video_root weight_path
                                      chat_conversation_output_folder [--flag value ...]
 
@@ -18,8 +17,6 @@ usage: bash run_pa_videobench_gpu.sh dataset_name Eval_QA_root Eval_Video_root w
   --max_restarts N                 how often processes that died are started again (default: 3)
   further flags                    those of run_gpu.py (python run_gpu.py --help)
 EOF
-    echo "error: $1" >&2
-    exit 2
 }
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -30,10 +27,11 @@ take_max_restarts
 
 # The cards of this machine that may be used.
 chosen=${CUDA_VISIBLE_DEVICES+yes}
-export CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-$(visible_gpus)}"
+cards=${CUDA_VISIBLE_DEVICES-$(visible_gpus /dev/nvidia)}
+[ -z "$cards" ] || export CUDA_VISIBLE_DEVICES="$cards"
 # Where the processes of many machines meet, unless MASTER_PORT says so. On one machine it is a free port.
 default_port=20034
 
-launch "$(count_processes "$CUDA_VISIBLE_DEVICES" "$chosen")" "$here/run_gpu.py" \
+launch "$(count_processes "$cards" "$chosen")" "$here/run_gpu.py" \
     --dataset_name "${positional[0]}" --Eval_QA_root "${positional[1]}" --Eval_Video_root "${positional[2]}" \
     --model_path "${positional[3]}" --chat_conversation_output_folder "${positional[4]}" ${flags[@]+"${flags[@]}"}

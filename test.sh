@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Every test: bash test.sh [--slow | --oldest | --cuda [--no_install]] [pytest arguments]
-# --slow adds the longer proofs. --oldest runs with the oldest versions that are supported (Python 3.10 to 3.12).
-# --cuda runs those that need a CUDA card, and none else; with --no_install in the python3 that is there.
+# usage: bash test.sh [--slow | --oldest | --cuda [--no_install]] [pytest arguments]
+# Runs every test but the slow ones; --slow adds those. --oldest runs with the oldest supported versions (Python 3.10 to
+# 3.12). --cuda runs those that need a CUDA card; --no_install uses the current python3.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
-cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
-source ./setup.sh
+here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
+source "$here/setup.sh"
+cd "$here"
 
 selection="not slow and not cuda" python=python
 case "${1-}" in

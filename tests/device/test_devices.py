@@ -26,6 +26,21 @@ def test_cuda_without_a_card(monkeypatch):
         open_device("cuda")
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        pytest.param("0, 1", r"\(CUDA_VISIBLE_DEVICES='0, 1', which holds a space: write 0,1\)", id="inside"),
+        pytest.param(" 2", r"\(CUDA_VISIBLE_DEVICES=' 2', which holds a space: write 2\)", id="before"),
+        pytest.param("0,1", r"\(CUDA_VISIBLE_DEVICES='0,1'\)", id="none"),
+    ],
+)
+def test_a_space_in_the_list_of_cards_is_named(monkeypatch, value, found):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    with pytest.raises(InputError, match=f"no card is visible {found}; check nvidia-smi"):
+        open_device("cuda")
+
+
 def test_an_index_beyond_the_cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")

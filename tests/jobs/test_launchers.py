@@ -137,7 +137,7 @@ def test_many_machines_meet_on_the_first_one(launch):
 
 
 def test_an_environment_without_torch_is_named(launch):
-    without = os.environ | {"PATH": "/usr/bin:/bin"}
+    without = os.environ | {"PATH": "/usr/bin:/bin", "ASCEND_RT_VISIBLE_DEVICES": "0"}
     command = ["bash", ROOT / NPU, "w", "v", "q", "o"]
     done = subprocess.run(command, env=without, capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -216,6 +216,78 @@ def test_the_cpu_gets_one_process_unless_cards_are_listed(launch, flags, chosen,
     unset = "unset ASCEND_RT_VISIBLE_DEVICES" if chosen is None else f"export ASCEND_RT_VISIBLE_DEVICES={chosen}"
     called, _ = launch("-c", f'{unset}; bash "$@"', "-", NPU, "w", "v", "q", "o", *flags)
     assert after(called["argv"], "--nproc_per_node") == processes
+
+
+CARDS = [
+    pytest.param([], "", id="no-driver"),
+    pytest.param([0], "0", id="one"),
+    pytest.param([3], "0", id="a-container-that-has-one-of-many"),
+    pytest.param([0, 1, 2, 3], "0,1,2,3", id="four"),
+    pytest.param(range(16), ",".join(map(str, range(16))), id="sixteen"),
+]
+
+
+def ask_launcher(command, folder, **environment):
+    """What a function of launch.sh says of the device files in a folder, on stdout and on stderr."""
+    call = f'flags=(); source "$1/launch.sh"; {command} "$2/davinci"'
+    environment = os.environ | environment
+    done = subprocess.run(
+        ["bash", "-euc", call, "-", ROOT, folder], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip(), done.stderr
+
+
+@pytest.mark.parametrize(("there", "cards"), CARDS)
+def test_the_cards_are_those_that_the_driver_shows(tmp_path, there, cards):
+    folder = tmp_path / "设备 dev"
+    folder.mkdir()
+    for name in ["davinci_manager", *(f"davinci{number}" for number in there)]:
+        (folder / name).touch()
+    npus, warning = ask_launcher("visible_npus", folder)
+    assert npus == cards or (npus, cards) == ("0,1,2,3,4,5,6,7", "")
+    assert ("8 cards are assumed; if there are others, set ASCEND_RT_VISIBLE_DEVICES" in warning) == (cards == "")
+
+
+@pytest.mark.parametrize(
+    ("script", "cards"),
+    [
+        pytest.param("echo 0; echo 1", "0,1", id="listed"),
+        pytest.param("echo NVIDIA-SMI has failed; exit 9", "0,1,2", id="fails"),
+        pytest.param("exit 0", "", id="lists-none"),
+    ],
+)
+def test_gpus_are_those_of_nvidia_smi_or_else_of_the_driver(tmp_path, script, cards):
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    for number in range(3):
+        (tmp_path / f"davinci{number}").touch()
+    assert ask_launcher("visible_gpus", tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}") == (cards, "")
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("davinci[0-9]*")), reason="this machine has NPUs")
+def test_without_a_driver_eight_cards_are_assumed_aloud(launch, monkeypatch):
+    monkeypatch.delenv("ASCEND_RT_VISIBLE_DEVICES", raising=False)
+    called, done = launch(NPU, "w", "v", "q", "o")
+    assert after(called["argv"], "--nproc_per_node") == "8"
+    assert done.stderr.startswith("warning: no /dev/davinci* is there: 8 cards are assumed")
+    _, done = launch(NPU, "w", "v", "q", "o", "--device", "cpu")
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("script", [NPU, GPU, "demo.sh", "test.sh", "setup.sh"])
+def test_asked_for_help_they_give_it_and_do_nothing(run_command, tmp_path, script):
+    link = tmp_path / "链接 link"
+    link.symlink_to(ROOT)
+    done = run_command("bash", link / script, "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: bash {script if script != 'setup.sh' else 'demo.sh'}")
+
+
+@pytest.mark.parametrize("script", ["setup.sh", "launch.sh"])
+def test_what_is_sourced_says_what_to_start(run_command, script):
+    done = run_command("bash", script)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: start ")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +398,8 @@ def test_a_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path, tiny_mo
     finally:
         launched.wait()
     assert launched.status == 70
-    assert "error: torchrun was killed (status 137): why stands above" in launched.said()
+    assert "error: torchrun was killed (status 137), as the system does if memory runs out; what" in launched.said()
+    assert "launch.sh: line" not in launched.said()  # bash's own words
     command = launched.said().partition("; to go on: ")[2]
     assert "CUDA_VISIBLE_DEVICES=0,1 " in command
     assert f"{GPU} MSVD" in command

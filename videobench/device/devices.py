@@ -235,8 +235,11 @@ def another_process(kind: str) -> str:
 
 
 def _visible(kind: str) -> str:
-    name = VISIBLE[kind]
-    return f"{name}={os.environ[name]!r}" if name in os.environ else f"{name} is not set"
+    name, found = VISIBLE[kind], os.environ.get(VISIBLE[kind])
+    if found is None:
+        return f"{name} is not set"
+    space = f", which holds a space: write {''.join(found.split())}" if found.split() not in ([], [found]) else ""
+    return f"{name}={found!r}{space}"
 
 
 def memory_bytes(device: Device) -> tuple[int, int]:
