@@ -158,7 +158,7 @@ def test_folders_with_names_that_are_hard_on_code(bench, name):
     bench.write_replies("npu.json")
     bench.write_replies("gpu.json")
     report = out / (name.encode("utf-8", "surrogateescape")[:-6].decode("utf-8", "surrogateescape") + "r.json")
-    assert bench.compare("--output_json", report, "--report_html", out / "report.html").status == 0
+    assert bench.compare("--output_json", report, "--output_html", out / "report.html").status == 0
     assert json.loads(report.read_bytes())["npu"]["total"] == len(rows)
 
 

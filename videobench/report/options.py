@@ -156,7 +156,7 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
 
 def _add_flags(parser: FlagParser) -> None:
     def add_path(flag: str, text: str, place: argparse._ActionsContainer = parser) -> None:
-        place.add_argument(flag, type=Path, metavar="PATH", help=text)
+        place.add_argument(*flag.split(), type=Path, metavar="PATH", help=text)
 
     evaluated, reference = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
     add_path("--eval_npu_path", "the NPU run: its result file, or the folder of its result files", evaluated)
@@ -193,7 +193,7 @@ def _add_flags(parser: FlagParser) -> None:
     parser.add_argument("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE")
     add_path("--output_json", "write everything as JSON to this file")
     add_path("--output_markdown", "write the report as Markdown, for a CI's page or an issue")
-    add_path("--report_html", "write a report for the browser to this one file")
+    add_path("--report_html --output_html", "write a report for the browser to this one file")
     add_path("--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
     add_path("--check_file", "instead: is this a result file, of any engine, and what does it lack for which part")
     add_path("--export_leaderboard", "write Video-Bench's submission form of the NPU run, or of the one run given")
