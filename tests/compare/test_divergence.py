@@ -212,7 +212,7 @@ def test_what_the_hashes_betray_is_named_and_stays_out_of_the_diagnosis(fault, c
     inputs = compare_inputs(pairing)
     (obstacle,) = find_obstacles(pairing, inputs)
     assert (obstacle.cause, obstacle.allows_fail) == (cause, True)
-    assert inputs.other_prompts + inputs.other_pixels == [each.key for each in pairing.pairs if betrayed(each)]
+    assert inputs.other["prompts"] + inputs.other["pixels"] == [each.key for each in pairing.pairs if betrayed(each)]
     same = [each for each in pairing.pairs if not inputs_differ(each)]
     assert same == [each for each in pairing.pairs if not betrayed(each)]
     assert diagnose_pairs(same).findings == []

@@ -57,7 +57,7 @@ def test_another_video_is_known_by_its_bytes_where_the_model_saw_other_pixels(tm
     rows = json.loads(paths[1].read_text())
     paths[1].write_text(json.dumps({key: row | {"video_sha256": f"2 {key}"} for key, row in rows.items()}))
     comparison = compare_runs(ComparisonSettings(*paths))
-    assert len(comparison.inputs.other_questions) == (0 if pixels == "x" else 3)
+    assert len(comparison.inputs.other["questions"]) == (0 if pixels == "x" else 3)
     assert comparison.verdict.name == ("PASS" if pixels == "x" else "INCONCLUSIVE")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from videobench.compare.advice import FIXES
 from videobench.compare.answers import number_videos
 from videobench.compare.pairing import Pair, Pairing
-from videobench.compare.same_inputs import DIFFERS, UNKNOWN, InputRow, Inputs
+from videobench.compare.same_inputs import DIFFERS, SAMPLE_FILES, UNKNOWN, InputRow, Inputs
 from videobench.compare.scoring import RIGHT, chance_level
 from videobench.compare.settings import NPU_AND_GPU, SIDES, Names, Tolerance
 from videobench.data.rows import Reply
@@ -18,7 +18,6 @@ LUCK = 3.09  # standard errors: 1 in 1000
 MANY_VIDEOS = 200  # of fewer, a model that knows something can look like one that guesses
 # Of a quantised port, which is expected to differ in these.
 OTHER_MODEL = ("checkpoint", "checkpoint_sha256", "weights_sha256", "dtype")
-SAMPLE_SETTINGS = ("manifest_sha256", "qa_sha256")  # which sample was answered
 
 
 @dataclass(frozen=True)
@@ -130,20 +129,20 @@ def _both_values(row: InputRow, names: Names) -> str:
 
 
 def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Obstacle]:
-    alone = len(pairing.pairs) - len(pairing.compared)
-    samples = [row for row in inputs.rows if row.name in SAMPLE_SETTINGS and row.state == DIFFERS]
+    alone, other = len(pairing.pairs) - len(pairing.compared), inputs.other
+    samples = [row for row in inputs.rows if row.name in SAMPLE_FILES and row.state == DIFFERS]
     if alone and samples:
-        row = min(samples, key=lambda each: SAMPLE_SETTINGS.index(each.name))
+        row = min(samples, key=lambda each: SAMPLE_FILES.index(each.name))
         text = f"different samples: {alone:,} of {_questions(len(pairing.pairs))} are in one file only"
         yield Obstacle("sample", f"{text} ({_both_values(row, names)})", allows_fail=True)
     if inputs.are_unlike:
-        text = f"the numbers of prompt tokens differ in {len(inputs.other_lengths):,} of {_questions(inputs.lengths)}"
+        text = f"the numbers of prompt tokens differ in {len(other['prompt_tokens']):,} of {_questions(inputs.lengths)}"
         yield Obstacle("prompt_tokens", f"{text}: the ids may be shifted, or the prompts are others", allows_fail=False)
     for cause, keys, text in (
-        ("questions", inputs.other_questions, "text, choices or video differ"),
-        ("prompt_tokens", [] if inputs.are_unlike else inputs.other_lengths, "the numbers of prompt tokens differ"),
-        ("prompts", inputs.other_prompts, "the prompts' token ids differ"),
-        ("pixels", inputs.other_pixels, "the pixels differ"),
+        ("questions", other["questions"], "text, choices or video differ"),
+        ("prompt_tokens", [] if inputs.are_unlike else other["prompt_tokens"], "the numbers of prompt tokens differ"),
+        ("prompts", other["prompts"], "the prompts' token ids differ"),
+        ("pixels", other["pixels"], "the pixels differ"),
     ):
         if keys:
             yield Obstacle(cause, f"{text} in {_questions(len(keys))} ({_some(keys)})", allows_fail=True)

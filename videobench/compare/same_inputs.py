@@ -1,7 +1,7 @@
 """Were the inputs of both runs the same, question by question and in all? Asked before any accuracy is compared."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import PurePosixPath
@@ -10,6 +10,7 @@ from typing import Any
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.settings import NPU_AND_GPU, Name, Names
 from videobench.data.rows import SHA256, Reply, folded_text
+from videobench.tolerances import TOLERANCES
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (
@@ -18,13 +19,14 @@ FIRST_SETTINGS = (
 )
 # Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
 MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "npu_driver", "cuda", "batch_size", "tensor_parallel"}
-SAMPLE_FILES = {"qa_sha256", "manifest_sha256"}  # which sample was answered: each row holds its own question, too
+SAMPLE_FILES = ("manifest_sha256", "qa_sha256")  # which sample was answered: each row holds its own question, too
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
 NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256"}
 FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing reads
 # One run has one value of each: a file with two of them was put together from two runs.
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
-FLOATING = {"float32", "float16", "bfloat16"}  # dtypes of one kind; a quantised run is another model
+# What may differ in one question: text, choices or video; token ids, or their number if a side does not store them.
+CAUSES = ("questions", "prompts", "prompt_tokens", "pixels")
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
@@ -44,13 +46,10 @@ class InputRow:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of all questions that both files have; the lists hold the keys of those that differ, in the files' order."""
+    """Of all questions that both files have."""
 
     rows: list[InputRow]
-    other_questions: list[str]  # other question, choices or video
-    other_prompts: list[str]  # other token ids
-    other_lengths: list[str]  # another number of them, where a side does not store the ids
-    other_pixels: list[str]
+    other: dict[str, list[str]]  # of CAUSES -> keys of the questions that differ in it, in the files' order
     known: bool  # whether both sides store prompts and pixels of every question that they answered
     lengths: int  # questions whose number of prompt tokens could be compared
     with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
@@ -61,7 +60,7 @@ class Inputs:
     @property
     def are_unlike(self) -> bool:
         """Whether so many prompts differ in length that equal lengths prove nothing either."""
-        return len(self.other_lengths) > max(FEW_LENGTHS, FEW_LENGTHS_SHARE * self.lengths)
+        return len(self.other["prompt_tokens"]) > max(FEW_LENGTHS, FEW_LENGTHS_SHARE * self.lengths)
 
     @property
     def cpu_sides(self) -> list[str]:
@@ -84,36 +83,34 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     compared = pairing.compared
     replies = [pair.replies for pair in compared]
     sides = {"candidate": [first for first, _ in replies], "reference": [second for _, second in replies]}
-    lengths = [each for each in map(_prompt_lengths, compared) if each]
+    questions = [(pair.key, compare_question(pair)) for pair in compared]
+    same = {cause: [each[cause] for _, each in questions] for cause in CAUSES}
+    videos = [_same_video(*each) for each in replies]
     rows = [
         _question_row(pairing),
-        _asked_row(compared),
-        _hash_row("videos (bytes)", "video_sha256", compared),
-        _hash_row("prompts (token ids)", "prompt_sha256", compared),
-        *([_length_row(lengths, sides.values())] if lengths else []),
-        _hash_row("pixels", "pixels_sha256", compared),
+        _row("question, video" if set(videos) != {None} else "question", same["questions"]),
+        _hash_row("videos (bytes)", "video_sha256", compared, sides),
+        _hash_row("prompts (token ids)", "prompt_sha256", compared, sides),
+        _hash_row("pixels", "pixels_sha256", compared, sides),
     ]
+    if lengths := sum(each is not None for each in same["prompt_tokens"]):
+        counted = [any(each.prompt_tokens is not None for each in own) for own in sides.values()]
+        rows.insert(4, _row("prompt tokens (number)", same["prompt_tokens"], counted, "as exported"))
     # A sample that was enlarged, or answered as a part of a larger one, is of another file with the same questions.
     same_questions = all(row.state == SAME for row in rows[:2])
-    settings = [
+    rows += [
         replace(row, state=EXPECTED) if same_questions and row.name in SAMPLE_FILES and row.state == DIFFERS else row
         for row in _setting_rows(*map(_settings, sides.values()))
     ]
-    logprobs = [
-        (candidate.logprobs, reference.logprobs)
-        for candidate, reference in replies
-        if len(candidate.logprobs.keys() & reference.logprobs) > 1
-    ]
+    stored = [(first.logprobs, second.logprobs) for first, second in replies]
+    equal = [first == second for first, second in stored if len(first.keys() & second) > 1]
     return Inputs(
-        rows=[*rows, *settings],
-        other_questions=[pair.key for pair in compared if question_differs(pair)],
-        other_prompts=[pair.key for pair in compared if hashes_differ(pair, "prompt_sha256")],
-        other_lengths=[pair.key for pair in compared if _prompt_lengths_differ(pair)],
-        other_pixels=[pair.key for pair in compared if hashes_differ(pair, "pixels_sha256")],
+        rows=rows,
+        other={cause: [key for key, each in questions if each[cause] is False] for cause in CAUSES},
         known=all(each.prompt_sha256 and each.pixels_sha256 for each in chain(*sides.values()) if not each.error),
-        lengths=len(lengths),
-        with_logprobs=len(logprobs),
-        identical=sum(candidate == reference for candidate, reference in logprobs),
+        lengths=lengths,
+        with_logprobs=len(equal),
+        identical=sum(equal),
         devices={side: _count(own, "device") for side, own in sides.items()},
         mixed=[text for side, own in sides.items() for text in _mixed(own, getattr(names, side))],
     )
@@ -135,57 +132,40 @@ def _mixed(replies: Sequence[Reply], side: Name) -> Iterator[str]:
 
 def _question_row(pairing: Pairing) -> InputRow:
     common = len(pairing.compared)
-    candidate = sum(pair.candidate.reply is not None for pair in pairing.pairs) + sum(
-        pairing.sets_only_candidate.values()
+    first, second = (
+        sum(getattr(pair, side).reply is not None for pair in pairing.pairs) + sum(sets.values())
+        for side, sets in (("candidate", pairing.sets_only_candidate), ("reference", pairing.sets_only_reference))
     )
-    reference = sum(pair.reference.reply is not None for pair in pairing.pairs) + sum(
-        pairing.sets_only_reference.values()
-    )
-    state = SAME if candidate == reference == common else DIFFERS
-    return InputRow("questions", f"{candidate} ({common} in both)", f"{reference} ({common} in both)", state)
+    state = SAME if first == second == common else DIFFERS
+    return InputRow("questions", f"{first} ({common} in both)", f"{second} ({common} in both)", state)
 
 
-def _equal(known: Sequence[bool]) -> tuple[str, str]:
-    """How many are, in words, and the state of the row."""
-    if not known:
-        return "not stored", UNKNOWN
-    return f"{sum(known)} of {len(known)} equal", SAME if all(known) else DIFFERS
+def _row(
+    name: str, same: Iterable[bool | None], stored: Iterable[bool] = (True, True), lacking: str = UNKNOWN
+) -> InputRow:
+    """How many are equal, of those that are known; `lacking` for a side that stores none of them."""
+    known = [each for each in same if each is not None]
+    equal = f"{sum(known)} of {len(known)} equal" if known else UNKNOWN
+    state = (SAME if all(known) else DIFFERS) if known else UNKNOWN
+    first, second = (equal if each else lacking for each in stored)
+    return InputRow(name, first, second, state)
 
 
-def _asked_row(compared: Sequence[Pair]) -> InputRow:
-    equal, state = _equal([not each for each in map(question_differs, compared) if each is not None])
-    knows_videos = any(same_video(*pair.replies) is not None for pair in compared)
-    return InputRow("question, video" if knows_videos or not compared else "question", equal, equal, state)
+def _hash_row(name: str, field: str, compared: Sequence[Pair], sides: Mapping[str, Sequence[Reply]]) -> InputRow:
+    stored = (any(getattr(reply, field) for reply in own) for own in sides.values())
+    return _row(name, (same_hash(pair, field) for pair in compared), stored)
 
 
-def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
-    stored = [[getattr(reply, field) for reply in pair.replies] for pair in compared]
-    equal, state = _equal([candidate == reference for candidate, reference in stored if candidate and reference])
-    candidate, reference = (equal if any(each[side] for each in stored) else "not stored" for side in (0, 1))
-    return InputRow(name, candidate, reference, state)
-
-
-def _length_row(lengths: Sequence[tuple[int, int]], sides: Iterable[Sequence[Reply]]) -> InputRow:
-    equal, state = _equal([candidate == reference for candidate, reference in lengths])
-    counted = [any(each.prompt_tokens is not None for each in replies) for replies in sides]
-    candidate, reference = (equal if each else "as exported" for each in counted)
-    return InputRow("prompt tokens (number)", candidate, reference, state)
-
-
-def _setting_rows(candidate: dict[str, list[str]], reference: dict[str, list[str]]) -> list[InputRow]:
-    names = [name for name in FIRST_SETTINGS if name in candidate or name in reference]
-    names += sorted((candidate.keys() | reference.keys()) - set(names))
-    never = set(NEVER_COMPARABLE)
-    weights = candidate.get("weights_sha256")
-    if (
-        weights
-        and weights == reference.get("weights_sha256")
-        and FIRST_SUITE in candidate.get("suite", []) + reference.get("suite", [])
-    ):
+def _setting_rows(first: dict[str, list[str]], second: dict[str, list[str]]) -> list[InputRow]:
+    names = [name for name in FIRST_SETTINGS if name in first or name in second]
+    names += sorted((first.keys() | second.keys()) - set(names))
+    never, weights = set(NEVER_COMPARABLE), first.get("weights_sha256")
+    suites = first.get("suite", []) + second.get("suite", [])
+    if weights and weights == second.get("weights_sha256") and FIRST_SUITE in suites:
         never.remove("checkpoint_sha256")
-    if not (candidate.get("checkpoint_sha256") and reference.get("checkpoint_sha256")):
+    if not (first.get("checkpoint_sha256") and second.get("checkpoint_sha256")):
         never.add("checkpoint")  # its folder's name
-    return [_setting_row(name, candidate.get(name, []), reference.get(name, []), name in never) for name in names]
+    return [_setting_row(name, first.get(name, []), second.get(name, []), name in never) for name in names]
 
 
 def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
@@ -205,22 +185,22 @@ def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
     return settings
 
 
-def _setting_row(name: str, candidate: list[str], reference: list[str], is_crucial: bool) -> InputRow:
-    if UNKNOWN in (candidate + reference) or not candidate or not reference:
+def _setting_row(name: str, first: list[str], second: list[str], is_crucial: bool) -> InputRow:
+    if UNKNOWN in (first + second) or not first or not second:
         state = UNKNOWN
-    elif sorted(candidate) == sorted(reference):
+    elif sorted(first) == sorted(second):
         state = SAME
     else:
-        is_same_release = name == "torch" and _releases(candidate) == _releases(reference)
-        state = EXPECTED if name in MAY_DIFFER or is_same_release else DIFFERS
-    is_other_kind = name == "dtype" and _kinds(candidate) != _kinds(reference)
+        may_differ = name in MAY_DIFFER or (name == "torch" and _releases(first) == _releases(second))
+        state = EXPECTED if may_differ else DIFFERS
+    is_other_kind = name == "dtype" and _kinds(first) != _kinds(second)
     allows_verdict = state != DIFFERS or not (is_crucial or is_other_kind)
-    return InputRow(name, _shown(candidate), _shown(reference), state, allows_verdict)
+    return InputRow(name, _shown(first), _shown(second), state, allows_verdict)
 
 
 def _kinds(dtypes: Iterable[str]) -> set[str]:
     names = (name.removeprefix("torch.") for name in dtypes)
-    return {"floating" if name in FLOATING else name for name in names}
+    return {"floating" if name in TOLERANCES else name for name in names}
 
 
 def _releases(versions: Iterable[str]) -> set[str]:
@@ -231,86 +211,83 @@ def _releases(versions: Iterable[str]) -> set[str]:
 def _shown(values: list[str]) -> str:
     shown = [value[:SHOWN_HASH_LENGTH] if SHA256.fullmatch(value) else value for value in values[:SHOWN_VALUES]]
     more = [f"{len(values) - SHOWN_VALUES} more"] if len(values) > SHOWN_VALUES else []
-    return ", ".join(shown + more) or "not stored"
+    return ", ".join(shown + more) or UNKNOWN
+
+
+def compare_question(pair: Pair) -> dict[str, bool | None]:
+    """For each of CAUSES, whether both sides were given the same; None where the files do not say."""
+    return {
+        "questions": _same_question(*pair.replies),
+        "prompts": same_hash(pair, "prompt_sha256"),
+        "prompt_tokens": _same_length(*pair.replies),
+        "pixels": same_hash(pair, "pixels_sha256"),
+    }
 
 
 def inputs_differ(pair: Pair) -> bool:
     """Whether the sides are known to have been given different things."""
-    hashes = any(hashes_differ(pair, field) for field in ("prompt_sha256", "pixels_sha256"))
-    return bool(question_differs(pair)) or hashes or _prompt_lengths_differ(pair)
+    return False in compare_question(pair).values()
 
 
-def hashes_differ(pair: Pair, field: str) -> bool:
-    """False where a side stores none."""
-    candidate, reference = (getattr(reply, field) for reply in pair.replies)
-    return bool(candidate and reference and candidate != reference)
+def same_hash(pair: Pair, field: str) -> bool | None:
+    first, second = (getattr(reply, field) for reply in pair.replies)
+    return bool(first == second) if first and second else None
 
 
-def _prompt_lengths_differ(pair: Pair) -> bool:
-    """False where they are not known."""
-    return len(set(_prompt_lengths(pair) or ())) > 1
-
-
-def _prompt_lengths(pair: Pair) -> tuple[int, int] | None:
-    """The numbers of prompt tokens of both sides, where one does not store the tokens themselves: a check, no proof.
+def _same_length(first: Reply, second: Reply) -> bool | None:
+    """By the numbers of prompt tokens, where one side does not store the tokens themselves: a check, no proof.
 
     A side that does not count them is taken to have as many as the checkpoint's template makes of the exported request,
-    so that another number on the other side is not passed over. None where they are not known."""
-    candidate, reference = pair.replies
-    if candidate.prompt_sha256 and reference.prompt_sha256:
+    so that another number on the other side is not passed over."""
+    counts = {first.prompt_tokens, second.prompt_tokens}
+    if (first.prompt_sha256 and second.prompt_sha256) or counts == {None}:
         return None
-    if candidate.prompt_tokens is None and reference.prompt_tokens is None:
-        return None
-    expected = next(
-        (each.expected_prompt_tokens for each in (candidate, reference) if each.expected_prompt_tokens), None
-    )
-    first, second = (expected if each.prompt_tokens is None else each.prompt_tokens for each in (candidate, reference))
-    return None if first is None or second is None else (first, second)
+    expected = first.expected_prompt_tokens or second.expected_prompt_tokens
+    counts = {expected if count is None else count for count in counts}
+    return None if None in counts else len(counts) == 1
 
 
-def question_differs(pair: Pair) -> bool | None:
-    """Whether the rows hold another question or instruction, other choices or another video; None where they share no
-    such field."""
-    candidate, reference = pair.replies
-    same = [same_video(candidate, reference), _same_text(candidate, reference)]
-    if _both_state_options(candidate, reference):
-        same.append(candidate.options == reference.options)
+def _same_question(first: Reply, second: Reply) -> bool | None:
+    """Text, instruction, choices and video, as far as both rows hold them."""
+    same = [_same_video(first, second), _same_text(first, second)]
+    if _both_state_options(first, second):
+        same.append(first.options == second.options)
     known = [each for each in same if each is not None]
-    return not all(known) if known else None
-
-
-def same_video(candidate: Reply, reference: Reply) -> bool | None:
-    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
-
-    None if that is not known. A name that the other side has lent proves nothing."""
-    if candidate.pixels_sha256 and candidate.pixels_sha256 == reference.pixels_sha256:
-        return True
-    if candidate.video_sha256 and reference.video_sha256:
-        return candidate.video_sha256 == reference.video_sha256
-    if candidate.vid_path_is_lent or reference.vid_path_is_lent:
-        return None
-    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (candidate, reference)]
-    known = [first == second for first, second in zip(*names, strict=True) if first and second]
     return all(known) if known else None
 
 
-def _same_text(candidate: Reply, reference: Reply) -> bool | None:
-    """Of question and instruction. A row without choices holds them in the question's text, in a form of its own."""
-    if candidate.question and (candidate.question, candidate.options) == (reference.question, reference.options):
-        return True  # nearly always: the rest takes longer
-    options = candidate.options or reference.options
-    sides = [each if each.options else replace(each, options=options) for each in (candidate, reference)]
-    candidate_text, reference_text = (folded_text(each.own_question) for each in sides)
-    if not candidate_text or not reference_text:
+def _same_video(first: Reply, second: Reply) -> bool | None:
+    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
+
+    None if that is not known. A name that the other side has lent proves nothing."""
+    if first.pixels_sha256 and first.pixels_sha256 == second.pixels_sha256:
+        return True
+    if first.video_sha256 and second.video_sha256:
+        return first.video_sha256 == second.video_sha256
+    if first.vid_path_is_lent or second.vid_path_is_lent:
         return None
-    if candidate.states_prompt or reference.states_prompt:
-        first, second = (each.instruction for each in sides)
-        if first and second and first != second:
+    names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (first, second)]
+    known = [one == other for one, other in zip(*names, strict=True) if one and other]
+    return all(known) if known else None
+
+
+def _same_text(first: Reply, second: Reply) -> bool | None:
+    """Of question and instruction. A row without choices holds them in the question's text, in a form of its own."""
+    if first.question and (first.question, first.options) == (second.question, second.options):
+        return True  # nearly always: the rest takes longer
+    options = first.options or second.options
+    sides = [each if each.options else replace(each, options=options) for each in (first, second)]
+    one, other = (folded_text(each.own_question) for each in sides)
+    if not one or not other:
+        return None
+    if first.states_prompt or second.states_prompt:
+        instructions = {each.instruction for each in sides} - {""}
+        if len(instructions) > 1:
             return False
-    if _both_state_options(candidate, reference):
-        return candidate_text == reference_text
-    return candidate_text.startswith(reference_text) or reference_text.startswith(candidate_text)
+    if _both_state_options(first, second):
+        return one == other
+    return one.startswith(other) or other.startswith(one)
 
 
-def _both_state_options(candidate: Reply, reference: Reply) -> bool:
-    return all(each.options and not each.options_are_lent for each in (candidate, reference))
+def _both_state_options(*sides: Reply) -> bool:
+    return all(each.options and not each.options_are_lent for each in sides)

@@ -16,7 +16,7 @@ from videobench.compare.diagnosis import list_groups
 from videobench.compare.divergence import Differences, right_chance_change
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair, Pairing
-from videobench.compare.same_inputs import Inputs
+from videobench.compare.same_inputs import CAUSES, Inputs
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
 from videobench.compare.settings import SIDES, Names
 from videobench.compare.smoothed import Estimate, Smoothed
@@ -140,12 +140,9 @@ def _inputs(comparison: Comparison) -> Json:
         ],
         "same": inputs.answer,
         "differing": inputs.differing,
-        "differing_prompts": len(inputs.other_prompts),
-        "differing_pixels": len(inputs.other_pixels),
-        "other_prompt_tokens": inputs.other_lengths,
-        "other_questions": inputs.other_questions,
-        "other_prompts": inputs.other_prompts,
-        "other_pixels": inputs.other_pixels,
+        "differing_prompts": len(inputs.other["prompts"]),
+        "differing_pixels": len(inputs.other["pixels"]),
+        **{f"other_{cause}": inputs.other[cause] for cause in CAUSES},
         "only_npu": [pair.key for pair in pairing.pairs if not pair.reference.reply],
         "only_gpu": [pair.key for pair in pairing.pairs if not pair.candidate.reply],
         "datasets_only_npu": pairing.sets_only_candidate,

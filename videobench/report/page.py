@@ -21,7 +21,7 @@ from markupsafe import Markup
 from videobench.compare.comparison import Comparison
 from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair
-from videobench.compare.same_inputs import DIFFERS, hashes_differ
+from videobench.compare.same_inputs import DIFFERS, same_hash
 from videobench.compare.settings import SIDES
 from videobench.console import one_line
 from videobench.data.dataset import VideoRoot
@@ -232,5 +232,5 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
     return {
         "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES, seen),
         "failure": strips.failures.get(reply.vid_path, "left out: the report's limit for pictures is reached"),
-        "differ": hashes_differ(pair, "pixels_sha256"),
+        "differ": same_hash(pair, "pixels_sha256") is False,
     }
