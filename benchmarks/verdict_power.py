@@ -35,10 +35,10 @@ from tests.support.simulated_losses import (
     tabulate,
 )
 from tests.support.simulated_runs import LONG_PROMPT, Fault, Questions, all_questions, sample_questions
+from videobench.compare.accuracy import questions_needed
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import measure
 from videobench.compare.settings import Margin, Tolerance
-from videobench.compare.smoothed import questions_needed
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, Evidence, judge, weigh
 
 MARGIN = 1.0  # points

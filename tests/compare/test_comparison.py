@@ -7,8 +7,7 @@ import pytest
 
 import precision_test
 from videobench.compare.accuracy import compare_groups, compare_paired
-from videobench.compare.answers import tabulate
-from videobench.compare.pairing import Pair, Side
+from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.data.dataset import DATASET_NAMES
 from videobench.data.rows import build_reply
 from videobench.errors import InputError

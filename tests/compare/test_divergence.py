@@ -10,13 +10,12 @@ from tests.support.simulated_losses import World, simulate
 from tests.support.simulated_losses import build_pairs as simulated_pairs
 from tests.support.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
 from videobench.compare.accuracy import compare_paired
-from videobench.compare.answers import tabulate
 from videobench.compare.associations import association_text, find_subgroups
+from videobench.compare.comparison import find_flips
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
-from videobench.compare.flips import find_flips
 from videobench.compare.obstacles import find_obstacles
-from videobench.compare.pairing import Pair, Pairing, Side
+from videobench.compare.pairing import Pair, Pairing, Side, tabulate
 from videobench.compare.same_inputs import compare_inputs, inputs_differ
 from videobench.compare.settings import Tolerance
 from videobench.data.rows import build_reply

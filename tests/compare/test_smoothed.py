@@ -15,11 +15,10 @@ from tests.support.simulated_losses import find_subgroups as find_simulated
 from tests.support.simulated_losses import tabulate as simulated_tabulate
 from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare import statistics
-from videobench.compare.answers import tabulate
+from videobench.compare.accuracy import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
 from videobench.compare.associations import find_subgroups
-from videobench.compare.pairing import Pair, Side
+from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.compare.scoring import choose_letter, judge
-from videobench.compare.smoothed import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
 from videobench.data.rows import build_reply
 
 

@@ -10,12 +10,11 @@ import pytest
 from tests.support.simulated_losses import Loss, World, build_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
-from videobench.compare.answers import tabulate
 from videobench.compare.associations import find_subgroups
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.obstacles import Obstacle
-from videobench.compare.pairing import Pairing, Side
+from videobench.compare.pairing import Pairing, Side, tabulate
 from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
 from videobench.compare.verdict import decide, weigh
 from videobench.report.build import summarize

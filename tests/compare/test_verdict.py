@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from tests.support.simulated_losses import World, build_pairs, judge_pairs, simulate
 from tests.support.simulated_runs import all_questions, sample_questions
-from videobench.compare.answers import tabulate
 from videobench.compare.associations import find_levels, find_subgroups
-from videobench.compare.pairing import Pair, Side
+from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.compare.settings import Margin
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, weigh
 from videobench.compare.verdict import judge as judge_evidence

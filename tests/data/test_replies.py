@@ -2,18 +2,18 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import precision_test
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
-from videobench.compare.answers import number_videos
-from videobench.compare.pairing import pair_runs
+from videobench.compare.pairing import number_videos, pair_runs
 from videobench.data.results import load_results
 from videobench.data.rows import ROW_FIELDS, build_reply
 from videobench.errors import InputError
-from videobench.report.leaderboard import write_leaderboard
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
 
@@ -182,9 +182,9 @@ def test_no_question_in_common_is_refused(sides, tmp_path):
         pair_runs(npu, sides[1], sides[2], "strict")
 
 
-def test_leaderboard_form(sides, tmp_path):
+def test_leaderboard_form(sides, tmp_path, capsys):
     write(sides[0] / "MOT_eval.json", {"1": row("no idea", video_id=5, question="how many?")})
-    counts = write_leaderboard(tmp_path / "form.json", sides[0], None, "strict")
+    precision_test.main([f"--eval_npu_path={sides[0]}", f"--export_leaderboard={tmp_path / 'form.json'}"])
     form = json.loads((tmp_path / "form.json").read_text())
     assert form["MSVD"]["1"] == {"video_id": "", "question": "", "output_sequence": ["A"], "output_chatgpt_choice": "A"}
     assert form["MOT"]["1"] == {
@@ -193,13 +193,14 @@ def test_leaderboard_form(sides, tmp_path):
         "output_sequence": ["no idea"],
         "output_chatgpt_choice": "",
     }
-    assert (counts.replies, counts.without_letter) == (3, 1)
+    printed = capsys.readouterr().out
+    assert re.search(r"form.json: 3 replies of .*, letters read by --scoring strict, 1 without a letter", printed)
 
 
 def test_leaderboard_form_needs_the_data_set(tmp_path):
     path = write(tmp_path / "x.json", {"99": row()})
     with pytest.raises(InputError, match="names no data set"):
-        write_leaderboard(tmp_path / "form.json", path, None, "strict")
+        precision_test.main([f"--eval_npu_path={path}", f"--export_leaderboard={tmp_path / 'form.json'}"])
 
 
 def test_one_video_with_two_ids_is_one_cluster(sides):

@@ -13,12 +13,11 @@ from functools import lru_cache
 import numpy as np
 
 from tests.support.simulated_runs import LETTERS, Questions, all_questions
-from videobench.compare import answers, associations
-from videobench.compare.answers import Answers
+from videobench.compare import associations, pairing
 from videobench.compare.associations import Subgroup
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import coarser_dtype, measure
-from videobench.compare.pairing import Pair, Side
+from videobench.compare.pairing import Answers, Pair, Side
 from videobench.compare.scoring import LEVEL_OF, RIGHT, UNREADABLE, WRONG
 from videobench.compare.settings import SIDES, Margin
 from videobench.compare.verdict import Verdict, judge, weigh
@@ -218,7 +217,7 @@ def _loss_of(kind: str, world: World, seed: int) -> Callable[[float], float]:
 
 
 def tabulate(logits: Logits, stores_logprobs: bool = True) -> Answers:
-    """As answers.tabulate makes of build_pairs, without the pairs."""
+    """As pairing.tabulate makes of build_pairs, without the pairs."""
     scores = np.stack([_logprobs(logits, side) for side in SIDES.values()], axis=1)
     unreadable = np.stack([logits.unreadable, np.zeros(len(scores), dtype=bool)], axis=1)
     letters = np.stack([np.nanargmax(getattr(logits, side), axis=1) for side in SIDES.values()], axis=1)
@@ -312,6 +311,6 @@ def _options(count: int) -> dict[str, str]:
 
 def judge_pairs(pairs: list[Pair], margin: Margin) -> tuple[Verdict, Diagnosis]:
     """As two result files are judged."""
-    found, groups = answers.tabulate(pairs), associations.find_subgroups(pairs)
+    found, groups = pairing.tabulate(pairs), associations.find_subgroups(pairs)
     diagnosis = diagnose(found, measure(found), groups, coarser_dtype(pairs))
     return judge(weigh(found, [*groups, *associations.find_levels(pairs)], margin, diagnosis)), diagnosis

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from videobench.compare.answers import Answers, Mask
-from videobench.compare.pairing import Pair
+from videobench.compare.pairing import Answers, Mask, Pair
 from videobench.compare.scoring import LEVEL_NAMES, LEVEL_OF
 from videobench.compare.settings import NPU_AND_GPU, SIDES, Names
 from videobench.compare.statistics import (

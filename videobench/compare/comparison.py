@@ -1,24 +1,41 @@
-"""Two result files and the answers -> everything that a report shows."""
+"""Two result files and the answers -> everything that a report shows, with each flip in one class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from videobench.compare.accuracy import Groups, compare_groups
-from videobench.compare.answers import knows_videos, tabulate
 from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
-from videobench.compare.flips import Flip, find_flips
 from videobench.compare.obstacles import ServiceNote, check_services, find_obstacles
-from videobench.compare.pairing import Pair, Pairing, Side, pair_runs
+from videobench.compare.pairing import Pair, Pairing, Side, knows_videos, pair_runs, tabulate
 from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
-from videobench.compare.scoring import chance_level
+from videobench.compare.scoring import FAILED, UNREADABLE, chance_level
 from videobench.compare.settings import SIDES, ComparisonSettings
 from videobench.compare.verdict import Verdict, decide, weigh
 from videobench.data.results import Asked, load_results
+from videobench.data.rows import Reply
 from videobench.errors import InputError
+
+CLASSES = {  # in the order in which they deserve a look
+    "drift": "a lead clearer than the noise, and yet another letter",
+    "format": "one side's reply cannot be read",
+    "failed": "one side failed, or its logits held NaN or infinity",
+    "input": "the sides were given different questions, prompts or pixels",
+    "unknown": "no log-probabilities to judge by",
+    "tie": "the lead is within the noise on both sides",
+}
+
+
+@dataclass(frozen=True)
+class Flip:
+    pair: Pair
+    kind: str  # of CLASSES
+    candidate_lead: float | None  # nats: the side's best option less its second best
+    reference_lead: float | None
 
 
 @dataclass(frozen=True)
@@ -95,3 +112,33 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
             f"{repeat_path}: no reply with log-probabilities to a question that was compared; name a second run"
         )
     return min(usable, key=lambda each: float(np.mean(each.largest)))
+
+
+def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
+    """Of pairs that both files have; those that deserve a look first, the clearest leads of a class first."""
+    flips = [_build_flip(pair, noise_lead) for pair in compared if pair.candidate.letter != pair.reference.letter]
+    order = list(CLASSES)
+    return sorted(flips, key=lambda f: (order.index(f.kind), -min(f.candidate_lead or 0.0, f.reference_lead or 0.0)))
+
+
+def _build_flip(pair: Pair, noise_lead: float) -> Flip:
+    candidate, reference = map(_top_lead, pair.replies)
+    return Flip(pair, _classify(pair, [candidate, reference], noise_lead), candidate, reference)
+
+
+def _top_lead(reply: Reply) -> float | None:
+    values = sorted(reply.scores.values())
+    return values[-1] - values[-2] if len(values) > 1 else None
+
+
+def _classify(pair: Pair, leads: Sequence[float | None], noise_lead: float) -> str:
+    if FAILED in (pair.candidate.outcome, pair.reference.outcome) or any(reply.nonfinite for reply in pair.replies):
+        return "failed"
+    if inputs_differ(pair):
+        return "input"
+    if UNREADABLE in (pair.candidate.outcome, pair.reference.outcome):
+        return "format"
+    known = [lead for lead in leads if lead is not None]
+    if len(known) < 2:
+        return "unknown"
+    return "tie" if max(known) <= noise_lead else "drift"

@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 
 from videobench.compare.advice import look_at
-from videobench.compare.answers import Answers, Mask
 from videobench.compare.associations import (
     ALL_BUT,
     SIGNIFICANT,
@@ -35,7 +34,7 @@ from videobench.compare.associations import (
     significant,
 )
 from videobench.compare.divergence import Differences, coarser_dtype, without_letter
-from videobench.compare.pairing import Pair
+from videobench.compare.pairing import Answers, Mask, Pair
 from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
 from videobench.compare.statistics import FloatArray, sign_flip_p
 from videobench.data.dataset import LETTERS

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from videobench.compare.answers import LOG_FLOOR, Answers, leads_of
-from videobench.compare.pairing import Pair
+from videobench.compare.pairing import LOG_FLOOR, Answers, Pair, leads_of
 from videobench.compare.statistics import Clusters, FloatArray, cluster_error
 from videobench.tolerances import TOLERANCES
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from videobench.compare.advice import FIXES
-from videobench.compare.answers import number_videos
-from videobench.compare.pairing import Pair, Pairing
+from videobench.compare.pairing import Pair, Pairing, number_videos
 from videobench.compare.same_inputs import DIFFERS, SAMPLE_FILES, UNKNOWN, InputRow, Inputs
 from videobench.compare.scoring import RIGHT, chance_level
 from videobench.compare.settings import NPU_AND_GPU, SIDES, Names, Tolerance

@@ -6,14 +6,12 @@ Another reason why two runs cannot be compared is another Obstacle (obstacles.py
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from videobench.compare.accuracy import Paired, compare_paired
-from videobench.compare.answers import Answers, tabulate
+from videobench.compare.accuracy import Estimate, Paired, Smoothed, compare_paired, estimate_smoothed, questions_needed
 from videobench.compare.associations import Outlier, Subgroup, find_outliers
 from videobench.compare.diagnosis import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis
 from videobench.compare.obstacles import Obstacle
-from videobench.compare.pairing import Pairing
+from videobench.compare.pairing import Answers, Pairing, tabulate
 from videobench.compare.settings import NPU_AND_GPU, Margin, Names
-from videobench.compare.smoothed import Estimate, Smoothed, estimate_smoothed, questions_needed
 from videobench.errors import InputError
 
 PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"

@@ -8,18 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from videobench.compare.accuracy import Group, Paired
+from videobench.compare.accuracy import Estimate, Group, Paired, Smoothed
 from videobench.compare.advice import NEXT_STEP, look_at
 from videobench.compare.associations import Association, association_text
-from videobench.compare.comparison import Comparison
+from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.diagnosis import list_groups
 from videobench.compare.divergence import Differences, right_chance_change
-from videobench.compare.flips import CLASSES, Flip
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import CAUSES, Inputs
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
 from videobench.compare.settings import SIDES, Names
-from videobench.compare.smoothed import Estimate, Smoothed
 from videobench.compare.statistics import FloatArray
 from videobench.compare.verdict import (
     AGREEMENT,

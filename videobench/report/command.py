@@ -1,14 +1,18 @@
-"""What precision_test.py does."""
+"""What precision_test.py does: a comparison, --check_file, --export_leaderboard."""
 
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from videobench.compare.scoring import check_scorable, choose_letter
 from videobench.compare.settings import ComparisonSettings
 from videobench.console import one_line
-from videobench.data.results import read_replies
+from videobench.data.dataset import load_answers
+from videobench.data.results import load_facts, load_results, read_replies
 from videobench.data.rows import Reply
+from videobench.errors import InputError
 from videobench.files import write_json, write_whole
 from videobench.report.options import ExportSettings, Settings, parse_args
 
@@ -24,11 +28,7 @@ PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (
     ("smoothed accuracy, divergence", "letter_logprobs", lambda reply: reply.logprobs),
     ("what rounding explains", "run.dtype", lambda reply: reply.run.get("dtype")),
     ("which card is broken", "rank", lambda reply: reply.rank is not None),
-    (
-        "long videos, large frames",
-        "frames_decoded, resolution",
-        lambda reply: reply.frames_decoded and reply.resolution,
-    ),
+    ("long videos, large frames", "frames_decoded, resolution", lambda each: each.frames_decoded and each.resolution),
 )
 
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None) -> int:
         print("\n".join(_check_file(settings.check_file)))
         return 0
     if settings.export:
-        _export_leaderboard(settings.export)
+        export_leaderboard(settings.export)
     return _compare(settings.comparison, settings) if settings.comparison else 0
 
 
@@ -69,15 +69,33 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     return exit_status(comparison.verdict) if settings.gate else 0
 
 
-def _export_leaderboard(settings: ExportSettings) -> None:
-    from videobench.report.leaderboard import write_leaderboard
+def export_leaderboard(export: ExportSettings) -> None:
+    """Write one run as Video-Bench's submission form; a reply without a letter has an empty choice, which is wrong.
 
-    counts = write_leaderboard(
-        settings.path, settings.run_path, settings.answer_path, settings.scoring, settings.facts_path
-    )
+    The answers serve only to find the data set of rows that do not name theirs, the facts of exported requests the
+    questions of another engine's. Raises InputError if a data set is not known, or the run cannot be scored so."""
+    answers = load_answers(export.answer_path) if export.answer_path else {}
+    facts = load_facts(export.facts_path) if export.facts_path else None
+    replies = load_results(export.run_path, answers, asked=facts)
+    check_scorable(export.run_path, replies.values(), export.scoring)
+    form: dict[str, dict[str, Any]] = {}
+    without_letter = 0
+    for (dataset, id), reply in replies.items():
+        if not dataset:
+            fix = "call the file <data set>_eval.json, or give the answers"
+            raise InputError(f"{export.run_path}: row {id!r} names no data set; {fix}")
+        letter = choose_letter(reply, export.scoring)
+        without_letter += letter is None
+        form.setdefault(dataset, {})[id] = {
+            "video_id": reply.video_id,
+            "question": reply.question,
+            "output_sequence": [reply.text],
+            "output_chatgpt_choice": letter or "",
+        }
+    write_json(export.path, form)
     print(
-        f"wrote {settings.path}: {counts.replies} replies of {settings.run_path}, letters read by --scoring "
-        f"{settings.scoring}, {counts.without_letter} without a letter"
+        f"wrote {export.path}: {len(replies)} replies of {export.run_path}, letters read by --scoring "
+        f"{export.scoring}, {without_letter} without a letter"
     )
 
 

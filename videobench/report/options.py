@@ -86,12 +86,9 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
             names=names,
         )
     if args.export_leaderboard:
+        run_path = candidate_path or reference_path
         export = ExportSettings(
-            args.export_leaderboard,
-            candidate_path or reference_path,
-            args.sampling_answer_path,
-            args.requests_facts,
-            args.scoring,
+            args.export_leaderboard, run_path, args.sampling_answer_path, args.requests_facts, args.scoring
         )
     return Settings(comparison, None, args.gate, *outputs, args.Eval_Video_root, export)
 

@@ -18,8 +18,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
 
-from videobench.compare.comparison import Comparison
-from videobench.compare.flips import CLASSES, Flip
+from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.pairing import Pair
 from videobench.compare.same_inputs import DIFFERS, same_hash
 from videobench.compare.settings import SIDES

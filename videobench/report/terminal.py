@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
 from videobench.compare.associations import p_value_text
-from videobench.compare.flips import CLASSES
+from videobench.compare.comparison import CLASSES
 from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.verdict import points_text
 from videobench.console import visible
