@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.frame_readers import NUM_FRAMES, count_frames, decode_everything
 from tests.support.clip_writer import QUIET_X265, write_clip
 from videobench.video.frames import sample_frames
+from videobench.video.pixels import PixelSpec
 from videobench.video.pool import DecodePool
-from videobench.video.spec import PixelSpec
 
 LOWEST_RATIO = 0.95  # of any file
 LOWEST_MEAN = 2.0  # geometric, over the table

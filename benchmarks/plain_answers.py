@@ -13,8 +13,7 @@ from benchmarks.frame_readers import count_frames, decode_everything
 from videobench.data.dataset import Question
 from videobench.model.engine import Engine
 from videobench.model.prompts import Answer, Prompt, VideoQuestions
-from videobench.video.pixels import normalise, resize_and_crop
-from videobench.video.spec import PixelSpec
+from videobench.video.pixels import PixelSpec, normalise, resize_and_crop
 
 Asked = Sequence[tuple[Question, Prompt]]
 ReadPixels = Callable[[Path], torch.Tensor]  # uint8 (num_frames, 3, height, width)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from videobench.data.rows import ROW_FIELDS
-from videobench.run.store import SUITE_VERSION
+from videobench.run.journals import SUITE_VERSION
 
 MOST_LINES = 250  # of a README
 PAIRS = {

@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "report": BASE | {"cli", "data", "video", "compare"},
 }
 # torch must come after open_device (device/devices.py): these are imported before it, or without any device.
-WITHOUT_TORCH = ("videobench.model.prompts", "videobench.video.spec", "videobench.compare.comparison")
+WITHOUT_TORCH = ("videobench.model.prompts", "videobench.video.pixels", "videobench.compare.comparison")
 
 
 def imports_of(path, *packages):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from videobench.data.journal import QUESTION_CHANGED, UNFIT, VIDEO_CHANGED, Journals
+from videobench.data.journal import QUESTION_CHANGED, UNFIT, VIDEO_CHANGED, Journal
 from videobench.errors import InputError
 from videobench.files import read_json, write_json
 
@@ -22,7 +22,7 @@ SETTINGS = {"dtype": "float32", "num_frames": 8}
 def journals(folder, rank=0, asked=None, **changes):
     asked = asked or {key: {} for key in "12345"}
     seen = {"same": True, "changed": False, "gone": None}
-    return Journals(folder, "MSVD", SETTINGS | changes, rank, asked, lambda key, sha256, stamp: seen[stamp[0]])
+    return Journal(folder, "MSVD", SETTINGS | changes, rank, asked, lambda key, sha256, stamp: seen[stamp[0]])
 
 
 def write(folder, rows, rank=0):
@@ -125,7 +125,7 @@ def test_no_reply_to_another_video_than_the_present_or_the_last_one_counts(store
 
         def journal():
             is_seen = lambda key, sha256, stamp: None if video is None else sha256 == video * 64  # noqa: E731
-            return Journals(Path(folder), "MSVD", SETTINGS, 0, {"1": {}}, is_seen)
+            return Journal(Path(folder), "MSVD", SETTINGS, 0, {"1": {}}, is_seen)
 
         writer = journal()
         writer.open()

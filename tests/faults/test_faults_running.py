@@ -12,8 +12,8 @@ import pytest
 from tests.support.fault_tools import Bench, assert_refused
 from videobench.files import write_json
 from videobench.model.engine import Engine
+from videobench.run.journals import Journals
 from videobench.run.loop import MOST_FAILURES_IN_A_ROW
-from videobench.run.store import Store
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def after_batch(monkeypatch):
     """Calls something once, when the first `number` batches are stored."""
 
     def arrange(action, number=2):
-        append, calls = Store.append, []
+        append, calls = Journals.append, []
 
         def then(self, rows, stamps):
             append(self, rows, stamps)
@@ -34,7 +34,7 @@ def after_batch(monkeypatch):
             if len(calls) == number + 1:  # the first call stores what cannot be asked
                 action()
 
-        monkeypatch.setattr(Store, "append", then)
+        monkeypatch.setattr(Journals, "append", then)
 
     return arrange
 

@@ -313,7 +313,7 @@ def test_a_port_that_cannot_be_used_is_refused(run_command, port, found):
 SITE = """
 import os, time
 if "TORCHELASTIC_RUN_ID" in os.environ:
-    from videobench.run.store import InFlight
+    from videobench.run.journals import InFlight
     take = InFlight.take
     def held(self, videos):
         take(self, videos)

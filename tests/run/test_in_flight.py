@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from videobench.errors import InputError
-from videobench.run.store import InFlight
+from videobench.run.journals import InFlight
 
 ONE, TWO = Path("videos/one.mp4"), Path("videos/two.mp4")
 

@@ -33,7 +33,7 @@ print(peak() - before)
 """
 PREPARE = """
 from videobench.video.pool import prepare_video
-from videobench.video.spec import PixelSpec
+from videobench.video.pixels import PixelSpec
 spec = PixelSpec(336, 336, "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, shortest_edge=336)
 reserved = []
 before = peak()

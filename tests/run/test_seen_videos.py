@@ -12,8 +12,8 @@ import extract_dataset
 import run_gpu
 from tests.support.runs import SET, results
 from videobench.data.dataset import load_questions, qa_file
+from videobench.video.pixels import PixelSpec
 from videobench.video.pool import prepare_video
-from videobench.video.spec import PixelSpec
 
 SPEC = PixelSpec(32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), shortest_edge=32)
 

@@ -7,7 +7,7 @@ from torch.distributed import HashStore
 
 from videobench.errors import InputError
 from videobench.jobs.job import Job
-from videobench.run.store import start_hashing_weights
+from videobench.run.journals import start_hashing_weights
 
 
 @pytest.fixture

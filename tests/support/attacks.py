@@ -15,8 +15,8 @@ from tests.support.fault_tools import SET, Bench
 from tests.support.forks import call_script, fork
 from tests.support.jobs import Jobs, kill
 from tests.support.odd_files import damaged
+from videobench.video.pixels import PixelSpec
 from videobench.video.pool import DecodePool
-from videobench.video.spec import PixelSpec
 
 Attack = Iterator[tuple[str, str]]
 SCRIPTS = ("extract_dataset", "run_gpu", "precision_test")

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tests.support.paths import ASSETS
-from videobench.video.spec import PixelSpec, load_pixel_spec
+from videobench.video.pixels import PixelSpec, load_pixel_spec
 
 EXPECTED_PATH = ASSETS / "expected" / "pixels.json"
 CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}

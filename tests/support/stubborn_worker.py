@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from videobench.video.frames import Reserve
+from videobench.video.pixels import PixelSpec
 from videobench.video.pool import PreparedVideo, prepare_video, serve
-from videobench.video.spec import PixelSpec
 
 STUBBORN = (sys.executable, __file__)  # the command that starts this worker
 SPEC = PixelSpec(

@@ -62,7 +62,7 @@ def become_torchrun(torchrun_flags: list[str], argv: list[str], forked: Path, or
 
 def be_rank(argv: list[str], forked: Path, order: dict[str, Any]) -> None:
     from videobench.jobs import job as heartbeats
-    from videobench.run.store import InFlight
+    from videobench.run.journals import InFlight
 
     set_default_signals()
     wait_for_forks(forked)

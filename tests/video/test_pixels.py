@@ -25,8 +25,7 @@ from tests.support.expected_pixels import (
 )
 from tests.support.paths import ROOT
 from videobench.errors import InputError
-from videobench.video.pixels import normalise, resize_and_crop
-from videobench.video.spec import PixelSpec, load_pixel_spec
+from videobench.video.pixels import PixelSpec, load_pixel_spec, normalise, resize_and_crop
 
 EXPECTED = json.loads(EXPECTED_PATH.read_text())
 HAS_TORCHVISION = importlib.util.find_spec("torchvision") is not None

@@ -20,9 +20,8 @@ from tests.support.paths import ROOT
 from tests.support.stubborn_worker import LARGE_BYTES, LARGE_S, SPEC, STUBBORN
 from videobench.errors import InputError
 from videobench.video.frames import sample_frames
-from videobench.video.pixels import resize_and_crop
+from videobench.video.pixels import PixelSpec, resize_and_crop
 from videobench.video.pool import DecodePool, PreparedVideo, decoding_room_bytes, failed_video
-from videobench.video.spec import PixelSpec
 
 VIDEO_BYTES = 8 * 3 * 32 * 32
 

@@ -37,8 +37,8 @@ IsSeenVideo = Callable[[str, str, Any], bool | None]
 
 
 @dataclass
-class Journals:
-    """The replies of one data set: those of earlier starts, and this replica's file to add to."""
+class Journal:
+    """The rows of one data set: those of earlier starts, and this replica's file to append to."""
 
     folder: Path
     name: str

@@ -13,7 +13,7 @@ SAMPLE_MANIFEST_FILE = "sampling_manifest.json"
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class SizeAndHash:
     """What identifies the content of a file."""
 
     num_bytes: int
@@ -27,7 +27,7 @@ class Manifest:
     path: Path
     videos_folder: str  # "Eval_video/sampling_data": as in the QA file's vid_path
     json_sha256: dict[str, str]  # name of the QA and the answer file, beside the manifest -> hexadecimal SHA-256
-    videos: dict[str, FileFacts]  # by the place below sampling_data, "<dataset>/<file>"
+    videos: dict[str, SizeAndHash]  # by the place below sampling_data, "<dataset>/<file>"
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -42,7 +42,7 @@ def load_manifest(path: Path) -> Manifest:
                 _require_file_name(name): _require_text(digest) for name, digest in content["outputs_sha256"].items()
             },
             videos={
-                _require_place(name): FileFacts(_require_size(sizes[name]), _require_text(digest))
+                _require_place(name): SizeAndHash(_require_size(sizes[name]), _require_text(digest))
                 for name, digest in hashes.items()
             },
         )
@@ -82,7 +82,7 @@ def _require_size(value: Any) -> int:
     return value
 
 
-def manifest_facts(qa_path: Path, qa_sha256: str) -> dict[str, str]:
+def manifest_hash(qa_path: Path, qa_sha256: str) -> dict[str, str]:
     """What a run stores of the manifest beside a sample's QA file: {} for another set, or where there is no manifest.
 
     Raises InputError where the manifest belongs to another QA file: part of the sample was replaced or changed."""

@@ -88,7 +88,7 @@ class Reply:
     frames_stated: int | None  # how many its container states, 0 if it states none
     resolution: str  # "320x240", before the resize
     rank: int | None  # number of the replica that answered
-    run: Mapping[str, Any]  # settings and environment: run/store.py
+    run: Mapping[str, Any]  # settings and environment: run/journals.py
     # Of no row.
     options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
     vid_path_is_lent: bool = False  # likewise, if another engine's line names no video

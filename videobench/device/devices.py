@@ -133,17 +133,17 @@ def kind_to_use(kind: str, may_use_cpu: bool) -> str:
     return "cpu"
 
 
-def device_facts(device: Device) -> dict[str, Any]:
+def describe_device(device: Device) -> dict[str, Any]:
     """What is stored with each reply: the card, and the versions below torch that can change a result."""
     import torch
 
-    facts: dict[str, Any] = {"device_name": device.name}
+    found: dict[str, Any] = {"device_name": device.name}
     if device.kind == "npu":
-        facts |= npu.versions() | {"inf_nan_mode": _shows_overflows()}
-        facts["compatible_impl"] = os.environ.get(npu.COMPATIBLE_VARIABLE) == "1"
+        found |= npu.versions() | {"inf_nan_mode": _shows_overflows()}
+        found["compatible_impl"] = os.environ.get(npu.COMPATIBLE_VARIABLE) == "1"
     if device.kind == "cuda":
-        facts["cuda"] = torch.version.cuda
-    return facts
+        found["cuda"] = torch.version.cuda
+    return found
 
 
 def _start(kind: str, index: int) -> str:

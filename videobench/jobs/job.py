@@ -1,8 +1,9 @@
 """The processes of one job, as torchrun starts them: who does what, and when all are done.
 
-Each copy of the weights is a replica: one process, or with tensor parallel a group of processes with consecutive
-numbers, whose first is its leader. Work is claimed from a counter in torch.distributed's store and not split
-beforehand, so that a slow card does not delay the others. Without torchrun there is one process and no store.
+`process` and `local_rank` are torchrun's RANK and LOCAL_RANK. A replica is one copy of the weights: one process, or
+with tensor parallel a group of processes with consecutive numbers, whose first is its leader. Work is claimed from a
+counter in `store`, torch.distributed's, and not split beforehand, so that a slow card does not delay the others.
+Without torchrun there is one process and no store.
 """
 
 import json
@@ -86,8 +87,8 @@ class Job:
     ):
         self.process = process
         self.is_first = process == 0
-        self.replica, self.member = divmod(process, tensor_parallel)  # its copy of the weights; its place within that
-        self.is_leader = self.member == 0  # speaks for its copy of the weights
+        self.replica, self.shard = divmod(process, tensor_parallel)  # its copy of the weights; its part of that
+        self.is_leader = self.shard == 0  # speaks for its replica
         self.num_replicas = num_processes // tensor_parallel
         self.tensor_parallel = tensor_parallel
         self.local_rank = local_rank  # the index of this process's card

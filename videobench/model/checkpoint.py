@@ -23,7 +23,7 @@ from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.errors import InputError
 from videobench.files import open_regular, read_json, sha256_of_file
 from videobench.model.prompts import VIDEO_PLACEHOLDER, PromptBuilder
-from videobench.video.spec import PixelSpec, load_pixel_spec
+from videobench.video.pixels import PixelSpec, load_pixel_spec
 
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
@@ -279,7 +279,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
         end_ids = _read_end_ids(path, content, tokenizer)
         checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights, end_ids)
-        _check_facts(checkpoint)
+        _check_agreement(checkpoint)
         _warn_of_missing_rope_factor(checkpoint)
     return checkpoint
 
@@ -344,7 +344,7 @@ def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:
     return float(rope["factor"]) if linear else None
 
 
-def _check_facts(checkpoint: Checkpoint) -> None:
+def _check_agreement(checkpoint: Checkpoint) -> None:
     """Raises InputError for what transformers would find only at the first answer, or never: files of different
     uploads, and numbers of tokens that the prompts would not match."""
     config, tokenizer, spec = checkpoint.config, checkpoint.tokenizer, checkpoint.pixel_spec

@@ -199,15 +199,29 @@ class Engine:
 
         The prefixes of all `videos` have the same length, as those of one template and number of frames do. Raises
         RuntimeError with whatever the device reports, also where it is out of memory (devices.is_out_of_memory)."""
+        # 1. Each video once: the prompt up to its last frame goes through the model into a cache.
         prefixes = Prefixes(self._read_prefixes(videos))
+        # 2. The questions on all videos, those of about one length together, so that little is padded; the longest
+        # first, whose room serves all.
         rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
-        # Questions of about one length go together, so that little is padded; the longest first, whose room serves all.
         rows.sort(key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
         answers: dict[tuple[int, int], Answer] = {}
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
+            # 3. The whole prompt of each row; the padding stands between video and question.
+            ids, mask = self._join([videos[index].prompts[number] for index, number in chunk])
+            # 4. For each row a copy of its video's keys and values, with room for question and reply.
+            room = ids.shape[1] - prefixes.length + self._max_new_tokens
             is_last = start + batch_size >= len(rows)
-            answers |= zip(chunk, self._answer_rows(videos, chunk, prefixes, is_last), strict=True)
+            cache = prefixes.rows([index for index, _ in chunk], room, is_last)
+            # 5. The replies; a row that has ended leaves the batch.
+            generated, logits = generate_rows(
+                self._model, ids, mask, cache, self._max_new_tokens, self.end_ids, self.usage
+            )
+            # 6. Of each row its text, and the log-probabilities of its options' letters as first token.
+            for row, reply, by_letter in zip(chunk, generated, self.letter_logprobs(logits), strict=True):
+                index, number = row
+                answers[row] = self._answer(reply, by_letter, videos[index].letters[number])
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
 
     def answer_plainly(self, video: VideoQuestions, number: int) -> Answer:
@@ -269,18 +283,6 @@ class Engine:
         if device.type == "cuda" and stacked.device.type == "cpu":  # neither staged nor of a group's cards
             return stacked.pin_memory().to(device, non_blocking=True)
         return stacked.to(device)
-
-    def _answer_rows(
-        self, videos: Sequence[VideoQuestions], rows: Sequence[tuple[int, int]], prefixes: Prefixes, is_last: bool
-    ) -> list[Answer]:
-        """Answers of the questions `rows`, pairs of (video, number of its question), from one batch."""
-        ids, mask = self._join([videos[index].prompts[number] for index, number in rows])
-        room = ids.shape[1] - prefixes.length + self._max_new_tokens
-        cache = prefixes.rows([index for index, _ in rows], room, is_last)
-        generated, logits = generate_rows(self._model, ids, mask, cache, self._max_new_tokens, self.end_ids, self.usage)
-        by_letter = self.letter_logprobs(logits)
-        letters = [videos[index].letters[number] for index, number in rows]
-        return [self._answer(*row) for row in zip(generated, by_letter, letters, strict=True)]
 
     def letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
         """Of logits (rows, vocabulary): for each row, of each letter in the order of `_letter_ids`."""

@@ -30,7 +30,7 @@ from videobench.report.build import Json
 from videobench.report.plots import plot_accuracies, plot_histogram, plot_interval, plot_leads
 from videobench.report.terminal import margin_text
 from videobench.video.identity import sha256_of_video
-from videobench.video.spec import DEFAULT_NUM_FRAMES
+from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
 FRAMES_BUDGET_BYTES = 6_000_000  # of pictures in the page, so that the whole stays below 10 MB
 MOST_PANELS = 400  # the JSON has every flip; more would make the page slow and its file large

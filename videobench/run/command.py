@@ -19,11 +19,11 @@ from videobench.jobs.job import Job
 from videobench.model.sharding import check_tensor_parallel
 from videobench.run.device_check import check_device
 from videobench.run.export import export_requests, facts_path
+from videobench.run.journals import Journals, find_left, foreign_videos, open_journals
 from videobench.run.loop import Progress, RightAnswers, Tally, answer_left, batch_size_for
 from videobench.run.model_check import check_model
 from videobench.run.options import CheckSettings, ModelCheckSettings, RunSettings, parse_args
 from videobench.run.plan import RunContext, agree, build_plan, load_all_questions, open_run_device, print_plan
-from videobench.run.store import Store, find_left, foreign_videos, open_store
 
 MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
 LOST = "its reply is in no journal; start again"
@@ -52,40 +52,53 @@ def _run(settings: RunSettings, job: Job) -> int:
     if (count := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) != "0":
         most = os.environ.get("TORCHELASTIC_MAX_RESTARTS")
         warn_once(f"a process of this job died; all of them were started again (restart {count} of {most})")
+    # 1. The questions, from the QA files.
     questions = load_all_questions(settings)
+    answers = load_answers(settings.answer_path) if settings.answer_path else {}
+    # 2. The device. From here on torch and transformers may be imported (device/devices.py).
     device = open_run_device(settings, job.local_rank)
     settings = replace(settings, device=device.kind, dtype=settings.dtype or DEFAULT_DTYPES[device.kind])
-    from videobench.model.checkpoint import load_checkpoint  # imports transformers, which must come after open_device
+    # 3. The checkpoint, but for the numbers of its weights.
+    from videobench.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(settings.model_path)
     check_tensor_parallel(checkpoint, settings.tensor_parallel)
-    answers = load_answers(settings.answer_path) if settings.answer_path else {}
+    # 4. The plan: the prompt of each question, or why it cannot be asked.
     plan = build_plan(questions, checkpoint.prompt_builder(settings.num_frames), checkpoint.positions, settings)
+    context = RunContext(settings, job, device, checkpoint, plan)
     if settings.dry_run:
-        return _dry_run(RunContext(settings, job, device, checkpoint, plan))
+        return _dry_run(context)
     if settings.export_requests:
-        context = RunContext(settings, job, device, checkpoint, plan)
         return _export(context, settings.export_requests) if job.is_first else 0
-    context = RunContext(settings, job, device, checkpoint, agree(plan, job))
+    context = replace(context, plan=agree(plan, job))
+    # 5. The journals: what is answered already is left out.
     traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
-    with open_store(context) as store, traceback_to(traceback_path):
-        if job.is_first and settings.command:
-            store.keep_command(settings.command)
-        if store.kept and job.is_first:
-            again = sum(len(each.questions) for each in context.plan.works(store.left)) - len(store.left)
-            whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""
-            print(f"{store.kept} kept, {len(plan.prompts) - store.kept} to answer{whole}", file=sys.stderr)
-        with Progress(len(store.left), answers, job) as progress:
-            usage = answer_left(context, store, progress) if store.left else None
-            for journals in store.journals.values():  # deleted meanwhile: process 0 is about to read them
-                journals.bring_back()
+    with open_journals(context) as journals, traceback_to(traceback_path):
+        if job.is_first:
+            _begin(context, journals)
+        # 6. The answers: each replica claims video after video, and journals its rows batch by batch.
+        with Progress(len(journals.left), answers, job) as progress:
+            usage = answer_left(context, journals, progress) if journals.left else None
+            journals.bring_back()  # if deleted meanwhile: process 0 is about to read them
             job.wait_for_all(partial(progress.add, {}))
-        written = _write_results(context, store, answers, started) if job.is_first else None
+        # 7. The result files: process 0 joins the journals of all replicas.
+        written = _write_results(context, journals, answers, started) if job.is_first else None
         status = int(job.broadcast("status", written))
     name = str(device.torch_device) if job.store is None else f"process {job.process} ({device.torch_device})"
     for line in usage.lines(device) if usage and settings.verbose else ():
         print(f"{name}: {line}", file=sys.stderr)
     return status
+
+
+def _begin(context: RunContext, journals: Journals) -> None:
+    """Keeps the command, and says what a run that goes on has left to do."""
+    if context.settings.command:
+        journals.keep_command(context.settings.command)
+    if journals.kept:
+        again = sum(len(each.questions) for each in context.plan.works(journals.left)) - len(journals.left)
+        whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""
+        to_answer = len(context.plan.prompts) - journals.kept
+        print(f"{journals.kept} kept, {to_answer} to answer{whole}", file=sys.stderr)
 
 
 def _dry_run(context: RunContext) -> int:
@@ -105,13 +118,13 @@ def _export(context: RunContext, path: Path) -> int:
     return status
 
 
-def _write_results(context: RunContext, store: Store, answers: RightAnswers, started: float) -> int:
+def _write_results(context: RunContext, journals: Journals, answers: RightAnswers, started: float) -> int:
     """Joins all replicas' journals into one result file for each data set; the exit status."""
     stored: dict[Question, Mapping[str, Any]] = {}
     for source in context.settings.sources:
         asked = {each.key: each for each in context.plan.prompts if each.source == source.name}
-        journals = store.journals[source.name]
-        rows = journals.write_results()
+        journal = journals.by_set[source.name]
+        rows = journal.write_results()
         # A journal was lost on the way: the next start asks again what it held.
         own = {each: rows.get(key, {"error": LOST}) for key, each in asked.items()}
         stored |= own
@@ -121,10 +134,10 @@ def _write_results(context: RunContext, store: Store, answers: RightAnswers, sta
             print(one_line(f"warning: {found}; extract_dataset.py --verify names them all"), file=sys.stderr)
         others = len(rows.keys() - asked.keys())
         kept = f", {others} beyond --limit kept" if others else ""
-        if journals.others:
-            kept += f"; {journals.others} replies to questions that are not asked any more stay in its journal alone"
-        print(f"{journals.result_path}: {len(own) - failed} answered, {failed} failed{kept}")
-    store.in_flight.remove_all()
+        if journal.others:
+            kept += f"; {journal.others} replies to questions that are not asked any more stay in its journal alone"
+        print(f"{journal.result_path}: {len(own) - failed} answered, {failed} failed{kept}")
+    journals.in_flight.remove_all()
     status = _report_failures({each: str(row["error"]) for each, row in stored.items() if "error" in row})
     nonfinite = [each for each, row in stored.items() if "nonfinite" in row]
     if nonfinite:
@@ -133,7 +146,7 @@ def _write_results(context: RunContext, store: Store, answers: RightAnswers, sta
     of_them = f" ({len(nonfinite)} with NaN or infinite logits)" if nonfinite else ""
     tally = Tally.of(stored, answers)
     answered = tally.done - tally.failed
-    kept = f", {store.kept} kept, {answered - store.kept} new" if store.kept else ""
+    kept = f", {journals.kept} kept, {answered - journals.kept} new" if journals.kept else ""
     seconds = f"in {time.monotonic() - started:.1f} s"
     print(f"answered {answered}, failed {tally.failed}{of_them}{tally.accuracy}{kept}, {seconds}")
     return status

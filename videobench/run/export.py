@@ -6,18 +6,18 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from videobench.data.dataset import Question, build_question_text
-from videobench.data.rows import question_fields
+from videobench.data.rows import Row, question_fields
 from videobench.errors import InputError
 from videobench.files import JsonLines, lock, open_to_append
 from videobench.model.prompts import Prompt
+from videobench.run.journals import SUITE_VERSION, source_hashes
 from videobench.run.options import RunSettings
 from videobench.run.plan import RunContext
-from videobench.run.store import SUITE_VERSION, source_facts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from videobench.video.pool import PreparedVideo
 
 TOP_LOGPROBS = 20  # the most that OpenAI's interface takes
-Facts = dict[str, Any]
 
 
 def facts_path(path: Path) -> Path:
@@ -50,7 +49,7 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
         "max_new_tokens": settings.max_new_tokens,
         "frame_format": "png",
     }
-    runs = {source.name: shared | source_facts(source.qa_path) for source in settings.sources}
+    runs = {source.name: shared | source_hashes(source.qa_path) for source in settings.sources}
     adds_special_tokens = context.checkpoint.prompt_builder(settings.num_frames).adds_special_tokens
     failures, count = dict(plan.failures), 0
     works = {work.video: work for work in plan.works(list(plan.prompts))}
@@ -109,7 +108,7 @@ def _data_url(frames: "np.ndarray") -> str:
     return "data:video/jpeg;base64," + ",".join(base64.b64encode(encode_png(each)).decode() for each in frames)
 
 
-def _request(question: Question, url: str, settings: RunSettings, adds_special_tokens: bool) -> Facts:
+def _request(question: Question, url: str, settings: RunSettings, adds_special_tokens: bool) -> Row:
     """`add_special_tokens` is vLLM's: without it a chat has no begin-of-text token if its template writes none."""
     text = build_question_text(question.text, question.options)
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
@@ -128,7 +127,7 @@ def _request(question: Question, url: str, settings: RunSettings, adds_special_t
     }
 
 
-def _facts(question: Question, prompt: Prompt, video: "PreparedVideo", runs: Mapping[str, Facts]) -> Facts:
+def _facts(question: Question, prompt: Prompt, video: "PreparedVideo", runs: Mapping[str, Row]) -> Row:
     return {
         **question_fields(question),
         "prompt_tokens": len(prompt),

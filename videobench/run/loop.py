@@ -30,8 +30,8 @@ from videobench.errors import DeviceLost
 from videobench.jobs.job import Job, WorkQueue
 from videobench.model.cost import question_bytes, row_bytes
 from videobench.model.prompts import Answer, Prompt, VideoQuestions
+from videobench.run.journals import InFlight, Journals, start_hashing_weights
 from videobench.run.plan import RunContext, VideoWork
-from videobench.run.store import InFlight, Store, start_hashing_weights
 from videobench.run.tensor_parallel import Group, GroupEngine, check_group
 
 if TYPE_CHECKING:
@@ -192,6 +192,10 @@ def _prefix_length(work: VideoWork) -> int:
     return len(work.prompts[0].prefix_ids)
 
 
+class Failure(str):
+    """Why a question has no answer."""
+
+
 class RetryingEngine:
     """Answers each question, or gives the reason why it failed.
 
@@ -207,8 +211,8 @@ class RetryingEngine:
         self._failures_in_a_row = 0
         self.batch_size = batch_size  # questions answered together in the last call
 
-    def answer(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | str]]:
-        """As Engine.answer; a text is the reason why that question failed. Raises DeviceLost."""
+    def answer(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]]:
+        """As Engine.answer, with a Failure for each question that has no answer. Raises DeviceLost."""
         try:
             answers = self._answer_in_batches(videos)
         except DEVICE_ERRORS:
@@ -221,8 +225,8 @@ class RetryingEngine:
             self._failures_in_a_row = 0
         return answers
 
-    def _answer_in_batches(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | str]]:
-        answers: list[list[Answer | str]] = []
+    def _answer_in_batches(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]]:
+        answers: list[list[Answer | Failure]] = []
         while left := videos[len(answers) :]:
             batch = left[: self._most_videos]
             answered = self._try(batch)
@@ -232,10 +236,10 @@ class RetryingEngine:
                 # Each question with a cache of its own: a longer one may not fit where another does.
                 [video] = batch
                 has_several = len(video.prompts) > 1
-                answers.append(self._answer_one_by_one(video) if has_several else [too_large(self._device)])
+                answers.append(self._answer_one_by_one(video) if has_several else [Failure(too_large(self._device))])
         return answers
 
-    def _try(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | str]] | None:
+    def _try(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]] | None:
         """None where the device has too little memory for it."""
         try:
             return [list(each) for each in self._engine.answer(videos, self._most_questions)]
@@ -259,28 +263,28 @@ class RetryingEngine:
             return False
         return True
 
-    def _answer_one_by_one(self, video: VideoQuestions) -> list[Answer | str]:
+    def _answer_one_by_one(self, video: VideoQuestions) -> list[Answer | Failure]:
         return [
             self._answer_one(VideoQuestions(video.pixels, [prompt], [letters]))
             for prompt, letters in zip(video.prompts, video.letters, strict=True)
         ]
 
-    def _answer_one(self, question: VideoQuestions) -> Answer | str:
+    def _answer_one(self, question: VideoQuestions) -> Answer | Failure:
         try:
             answered = self._try([question])
         except DEVICE_ERRORS as error:
             return self._count_failure(one_line(f"the device failed: {type(error).__name__}: {error}"))
         self._failures_in_a_row = 0
-        return answered[0][0] if answered else too_large(self._device)
+        return answered[0][0] if answered else Failure(too_large(self._device))
 
-    def _count_failure(self, reason: str) -> str:
+    def _count_failure(self, reason: str) -> Failure:
         self._failures_in_a_row += 1
         if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
             raise DeviceLost(
                 f"{self._failures_in_a_row} questions in a row failed, the last with {reason}; check the device and "
                 "start again: what was answered is kept"
             )
-        return reason
+        return Failure(reason)
 
     def _warn(self, count: int, unit: str) -> None:
         size = f"{count} {unit}{'' if count == 1 else 's'}"
@@ -297,39 +301,39 @@ STAGED_KINDS = ("cuda",)
 T = TypeVar("T")
 
 
-def answer_left(context: RunContext, store: Store, progress: Progress) -> "Usage | None":
-    """Answers this replica's part of `store.left`; its rows are on the disk when this returns. None on a process that
-    only follows its replica's leader. Raises InputError, DeviceLost, GroupFailed, OtherProcessFailed."""
+def answer_left(context: RunContext, journals: Journals, progress: Progress) -> "Usage | None":
+    """Answers this replica's part of `journals.left`; its rows are on the disk when this returns. None on a process
+    that only follows its replica's leader. Raises InputError, DeviceLost, GroupFailed, OtherProcessFailed."""
     from videobench.video.pool import DecodePool
 
     settings, job = context.settings, context.job
     check_free_memory(context.device, context.weights_bytes, settings.dtype)
-    works = {work.video: work for work in context.plan.works(store.left)}
+    works = {work.video: work for work in context.plan.works(journals.left)}
     num_workers = min(settings.num_workers, len(works)) if job.is_leader else 0
     with DecodePool(context.checkpoint.pixel_spec, settings.num_frames, num_workers) as pool:
         in_order = list(works.values())
         queue = WorkQueue(job, [work.num_tokens for work in in_order])
         claimed: Iterator[Path] = (in_order[number].video for number in queue.claim())
         if num_workers == 0:
-            claimed = _noted(claimed, store.in_flight)
+            claimed = _noted(claimed, journals.in_flight)
         # Decodes while the weights load.
         videos = pool.prepare(claimed, queue.most_held) if job.is_leader else iter(())
-        store.weights_sha256 = start_hashing_weights(job, context.checkpoint, store.earlier_weights)
-        engine = load_replica_engine(context, store.in_flight)
+        journals.weights_sha256 = start_hashing_weights(job, context.checkpoint, journals.earlier_weights)
+        engine = load_replica_engine(context, journals.in_flight)
         if not job.is_leader:
             engine.follow()
             return None
         batch_size = batch_size_for(context, weights_bytes=0)
-        pool.look_ahead(-(-batch_size * len(works) // len(store.left)))
+        pool.look_ahead(-(-batch_size * len(works) // len(journals.left)))
         prepared = ((works[video.video], video) for video in _timed(videos, engine.usage))
         # One at a time on a CPU: it is busy with one, and takes longer with more (benchmarks/inference.py).
         most_videos = (lambda: 1) if context.device.kind == "cpu" else queue.most_held
         batches = make_batches(prepared, batch_size, most_videos)
         if context.device.kind in STAGED_KINDS and not isinstance(engine, GroupEngine):
             batches = stage_ahead(batches, engine.to_device)
-        _answer_batches(batches, RetryingEngine(engine, context.device, batch_size), store, progress, engine.usage)
-        store.in_flight.drop()
-        store.weights_sha256()  # raises, too, where this process had nothing to answer
+        _answer_batches(batches, RetryingEngine(engine, context.device, batch_size), journals, progress, engine.usage)
+        journals.in_flight.drop()
+        journals.weights_sha256()  # raises, too, where this process had nothing to answer
         if isinstance(engine, GroupEngine):
             engine.finish()
     engine.usage.stop()
@@ -379,40 +383,42 @@ def _timed(videos: Iterator[T], usage: "Usage") -> Iterator[T]:
 
 
 def _answer_batches(
-    batches: Iterable[list[Prepared]], engine: RetryingEngine, store: Store, progress: Progress, usage: "Usage"
+    batches: Iterable[list[Prepared]], engine: RetryingEngine, journals: Journals, progress: Progress, usage: "Usage"
 ) -> None:
     """A thread forces the rows to the disk while the device answers; the rows of the batches that are answered
     meanwhile are forced together in its next turn."""
-    wanted = set(store.left)
+    wanted = set(journals.left)
     usage.start()
     progress.start()
     with ThreadPoolExecutor(1, thread_name_prefix="force") as disk:
         forced: Future[None] | None = None
         for batch in batches:
-            store.in_flight.take(work.video for work, _ in batch)
-            rows = _answer_batch(batch, engine, store, usage)
+            journals.in_flight.take(work.video for work, _ in batch)
+            rows = _answer_batch(batch, engine, journals, usage)
             new = {question: row for question, row in rows.items() if question in wanted}
             usage.again += sum("error" not in row for question, row in rows.items() if question not in wanted)
             with usage.measure("write"):
-                store.append(new, {work.video: video.stamp for work, video in batch if video.stamp})
+                journals.append(new, {work.video: video.stamp for work, video in batch if video.stamp})
                 if forced is None or forced.done():
                     if forced:
                         forced.result()  # raises what went wrong with the disk
-                    forced = disk.submit(store.force)
+                    forced = disk.submit(journals.force)
             progress.add(new)
         with usage.measure("write"):
             if forced:
                 forced.result()
-            store.force()
+            journals.force()
 
 
-def _answer_batch(batch: list[Prepared], engine: RetryingEngine, store: Store, usage: "Usage") -> dict[Question, Row]:
+def _answer_batch(
+    batch: list[Prepared], engine: RetryingEngine, journals: Journals, usage: "Usage"
+) -> dict[Question, Row]:
     rows: dict[Question, Row] = {}
     decoded: list[Prepared] = []
     asked = []
     for work, video in batch:
         if video.pixels is None:
-            rows |= {each: store.failed_row(each, str(video.error)) for each in work.questions}
+            rows |= {each: journals.failed_row(each, str(video.error)) for each in work.questions}
             continue
         decoded.append((work, video))
         asked.append(VideoQuestions(video.pixels, work.prompts, [tuple(each.options) for each in work.questions]))
@@ -420,14 +426,14 @@ def _answer_batch(batch: list[Prepared], engine: RetryingEngine, store: Store, u
     for (work, video), answers in zip(decoded, engine.answer(asked), strict=True):
         for question, prompt, answer in zip(work.questions, work.prompts, answers, strict=True):
             if isinstance(answer, Answer):
-                rows[question] = _answered_row(question, prompt, video, answer, store, engine.batch_size)
+                rows[question] = _answered_row(question, prompt, video, answer, journals, engine.batch_size)
             else:
-                rows[question] = store.failed_row(question, answer)
+                rows[question] = journals.failed_row(question, answer)
     return rows
 
 
 def _answered_row(
-    question: Question, prompt: Prompt, video: "PreparedVideo", answer: Answer, store: Store, batch_size: int
+    question: Question, prompt: Prompt, video: "PreparedVideo", answer: Answer, journals: Journals, batch_size: int
 ) -> Row:
     letters: Row = {"letter_logprobs": dict(answer.letter_logprobs), "option_mass": answer.option_mass}
     return {
@@ -438,6 +444,6 @@ def _answered_row(
         "prompt_tokens": len(prompt),
         "prompt_sha256": prompt.sha256,
         **video.row_fields,
-        "rank": store.replica,
-        "run": store.runs[question.source] | {"batch_size": batch_size, "weights_sha256": store.weights_sha256()},
+        "rank": journals.replica,
+        "run": journals.runs[question.source] | {"batch_size": batch_size, "weights_sha256": journals.weights_sha256()},
     }

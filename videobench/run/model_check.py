@@ -18,7 +18,7 @@ from videobench.device.devices import (
     LENGTH_MULTIPLES,
     Device,
     check_free_memory,
-    device_facts,
+    describe_device,
     is_out_of_memory,
     memory_bytes,
     release_memory,
@@ -61,8 +61,8 @@ def check_model(settings: ModelCheckSettings) -> int:
     report = check.run()
     if settings.output_json:
         names = [f"{each.dataset}/{each.id}" for work in works for each in work.questions]
-        facts = {"device": str(device.torch_device), **device_facts(device)}
-        write_json(settings.output_json, {**facts, "questions": names, **report})
+        description = {"device": str(device.torch_device), **describe_device(device)}
+        write_json(settings.output_json, {**description, "questions": names, **report})
         print(f"wrote {settings.output_json}")
     print(f"{'all agrees' if report['agrees'] else 'something departs'}, in {time.monotonic() - started:.0f} s")
     return 0 if report["agrees"] else 1

@@ -13,7 +13,7 @@ from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
 from videobench.files import check_writable, read_json
 from videobench.model.checkpoint import check_folder
-from videobench.video.spec import DEFAULT_NUM_FRAMES
+from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
 MODES = ("check_device", "check_model", "export_requests", "dry_run")  # in place of a run
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from videobench.console import in_bytes, in_time
 from videobench.data.dataset import Question, build_question_text, load_questions
-from videobench.data.manifest import manifest_facts
+from videobench.data.manifest import manifest_hash
 from videobench.device.devices import Device, kind_to_use, open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
@@ -170,7 +170,7 @@ def print_plan(context: RunContext, left: list[Question], batch_size: int) -> No
     print(builder.render(build_question_text(question.text, question.options)))
     for source in settings.sources:
         _print_set(source.name, [each for each in plan.prompts if each.source == source.name], plan, left)
-        for digest in manifest_facts(source.qa_path, sha256_of_file(source.qa_path)).values():
+        for digest in manifest_hash(source.qa_path, sha256_of_file(source.qa_path)).values():
             print(f"{source.name}: as its manifest says ({digest}); --verify checks the videos too")
     if len(settings.sources) > 1:
         _print_set(f"all {len(settings.sources)} sets", list(plan.prompts), plan, left)

@@ -17,7 +17,7 @@ from videobench.device.devices import BACKENDS, Device
 from videobench.errors import InputError
 from videobench.jobs.job import Job
 from videobench.model.prompts import Prompt
-from videobench.run.store import InFlight
+from videobench.run.journals import InFlight
 from videobench.tolerances import SAME_LOGITS
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Group:
         dist.init_process_group(
             BACKENDS[device.kind],
             store=PrefixStore("world", served),
-            rank=job.member,
+            rank=job.shard,
             world_size=self.size,
             timeout=TIMEOUT,
         )
@@ -70,8 +70,8 @@ class Group:
         """For transformers, which reads torchrun's variables: those of the group, with LOCAL_RANK as it is."""
         from accelerate.utils import patch_environment
 
-        own = {"RANK": self.job.member, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
-        with patch_environment(**own, TORCHELASTIC_USE_AGENT_STORE=False):
+        own = {"RANK": self.job.shard, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
+        with patch_environment(**own, TORCHELASTIC_USE_AGENTCPStoreTORE=False):
             yield
 
     def broadcast(self, tensor: "torch.Tensor") -> "torch.Tensor":
@@ -199,9 +199,9 @@ def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> N
     import torch
 
     job = group.job
-    members = [int(each) for each in group.gather(torch.tensor([job.process], device=group.device.torch_device))]
-    if members != list(range(job.replica * group.size, (job.replica + 1) * group.size)):
-        raise InputError(_unfit(f"group {job.replica} is of processes {members}"))
+    processes = [int(each) for each in group.gather(torch.tensor([job.process], device=group.device.torch_device))]
+    if processes != list(range(job.replica * group.size, (job.replica + 1) * group.size)):
+        raise InputError(_unfit(f"group {job.replica} is of processes {processes}"))
     held, whole = engine.count_held_weights(), checkpoint.weights.in_rest
     if held >= whole:
         raise InputError(_unfit(f"each card holds {held} of {whole} text weights: nothing was split"))

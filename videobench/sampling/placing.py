@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from videobench.console import EachMinute, one_line
 from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, Question, qa_file
-from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, FileFacts
+from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, SizeAndHash
 from videobench.errors import InputError
 from videobench.files import HASH_BLOCK_BYTES, open_regular, read_json, replacing, sha256_of_file, write_json
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, sample_path
@@ -60,15 +60,15 @@ def _sources(sample: Sample, settings: SampleSettings) -> dict[str, Path]:
     return dict(sorted(sources.items()))
 
 
-def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, FileFacts]:
-    """Put each chosen video in its place; its facts by that place below sampling_data, sorted.
+def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, SizeAndHash]:
+    """Puts each chosen video in its place; size and hash by that place below sampling_data, sorted.
 
     A file that is there already and right is kept, so that a second start continues an interrupted one."""
     sources = _sources(sample, settings)
     originals = _originals(candidates)
     place = _copy if settings.copy_mode == "copy" else partial(_link, symbolic=settings.copy_mode == "symlink")
 
-    def place_one(name: str) -> FileFacts:
+    def place_one(name: str) -> SizeAndHash:
         target = settings.output_folder / SAMPLE_NAME / name
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +128,8 @@ def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_wo
     return results
 
 
-def facts_of(path: Path) -> FileFacts:
-    return FileFacts(path.stat().st_size, sha256_of_file(path))
+def size_and_hash(path: Path) -> SizeAndHash:
+    return SizeAndHash(path.stat().st_size, sha256_of_file(path))
 
 
 def _is_copy(target: Path, source: Path, num_bytes: int) -> bool:
@@ -139,39 +139,39 @@ def _is_copy(target: Path, source: Path, num_bytes: int) -> bool:
     return target.stat().st_size == num_bytes and not target.samefile(source)
 
 
-def _copy(source: Path, target: Path) -> FileFacts:
+def _copy(source: Path, target: Path) -> SizeAndHash:
     """Write beside the final name, read back, rename: under that name there is a whole video or none."""
     if _is_copy(target, source, source.stat().st_size):
-        facts = facts_of(source)
-        if sha256_of_file(target) == facts.sha256:
-            return facts
+        found = size_and_hash(source)
+        if sha256_of_file(target) == found.sha256:
+            return found
     with replacing(target) as part:
-        facts = _copy_bytes(source, part)
-        if facts_of(part) != facts:
+        found = _copy_bytes(source, part)
+        if size_and_hash(part) != found:
             raise InputError(f"{target}: reads differently from what was written; check the disk and start again")
-    return facts
+    return found
 
 
-def _copy_bytes(source: Path, target: Path) -> FileFacts:
-    """The facts of what was read, so that the source is read only once."""
+def _copy_bytes(source: Path, target: Path) -> SizeAndHash:
+    """The found of what was read, so that the source is read only once."""
     digest, num_bytes = hashlib.sha256(), 0
     with open_regular(source) as reader, target.open("wb") as writer:
         while block := reader.read(HASH_BLOCK_BYTES):
             digest.update(block)
             num_bytes += len(block)
             writer.write(block)
-    return FileFacts(num_bytes, digest.hexdigest())
+    return SizeAndHash(num_bytes, digest.hexdigest())
 
 
-def _link(source: Path, target: Path, symbolic: bool) -> FileFacts:
+def _link(source: Path, target: Path, symbolic: bool) -> SizeAndHash:
     if not (target.is_symlink() == symbolic and target.exists() and target.samefile(source)):
         with replacing(target) as part:
             (os.symlink if symbolic else os.link)(source.resolve(), part)
-    return facts_of(target)
+    return size_and_hash(target)
 
 
 def write_json_files(
-    sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, FileFacts]
+    sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, SizeAndHash]
 ) -> list[Path]:
     """Write QA file, answer file and manifest; their paths. Questions are in the order of the draw, so that --limit
     takes a fair part."""
@@ -197,7 +197,7 @@ def build_manifest(
     settings: SampleSettings,
     inputs: Iterable[Path],
     outputs: Iterable[Path],
-    videos: Mapping[str, FileFacts],
+    videos: Mapping[str, SizeAndHash],
 ) -> dict[str, Any]:
     """The content of the manifest. It names no path of this machine: two teams' manifests are equal to the byte."""
     num_questions = Counter(each.dataset for each in sample.questions)
@@ -217,6 +217,6 @@ def build_manifest(
         "inputs_sha256": {path.name: sha256_of_file(path) for path in inputs},
         "outputs_sha256": {path.name: sha256_of_file(path) for path in outputs},
         "videos_folder": str(PurePosixPath(settings.output_folder.resolve().name, SAMPLE_NAME)),
-        "videos_bytes": {name: facts.num_bytes for name, facts in videos.items()},
-        "videos_sha256": {name: facts.sha256 for name, facts in videos.items()},
+        "videos_bytes": {name: each.num_bytes for name, each in videos.items()},
+        "videos_sha256": {name: each.sha256 for name, each in videos.items()},
     }

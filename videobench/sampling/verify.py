@@ -12,12 +12,12 @@ from tqdm import tqdm
 
 from videobench.console import EachMinute, one_line
 from videobench.data.dataset import SAMPLE_NAME
-from videobench.data.manifest import FileFacts, Manifest, load_manifest
+from videobench.data.manifest import Manifest, load_manifest
 from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.sampling.placing import for_each_file
-from videobench.video.spec import DEFAULT_NUM_FRAMES, PixelSpec
+from videobench.video.pixels import DEFAULT_NUM_FRAMES, PixelSpec
 
 # Where a sample's videos may lie: levels above the manifest's folder, and the place below; {} is the last part of
 # --sampling_output_folder and sampling_data. First a sample in one folder, last the layout of the whole benchmark.
@@ -40,11 +40,13 @@ def verify_sample(settings: VerifySettings) -> int:
     manifest = load_manifest(settings.manifest_path)
     folder = find_videos_folder(manifest, settings.output_folder)
     json_files = {manifest.path.with_name(name): digest for name, digest in manifest.json_sha256.items()}
-    faults = {path: _fault(path, FileFacts(-1, digest)) for path, digest in json_files.items()}
-    num_bytes = {name: facts.num_bytes for name, facts in manifest.videos.items()}
-    found = for_each_file(
-        lambda name: _fault(folder / name, manifest.videos[name]), num_bytes, settings.num_workers, "verify"
-    )
+    faults = {path: _fault(path, digest) for path, digest in json_files.items()}
+    num_bytes = {name: listed.num_bytes for name, listed in manifest.videos.items()}
+
+    def find_fault(name: str) -> str | None:
+        return _fault(folder / name, manifest.videos[name].sha256, num_bytes[name])
+
+    found = for_each_file(find_fault, num_bytes, settings.num_workers, "verify")
     faults |= {folder / name: fault for name, fault in found.items()}
     wrong = {path: fault for path, fault in faults.items() if fault}
     for path, fault in wrong.items():
@@ -74,15 +76,15 @@ def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
     )
 
 
-def _fault(path: Path, expected: FileFacts) -> str:
-    """What is wrong with a file, "" if nothing; an expected size of -1 is not compared."""
+def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
+    """What is wrong with a file; None if nothing is. A manifest does not hold the size of every file."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a device might be read for ever
             return "is not a regular file"
-        if expected.num_bytes not in (status.st_size, -1):
-            return f"has {status.st_size} bytes, not {expected.num_bytes}"
-        return "" if sha256_of_file(path) == expected.sha256 else "has other content (its SHA-256 differs)"
+        if num_bytes not in (status.st_size, None):
+            return f"has {status.st_size} bytes, not {num_bytes}"
+        return None if sha256_of_file(path) == sha256 else "has other content (its SHA-256 differs)"
     except FileNotFoundError:
         return "missing"
     except OSError as error:

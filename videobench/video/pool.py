@@ -34,8 +34,7 @@ from videobench.errors import InputError, VideoError
 from videobench.jobs.processes import start_child
 from videobench.video.frames import Reserve, sample_frames
 from videobench.video.identity import Stamp, sha256_of_video, stamp_of
-from videobench.video.pixels import resize_and_crop
-from videobench.video.spec import PixelSpec
+from videobench.video.pixels import PixelSpec, resize_and_crop
 
 # Videos are decoded at the same time only while what they may take together (container.decoding_bytes) stays below this
 # part of the host's memory, divided among the job's processes on this host; others wait. A video that needs more than

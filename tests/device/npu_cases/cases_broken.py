@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.npu_cases import MEMORY_BYTES
-from videobench.device.devices import device_facts, open_device
+from videobench.device.devices import describe_device, open_device
 from videobench.errors import InputError
 from videobench.run import device_check
 
@@ -67,11 +67,11 @@ def test_a_card_that_fails_to_start(monkeypatch):
 def test_the_launchers_inf_nan_mode_does_not_keep_a_card_from_starting(monkeypatch, capsys):
     with pytest.raises(RuntimeError, match="INF_NAN_MODE_ENABLE shouldn't be set to 0"):
         torch.npu.set_device(0)
-    assert device_facts(open_device("npu"))["inf_nan_mode"] is True
+    assert describe_device(open_device("npu"))["inf_nan_mode"] is True
     assert "warning" not in capsys.readouterr().err
     monkeypatch.setenv("INF_NAN_MODE_ENABLE", "0")
     monkeypatch.setenv("INF_NAN_MODE_FORCE_DISABLE", "1")  # saturation has to be requested
-    assert device_facts(open_device("npu"))["inf_nan_mode"] is False
+    assert describe_device(open_device("npu"))["inf_nan_mode"] is False
     assert "overflows of float16 cannot be detected" in capsys.readouterr().err
 
 
@@ -80,14 +80,14 @@ def test_operators_compute_as_torch_is_documented_unless_the_environment_says_ot
     monkeypatch.delenv("TORCH_NPU_USE_COMPATIBLE_IMPL", raising=False)
     if before is not None:
         monkeypatch.setenv("TORCH_NPU_USE_COMPATIBLE_IMPL", before)
-    assert device_facts(open_device("npu"))["compatible_impl"] is stored
+    assert describe_device(open_device("npu"))["compatible_impl"] is stored
 
 
 def test_a_first_generation_card(monkeypatch, capsys):
     monkeypatch.setattr(torch.npu, "_FIRST_GENERATION", True)
     device = open_device("npu")
     assert "overflows of float16 cannot be detected" in capsys.readouterr().err
-    assert device_facts(device)["inf_nan_mode"] is False
+    assert describe_device(device)["inf_nan_mode"] is False
     assert device_check._check_product(device, "bfloat16") is None
     assert device_check._check_product(device, "float16") < 1e-3
 

@@ -14,10 +14,10 @@ from uuid import uuid4
 from videobench.commands import Command, keep_command
 from videobench.console import warn_once
 from videobench.data.dataset import SAMPLE_QA_FILE, Question
-from videobench.data.journal import FULL_DISK, Journals
-from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_facts
+from videobench.data.journal import FULL_DISK, Journal
+from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_hash
 from videobench.data.rows import Row, failed_row, question_fields
-from videobench.device.devices import Device, device_facts
+from videobench.device.devices import Device, describe_device
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
@@ -80,10 +80,10 @@ def start_hashing_weights(job: Job, checkpoint: "Checkpoint", earlier: Collectio
     return wait
 
 
-def source_facts(qa_path: Path) -> Row:
+def source_hashes(qa_path: Path) -> Row:
     """Hashes of the QA file, and of the manifest beside it if the file is a sample's; InputError if they do not fit."""
     qa_sha256 = sha256_of_file(qa_path)
-    return {"qa_sha256": qa_sha256, **manifest_facts(qa_path, qa_sha256)}
+    return {"qa_sha256": qa_sha256, **manifest_hash(qa_path, qa_sha256)}
 
 
 def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
@@ -92,19 +92,19 @@ def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
     if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
         return []
     manifest = load_manifest(path)
-    listed = {f"{manifest.videos_folder}/{name}": facts.sha256 for name, facts in manifest.videos.items()}
+    listed = {f"{manifest.videos_folder}/{name}": each.sha256 for name, each in manifest.videos.items()}
     seen = {row["vid_path"]: row["video_sha256"] for row in rows if row.get("video_sha256")}
     return [vid_path for vid_path, sha256 in seen.items() if listed.get(vid_path, sha256) != sha256]
 
 
-def run_facts(settings: RunSettings, device: Device, known: Row) -> Row:
+def run_entry(settings: RunSettings, device: Device, known: Row) -> Row:
     """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
     import av
     import torch
     import transformers
 
     return known | {
-        **device_facts(device),
+        **describe_device(device),
         "tensor_parallel": settings.tensor_parallel,
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
@@ -172,11 +172,11 @@ class InFlight:
 
 
 @dataclass
-class Store:
-    """The rows of one process's replica in its journals, and at the end those of all replicas in the result files."""
+class Journals:
+    """The journals of a run, one for each data set: this replica adds its rows; process 0 joins those of all."""
 
     replica: int
-    journals: Mapping[str, Journals]  # by the name of the data set
+    by_set: Mapping[str, Journal]  # by the name of the data set
     runs: Mapping[str, Row]  # likewise: the `run` entry of each row
     in_flight: InFlight
     left: list[Question]  # to answer, in the order of claiming
@@ -185,7 +185,7 @@ class Store:
     stored_failures: Mapping[Question, str]  # why questions failed before this start: stored once, not at each
     weights_sha256: Callable[[], str] = field(init=False)  # of the answers to come; set when the weights are being read
 
-    def __enter__(self) -> "Store":
+    def __enter__(self) -> "Journals":
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
@@ -193,80 +193,85 @@ class Store:
         is_orderly = isinstance(error, KeyboardInterrupt | InputError | OtherProcessFailed | OSError)
         if is_orderly and not isinstance(error, DeviceLost):
             self.in_flight.end()
-        for journals in self.journals.values():
-            journals.close()
+        for journal in self.by_set.values():
+            journal.close()
 
     def append(self, rows: Mapping[Question, Row], stamps: Mapping[Path, Stamp]) -> None:
         """When it returns the rows outlive this process, but only `force` makes them outlive the machine."""
-        for name, journals in self.journals.items():
+        for name, journal in self.by_set.items():
             own = [each for each in rows if each.source == name]
             own = [each for each in own if rows[each].get("error", "") != self.stored_failures.get(each)]
             seen = {question.key: stamps[question.video] for question in own if question.video in stamps}
             if own:
-                journals.append({question.key: rows[question] for question in own}, seen)
+                journal.append({question.key: rows[question] for question in own}, seen)
 
     def keep_command(self, command: Command) -> None:
         """For whoever has to start this run again: without --overwrite, which would set its replies aside."""
-        for journals in self.journals.values():
-            keep_command(journals.command_path, command.without(switches=["overwrite"]))
+        for journal in self.by_set.values():
+            keep_command(journal.command_path, command.without(switches=["overwrite"]))
 
     def force(self) -> None:
         """Returns when the disk has all rows that were appended before. From any thread."""
-        for journals in self.journals.values():
-            journals.force()
+        for journal in self.by_set.values():
+            journal.force()
+
+    def bring_back(self) -> None:
+        """As JsonLines.bring_back."""
+        for journal in self.by_set.values():
+            journal.bring_back()
 
     def failed_row(self, question: Question, reason: str) -> Row:
         """The reason names the video by its place in the benchmark: rows of two machines are then alike."""
         return failed_row(question, reason.replace(str(question.video), question.vid_path), self.runs[question.source])
 
 
-def open_store(context: RunContext) -> Store:
+def open_journals(context: RunContext) -> Journals:
     """With what cannot be asked already stored as failed. Raises InputError if another job holds the folder, or if its
     replies are of other settings."""
     settings, job, plan = context.settings, context.job, context.plan
-    journals, runs = _journals(context)
+    by_set, runs = _journals_by_set(context)
     in_flight = InFlight(settings.output_folder, settings.sources[0].name)
-    begun = _begin(context, journals, runs, in_flight) if job.is_first else None
+    begun = _begin(context, by_set, runs, in_flight) if job.is_first else None
     # One list for all processes: when the others could read the journals, process 0 may already be adding to its own.
     start = job.broadcast("start", begun)
     questions = list(plan.prompts)
     unanswered = [questions[index] for index in start["unanswered"]]
     at_forced_end(in_flight.end)
     if job.is_leader:
-        for each in journals.values():
+        for each in by_set.values():
             each.open()
     died = {each: f"{each.video}: {DIED}" for each in unanswered if str(each.video) in start["died"]}
     reasons = plan.failures | died
     left = [each for each in unanswered if each not in reasons]
     kept = len(questions) - len(unanswered)
     stored_failures = {questions[int(index)]: reason for index, reason in start["failures"].items()}
-    store = Store(job.replica, journals, runs, in_flight, left, kept, start["weights"], stored_failures)
+    journals = Journals(job.replica, by_set, runs, in_flight, left, kept, start["weights"], stored_failures)
     if job.is_first:
-        store.append({each: store.failed_row(each, reasons[each]) for each in unanswered if each in reasons}, {})
-        store.force()
-    return store
+        journals.append({each: journals.failed_row(each, reasons[each]) for each in unanswered if each in reasons}, {})
+        journals.force()
+    return journals
 
 
 def find_left(context: RunContext) -> list[Question]:
     """What a run would have to answer, its journals as they are; nothing is written."""
-    journals, _ = _journals(context)
+    by_set, _ = _journals_by_set(context)
     if context.settings.overwrite:
         return list(context.plan.prompts)
-    done = {name: each.read_and_report() for name, each in journals.items()}
+    done = {name: each.read_and_report() for name, each in by_set.items()}
     return _unanswered(context, done)
 
 
-def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Row]]:
-    """By the name of the data set: its journals, and the `run` entry of each row."""
+def _journals_by_set(context: RunContext) -> tuple[dict[str, Journal], dict[str, Row]]:
+    """By the name of the data set: its journal, and the `run` entry of each row."""
     settings, plan = context.settings, context.plan
     identity = run_identity(settings, context.checkpoint)
-    journals: dict[str, Journals] = {}
+    by_set: dict[str, Journal] = {}
     runs: dict[str, Row] = {}
     for source in settings.sources:
         asked = [each for each in (*plan.prompts, *plan.beyond_limit) if each.source == source.name]
         videos = {each.key: each.video for each in asked}
         prompts = {each.key: plan.prompts[each] for each in asked if each in plan.prompts}
-        journals[source.name] = Journals(
+        by_set[source.name] = Journal(
             settings.output_folder,
             source.name,
             identity,
@@ -275,8 +280,8 @@ def _journals(context: RunContext) -> tuple[dict[str, Journals], dict[str, Row]]
             partial(_is_seen_video, videos),
             partial(_prompt_sha256, prompts),
         )
-        runs[source.name] = run_facts(settings, context.device, identity | source_facts(source.qa_path))
-    return journals, runs
+        runs[source.name] = run_entry(settings, context.device, identity | source_hashes(source.qa_path))
+    return by_set, runs
 
 
 def _prompt_sha256(prompts: Mapping[str, Prompt], key: str) -> str:
@@ -308,16 +313,16 @@ def _sha256_at(video: Path, stamp: Stamp) -> str:
 
 
 def _begin(
-    context: RunContext, journals: Mapping[str, Journals], runs: Mapping[str, Row], in_flight: InFlight
+    context: RunContext, by_set: Mapping[str, Journal], runs: Mapping[str, Row], in_flight: InFlight
 ) -> dict[str, Any]:
     """On process 0: what the others must know of the journals, as JSON. Nothing is moved until all are locked."""
-    for each in journals.values():
+    for each in by_set.values():
         each.lock()
     if context.settings.overwrite:
-        _set_old_aside(context.job, journals, in_flight)
-    for each in journals.values():
+        _set_old_aside(context.job, by_set, in_flight)
+    for each in by_set.values():
         each.check_result()
-    done = {name: each.read_and_report() for name, each in journals.items()}
+    done = {name: each.read_and_report() for name, each in by_set.items()}
     index = {question: number for number, question in enumerate(context.plan.prompts)}
     left = _unanswered(context, done)
     earlier = [row["run"] for rows in done.values() for row in rows.values() if isinstance(row.get("run"), dict)]
@@ -342,11 +347,11 @@ def _name_other_versions(earlier: Iterable[Row], now: Row) -> None:
         warn_once(f"stored replies of other releases are kept: {text}; --overwrite answers all with one")
 
 
-def _set_old_aside(job: Job, journals: Mapping[str, Journals], in_flight: InFlight) -> None:
+def _set_old_aside(job: Job, by_set: Mapping[str, Journal], in_flight: InFlight) -> None:
     """Unless an earlier start of this very job did: its own answers stay."""
     if job.was_noted(OLD_SET_ASIDE):
         return
-    for each in journals.values():
+    for each in by_set.values():
         each.set_aside()
     in_flight.remove_all()
     job.note(OLD_SET_ASIDE)
