@@ -12,7 +12,7 @@ from videobench.device.devices import DETERMINISTIC_VARIABLES, Device, check_fre
 from videobench.errors import InputError
 
 
-def test_cpu_opens_and_hides_torch_npu(monkeypatch):
+def test_the_cpu_opens_and_hides_torch_npu(monkeypatch):
     monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
     assert open_device("cpu") == Device("cpu", torch.device("cpu"), "cpu")
     with pytest.raises(ImportError):
@@ -20,7 +20,7 @@ def test_cpu_opens_and_hides_torch_npu(monkeypatch):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_cuda_without_a_card(monkeypatch):
+def test_cuda_without_a_card_is_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(InputError, match=r"device cuda: no card is visible \(CUDA_VISIBLE_DEVICES=''\).*--device cpu"):
         open_device("cuda")
@@ -41,7 +41,7 @@ def test_a_space_in_the_list_of_cards_is_named(monkeypatch, value, found):
         open_device("cuda")
 
 
-def test_an_index_beyond_the_cards(monkeypatch):
+def test_an_index_beyond_the_cards_is_refused_with_those_there_are(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\).*=4,5$"):
@@ -72,23 +72,16 @@ def settings_restored():
     torch.use_deterministic_algorithms(False)
 
 
-def test_float32_is_float32_on_cuda(one_gpu, settings_restored):
+def test_a_cuda_card_computes_float32_in_full_and_not_in_cudnns_attention(one_gpu, settings_restored):
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cuda.enable_cudnn_sdp(True)
     assert open_device("cuda") == Device("cuda", torch.device("cuda", 0), "a card")
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
-
-
-def test_attention_on_cuda_is_not_cudnns(one_gpu, settings_restored):
-    torch.backends.cuda.enable_cudnn_sdp(True)
-    open_device("cuda")
     assert not torch.backends.cuda.cudnn_sdp_enabled()
-
-
-def test_a_full_cuda_card(one_gpu, settings_restored):
     one_gpu[0] = 0
     with pytest.raises(
-        InputError, match=r"cuda:0: no memory is free; another process holds it: find it with nvidia-smi"
+        InputError, match="cuda:0: no memory is free; another process holds it: find it with nvidia-smi"
     ):
         open_device("cuda")
 
@@ -101,7 +94,7 @@ def test_a_full_cuda_card(one_gpu, settings_restored):
         pytest.param(":8:1", None, id="one-that-does-not"),
     ],
 )
-def test_deterministic_on_cuda(monkeypatch, one_gpu, settings_restored, found, kept):
+def test_deterministic_on_cuda_sets_or_refuses_the_workspace(monkeypatch, one_gpu, settings_restored, found, kept):
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", found or "")
     if found is None:
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
@@ -166,7 +159,7 @@ def npu_package(monkeypatch):
         pytest.param(RuntimeError("Initialize:aclInit failed"), "cannot be used: Initialize", id="cann-refuses"),
     ],
 )
-def test_torch_npu_broken(npu_package, error, found):
+def test_a_broken_torch_npu_is_named_by_its_cause(npu_package, error, found):
     npu_package(error)
     with pytest.raises(InputError, match=found):
         open_device("npu")
@@ -189,7 +182,7 @@ INSTALL_INFO = f"{platform.machine()}-linux/ascend_toolkit_install.info"
         pytest.param({}, "unknown", id="no-file"),
     ],
 )
-def test_version_of_cann(monkeypatch, tmp_path, files, expected):
+def test_the_version_of_cann_is_found_wherever_a_release_states_it(monkeypatch, tmp_path, files, expected):
     monkeypatch.delenv("ASCEND_TOOLKIT_HOME", raising=False)
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
     monkeypatch.setattr(npu, "CANN_FOLDERS", ())
@@ -199,7 +192,7 @@ def test_version_of_cann(monkeypatch, tmp_path, files, expected):
     assert npu.cann_version() == expected
 
 
-def test_version_of_the_driver(monkeypatch, tmp_path):
+def test_the_version_of_the_driver_is_found_where_it_was_installed(monkeypatch, tmp_path):
     monkeypatch.setattr(npu, "DRIVER_FOLDER", tmp_path / "Ascend")
     monkeypatch.setattr(npu, "DRIVER_INSTALL_INFO", tmp_path / "ascend_install.info")
     assert npu.driver_version() == "unknown"
@@ -226,7 +219,7 @@ def test_version_of_the_driver(monkeypatch, tmp_path):
         pytest.param((11_000_000_000, 12_000_000_000), "use a 16-bit --dtype or a larger card", id="too-small"),
     ],
 )
-def test_memory_for_the_weights(one_gpu, memory, found):
+def test_too_little_memory_for_the_weights_is_told_with_its_cause(one_gpu, memory, found):
     one_gpu[:] = memory
     device = Device("cuda", torch.device("cuda", 0), "a card")
     if found is None:

@@ -74,7 +74,7 @@ def test_questions_on_one_video_share_its_copies():
     assert both(prefixes.rows([2, 2], 2, is_last=False), 0)[0].data_ptr() != first
 
 
-def test_what_has_been_copied_stays_where_it_is():
+def test_a_cache_with_room_grows_in_place_and_not_beyond_it():
     cache = make_cache()
     select_rows(cache, [0, 0], room=2)
     before = both(cache, 0)[0].data_ptr()

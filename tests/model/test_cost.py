@@ -11,7 +11,6 @@ from videobench.model.cost import Tokens, device_seconds, rate_of, row_bytes
     ("text", "dtype", "per_token"),
     [
         pytest.param(VICUNA_7B, "float16", 2 * 32 * 4096 * 2, id="7B"),  # 0.5 MiB
-        pytest.param(VICUNA_7B, "float32", 2 * 32 * 4096 * 4, id="7B-float32"),
         pytest.param(YI_34B, "bfloat16", 2 * 60 * 8 * 128 * 2, id="34B-grouped-heads"),
         pytest.param({**YI_34B, "head_dim": 64}, "bfloat16", 2 * 60 * 8 * 64 * 2, id="width-of-a-head-stated"),
         pytest.param({**VICUNA_7B, "num_key_value_heads": None}, "float16", 2 * 32 * 4096 * 2, id="heads-not-stated"),
@@ -27,12 +26,6 @@ def test_time_is_two_operations_for_each_weight_and_token():
     # 10 videos of 8 frames of 24 x 24 patches and a class token; 11600 + 3000 + 2 for each answer in the text model
     operations = 2 * (205 * 10 * 8 * 577 + 3014 * (11600 + 3000 + 60))
     assert device_seconds(checkpoint_of(205, 3014), 8, tokens, rate=1e6) == pytest.approx(operations / 1e6)
-
-
-def test_the_whole_benchmark_on_7b_takes_a_part_of_an_hour_at_the_stated_rate():
-    tokens = Tokens(5917, 17036, 5917 * 1157, 17036 * 1157, 17036 * 130, 1400)
-    # 2 * (0.304e9 * 27.3e6 + 6.76e9 * 9.09e6) = 1.40e17 operations
-    assert device_seconds(checkpoint_of(304_000_000, 6_760_000_000), 8, tokens, 100e12) == pytest.approx(1395, rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import Engine, load_engine
-from videobench.model.prompts import Answer, VideoQuestions
+from videobench.model.prompts import VideoQuestions
 from videobench.video.pixels import normalise
 from videobench.video.pool import prepare_video
 
@@ -79,7 +79,7 @@ def answer_plainly(model, checkpoint, video, prompt, **options):
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 7, 100])
 @pytest.mark.parametrize("together", [1, 3])
-@pytest.mark.parametrize("length_multiple", [1, 16, 32])
+@pytest.mark.parametrize("length_multiple", [1, 32])
 def test_ids_and_logprobs_equal_plain_generation(engine, videos, plain, batch_size, together, length_multiple):
     engine._length_multiple = length_multiple
     answers = []
@@ -119,7 +119,7 @@ def test_layers_that_nothing_reads_are_dropped(engine, whole_model):
     assert (layers(whole_model), layers(engine._model)) == (3, 2)
 
 
-def test_logits_of_the_last_position_only(engine, videos):
+def test_logits_are_computed_for_the_last_position_only(engine, videos):
     seen = []
     head = engine._model.get_output_embeddings()
     handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
@@ -198,11 +198,6 @@ def test_every_spelling_of_a_letter_counts(checkpoint):
         "E": [],
         "F": [],
     }
-
-
-def test_option_mass_is_the_sum_of_probabilities():
-    answer = Answer((5,), "A", {"A": -0.6931471805599453, "B": -1.3862943611198906}, True)
-    assert answer.option_mass == pytest.approx(0.75)
 
 
 def test_infinite_logits_are_found(engine, videos):

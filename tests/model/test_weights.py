@@ -11,7 +11,7 @@ from transformers import LlavaNextVideoForConditionalGeneration
 
 from videobench.device.devices import open_device
 from videobench.errors import InputError
-from videobench.model.checkpoint import load_checkpoint, read_weight_headers, start_hashing
+from videobench.model.checkpoint import load_checkpoint, start_hashing
 from videobench.model.engine import load_engine
 
 
@@ -65,12 +65,6 @@ def test_a_head_may_be_missing_only_if_it_is_tied(tiny_model_path, save, tied):
             load(folder)
 
 
-def test_one_file_comes_before_an_index_as_in_transformers(tiny_model_path, save):
-    folder = save(load_file(tiny_model_path / "model.safetensors"))
-    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"x": "another.safetensors"}}')
-    assert read_weight_headers(folder).paths == (folder / "model.safetensors",)
-
-
 def test_the_hash_is_that_of_all_bytes_and_names(tmp_path):
     paths = [tmp_path / f"model-0000{number}-of-00006.safetensors" for number in range(1, 7)]
     for path in paths:
@@ -81,8 +75,3 @@ def test_the_hash_is_that_of_all_bytes_and_names(tmp_path):
         file.seek(100_001)
         file.write(struct.pack("B", file.read(1)[0] ^ 1))
     assert start_hashing(paths).result(60) != hashlib.sha256(lines.encode()).hexdigest()
-
-
-def test_a_file_that_cannot_be_hashed_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"b\.safetensors: cannot be read \(No such file"):
-        start_hashing([tmp_path / "b.safetensors"]).result(60)

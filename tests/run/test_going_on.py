@@ -92,12 +92,3 @@ def test_a_dry_run_says_what_is_left(answer, small):
     _, out, _ = answer("--limit", 6, "--dry_run", "--overwrite")
     assert "answered already" not in out
     assert sorted((path, path.stat().st_mtime_ns) for path in small.rglob("*")) == before
-
-
-def test_a_dry_run_counts_no_failure_of_a_kept_reply(answer, small):
-    answer("--limit", 6)
-    [name] = {row["vid_path"] for row in results(small).values()}
-    (small / "videos" / name).unlink()
-    status, out, _ = answer("--limit", 6, "--dry_run")
-    assert status == 0
-    assert f"{SET}: 6 questions on 1 videos, 0 would fail (1 videos missing)\n" in out

@@ -7,8 +7,7 @@ import pytest
 
 from benchmarks import clip_questions, inference, on_card
 from benchmarks.arithmetic import floor_operations
-from tests.support.random_checkpoint import SHAPES, write_checkpoint
-from videobench.model.checkpoint import load_checkpoint
+from tests.support.random_checkpoint import SHAPES
 
 
 def test_table(capsys, monkeypatch, tmp_path):
@@ -36,15 +35,6 @@ def test_table_of_the_device_alone(capsys, monkeypatch):
     assert [row[:3] for row in rows[1:]] == [["1", "4", "4"], ["3", "3", "1"]]
     assert all(int(row[3]) >= sum(map(int, row[5:8])) * 0.9 for row in rows[1:])  # the parts lie within the whole
     assert "aten::mm" in output or "aten::addmm" in output
-
-
-def test_shapes_of_the_7b_checkpoint(tmp_path):
-    """6.76e9 weights in the text model and 0.30e9 in the vision tower; the file's content is a hole."""
-    checkpoint = load_checkpoint(write_checkpoint(SHAPES["7b"], tmp_path / "7b"))
-    assert checkpoint.weights.in_vision == pytest.approx(0.304e9, rel=0.01)
-    assert checkpoint.weights.in_rest == pytest.approx(6.76e9, rel=0.01)
-    assert checkpoint.tokens_per_frame == 144
-    assert (tmp_path / "7b" / "model.safetensors").stat().st_blocks * 512 < 1e6
 
 
 def test_floor_is_about_two_operations_for_each_weight_and_token():

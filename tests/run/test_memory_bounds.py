@@ -98,15 +98,6 @@ def test_a_long_queue_of_videos_takes_no_more_than_its_bound(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_frame_at_a_time_is_there_in_full(tmp_path):
-    """Frames become RGB one at a time: 32 of 1080p would take another 190 MB."""
-    clip = write_clip(tmp_path / "clip.mp4", "mpeg4", 40, (1920, 1080), gop=12)
-    taken, reserved = run(PREPARE, clip, 32)
-    assert reserved == 1920 * 1080 * (49 * 12 // 8 + 6)
-    assert taken < reserved + SLACK_BYTES // 2
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("codec", "pix_fmt", "options"),
     [

@@ -1,7 +1,5 @@
 """The flags of run_gpu.py and run_npu.py: which videos, sets and device they ask for, and how a wrong one is told."""
 
-import shutil
-
 import pytest
 
 import run_gpu
@@ -19,7 +17,7 @@ from videobench.cli import run_script
         pytest.param("videos/Eval_video", id="the-folder-of-the-sets"),
     ],
 )
-def test_image_or_video_path(small, tiny_model_path, path):
+def test_the_folder_of_videos_may_name_the_set(small, tiny_model_path, path):
     """As the NPU launcher calls it: the set is named by the folder, or by --dataset_name."""
     argv = [f"--model_path={tiny_model_path}", f"--Eval_QA_root={small}/qa", f"--image_or_video_path={small}/{path}"]
     argv += [f"--chat_conversation_output_folder={small}/out", "--device=cpu", "--num_workers=0", "--limit=2"]
@@ -27,14 +25,6 @@ def test_image_or_video_path(small, tiny_model_path, path):
         argv += ["--dataset_name", SET]
     assert run_npu.main(argv) == 0
     assert len(results(small)) == 2
-
-
-def test_both_scripts_ask_the_same(small, flags):
-    run_gpu.main([*flags, "--limit", "4"])
-    gpu = results(small)
-    shutil.rmtree(small / "out")
-    run_npu.main([*flags, "--limit", "4"])
-    assert results(small) == gpu
 
 
 def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root, video_root, monkeypatch):
@@ -52,11 +42,9 @@ def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root
         pytest.param(["--nope"], "unrecognized arguments: --nope; ", id="unknown-flag"),
         pytest.param(["--num_frames", "0"], "--num_frames must be at least 1", id="no-frames"),
         pytest.param(["--check_model", "--dry_run"], "--check_model answers nothing: leave --dry_run out", id="two"),
-        pytest.param(["--check_model", "--check_device"], "--check_device answers nothing: leave", id="two-checks"),
         pytest.param(["--num_frames", "1000000000000"], "--num_frames must be at most 10000", id="far-too-many-frames"),
         pytest.param(["--num_frames", "x"], "invalid int value: 'x'", id="no-number"),
         pytest.param(["--dataset_name", "Kinetics"], "unknown data set 'Kinetics'", id="unknown-set"),
-        pytest.param(["--dataset_name", "SQA3D"], "SQA3D_QA_new.json: missing", id="set-without-qa-file"),
         pytest.param(["--model_path", "nowhere"], "nowhere: not a folder", id="no-checkpoint"),
         pytest.param(["--Eval_Video_root", "nowhere"], "nowhere: no such folder of videos", id="no-videos"),
         pytest.param(["--image_or_video_path", "x"], "not allowed with", id="two-places-of-videos"),

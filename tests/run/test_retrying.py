@@ -45,39 +45,28 @@ def texts(answers):
     return [[each if isinstance(each, str) else each.text for each in video] for video in answers]
 
 
-def all_prompts(videos):
-    return [list(video.prompts) for video in videos]
-
-
 TOO_LARGE = too_large(DEVICE)
-
-
-def test_what_fits_is_asked_once(capsys):
-    videos, engine = make_videos(3, 2), FakeEngine()
-    assert texts(RetryingEngine(engine, DEVICE, 16).answer(videos)) == all_prompts(videos)
-    assert engine.asked == [(2, 5)]
-    assert capsys.readouterr().err == ""
 
 
 def test_videos_are_halved_first_and_what_was_learned_stays(capsys):
     videos, engine = make_videos(1, 1, 1, 1, 1), FakeEngine(max_videos=2)
     retrying = RetryingEngine(engine, DEVICE, 16)
-    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
     assert engine.asked == [(5, 5), (3, 3), (2, 2), (2, 2), (1, 1)]
     assert capsys.readouterr().err.splitlines() == [
         "warning: cpu is out of memory; from here on at most 3 videos at once",
         "warning: cpu is out of memory; from here on at most 2 videos at once",
     ]
     engine.asked.clear()
-    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
     assert engine.asked == [(2, 2), (2, 2), (1, 1)]
     assert capsys.readouterr().err == ""
 
 
-def test_then_questions_are_halved(capsys):
+def test_if_one_video_does_not_fit_its_questions_are_halved(capsys):
     videos, engine = make_videos(5), FakeEngine(max_rows=2)
     retrying = RetryingEngine(engine, DEVICE, 16)
-    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
     assert engine.asked == [(1, 5), (1, 3), (1, 2)]
     assert retrying.batch_size == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith("at most 2 questions at once")
@@ -87,12 +76,6 @@ def test_a_question_that_does_not_fit_alone_fails_alone():
     videos, engine = make_videos(2, 3, 1), FakeEngine(failing=["1.1"])
     retrying = RetryingEngine(engine, DEVICE, 4)
     assert texts(retrying.answer(videos)) == [["0.0", "0.1"], ["1.0", TOO_LARGE, "1.2"], ["2.0"]]
-
-
-def test_a_video_whose_only_question_does_not_fit():
-    engine = FakeEngine(failing=["0.0"])
-    assert RetryingEngine(engine, DEVICE, 4).answer(make_videos(1)) == [[TOO_LARGE]]
-    assert engine.asked == [(1, 1)]
 
 
 @pytest.mark.parametrize(
@@ -105,14 +88,13 @@ def test_a_video_whose_only_question_does_not_fit():
         pytest.param("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", id="cpu"),
     ],
 )
-def test_plain_runtime_errors_count_by_their_text(text):
+def test_each_devices_words_for_out_of_memory_are_known(text):
     engine = FakeEngine(max_videos=1, error=RuntimeError(text))
     assert texts(RetryingEngine(engine, DEVICE, 4).answer(make_videos(1, 1))) == [["0.0"], ["1.0"]]
     assert engine.asked == [(2, 2), (1, 1), (1, 1)]
 
 
-def test_another_error_is_tried_question_by_question_and_costs_those_that_cause_it(capsys):
-    """Not taken for a lack of memory: the next batch is whole again."""
+def test_another_error_costs_the_questions_that_cause_it_and_the_next_batch_is_whole(capsys):
     error = RuntimeError("The size of tensor a (3) must match the size of tensor b (4)")
     videos, engine = make_videos(1, 2), FakeEngine(failing=["1.0"], error=error)
     retrying = RetryingEngine(engine, DEVICE, 4)
@@ -120,7 +102,7 @@ def test_another_error_is_tried_question_by_question_and_costs_those_that_cause_
     assert (engine.asked, retrying.batch_size) == ([(2, 3), (1, 1), (1, 1), (1, 1)], 1)
     assert "Traceback" in capsys.readouterr().err
     engine.failing.clear()
-    assert texts(retrying.answer(videos)) == all_prompts(videos)
+    assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
     assert (engine.asked[4:], retrying.batch_size) == ([(2, 3)], 4)
 
 
@@ -136,37 +118,18 @@ def test_a_device_error_among_questions_that_are_tried_for_their_size_costs_one(
     assert second == "the device failed: RuntimeError: CUDA error: misaligned address"
 
 
-def test_nothing_is_asked_for_no_video():
+def test_a_device_is_given_up_after_so_many_failures_in_a_row():
+    """An answer between them starts the count again; a batch without a video is no answer."""
     engine = FakeEngine()
-    assert RetryingEngine(engine, DEVICE, 4).answer([]) == []
-
-
-@pytest.fixture
-def engine():
-    return FakeEngine()
-
-
-@pytest.fixture
-def retrying(engine):
-    return RetryingEngine(engine, DEVICE, 4)
-
-
-def fail(engine, retrying, questions):
-    engine.is_broken = True
-    answers = retrying.answer(make_videos(questions))
-    engine.is_broken = False
-    return answers
-
-
-def test_an_answer_between_failures_starts_the_count_again(engine, retrying):
+    retrying = RetryingEngine(engine, DEVICE, 4)
     for _ in range(3):
-        [answers] = fail(engine, retrying, MOST_FAILURES_IN_A_ROW - 1)
+        engine.is_broken = True
+        [answers] = retrying.answer(make_videos(MOST_FAILURES_IN_A_ROW - 1))
         assert all("misaligned address" in each for each in answers)
+        engine.is_broken = False
         assert texts(retrying.answer(make_videos(2))) == [["0.0", "0.1"]]
-
-
-def test_a_batch_without_a_video_is_no_answer(engine, retrying):
-    fail(engine, retrying, MOST_FAILURES_IN_A_ROW - 1)
+    engine.is_broken = True
+    retrying.answer(make_videos(MOST_FAILURES_IN_A_ROW - 1))
     assert retrying.answer([]) == []
     with pytest.raises(DeviceLost, match=f"^{MOST_FAILURES_IN_A_ROW} questions in a row failed"):
-        fail(engine, retrying, 1)
+        retrying.answer(make_videos(1))

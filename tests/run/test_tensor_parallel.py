@@ -1,12 +1,11 @@
-"""What is refused before the weights are read, how they are counted, and where a group meets. The groups themselves:
-test_distributed.py."""
+"""--tensor_parallel: what is refused before the weights are read, and how they are counted. The groups themselves:
+tests/jobs/test_distributed.py."""
 
 from types import SimpleNamespace
 
 import pytest
-from torch.distributed import HashStore
 
-from videobench.errors import InputError, OtherProcessFailed
+from videobench.errors import InputError
 from videobench.jobs.job import Job
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import row_bytes
@@ -25,28 +24,20 @@ def test_numbers_that_do_not_divide_the_heads_are_refused_with_those_that_do(che
 
 
 @pytest.mark.parametrize(
-    ("heads", "key_value_heads", "intermediate", "cards", "found"),
-    [
-        pytest.param(56, 8, 20480, 8, None, id="34B-on-8"),
-        pytest.param(32, 32, 11008, 8, None, id="7B-on-8"),
-        pytest.param(
-            32, 8, 14336, 16, "8 key-value heads, which 16 cards cannot share; use one of 1, 2, 4, 8$", id="32K"
-        ),
-    ],
+    ("heads", "key_value_heads", "intermediate", "most"), [(56, 8, 20480, 8), (32, 32, 11008, 32), (32, 8, 14336, 8)]
 )
-def test_the_real_checkpoints(heads, key_value_heads, intermediate, cards, found):
+def test_the_real_checkpoints_are_split_over_8_cards_or_more(heads, key_value_heads, intermediate, most):
+    """34B, 7B, 7B-32K."""
     text = SimpleNamespace(
         num_attention_heads=heads, num_key_value_heads=key_value_heads, intermediate_size=intermediate
     )
     checkpoint = SimpleNamespace(path="w", config=SimpleNamespace(text_config=text))
-    if found is None:
-        check_tensor_parallel(checkpoint, cards)
-    else:
-        with pytest.raises(InputError, match=found):
-            check_tensor_parallel(checkpoint, cards)
+    check_tensor_parallel(checkpoint, most)
+    with pytest.raises(InputError, match=f"which {2 * most} cards cannot share; use one of 1, .*{most}$"):
+        check_tensor_parallel(checkpoint, 2 * most)
 
 
-def test_weights_that_each_card_holds(checkpoint):
+def test_each_card_holds_its_part_of_the_weights_and_of_the_cache(checkpoint):
     """The tiny model by hand: four layers of q, k, v, o (128 x 128) and gate, up, down (128 x 256), a head of
     281 x 128; the rest, 3 vision layers among it, is on every card."""
     split = 4 * (4 * 128 * 128 + 3 * 128 * 256) + 281 * 128
@@ -59,27 +50,6 @@ def test_weights_that_each_card_holds(checkpoint):
 def test_processes_that_make_no_groups_are_refused(monkeypatch, processes, on_this_machine, cards):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", str(on_this_machine))
-    with pytest.raises(
-        InputError, match=f"--tensor_parallel {cards}: {processes} processes, {on_this_machine} of them"
-    ):
+    found = f"--tensor_parallel {cards}: {processes} processes, {on_this_machine} of them"
+    with pytest.raises(InputError, match=found):
         Job.from_environment(cards)
-
-
-@pytest.fixture
-def first_of_two(monkeypatch):
-    """The first process of a group, whose other one has ended the job."""
-
-    def stopped(self):
-        raise OtherProcessFailed
-
-    monkeypatch.setattr(Job, "check_others", stopped)
-    return Job(0, 2, store=HashStore(), tensor_parallel=2)
-
-
-def test_a_group_meets_when_all_of_it_are_there(first_of_two):
-    second = Job(1, 2, store=first_of_two.store, tensor_parallel=2)
-    other_group = Job(2, 4, store=first_of_two.store, tensor_parallel=2)
-    for each in (second, other_group):
-        with pytest.raises(OtherProcessFailed):
-            each.meet_group("start")  # alone
-    first_of_two.meet_group("start")

@@ -26,7 +26,7 @@ def check(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flags", [(), pytest.param(("--deterministic",), marks=pytest.mark.slow)])
-def test_check_device_on_two_cards(check, tmp_path, flags):
+def test_check_device_reports_each_of_two_cards(check, tmp_path, flags):
     info = tmp_path / f"{os.uname().machine}-linux/ascend_toolkit_install.info"
     info.parent.mkdir()
     info.write_text("package_name=Ascend-cann-toolkit\nversion=9.2.0\n")
@@ -54,7 +54,7 @@ def test_check_device_names_an_operator_that_departs(check):
 
 
 @pytest.mark.slow
-def test_check_device_when_one_of_its_processes_fails(check):
+def test_check_device_ends_with_the_error_of_a_process_that_fails(check):
     status, lines, err = check(1, SIM_NPU_USED=str(MEMORY_BYTES))
     assert status == 2
     assert err.startswith("error: device npu:0: no memory is free; another process holds it: find it with ")
