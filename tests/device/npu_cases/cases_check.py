@@ -34,7 +34,8 @@ def test_check_device_reports_each_of_two_cards(check, tmp_path, flags):
     status, lines, err = check(2, *flags, **environment)
     assert (status, err) == (0, "")
     assert lines[0] == "device npu: 2 visible (ASCEND_RT_VISIBLE_DEVICES is not set)"
-    assert f"torch {torch.__version__}, torch_npu 2.13.0, CANN 9.2.0, driver unknown" in lines[1]
+    assert f", torch {torch.__version__}, " in lines[1]
+    assert lines[1].endswith(", torch_npu 2.13.0, CANN 9.2.0, driver unknown")
     assert lines[2] == "npu:0 Simulated910B: 67.72 GB of 68.72 GB free"
     assert lines[3].startswith("  matrix product, difference from the CPU's: float16 ")
     assert lines[4].startswith(

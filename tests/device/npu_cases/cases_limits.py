@@ -17,7 +17,7 @@ from videobench.model.checkpoint import load_checkpoint
 
 def test_peak_memory_is_reported(run, capsys):
     SIMULATOR.reset_peak(0)
-    run("--dtype", "float32")
+    run("--dtype", "float32", "--verbose")
     peak = torch.npu.max_memory_allocated(0)
     weights = 4 * load_checkpoint(Path(os.environ["TINY_MODEL"])).weights.total
     assert peak > weights
