@@ -1,8 +1,11 @@
 """npu, cuda and cpu behind one value: which card, and how it is set up.
 
 All settings of a device are made here, each with its reason and its source ("docs of TorchNPU" are those of
-gitcode.com/Ascend/pytorch and of hiascend.com). `open_device` must run before anything imports transformers, which
-imports torch_npu wherever it finds it.
+gitcode.com/Ascend/pytorch and of hiascend.com).
+
+When torch may be imported: nothing imports torch or transformers before `open_device`. It sets the variables that
+libraries read at their start, and decides whether torch_npu may be loaded, which transformers does wherever it finds
+it. Modules that are needed earlier (flags, questions, journals, formats) import both inside functions that run later.
 """
 
 import os

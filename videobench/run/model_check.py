@@ -50,7 +50,7 @@ def check_model(settings: ModelCheckSettings) -> int:
     questions = load_all_questions(settings.run)
     device = open_run_device(settings.run, 0)
     run = replace(settings.run, device=device.kind, dtype=settings.run.dtype or DEFAULT_DTYPES[device.kind])
-    from videobench.model.checkpoint import load_checkpoint  # imports transformers, which must come after open_device
+    from videobench.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run.model_path)
     plan = build_plan(questions, checkpoint.prompt_builder(run.num_frames), checkpoint.positions, run)

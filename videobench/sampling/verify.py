@@ -97,7 +97,7 @@ EDGE = 32  # pixels of the frames that come back, which are not used
 @contextmanager
 def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
     """Yields a function: videos -> those of which no frame decodes, or whose decoder hangs or dies, with the reason."""
-    open_device("cpu")  # must come before torch is imported: see device/devices.py
+    open_device("cpu")  # before torch is imported
     from videobench.video.pool import DecodePool
 
     spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)
