@@ -27,7 +27,6 @@ def counts(outcome):
     [
         ("vllm-0.32.0.jsonl", "OpenAI batch output", 0, (False, 12), (True, 0)),
         ("aisbench-3.1/videobench.jsonl", "AISBench predictions", 1, (True, 0), (False, 11)),
-        ("lmms-eval-0.7.3.jsonl", "lmms-eval samples", 0, (True, 0), (False, 12)),
     ],
 )
 def test_what_other_engines_files_have(bench, path, kind, failed, logprobs, question):

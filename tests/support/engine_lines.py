@@ -41,23 +41,11 @@ def _parts(row: Line) -> list[Line]:
     return [url, {"type": "text", "text": _asked(row)}]
 
 
-def lmms_eval_line(key: str, row: Line) -> Line:
-    seen = {"video": f"/data/{row['vid_path']}"}
-    return {
-        "doc_id": 0,
-        "target": "B",
-        "filtered_resps": "A",
-        "doc_hash": "0",
-        "videobench": seen,
-        "input": _asked(row),
-    }
-
-
 def _asked(row: Line) -> str:
     return " ".join([row["question"], *(f"{letter}.{text}" for letter, text in row["choices"].items() if text)])
 
 
-MAKERS = {"batch": batch_line, "aisbench": aisbench_line, "lmms-eval": lmms_eval_line}
+MAKERS = {"batch": batch_line, "aisbench": aisbench_line}
 
 
 def write_lines(path: Path, lines: list[Line]) -> Path:

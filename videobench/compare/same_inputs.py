@@ -259,13 +259,11 @@ def _same_question(first: Reply, second: Reply) -> bool | None:
 def _same_video(first: Reply, second: Reply) -> bool | None:
     """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
 
-    None if that is not known. A name that the other side has lent proves nothing."""
+    None if that is not known."""
     if first.pixels_sha256 and first.pixels_sha256 == second.pixels_sha256:
         return True
     if first.video_sha256 and second.video_sha256:
         return first.video_sha256 == second.video_sha256
-    if first.vid_path_is_lent or second.vid_path_is_lent:
-        return None
     names = [(PurePosixPath(each.vid_path).name, str(each.video_id)) for each in (first, second)]
     known = [one == other for one, other in zip(*names, strict=True) if one and other]
     return all(known) if known else None
@@ -280,10 +278,6 @@ def _same_text(first: Reply, second: Reply) -> bool | None:
     one, other = (folded_text(each.own_question) for each in sides)
     if not one or not other:
         return None
-    if first.states_prompt or second.states_prompt:
-        instructions = {each.instruction for each in sides} - {""}
-        if len(instructions) > 1:
-            return False
     if _both_state_options(first, second):
         return one == other
     return one.startswith(other) or other.startswith(one)

@@ -1,7 +1,8 @@
 """Files of other engines: JSON lines, told apart by what they hold -> rows.
 
-The key of a question travels as `custom_id` in OpenAI batch output. Lines of AISBench (`id`) and lmms-eval (`doc_id`)
-count rows of data sets of their own: the question is found by its text and its video.
+The key of a question travels as `custom_id` in OpenAI batch output. AISBench's `id` depends on the order of files on
+the disk: the question is known by its video's file name and its exact text. Logs of lm-eval and lmms-eval answer
+questions of their own: eval_logs.py.
 """
 
 import json
@@ -13,7 +14,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from videobench.data.dataset import LETTERS
-from videobench.data.rows import Reply, folded_text
 from videobench.errors import InputError
 from videobench.files import decode_utf8, open_regular, parse_json
 
@@ -21,7 +21,7 @@ from videobench.files import decode_utf8, open_regular, parse_json
 MAX_LINE_BYTES = 1 << 26
 MAX_LINES = 200_000  # 17,036 questions are all of Video-Bench
 
-OWN, BATCH, AISBENCH, LMMS_EVAL = "result file", "OpenAI batch output", "AISBench predictions", "lmms-eval samples"
+OWN, BATCH, AISBENCH, EVAL_LOG = "result file", "OpenAI batch output", "AISBench predictions", "sample log"
 AISBENCH_FAILED = "AISBench's failed questions"
 REQUESTS, FACTS = "OpenAI batch requests", "facts of exported requests"
 # What each line of a kind holds and no other kind's does.
@@ -30,16 +30,14 @@ MARKS = {
     REQUESTS: {"custom_id", "body"},
     AISBENCH: {"data_abbr", "origin_prompt", "prediction"},
     AISBENCH_FAILED: {"data_abbr", "input", "error_info"},
-    LMMS_EVAL: {"doc_id", "doc_hash", "filtered_resps"},
+    EVAL_LOG: {"doc_id", "doc_hash", "filtered_resps"},
     FACTS: {"custom_id", "prompt_sha256"},
 }
 KNOWN = (
     "a result file of this suite or of MindIE, OpenAI batch output, AISBench's predictions (videobench.jsonl) and the "
-    "samples of lmms-eval's --log_samples"
+    "samples of lm-eval's or lmms-eval's --log_samples"
 )
-SHOWN_KEYS = 3
-NOT_VIDEOS = ("input", "resps", "filtered_resps", "target")
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".webm", ".mov", ".gif")
+ROLES = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)  # as a chat template writes them
 SAMPLED_GAP = 0.05  # nats; an engine that computes its log-probabilities apart from its choice rounds otherwise
 SPACES = " \t\r\n\u2581\u0120\u010a"  # also as tokenizers write them: the letter is read as in model/engine.py
 Entry = tuple[str, float]  # a token's text and its log-probability
@@ -102,65 +100,20 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """A reply of another engine that does not name its question."""
+    """A reply of another engine whose line holds no key: its question is known by its video and its exact text."""
 
-    text: str  # of the question as it was asked, with options and instruction, in any form
+    text: str  # of the question as it was asked, with options and instruction
     videos: Sequence[str]  # paths or addresses that may be the video's; none where the line names none
     row: dict[str, Any]  # as in a result file
 
-
-@dataclass(frozen=True)
-class _Known:
-    reply: Reply
-    pieces: tuple[str, ...]  # the question alone and each option, folded
-    asked: re.Pattern[str]  # finds the question alone
-    listed: tuple[re.Pattern[str], ...]  # find the options, each behind its letter
-
-    def is_in(self, text: str) -> bool:
-        """The options in any order, as the benchmark's files have them. Each is taken where it comes first, so that no
-        text takes long."""
-        if not (found := self.asked.search(text)):
-            return False
-        return all(each.search(text, found.end()) for each in self.listed)
+    @property
+    def names(self) -> list[tuple[str, str]]:
+        return [exact_name(video, self.text) for video in self.videos]
 
 
-class Questions:
-    """The questions of the other side's replies, or of the facts of exported requests."""
-
-    def __init__(self, replies: Iterable[Reply]) -> None:
-        self._by_video: dict[str, list[_Known]] = {}
-        for reply in replies:
-            own = folded_text(reply.own_question)
-            options = {letter: folded_text(each) for letter, each in reply.options.items()}
-            if own:
-                listed = [rf"\b{letter.lower()}\b[\s.):]*{re.escape(each)}(?!\w)" for letter, each in options.items()]
-                asked, *labelled = map(re.compile, [re.escape(own), *listed])
-                known = _Known(reply, (own, *options.values()), asked, tuple(labelled))
-                self._by_video.setdefault(PurePosixPath(reply.vid_path).name, []).append(known)
-
-    def find(self, unnamed: Unnamed) -> list[Reply]:
-        """The reply to that question; several where they are one and the same question on one video, so that it does
-        not matter which, none where it is not known. ValueError where it may be any of different ones."""
-        text = folded_text(unnamed.text)
-        named = [name for name in map(_file_name, unnamed.videos) if name in self._by_video]
-        if unnamed.videos and not named:
-            return []
-        places = dict.fromkeys(named) or self._by_video
-        found = [each for name in places for each in self._by_video[name] if each.is_in(text)]
-        # Of "what is it" and "what is it doing", or of two options and three, the longer one was asked.
-        lengths = [sum(map(len, each.pieces)) for each in found]
-        found = [each for each, length in zip(found, lengths, strict=True) if length == max(lengths)]
-        if len({(each.reply.vid_path, each.pieces) for each in found}) > 1:
-            keys = [f"{each.reply.dataset}/{each.reply.id}" for each in found]
-            more = f" and {len(keys) - SHOWN_KEYS} more" if len(keys) > SHOWN_KEYS else ""
-            raise ValueError(
-                f"may answer {', '.join(keys[:SHOWN_KEYS])}{more}: the text fits each; have the lines name their video"
-            )
-        return [each.reply for each in found]
-
-
-def _file_name(path: str) -> str:
-    return PurePosixPath(path.split("?")[0]).name
+def exact_name(video: str, question: str) -> tuple[str, str]:
+    """A question's name if a line has no key: its video's file name and its text, without the roles of a chat."""
+    return PurePosixPath(video.split("?")[0]).name, " ".join(ROLES.sub(" ", question).split())
 
 
 def failed_file(path: Path) -> Path:
@@ -210,36 +163,6 @@ def _read_prompt(prompt: Any) -> tuple[str, list[str]]:
 def _paths(value: Any) -> list[str]:
     url = value.get("url") if isinstance(value, Mapping) else value
     return [url] if isinstance(url, str) and not url.startswith("data:") else []
-
-
-def read_sample(line: Mapping[str, Any]) -> Unnamed:
-    """ValueError, naming the field, where one cannot be what it should be."""
-    asked = line.get("input")
-    if not isinstance(asked, str):
-        raise ValueError(f"input is {asked!r:.60}, not a text; evaluate with --log_samples again")
-    reply = _only(line["filtered_resps"])  # what lmms-eval scores; `resps` is what the task's filters made it of
-    if not isinstance(reply, str):
-        raise ValueError(
-            f"filtered_resps is {reply!r:.60}, not a text; a task with output_type generate_until gives one"
-        )
-    videos = [text for name, value in line.items() if name not in NOT_VIDEOS for text in _texts(value)]
-    videos = [each for each in videos if each.lower().endswith(VIDEO_SUFFIXES)]
-    return Unnamed(asked, videos, {"question": asked, "output_sequence": [reply]})
-
-
-def _only(value: Any) -> Any:
-    """What lists of one hold: lmms-eval wraps replies in them, by version and by filter."""
-    while isinstance(value, list) and len(value) == 1:
-        [value] = value
-    return value
-
-
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from _texts(each)
 
 
 def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

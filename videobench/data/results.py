@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,29 @@ from videobench.data.engines import (
     AISBENCH,
     AISBENCH_FAILED,
     BATCH,
+    EVAL_LOG,
     FACTS,
     KNOWN,
-    LMMS_EVAL,
     OWN,
-    Questions,
     Unnamed,
+    exact_name,
     failed_file,
     kind_of,
     read_failure,
     read_lines,
     read_prediction,
     read_reply,
-    read_sample,
 )
 from videobench.data.rows import Reply, build_reply
 from videobench.errors import InputError
 from videobench.files import read_json
 
 RESULT_SUFFIX = "_eval.json"
-WITHOUT_KEY = (AISBENCH, LMMS_EVAL)
 OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
 MOST_MASS = 1.02  # of all options' probabilities: rounding may pass 1, logarithms to base 10 go beyond
 LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # so many replies add up to 1 by no chance
 
-# Place for messages, key, row, fields of the Reply that no row has.
-Placed = tuple[str, str, Mapping[str, Any], Mapping[str, Any]]
+Placed = tuple[str, str, Mapping[str, Any]]  # place for messages, key, row
 
 
 @dataclass(frozen=True)
@@ -57,15 +54,15 @@ def load_results(
 
     A row belongs to the data set that its key names (`MSVD/40810`), else its `dataset`, else its file's name
     (`MSVD_eval.json`), else the only set of `answers` that has its id; a row without a key to the question that
-    `asked` has with its text and video. Raises InputError, naming file and row, where two sets have it, where key and
-    `dataset` name two sets, where two rows answer one question, or where a row is none. `by_key` is for the original's
-    way of scoring, which knows no data sets: the replies are then named ("", key as in the file), a later file's
-    before an earlier one's."""
+    `asked` has with its video and exact text. Raises InputError, naming file and row, if two sets have it, if key and
+    `dataset` name two sets, if two rows answer one question, or if a row is none. `by_key` is for the original's way
+    of scoring, which knows no data sets: the replies are then named ("", key as in the file), a later file's before an
+    earlier one's."""
     finder = _Finder(answers, by_key)
     replies: dict[QuestionName, Reply] = {}
     places: dict[QuestionName, str] = {}
     for file in _files_of(path):
-        for place, key, row, marks in _rows_of(file, asked or Asked()):
+        for place, key, row in _rows_of(file, asked or Asked()):
             with _named(place):
                 name = finder.find(key, row, file.name)
                 reply = build_reply(name, key, row)
@@ -73,7 +70,7 @@ def load_results(
                 name = ("", key)
             elif name in replies:
                 raise InputError(f"{place} answers the same question as {places[name]}; remove one of them")
-            replies[name], places[name] = replace(reply, **marks) if marks else reply, place
+            replies[name], places[name] = reply, place
     _check_base(path, replies.values())
     return replies
 
@@ -103,10 +100,10 @@ def _check_base(path: Path, replies: Iterable[Reply]) -> None:
 def read_replies(path: Path) -> tuple[str, list[Reply]]:
     """The kind of the file, or of the folder's files, and its replies, whatever questions they answer."""
     kind = OWN if path.is_dir() else kind_of(path)
-    if kind not in WITHOUT_KEY:
+    if kind != AISBENCH:
         return kind, [*load_results(path, []).values()]
     replies = []
-    for place, unnamed in _unnamed(path, kind):
+    for place, unnamed in _unnamed(path):
         with _named(place):
             replies.append(build_reply(("", ""), "", unnamed.row))
     return kind, replies
@@ -133,7 +130,7 @@ def load_sides(
     """The replies of two sides. Where one side's lines name no question, they are found among the other side's, or
     among `facts`; InputError where neither names any."""
     asked, loaded = facts or Asked(), dict[Path, dict[QuestionName, Reply]]()
-    with_key = [path for path in paths if path.is_dir() or kind_of(path) not in WITHOUT_KEY]
+    with_key = [path for path in paths if path.is_dir() or kind_of(path) != AISBENCH]
     if not with_key and not asked.replies:
         raise InputError(
             f"{paths[0]} and {paths[1]} name no questions that either could be joined by; name the facts of exported "
@@ -163,8 +160,10 @@ def _rows_of(file: Path, asked: Asked) -> Iterator[Placed]:
         yield from _own_rows(file)
     elif kind == BATCH:
         yield from _batch_rows(file, asked.facts)
-    elif kind in WITHOUT_KEY:
-        yield from _joined(file, _unnamed(file, kind), Questions(asked.replies))
+    elif kind == AISBENCH:
+        yield from _joined(file, _unnamed(file), asked.replies)
+    elif kind == EVAL_LOG:
+        raise InputError(f"{file}: a log of lm-eval or lmms-eval is compared with another such log; name two of them")
     elif kind == AISBENCH_FAILED:
         raise InputError(f"{file}: holds {kind} alone; name the predictions, beside which it is read")
     else:
@@ -179,7 +178,7 @@ def _own_rows(file: Path) -> Iterator[Placed]:
     for key, row in rows.items():
         if not isinstance(row, dict):
             raise InputError(f"{file}: row {key!r} is no object; name {KNOWN}")
-        yield f"{file}: row {key!r}", key, row, {}
+        yield f"{file}: row {key!r}", key, row
 
 
 def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Placed]:
@@ -190,12 +189,12 @@ def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[
         asked = {name: value for name, value in facts.get(key, {}).items() if name not in OF_OUR_PROMPT}
         run = {**asked.get("run", {}), **row.get("run", {})}
         expected = {"expected_prompt_tokens": facts[key].get("prompt_tokens")} if key in facts else {}
-        yield place, key, {**asked, **expected, **row, "run": run}, {}
+        yield place, key, {**asked, **expected, **row, "run": run}
 
 
-def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
-    parts = [(file, kind, read_prediction if kind == AISBENCH else read_sample)]
-    if kind == AISBENCH and failed_file(file).exists():
+def _unnamed(file: Path) -> Iterator[tuple[str, Unnamed]]:
+    parts = [(file, AISBENCH, read_prediction)]
+    if failed_file(file).exists():
         parts.append((failed_file(file), AISBENCH_FAILED, read_failure))
     for part, part_kind, read in parts:
         for place, line in read_lines(part, part_kind):
@@ -204,24 +203,26 @@ def _unnamed(file: Path, kind: str) -> Iterator[tuple[str, Unnamed]]:
             yield place, unnamed
 
 
-def _joined(file: Path, lines: Iterable[tuple[str, Unnamed]], questions: Questions) -> Iterator[Placed]:
+def _joined(file: Path, lines: Iterable[tuple[str, Unnamed]], asked: Iterable[Reply]) -> Iterator[Placed]:
     """Lines of equal questions on one video take their keys in order; those of other questions are left out."""
-    taken: set[QuestionName] = set()
+    waiting: dict[tuple[str, str], list[Reply]] = {}
+    for reply in asked:
+        waiting.setdefault(exact_name(reply.vid_path, reply.question), []).append(reply)
     count = unknown = 0
     for place, unnamed in lines:
         count += 1
-        with _named(place):
-            found = questions.find(unnamed)
-        free = [each for each in found if (each.dataset, each.id) not in taken]
-        if not found:
+        name = next((each for each in unnamed.names if each in waiting), None)
+        if name is None:
             unknown += 1
             continue
-        reply = (free or found)[0]
-        taken.add((reply.dataset, reply.id))
-        marks = {"vid_path_is_lent": not unnamed.videos, "states_prompt": True}
-        yield place, reply.key, {**unnamed.row, "dataset": reply.dataset, "vid_path": reply.vid_path}, marks
+        reply = waiting[name].pop(0) if len(waiting[name]) > 1 else waiting[name][0]
+        asked_for = {"dataset": reply.dataset, "vid_path": reply.vid_path, "question": reply.question}
+        yield place, reply.key, {**unnamed.row, **asked_for}
     if count and unknown == count:
-        raise InputError(f"{file}: none of its {count} lines answers a question of the other side; name files of one")
+        raise InputError(
+            f"{file}: none of its {count} lines asks an exact question of the other side about its video; name files "
+            "of one sample"
+        )
     if unknown:
         warn_once(f"{file}: {unknown} of {count} lines answer no question of the other side; left out")
 

@@ -18,8 +18,6 @@ NONFINITE_FIX = (
 )
 LEAST_LOGPROB, GREATEST_LOGPROB = -1e5, 1e-2  # nats: a 16-bit logit is at least -65504; rounding may pass 0
 LARGEST_NUMBER = 1e12  # of any field of a row; sums and squares of these stay finite
-SPEAKERS = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)  # a chat template writes them
-LETTER_LIST = re.compile(r"among the \w+ options? [a-f](?:, [a-f])*(?= above)")  # a service may count empty options
 SHA256 = re.compile("[0-9a-f]{64}")
 
 Row = dict[str, Any]  # the JSON of one Reply; every field but `output_sequence` may be missing
@@ -91,8 +89,6 @@ class Reply:
     run: Mapping[str, Any]  # settings and environment: run/journals.py
     # Of no row.
     options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
-    vid_path_is_lent: bool = False  # likewise, if another engine's line names no video
-    states_prompt: bool = False  # the question is all the text that was asked, as in another engine's line
 
     @property
     def scores(self) -> dict[str, float]:
@@ -109,21 +105,10 @@ class Reply:
     def own_question(self) -> str:
         """The question without its options and without the instruction, which every question ends with."""
         first = next(iter(self.options.items()), None)
-        asked = SPEAKERS.sub(" ", self.question).strip() if self.states_prompt else self.question
+        asked = self.question
         cut = asked.find(f"{first[0]}.{first[1]}") if first else -1
         own = asked[:cut] if cut >= 0 else asked.split("\n")[0]
         return own.strip().removesuffix("Choices:")
-
-    @property
-    def instruction(self) -> str:
-        """What follows the options in the question, folded; empty where the question does not hold them all."""
-        text, end = folded_text(self.question), 0
-        for letter, option in self.options.items():
-            label, option = re.escape(letter.casefold()), re.escape(folded_text(option))
-            if not (found := re.search(rf"\b{label}\b[\s.:)]*{option}(?!\w)", text)):
-                return ""
-            end = max(end, found.end())
-        return LETTER_LIST.sub("among the options", SPEAKERS.sub(" ", text[end:])).strip() if end else ""
 
 
 def folded_text(text: str) -> str:
@@ -219,7 +204,7 @@ OF_TYPE: dict[Any, Callable[[Mapping[str, Any], str], Any]] = {
     **{str: _text, int | None: _whole_number, float | None: _number, bool | None: _flag, Mapping[str, Any]: _run},
     **{str | int: _video_id, dict[str, float]: _logprobs, dict[str, str]: _options},
 }
-NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent", "vid_path_is_lent", "states_prompt"}
+NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent"}
 # Field of a Reply -> its name in a row, and how it is read there. `dataset` is found with the key, in results.py.
 READERS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
     name: (ROW_NAMES.get(name, name), _resolution if name == "resolution" else OF_TYPE[hint])
