@@ -51,14 +51,21 @@ def test_a_file_of_another_kind_is_named_with_the_flag_it_was_given_for(bench):
 
 @pytest.mark.parametrize(
     ("folder", "fix"),
-    [("qa/Eval_QA", "give the folder above it"), ("questions", "move it into a folder Eval_QA there")],
+    [
+        ("qa/Eval_QA", f"{SET}_QA_new.json lies in --Eval_QA_root itself: give the folder above it"),
+        ("questions", f"{SET}_QA_new.json lies in --Eval_QA_root itself: move it into a folder Eval_QA there"),
+        ("", "it is in .*qa/Eval_QA: give .*qa$"),
+        ("qa/empty", "it is in .*qa/Eval_QA: give .*qa$"),
+    ],
 )
-def test_a_qa_root_that_holds_the_files_itself_gets_the_right_folder_told(bench, folder, fix):
+def test_a_qa_root_at_a_wrong_level_gets_the_right_folder_told(bench, folder, fix):
     root = bench.folder / folder
     root.mkdir(exist_ok=True)
-    (root / bench.qa.name).write_bytes(bench.qa.read_bytes())
-    found = f"missing; it lies in --Eval_QA_root itself: {fix}"
-    assert_refused(bench.answer("--Eval_QA_root", root), root / "Eval_QA" / bench.qa.name, found)
+    if folder == "questions":
+        shutil.move(bench.qa, root)
+    flags = ("--Eval_QA_root", root)
+    for outcome in (bench.answer(*flags), bench.sample(*flags), bench.sample(*flags, "--datasets", "all")):
+        assert_refused(outcome, root / "Eval_QA", fix)
 
 
 def test_a_name_of_the_hub_gets_the_command_that_downloads_it(bench):

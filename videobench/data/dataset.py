@@ -6,7 +6,7 @@ null, empty and numeric options, letters out of order, numeric video ids, a set 
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path, PurePosixPath
@@ -73,7 +73,8 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         present = [name for name in DATASET_NAMES if qa_file(qa_root, name).is_file()]
         absent = [name for name in DATASET_NAMES if name not in present]
         if not present:
-            raise InputError(f"{qa_root / 'Eval_QA'}: holds no QA file of Video-Bench; check --Eval_QA_root")
+            fix = _where_it_may_be(qa_root, DATASET_NAMES)
+            raise InputError(f"{qa_root / 'Eval_QA'}: holds no QA file of Video-Bench; {fix}")
         if absent:
             warn_once(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out")
         return present
@@ -82,17 +83,20 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if names.count(name) > 1:
             raise InputError(f"data set {name} is named twice; name each set once")
         if not qa_file(qa_root, name).is_file():
-            raise InputError(f"{qa_file(qa_root, name)}: missing; {_where_it_may_be(qa_root, name)}")
+            raise InputError(f"{qa_file(qa_root, name)}: missing; {_where_it_may_be(qa_root, [name])}")
     return names
 
 
-def _where_it_may_be(qa_root: Path, name: str) -> str:
-    """What to do about a QA file that is not there."""
-    if (qa_root / qa_file(qa_root, name).name).is_file():
-        is_folder_itself = qa_root.resolve().name == "Eval_QA"
-        fix = "give the folder above it" if is_folder_itself else "move it into a folder Eval_QA there"
-        return f"it lies in --Eval_QA_root itself: {fix}"
-    first = "run extract_dataset.py first, or " if name == SAMPLE_NAME else ""
+def _where_it_may_be(qa_root: Path, names: Sequence[str]) -> str:
+    """What to do about QA files that are not there."""
+    for file in (qa_file(qa_root, name).name for name in names):
+        if (qa_root / file).is_file():
+            is_folder_itself = qa_root.resolve().name == "Eval_QA"
+            fix = "give the folder above it" if is_folder_itself else "move it into a folder Eval_QA there"
+            return f"{file} lies in --Eval_QA_root itself: {fix}"
+        if found := [*qa_root.glob(f"*/Eval_QA/{file}"), *qa_root.parent.glob(f"Eval_QA/{file}")]:
+            return f"it is in {found[0].parent}: give {found[0].parents[1]}"
+    first = "run extract_dataset.py first, or " if SAMPLE_NAME in names else ""
     return f"{first}check --Eval_QA_root, the folder that holds Eval_QA"
 
 

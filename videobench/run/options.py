@@ -9,6 +9,7 @@ from pathlib import Path
 from videobench.cli import FlagParser
 from videobench.commands import Command
 from videobench.data.dataset import SAMPLE_NAME, VideoRoot, canonical_name, is_known, qa_file, resolve_names
+from videobench.data.missing import unpacking
 from videobench.device.devices import DEFAULT_BATCH_SIZES, DEFAULT_DTYPES, KINDS
 from videobench.errors import InputError
 from videobench.files import check_writable, read_json
@@ -225,9 +226,8 @@ def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
         # The README's own example writes Driving_exam for a folder that is called Driving-exam.
         root, skipped = (path if path.is_dir() else path.with_name(name)), 2
     if not root.is_dir():
-        raise InputError(
-            f"{root}: no such folder of videos; check {'--image_or_video_path' if path else '--Eval_Video_root'}"
-        )
+        fix = unpacking(root / "video") or f"check {'--image_or_video_path' if path else '--Eval_Video_root'}"
+        raise InputError(f"{root}: no such folder of videos; {fix}")
     return VideoRoot(root, args.allow_outside_root, skipped)
 
 

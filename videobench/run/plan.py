@@ -2,15 +2,17 @@
 
 import os
 from collections import Counter
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from videobench.console import in_bytes, in_time
+from videobench.console import in_bytes, in_time, one_line, warn_once
 from videobench.data.dataset import Question, build_question_text, load_questions
 from videobench.data.manifest import manifest_hash
+from videobench.data.missing import place_hint
 from videobench.device.devices import Device, kind_to_use, open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
@@ -69,10 +71,14 @@ def load_all_questions(settings: RunSettings) -> list[Question]:
         locate = cache(source.videos.locate)  # 17,036 questions are on 5,917 videos
         questions += load_questions(source.qa_path, source.name, locate)
     if not any(os.path.exists(video) for video in {each.video for each in questions}):
-        raise InputError(
-            f"{questions[0].video}: no such video, nor any other of these sets; check the path of the videos"
-        )
+        hint = _place_hint(settings, questions) or "check the path of the videos"
+        raise InputError(f"{questions[0].video}: no such video, nor any other of these sets; {hint}")
     return questions
+
+
+def _place_hint(settings: RunSettings, missing: Iterable[Question]) -> str:
+    roots = {source.name: source.videos for source in settings.sources}
+    return place_hint((roots[each.source], each) for each in missing)
 
 
 def open_run_device(settings: RunSettings, local_rank: int) -> Device:
@@ -102,6 +108,8 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
         )
     missing = {video for video in {each.video for each in questions} if not os.path.exists(video)}
     failures = {each: f"{each.video}: no such video" for each in questions if each.video in missing}
+    if hint := _place_hint(settings, failures):
+        warn_once(one_line(f"warning: {next(iter(failures)).video}: no such video; {hint}"))
     for question, prompt in prompts.items():
         if len(prompt) > limit:
             most = f"--max_input_length {limit}" if limit == stated else f"{limit}: {found}"

@@ -20,6 +20,7 @@ from videobench.sampling.selection import (
     SampleSettings,
     choose,
     choose_decodable,
+    lacking_hint,
     load_candidates,
 )
 from videobench.sampling.verify import VerifySettings, fault_finder, verify_sample
@@ -48,8 +49,9 @@ def main(argv: Sequence[str] | None) -> int:
 
 def report(sample: Sample, candidates: Candidates, settings: SampleSettings) -> int:
     if candidates.without_video or candidates.without_answer:
-        lost = f"{candidates.without_video} questions lack their video, {candidates.without_answer} their answer"
-        print(f"warning: {lost}; the sample is drawn from the others", file=sys.stderr)
+        lost = f"{len(candidates.without_video)} questions lack their video, {candidates.without_answer} their answer"
+        hint = lacking_hint(candidates, settings)
+        print(f"warning: {lost}; the sample is drawn from the others{hint and f'; {hint}'}", file=sys.stderr)
     videos = len({each.video for each in sample.questions})
     folder = settings.output_folder / SAMPLE_NAME
     replaced = f", {len(sample.undecodable)} undecodable videos replaced" if sample.undecodable else ""
@@ -66,6 +68,8 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
     if args.verify is not None:
         return VerifySettings(args.verify, args.sampling_output_folder, args.num_workers)
     names = resolve_names(args.datasets, args.Eval_QA_root)
+    if not args.Eval_Video_root.is_dir():
+        raise InputError(f"{args.Eval_Video_root}: no such folder of videos; check --Eval_Video_root")
     if SAMPLE_NAME in names:
         raise InputError("--datasets: cannot draw a sample from a sample; name sets of Video-Bench, or all")
     return SampleSettings(

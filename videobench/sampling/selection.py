@@ -22,6 +22,7 @@ from videobench.data.dataset import (
     load_questions,
     qa_file,
 )
+from videobench.data.missing import place_hint
 from videobench.errors import InputError
 from videobench.files import MAX_JSON_BYTES, decode_utf8, read_bytes, read_json
 
@@ -130,7 +131,7 @@ class Candidates:
     answers: dict[QuestionName, str]  # every entry of the answer file: right letter
     video_bytes: dict[Path, int]  # size of every video that is there, also of questions that cannot be drawn
     without_answer: int
-    without_video: int
+    without_video: list[Question]
     excluded: int
 
 
@@ -159,7 +160,7 @@ def load_candidates(settings: SampleSettings) -> Candidates:
         questions=drawable,
         answers=answers,
         video_bytes=video_bytes,
-        without_video=len(answered) - len(usable),
+        without_video=[each for each in answered if each.video not in video_bytes],
         without_answer=len(questions) - len(answered),
         excluded=len(usable) - len(drawable),
     )
@@ -255,17 +256,23 @@ def choose_decodable(
 
 
 def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path]) -> str:
-    lost = f"{candidates.without_video} lack the video, {candidates.without_answer} the answer"
+    lost = f"{len(candidates.without_video)} lack the video, {candidates.without_answer} the answer"
     if candidates.excluded:
         lost += f", {candidates.excluded} are excluded"
     if undecodable:
         lost += f", {sum(each.video in undecodable for each in candidates.questions)} have a video that does not decode"
     if settings.one_per_video:
         lost += ", and only one is drawn on each video"
+    fix = "check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
     return (
         f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
-        f"({lost}); check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
+        f"({lost}); {lacking_hint(candidates, settings) or fix}"
     )
+
+
+def lacking_hint(candidates: Candidates, settings: SampleSettings) -> str:
+    """What brings the missing videos to their places; "" if nothing does."""
+    return place_hint((settings.videos, each) for each in candidates.without_video)
 
 
 def sample_path(question: Question) -> PurePosixPath:
