@@ -38,7 +38,7 @@ def load(tmp_path, rows, name="MSVD"):
         pytest.param(dict(zip("ABCDEF", "123456", strict=True)), dict(zip("ABCDEF", "123456", strict=True)), id="six"),
     ],
 )
-def test_options(tmp_path, choices, options):
+def test_the_options_are_those_with_a_text_in_the_order_of_letters(tmp_path, choices, options):
     [question] = load(tmp_path, {"1": {**ROW, "choices": choices}})
     assert list(question.options.items()) == list(options.items())
 
@@ -83,6 +83,14 @@ def test_a_faulty_row_is_named(tmp_path, change, found):
         load(tmp_path, {"4": ROW, "5": {**ROW, **change}})
 
 
+@pytest.mark.parametrize(
+    ("rows", "found"), [([], "not a QA file"), ({}, "not a QA file"), ({"1": 5}, "'1': is not an object but a number")]
+)
+def test_a_file_that_is_no_qa_file_is_refused(tmp_path, rows, found):
+    with pytest.raises(InputError, match=rf"qa\.json: .*{found}"):
+        load(tmp_path, rows)
+
+
 @pytest.mark.parametrize("key", ["", " ", "a\nb", "a\x1b[2Jb", "\x00"])
 def test_an_id_that_would_break_lines_is_refused(tmp_path, key):
     with pytest.raises(InputError, match="the id is empty, or holds a line end"):
@@ -103,26 +111,17 @@ def test_a_sample_whose_rows_contradict_their_keys_is_refused(tmp_path, key, dat
         load(tmp_path, {"MSVD/4": ROW | {"dataset": "MSVD"}, key: ROW | {"dataset": dataset}}, "sampling_data")
 
 
-@pytest.mark.parametrize(
-    ("rows", "found"),
-    [
-        pytest.param([], "not a QA file", id="list"),
-        pytest.param({}, "not a QA file", id="no-question"),
-        pytest.param({"1": 5}, "question '1': is not an object but a number", id="row-is-a-number"),
-    ],
-)
-def test_a_file_that_is_no_qa_file_is_refused(tmp_path, rows, found):
-    with pytest.raises(InputError, match=rf"qa\.json: .*{found}"):
-        load(tmp_path, rows)
-
-
 def test_answers_in_both_forms(tmp_path):
     path = tmp_path / "ANSWER.json"
     path.write_text(json.dumps({"MSVD": {"1": {"answer": "A"}, "2": "B"}, "MOT": {"MOT/1": {"answer": " F "}}}))
     assert load_answers(path) == {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F"}
 
 
-def test_answers_of_a_set_spelt_otherwise(tmp_path):
+def test_sets_may_be_spelt_otherwise(tmp_path):
+    spelt = {"Driving_exam": "Driving-exam", "msvd": "MSVD", "sampling_data": "sampling_data", " MOT": "MOT"}
+    assert {each: canonical_name(each) for each in spelt} == spelt
+    with pytest.raises(InputError, match=r"'Kinetics'.*ActivityNet.*SQA3D"):
+        canonical_name("Kinetics")
     path = tmp_path / "ANSWER.json"
     path.write_text(json.dumps({"Driving_exam": {"1": "A", "Driving_exam/2": "B"}, "my_own": {"1": "C"}}))
     assert load_answers(path) == {("Driving-exam", "1"): "A", ("Driving-exam", "2"): "B", ("my_own", "1"): "C"}
@@ -147,19 +146,6 @@ def test_a_wrong_answer_file_is_named(tmp_path, sets, found):
     path.write_text(json.dumps(sets))
     with pytest.raises(InputError, match=rf"ANSWER\.json: .*{found}"):
         load_answers(path)
-
-
-@pytest.mark.parametrize(
-    ("spelt", "name"),
-    [("Driving_exam", "Driving-exam"), ("msvd", "MSVD"), ("sampling_data", "sampling_data"), (" MOT", "MOT")],
-)
-def test_names_are_understood(spelt, name):
-    assert canonical_name(spelt) == name
-
-
-def test_an_unknown_name_is_refused_with_the_known_ones():
-    with pytest.raises(InputError, match=r"'Kinetics'.*ActivityNet.*SQA3D"):
-        canonical_name("Kinetics")
 
 
 def test_of_all_sets_a_missing_one_is_reported_and_left_out(tmp_path, capsys):

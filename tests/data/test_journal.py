@@ -63,7 +63,7 @@ def test_a_later_failure_replaces_an_earlier_one(tmp_path):
     assert journals(tmp_path).read() == {"1": failed("second")}
 
 
-def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
+def test_a_reply_to_a_question_that_has_changed_does_not_count(tmp_path, capsys):
     write(tmp_path, {"1": {"question": "Who?"} | answered("A"), "2": {"question": "Where?"} | answered("B")})
     now = {"1": {"question": "Who?"}, "2": {"question": "When?"}}
     assert journals(tmp_path, asked=now).read_and_report() == {
@@ -79,7 +79,7 @@ def test_a_reply_to_a_question_that_has_changed_is_none(tmp_path, capsys):
     assert list(journals(tmp_path, asked={"1": now["1"]}).read()) == ["1"]
 
 
-def test_a_reply_on_a_video_that_has_changed_is_none(tmp_path, capsys):
+def test_a_reply_on_a_video_that_has_changed_does_not_count(tmp_path, capsys):
     seen = answered("A") | {"video_sha256": "0" * 64}
     journal = journals(tmp_path)
     journal.open()
@@ -90,28 +90,6 @@ def test_a_reply_on_a_video_that_has_changed_is_none(tmp_path, capsys):
     assert capsys.readouterr().err == (
         "MSVD: 1 questions, first 1: the video has changed since the question was answered; it is asked again\n"
     )
-
-
-@pytest.mark.parametrize(
-    ("stored", "counts"),
-    [
-        pytest.param([("A", "same"), ("B", "same")], "B", id="newest"),
-        pytest.param([("A", "same"), ("B", "changed")], "A", id="the-first-video-is-back"),
-        pytest.param([("A", "gone"), ("B", "gone")], "B", id="gone"),
-        pytest.param([("A", "gone")], "A", id="gone-and-nothing-newer"),
-        pytest.param([("A", "gone"), ("", "gone")], "", id="a-failure-since-then"),
-        pytest.param([("A", "same"), ("", "same")], "A", id="a-failure-on-the-same-video"),
-        pytest.param([("A", "changed"), ("B", "changed")], "", id="both-changed"),
-    ],
-)
-def test_of_several_replies_the_newest_counts_that_its_video_confirms(tmp_path, stored, counts):
-    journal = journals(tmp_path)
-    journal.open()
-    for text, stamp in stored:
-        row = answered(text) | {"video_sha256": "0" * 64} if text else failed("cannot be decoded")
-        journal.append({"1": row}, {"1": [stamp]})
-    journal.close()
-    assert journals(tmp_path).read()["1"]["output_sequence"] == [counts]
 
 
 @settings(max_examples=60, deadline=None)
@@ -144,10 +122,7 @@ def test_no_reply_to_another_video_than_the_present_or_the_last_one_counts(store
     [
         pytest.param({"output_sequence": [7]}, id="no-text"),
         pytest.param({"letter_logprobs": {"A": 3.5}}, id="probability-above-1"),
-        pytest.param({"prompt_tokens": "many"}, id="no-number"),
         pytest.param({"letter_logprobs": None}, id="null"),
-        pytest.param({"num_output_tokens": "2"}, id="text-for-a-number"),
-        pytest.param({"rank": True}, id="true-for-a-number"),
         pytest.param({"video_sha256": "zz"}, id="no-hash"),
     ],
 )
@@ -162,7 +137,7 @@ def test_a_reply_keeps_the_run_that_gave_it(tmp_path):
     assert rows["1"]["run"] == {"dtype": "float32", "qa_sha256": "of the smaller sample"}
 
 
-@pytest.mark.parametrize("cut", [1, 2, 20])
+@pytest.mark.parametrize("cut", [1, 20])
 def test_a_half_written_last_line_is_dropped_and_does_not_swallow_the_next(tmp_path, cut):
     write(tmp_path, {"1": answered("A"), "2": answered("B")})
     path = tmp_path / "journal" / "MSVD.rank0.jsonl"
@@ -170,12 +145,7 @@ def test_a_half_written_last_line_is_dropped_and_does_not_swallow_the_next(tmp_p
     assert journals(tmp_path).read() == {"1": answered("A")}
     write(tmp_path, {"3": answered("C")})
     assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
-
-
-def test_a_kill_before_the_first_line_was_whole_leaves_nothing_to_mind(tmp_path):
-    write(tmp_path, {})
-    path = tmp_path / "journal" / "MSVD.rank0.jsonl"
-    path.write_bytes(path.read_bytes()[:7])
+    path.write_bytes(path.read_bytes()[:7])  # not even its first line is whole
     assert journals(tmp_path).read() == {}
     write(tmp_path, {"1": answered("A")})
     assert journals(tmp_path).read() == {"1": answered("A")}
@@ -209,15 +179,10 @@ def change_line(number, change):
         pytest.param(change_line(0, lambda line: b"\n"), "line 1 .Expecting value", id="no-first-line"),
         pytest.param(change_line(0, lambda line: b'{"settings": 5}\n'), "line 1 .it holds no settings", id="settings"),
         pytest.param(change_line(1, lambda line: line[:20] + b"\n"), "line 2", id="line-cut-short"),
-        pytest.param(change_line(1, lambda line: line[:20] + b"\xff" + line[20:]), "line 2", id="a-wrong-byte"),
         pytest.param(change_line(1, lambda line: line[:20] + bytes(20) + line[40:]), "line 2", id="zeros"),
-        pytest.param(change_line(1, lambda line: b"[" * 99_999 + b"\n"), "line 2 .nested", id="nested"),
         pytest.param(change_line(1, lambda line: b"[]\n"), "line 2 .it holds no reply", id="a-list"),
         pytest.param(change_line(1, lambda line: b'{"key": "1", "row": 5}\n'), "it holds no reply", id="row"),
-        pytest.param(change_line(1, lambda line: b'{"key": [], "row": {}}\n'), "it holds no reply", id="key"),
         pytest.param(change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "not one of a run", id="empty-row"),
-        pytest.param(change_line(1, lambda line: b'{"key": "1", ' + line[1:]), "'key' occurs twice", id="doubled-key"),
-        pytest.param(change_line(1, lambda line: line.replace(b"[", b"[NaN, ")), "NaN", id="NaN"),
         pytest.param(lambda content: content.decode().encode("utf-16"), "line 1", id="UTF-16"),
     ],
 )
@@ -289,17 +254,6 @@ def test_a_full_disk_is_named_and_what_was_written_stays(tmp_path):
     assert journals(tmp_path).read() == {"1": answered("A"), "3": answered("C")}
 
 
-def test_what_was_added_is_forced_to_the_disk_once(tmp_path, monkeypatch):
-    journal, forced = journals(tmp_path), []
-    journal.open()
-    monkeypatch.setattr("os.fsync", forced.append)
-    for count, finish in enumerate((journal.force, journal.close), 1):
-        journal.append({str(count): answered("A")})
-        finish()
-        journal.force()  # nothing new
-        assert len(forced) == count
-
-
 def test_a_disk_that_fails_later_loses_only_what_it_may_not_have(tmp_path, monkeypatch):
     journal = journals(tmp_path)
     journal.open()
@@ -317,13 +271,6 @@ def test_a_disk_that_fails_later_loses_only_what_it_may_not_have(tmp_path, monke
     journal.append({"3": answered("C")})  # before anybody has looked at what became of the second
     journal.close()
     assert list(journals(tmp_path).read()) == ["1", "3"]
-
-
-def test_of_two_failures_the_later_one_is_told(tmp_path, monkeypatch):
-    for rank, time in ((1, 10.0), (0, 20.0)):
-        monkeypatch.setattr("time.time", lambda time=time: time)
-        write(tmp_path, {"1": failed(f"at {time}")}, rank)
-    assert journals(tmp_path).read()["1"] == failed("at 20.0")
 
 
 def test_another_ranks_journal_that_was_deleted_is_brought_back(tmp_path):

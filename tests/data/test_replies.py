@@ -12,7 +12,6 @@ import precision_test
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.pairing import number_videos, pair_runs
 from videobench.data.results import load_results
-from videobench.data.rows import ROW_FIELDS, build_reply
 from videobench.errors import InputError
 
 ANSWERS = {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F", ("Driving-exam", "7"): "C"}
@@ -99,35 +98,18 @@ def test_every_field_is_read(tmp_path):
     ("content", "found"),
     [
         pytest.param({"1": {"question": "what?"}}, "output_sequence is None", id="no-reply"),
-        pytest.param({"1": {"output_sequence": []}}, "output_sequence is []", id="empty-list"),
         pytest.param({"1": {"output_sequence": [7]}}, "output_sequence is [7]", id="number"),
         pytest.param({"1": "B"}, "row '1' is no object", id="no-row"),
         pytest.param({}, "not a result file", id="empty-file"),
-        pytest.param([], "not a result file", id="list"),
         pytest.param({"1": row(letter_logprobs={"A": "high"})}, "letter_logprobs is", id="logprob-no-number"),
-        pytest.param({"1": row(letter_logprobs=[1])}, "letter_logprobs is [1]", id="logprobs-are-a-list"),
         pytest.param({"1": row(letter_logprobs={" A": -1})}, "calls an option ' A'; write 'A'", id="spaced"),
-        pytest.param({"1": row(letter_logprobs={"b": -1})}, "calls an option 'b'; write 'B'", id="lower-case"),
         pytest.param({"1": row(letter_bounds={"(A)": -1})}, "calls an option '(A)'; write 'A'", id="bracket"),
-        pytest.param({"1": row(choices=["cat"])}, "choices is", id="choices-no-letters"),
-        pytest.param({"1": row(choices={"AB": "a"})}, "choices is {'AB'", id="letter-of-two"),
-        pytest.param({"1": row(frames_decoded="many")}, "frames_decoded is 'many'", id="frames-are-a-text"),
-        pytest.param({"1": row(prompt_tokens={})}, "prompt_tokens is {}", id="tokens-are-an-object"),
-        pytest.param({"1": row(rank=True)}, "rank is True", id="rank-is-true"),
-        pytest.param({"1": row(rank="first")}, "rank is 'first'", id="rank-no-number"),
         pytest.param({"1": row(run="fast")}, "run is 'fast'", id="run-no-object"),
         pytest.param({"1": row(nonfinite="false")}, "nonfinite is 'false', not true", id="flag-is-a-text"),
-        pytest.param({"1": row(error=7)}, "error is 7, not a text", id="error-is-a-number"),
-        pytest.param({"1": row(vid_path=["a"])}, "vid_path is ['a'], not a text", id="path-is-a-list"),
-        pytest.param({"1": row(question={"en": "?"})}, "question is {'en': '?'}, not a text", id="question-no-text"),
-        pytest.param({"1": row(prompt_sha256=5)}, "prompt_sha256 is 5, not a text", id="hash-is-a-number"),
-        pytest.param({"1": row(pixels_sha256=True)}, "pixels_sha256 is True, not a text", id="hash-is-true"),
-        pytest.param({"1": row(resolution=[[1], "x"])}, "resolution is [[1], 'x'], not a text", id="sides-no-numbers"),
-        pytest.param({"1": row(video_id=[1])}, "video_id is [1], not a text", id="video-id-is-a-list"),
-        pytest.param({"1": row(choices={"A": ["a"]})}, "choices is {'A': ['a']}", id="option-is-a-list"),
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path, content, found):
+    """Each field with values of each kind: test_schema.py."""
     path = write(tmp_path / "MSVD_eval.json", content)
     with pytest.raises(InputError) as error:
         load_results(path, ANSWERS)
@@ -141,11 +123,6 @@ def test_a_folder_of_result_files(tmp_path):
     write(tmp_path / "journal" / "MOT.rank0.jsonl", {})
     write(tmp_path / "notes.json", {})
     assert sorted(load_results(tmp_path, ANSWERS)) == [("MOT", "1"), ("MSVD", "1"), ("MSVD", "2")]
-
-
-def test_a_folder_without_result_files_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no result file"):
-        load_results(tmp_path, ANSWERS)
 
 
 def test_two_rows_for_one_question_are_refused(tmp_path):
@@ -211,21 +188,7 @@ def test_one_video_with_two_ids_is_one_cluster(sides):
     assert len(set(number_videos(pair_runs(*sides, "strict").pairs))) == 1
 
 
-def test_what_is_read_is_what_is_written():
-    """The reader knows no field that the format does not have."""
-    asked = set()
-
-    class Noted(dict):
-        def get(self, field, default=None):
-            asked.add(field)
-            return super().get(field, default)
-
-    build_reply(("MSVD", "1"), "1", Noted(output_sequence=["A"]))
-    assert asked <= ROW_FIELDS
-    assert {"output_sequence", "letter_logprobs", "prompt_sha256", "video_sha256", "run"} <= asked
-
-
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(
     ("base", "found"),
     [

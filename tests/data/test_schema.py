@@ -73,7 +73,7 @@ def is_read(row):
     return True
 
 
-def test_it_has_the_fields_of_a_row():
+def test_the_schema_has_the_fields_of_a_row():
     assert set(ROW["properties"]) == ROW_FIELDS == set(WHOLE)
 
 
@@ -105,7 +105,7 @@ def test_what_a_row_must_have(output, error):
     assert fits({"MSVD/1": output | error}, SCHEMA) == is_read(output | error)
 
 
-def test_no_row_and_no_rows_fit_not():
+def test_a_file_without_rows_or_with_an_empty_one_does_not_fit():
     assert not fits({}, SCHEMA)
     assert not fits({"MSVD/1": []}, SCHEMA)
     assert not fits({"MSVD/1": {}}, SCHEMA)

@@ -71,7 +71,9 @@ def is_sparse(video: Path) -> bool:
 
 
 @pytest.mark.parametrize(("suffix", "codec", "arguments", "sparse"), [pytest.param(*c[1:], id=c[0]) for c in CLIPS])
-def test_clip_is_exact(tmp_path: Path, suffix: str, codec: str, arguments: dict, sparse: bool) -> None:
+def test_the_frames_of_each_clip_are_exact(
+    tmp_path: Path, suffix: str, codec: str, arguments: dict, sparse: bool
+) -> None:
     clip = write_clip(tmp_path / f"clip{suffix}", codec, **arguments)
     assert_exact(clip)
     assert_exact(clip, 32)
@@ -89,7 +91,7 @@ def write_with(folder: Path, suffix: str, codec: str, pix_fmt: str) -> Path:
 
 
 @pytest.mark.parametrize(("suffix", "codec", "pix_fmt"), [pytest.param(*c, id=c[1]) for c in ENCODER_CASES])
-def test_encoder_is_exact(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
+def test_every_encoders_frames_are_exact(tmp_path: Path, suffix: str, codec: str, pix_fmt: str) -> None:
     assert_exact(write_with(tmp_path, suffix, codec, pix_fmt))
 
 
@@ -121,14 +123,14 @@ def test_indices_are_those_of_the_original() -> None:
     assert spread(3, 8) == [0, 0, 0, 1, 1, 1, 2, 2]
 
 
-def test_container_without_a_count(tmp_path: Path) -> None:
+def test_no_count_of_frames_is_needed(tmp_path: Path) -> None:
     clip = write_clip(tmp_path / "clip.mkv", "libx264", options=FAST)
     assert (assert_exact(clip).stated, assert_exact(clip).decoded) == (0, 60)
 
 
 @pytest.mark.parametrize("codec", ["mpeg4", "mjpeg"])  # decoded sparsely, and whole
 @pytest.mark.parametrize("stated", [4, 59, 61, 100_000])
-def test_container_with_a_lying_count(tmp_path: Path, codec: str, stated: int) -> None:
+def test_a_wrong_count_of_frames_is_seen_through(tmp_path: Path, codec: str, stated: int) -> None:
     clip = write_clip(tmp_path / "clip.avi", codec, pix_fmt="yuv420p" if codec == "mpeg4" else "yuvj420p")
     header = clip.read_bytes()
     at = header.index(b"strh") + 8 + 32  # the length of the stream in frames
@@ -148,7 +150,7 @@ def test_container_with_a_lying_count(tmp_path: Path, codec: str, stated: int) -
         pytest.param(".webm", "libvpx-vp9", {}, id="webm"),
     ],
 )
-def test_cut_short(tmp_path: Path, suffix: str, codec: str, options: dict) -> None:
+def test_a_cut_file_gives_what_decodes(tmp_path: Path, suffix: str, codec: str, options: dict) -> None:
     pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
     size = (192, 128)  # larger than the header that AVI reserves
     clip = write_clip(tmp_path / f"whole{suffix}", codec, 60, size, pix_fmt=pix_fmt, gop=12, container_options=options)
@@ -216,20 +218,20 @@ def check_damage(video: Path, whole: bytes, seeds: range) -> float:
 
 
 @pytest.mark.parametrize(("name", "codec", "arguments"), [pytest.param(*each, id=each[0]) for each in DAMAGED_CLIPS])
-def test_random_damage(tmp_path: Path, name: str, codec: str, arguments: dict) -> None:
+def test_random_damage_gives_the_same_frames_twice(tmp_path: Path, name: str, codec: str, arguments: dict) -> None:
     whole = write_clip(tmp_path / name, codec, 32, (64, 48), **arguments).read_bytes()
     check_damage(tmp_path / name, whole, range(20))  # of ten clips: 200 files
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "codec", "arguments"), [pytest.param(*each, id=each[0]) for each in DAMAGED_CLIPS])
-def test_much_random_damage(tmp_path: Path, name: str, codec: str, arguments: dict) -> None:
+def test_much_random_damage_gives_the_same_frames_twice(tmp_path: Path, name: str, codec: str, arguments: dict) -> None:
     whole = write_clip(tmp_path / name, codec, 60, **arguments).read_bytes()
     assert check_damage(tmp_path / name, whole, range(1000)) < 0.03
 
 
 @pytest.mark.parametrize("damaged_packet", [6, 7])  # frame 6 is wanted, frame 7 is not
-def test_damaged_frame(tmp_path: Path, damaged_packet: int) -> None:
+def test_a_damaged_frame_is_left_out_if_it_is_wanted(tmp_path: Path, damaged_packet: int) -> None:
     """Where damage is met, everything is decoded and the frame is left out; elsewhere it is not noticed."""
     clip = write_clip(tmp_path / "clip.avi", "mpeg4", 16, gop=1)
     with open_video(clip) as opened:
@@ -256,7 +258,7 @@ def test_rotation_is_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample_frames(rotated, NUM_FRAMES).pixels, upright.pixels)
 
 
-def test_more_packets_than_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packets_that_are_too_many_to_hold_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = write_clip(tmp_path / "clip.mp4", "libx264", options=FAST, gop=12)
     monkeypatch.setattr(sparse_module, "MAX_HELD_BYTES", 10_000)
     with open_video(clip) as opened:
@@ -283,7 +285,7 @@ def copy_packets(clips: list[Path], copy: Path, change: Callable[[int, av.Packet
     return copy
 
 
-def test_times_of_decoding_in_place_of_those_of_showing(tmp_path: Path) -> None:
+def test_times_of_decoding_in_place_of_those_of_showing_are_found_out(tmp_path: Path) -> None:
     """Of 62 frames, every other one a B-frame, two are wanted that others refer to: no frame comes out of order."""
 
     def shown_when_decoded(_: int, packet: av.Packet) -> av.Packet:
@@ -317,7 +319,7 @@ def test_placeholders_are_no_frames(tmp_path: Path, suffix: str) -> None:
     assert_exact(copy)
 
 
-def test_headers_that_change_within_the_file(tmp_path: Path) -> None:
+def test_headers_that_change_within_the_file_are_taken(tmp_path: Path) -> None:
     """A file that was joined of two: frame 31, which is not wanted, brings the headers of the second."""
     first = write_clip(tmp_path / "first.mp4", "libx264", 31, options=FAST, gop=10, b_frames=0)
     options = FAST | {"x264-params": "chroma-qp-offset=9"}
@@ -340,7 +342,7 @@ def test_headers_that_change_within_the_file(tmp_path: Path) -> None:
     assert_exact(clip)
 
 
-def test_frames_called_key_frames_that_are_none(tmp_path: Path) -> None:
+def test_frames_called_key_frames_that_are_none_are_found_out(tmp_path: Path) -> None:
     def call_key_frame(_: int, packet: av.Packet) -> av.Packet:
         changed = av.Packet(bytes(packet))
         changed.is_keyframe = True
@@ -365,7 +367,7 @@ def test_frames_called_key_frames_that_are_none(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("b_frames", [0, 3])
-def test_edits(tmp_path: Path, edits: list[tuple[float, float | None]], b_frames: int) -> None:
+def test_an_edit_list_changes_no_frame(tmp_path: Path, edits: list[tuple[float, float | None]], b_frames: int) -> None:
     clip = write_clip(tmp_path / "clip.mp4", "libx264", options=FAST, gop=12, b_frames=b_frames)
     clip.write_bytes(with_edits(clip.read_bytes(), edits))
     assert_exact(clip)

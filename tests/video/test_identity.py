@@ -6,7 +6,7 @@ import os
 from videobench.video.identity import sha256_of_video, stamp_of
 
 
-def test_of_a_file(tmp_path):
+def test_a_file_is_known_by_its_bytes_and_a_stamp_shows_a_change(tmp_path):
     video = tmp_path / "a.mp4"
     video.write_bytes(b"some video")
     first = stamp_of(video)
@@ -18,7 +18,7 @@ def test_of_a_file(tmp_path):
     assert stamp_of(tmp_path / "missing.mp4") is None
 
 
-def test_of_a_folder_of_images(tmp_path):
+def test_a_folder_of_images_is_known_by_its_images_in_order(tmp_path):
     for name, content in (("10.jpg", b"ten"), ("2.jpg", b"two"), ("._2.jpg", b"of another system"), ("notes", b"")):
         (tmp_path / name).write_bytes(content)
     stamp, digest = stamp_of(tmp_path), sha256_of_video(tmp_path)
