@@ -221,7 +221,7 @@ def is_said_by(pieces, message):
     return 3 * found >= len(message)
 
 
-@pytest.mark.parametrize("name", ["docs/troubleshooting.md", "docs/npu.md", "README.md"])
+@pytest.mark.parametrize("name", ["docs/troubleshooting.md", "docs/npu.md"])
 def test_messages_that_are_quoted_are_the_programs(name):
     """The first cell of each row of a table with the column "it says"."""
     tables = [table for table in tables_of(name) if table[0][0].strip() == "it says"]
