@@ -105,7 +105,7 @@ def right_leads(answers: Answers) -> FloatArray:
     best = np.nan_to_num(answers.scores, nan=-np.inf).max(axis=2, initial=-np.inf)
     read = np.take_along_axis(answers.scores, np.maximum(answers.letters, 0)[:, :, None], axis=2)[:, :, 0]
     follows = (answers.letters >= 0) & (read == best) & (answers.mass >= LEAST_OPTION_MASS)
-    return np.asarray(np.where(follows, leads, np.nan), dtype=float)
+    return np.where(follows, leads, np.nan)
 
 
 def _estimate(answers: Answers, credits: FloatArray) -> Estimate:

@@ -75,11 +75,7 @@ class Association:
 
 
 def associate(
-    values: FloatArray,
-    above: Mask,
-    subgroups: Sequence[Subgroup],
-    clusters: Clusters,
-    is_proportion: bool = False,
+    values: FloatArray, above: Mask, subgroups: Sequence[Subgroup], clusters: Clusters, is_proportion: bool = False
 ) -> list[Association]:
     """Every group's difference from the rest by the rank-sum test, if chance does not explain it: z includes the design
     effect of videos, p is not yet corrected for the number of groups. `above` says which questions differ by more than
@@ -95,22 +91,10 @@ def associate(
             members, label, z = ~members, f"{ALL_BUT}{label}", -z
         if normal_p(z) >= SIGNIFICANT:
             continue
-        inside, outside = values[members], values[~members]
-        found.append(
-            Association(
-                cause=subgroup.cause,
-                label=label,
-                questions=len(inside),
-                inside=float(middle(inside)),
-                outside=float(middle(outside)),
-                above_inside=float(above[members].mean()),
-                above_outside=float(above[~members].mean()),
-                z=z,
-                p_corrected=normal_p(z),
-                unit="share" if is_proportion else "nats",
-                members=members,
-            )
-        )
+        inside, outside = (float(middle(values[each])) for each in (members, ~members))
+        above_inside, above_outside = (float(above[each].mean()) for each in (members, ~members))
+        amounts = inside, outside, above_inside, above_outside, z, normal_p(z), "share" if is_proportion else "nats"
+        found.append(Association(subgroup.cause, label, int(members.sum()), *amounts, members))
     return found
 
 
@@ -119,9 +103,8 @@ def find_outliers(answers: Answers, groups: Sequence[Subgroup], margin: float, o
     moved, p_values = answers.is_right[:, 0].astype(float) - answers.is_right[:, 1], []
     for each in groups:
         sums, _ = cluster_sums(moved[each.members], answers.videos[each.members])
-        is_near = (
-            sums.sum() ** 2 > OUTLIER_Z**2 * (sums**2).sum()
-        )  # else the exact test, which takes time, finds nothing
+        # The exact test takes time: it is spared where it would find nothing.
+        is_near = sums.sum() ** 2 > OUTLIER_Z**2 * (sums**2).sum()
         p_values.append(sign_flip_p(sums) if is_near else 1.0)
     found = []
     for each, p_corrected in zip(groups, holm(p_values), strict=True):
@@ -233,10 +216,8 @@ def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator
 
 def _longest_prompt(pair: Pair) -> float | None:
     """Of both sides: where one side's prompts are cut, the other one's give their length."""
-    lengths = [
-        reply.prompt_tokens for reply in (pair.candidate.reply, pair.reference.reply) if reply and reply.prompt_tokens
-    ]
-    return max(lengths) if lengths else None
+    replies = (pair.candidate.reply, pair.reference.reply)
+    return max((each.prompt_tokens for each in replies if each and each.prompt_tokens), default=None)
 
 
 def _area(pair: Pair) -> float | None:

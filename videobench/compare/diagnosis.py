@@ -224,12 +224,10 @@ def _everywhere(
 
 def _runs(answers: Answers, names: Names) -> dict[str, Mapping[str, Any]]:
     first = answers.pairs[0]
-    sides = (
-        ((names.candidate.title, first.candidate), (names.reference.title, first.reference))
-        if isinstance(first, Pair)
-        else ()
-    )
-    return {title: side.reply.run for title, side in sides if side.reply}
+    if not isinstance(first, Pair):  # simulated
+        return {}
+    sides = (names.candidate, first.candidate.reply), (names.reference, first.reference.reply)
+    return {name.title: reply.run for name, reply in sides if reply}
 
 
 def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
@@ -243,14 +241,13 @@ def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
 def _unreadable(answers: Answers, names: Names) -> list[Finding]:
     """If one side alone has them more often than chance explains."""
     alone = answers.unreadable[:, 0].astype(float) - answers.unreadable[:, 1]
-    side, count = max(
-        (names.candidate, (alone > 0).sum()), (names.reference, (alone < 0).sum()), key=lambda each: each[1]
-    )
-    p_value = sign_flip_p(alone)
+    candidate, reference = int((alone > 0).sum()), int((alone < 0).sum())
+    p_value, side = sign_flip_p(alone), names.candidate if candidate >= reference else names.reference
     if p_value >= SIGNIFICANT:
         return []
+    count = max(candidate, reference)
     text = f"{count} replies of {side.phrase} alone cannot be read"
-    return [Finding("unreadable", text, look_at("unreadable"), int(count), p_value, breaks=False)]
+    return [Finding("unreadable", text, look_at("unreadable"), count, p_value, breaks=False)]
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:

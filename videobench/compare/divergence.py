@@ -28,11 +28,10 @@ class Differences:
     largest: FloatArray  # largest |difference| of an option's log-probability, nats
     spread: FloatArray  # standard deviation of the options' differences, scaled to one median for 2 to 6 options, nats
     common: FloatArray  # |mean| of the options' differences, nats: mass that went to no option, or came from none
-    shift: FloatArray  # change from GPU to NPU of the lead of the GPU's best option over its second best, nats
-    kl: FloatArray  # Kullback-Leibler divergence of the NPU's option distribution from the GPU's, nats
+    shift: FloatArray  # from reference to candidate, of the lead of the reference's best option over its second, nats
+    kl: FloatArray  # Kullback-Leibler divergence of the candidate's distribution from the reference's, nats
     by_letter: FloatArray  # (questions, 6): each letter's difference less the mean of the others'; nan: no such option
-    # (questions, 2), NPU and GPU: log-probability of the right option less that of the best wrong one; nan: not known
-    right_leads: FloatArray
+    right_leads: FloatArray  # (questions, 2): lead of the right option over the best wrong one, nats; nan: not known
     right_chances: FloatArray  # (questions, 2): probability of the right option among the options; nan: not known
     same_top: NDArray[np.bool_]  # whether both sides' most probable option is the same
 
@@ -53,34 +52,34 @@ def measure(answers: Answers) -> Differences:
     shared = ~np.isnan(candidate + reference)  # a row may lack an option that the other side's has
     shared[answers.vague.any(axis=1)] = False
     rows = np.flatnonzero(shared.sum(axis=1) >= 2)
-    candidate, reference = (np.where(shared, side, np.nan)[rows] for side in (candidate, reference))
-    difference, right = candidate - reference, answers.right[rows]
+    sides = candidate, reference = [np.where(shared, side, np.nan)[rows] for side in (candidate, reference)]
+    difference, right, row = candidate - reference, answers.right[rows], np.arange(len(rows))
+    options, mean = (~np.isnan(difference)).sum(axis=1), np.nanmean(difference, axis=1)
+    *_, second, first = np.argsort(np.nan_to_num(reference, nan=-np.inf), axis=1).T  # the reference's best options
+    top, reference_top = (np.argmax(np.nan_to_num(side, nan=-np.inf), axis=1) for side in sides)
+    chances = [np.exp(side) / np.nansum(np.exp(side), axis=1, keepdims=True) for side in sides]
+    deviation = np.nansum((difference - mean[:, None]) ** 2, axis=1) / (options - 1)
     return Differences(
         rows=rows,
         pairs=[answers.pairs[row] for row in rows.tolist()],
         videos=answers.videos[rows],
-        largest=_row_reduce(np.nanmax, np.abs(difference)),
-        spread=_spread(difference),
-        common=np.abs(_row_reduce(np.nanmean, difference)),
-        shift=_lead_shift(candidate, reference),
+        largest=np.nanmax(np.abs(difference), axis=1),
+        spread=np.sqrt(deviation) / SPREAD_MEDIAN[options - 2],
+        common=np.abs(mean),
+        shift=(candidate[row, first] - candidate[row, second]) - (reference[row, first] - reference[row, second]),
         kl=_divergence(reference, candidate),
         by_letter=_against_others(difference),
-        right_leads=np.stack([leads_of(candidate, right), leads_of(reference, right)], axis=1),
-        right_chances=np.stack([_right_chance(candidate, right), _right_chance(reference, right)], axis=1),
-        same_top=_top(candidate) == _top(reference),
+        right_leads=np.stack([leads_of(side, right) for side in sides], axis=1),
+        right_chances=np.stack([np.where(right >= 0, each[row, right], np.nan) for each in chances], axis=1),
+        same_top=top == reference_top,
     )
-
-
-def _row_reduce(reduce, values: FloatArray) -> FloatArray:  # type: ignore[no-untyped-def]
-    return np.asarray(reduce(values, axis=1) if len(values) else np.zeros(0), dtype=float)
 
 
 def _against_others(difference: FloatArray) -> FloatArray:
     """Each option's difference less the mean of the others'."""
     options = (~np.isnan(difference)).sum(axis=1, keepdims=True)
-    return np.asarray(
-        (difference * options - np.nansum(difference, axis=1, keepdims=True)) / (options - 1), dtype=float
-    )
+    less: FloatArray = (difference * options - np.nansum(difference, axis=1, keepdims=True)) / (options - 1)
+    return less
 
 
 def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
@@ -93,44 +92,15 @@ def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
         return _against_others(difference)
 
 
-def _spread(difference: FloatArray) -> FloatArray:
-    options = (~np.isnan(difference)).sum(axis=1)
-    deviation = difference - _row_reduce(np.nanmean, difference)[:, None]
-    return np.asarray(
-        np.sqrt(np.nansum(deviation**2, axis=1) / (options - 1)) / SPREAD_MEDIAN[options - 2], dtype=float
-    )
-
-
-def _lead_shift(candidate: FloatArray, reference: FloatArray) -> FloatArray:
-    order = np.argsort(np.nan_to_num(reference, nan=-np.inf), axis=1)
-    rows, first, second = np.arange(len(reference)), order[:, -1], order[:, -2]
-    return np.asarray(
-        (candidate[rows, first] - candidate[rows, second]) - (reference[rows, first] - reference[rows, second]),
-        dtype=float,
-    )
-
-
-def _divergence(reference: FloatArray, other: FloatArray) -> FloatArray:
-    """Both distributions over the shared options, each made to sum to 1."""
-    if not len(reference):
-        return np.zeros(0)
-    reference, other = (
-        values - np.log(np.nansum(np.exp(values), axis=1, keepdims=True)) for values in (reference, other)
-    )
-    return np.asarray(np.maximum(0.0, np.nansum(np.exp(reference) * (reference - other), axis=1)), dtype=float)
-
-
-def _right_chance(values: FloatArray, right: np.ndarray) -> FloatArray:
-    chances = np.exp(values) / np.nansum(np.exp(values), axis=1, keepdims=True)
-    return np.asarray(np.where(right >= 0, chances[np.arange(len(values)), right], np.nan), dtype=float)
-
-
-def _top(values: FloatArray) -> NDArray[np.intp]:
-    return np.asarray(np.argmax(np.nan_to_num(values, nan=-np.inf), axis=1), dtype=np.intp)
+def _divergence(*sides: FloatArray) -> FloatArray:
+    """Of the second side from the first, over the shared options, each side made to sum to 1."""
+    first, second = (side - np.log(np.nansum(np.exp(side), axis=1, keepdims=True)) for side in sides)
+    divergence: FloatArray = np.nansum(np.exp(first) * (first - second), axis=1)
+    return np.maximum(0.0, divergence)
 
 
 def right_chance_change(differences: Differences) -> tuple[float, float] | None:
-    """Mean change of the right option's probability from GPU to NPU, and its standard error over videos, 0 to 1.
+    """Mean change of the right option's probability, 0 to 1, candidate less reference, and its standard error.
 
     None where it is known of no question."""
     change = differences.right_chances[:, 0] - differences.right_chances[:, 1]
@@ -143,12 +113,8 @@ def right_chance_change(differences: Differences) -> tuple[float, float] | None:
 def coarser_dtype(pairs: Sequence[Pair]) -> str:
     """The coarser one of both runs' dtypes, COARSEST where one is not stored."""
     order = list(TOLERANCES)
-    found = {
-        str(reply.run.get("dtype", COARSEST)).removeprefix("torch.")
-        for pair in pairs
-        for reply in (pair.candidate.reply, pair.reference.reply)
-        if reply
-    }
+    replies = (side.reply for pair in pairs for side in (pair.candidate, pair.reference) if side.reply)
+    found = {str(each.run.get("dtype", COARSEST)).removeprefix("torch.") for each in replies}
     return max((name if name in order else COARSEST for name in found), key=order.index, default=COARSEST)
 
 

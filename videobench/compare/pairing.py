@@ -255,4 +255,4 @@ def leads_of(scores: FloatArray, column: NDArray[np.intp]) -> FloatArray:
     rows, others = np.arange(len(scores)), np.nan_to_num(scores, nan=-np.inf)
     others[rows, column] = -np.inf
     lead = scores[rows, column] - others.max(axis=1, initial=-np.inf)
-    return np.asarray(np.where((column >= 0) & np.isfinite(lead), lead, np.nan), dtype=float)
+    return np.where((column >= 0) & np.isfinite(lead), lead, np.nan)

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Hashable, Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Interval = tuple[float, float]
-FloatArray = NDArray[np.float64]
+FloatArray = NDArray[Any]
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 Clusters = NDArray[np.intp]  # for each value the number of its cluster: its video
 
@@ -138,7 +139,7 @@ def average_ranks(values: FloatArray) -> FloatArray:
     """Ranks from 1; equal values have the mean of their ranks."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[inverse], dtype=float)
+    return (last - (counts - 1) / 2)[inverse]
 
 
 def normal_p(z: float) -> float:

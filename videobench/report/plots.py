@@ -204,4 +204,4 @@ def _proportions(values: FloatArray, edges: FloatArray) -> FloatArray:
     if not len(values):
         return np.zeros(len(edges) - 1)
     exponents = np.log10(np.maximum(values, 10.0 ** edges[0] * 1.0001))
-    return np.asarray(np.histogram(np.minimum(exponents, edges[-1]), edges)[0] / len(values), dtype=float)
+    return np.histogram(np.minimum(exponents, edges[-1]), edges)[0] / len(values)
