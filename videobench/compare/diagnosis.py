@@ -77,12 +77,8 @@ class Diagnosis:
     beyond: float  # proportion of the measured questions beyond the limit
 
     @property
-    def broken(self) -> bool:
-        return any(each.breaks for each in self.findings)
-
-    @property
-    def broken_groups(self) -> str:
-        return list_groups([each for each in self.findings if each.breaks])
+    def broken(self) -> list[Finding]:
+        return [each for each in self.findings if each.breaks]
 
     @property
     def is_known(self) -> bool:

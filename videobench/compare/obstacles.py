@@ -1,7 +1,7 @@
 """Why two runs cannot be compared, in whole or in part, and what a service should be asked otherwise."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from videobench.compare.advice import FIXES
@@ -23,7 +23,7 @@ OTHER_MODEL = ("checkpoint", "checkpoint_sha256", "weights_sha256", "dtype")
 class Obstacle:
     cause: str  # of advice.LOOK_AT: "swapped", "sampling", a setting ("num_frames"), "questions", "prompts", ...
     text: str  # one sentence
-    allows_fail: bool  # whether the questions with the same inputs can still show a loss
+    allows_fail: bool = False  # whether the questions with the same inputs can still show a loss
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ def find_obstacles(
 ) -> list[Obstacle]:
     """Those that allow no verdict at all come first."""
     devices = _of_devices(inputs, names) if names.are_devices else []
-    mixed = [Obstacle("mixed", text, allows_fail=False) for text in inputs.mixed]
-    sampled = [Obstacle(each.cause, each.text, allows_fail=False) for each in services if each.cause == "sampling"]
+    mixed = [Obstacle("mixed", text) for text in inputs.mixed]
+    sampled = [Obstacle(each.cause, each.text) for each in services if each.cause == "sampling"]
     settings = [
-        Obstacle(row.name, _both_values(row, names), allows_fail=False)
+        Obstacle(row.name, _both_values(row, names))
         for row in inputs.rows
         if not row.allows_verdict and (tolerance.is_judged or row.name not in OTHER_MODEL)
     ]
@@ -56,25 +56,18 @@ def find_obstacles(
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     """Find swapped files, and files of one kind of device. A CPU may replace either device."""
-    candidate, reference = (set(inputs.devices[side]) - {UNKNOWN} for side in SIDES.values())
-    found = f"{_listed(candidate)} in {names.candidate.phrase}'s, {_listed(reference)} in {names.reference.phrase}'s"
-    if candidate == reference and len(candidate) == 1 and candidate <= {"npu", "cuda"}:
+    sides = first, second = [sorted(set(inputs.devices[side]) - {UNKNOWN}) for side in SIDES.values()]
+    if first == second and first in (["npu"], ["cuda"]):
         cause, text = "one_device", "both files hold replies of one kind of device"
-    elif (
-        (candidate, reference) == ({"cuda"}, {"npu"})
-        or (candidate == {"cuda"} and reference == {"cpu"})
-        or (candidate, reference) == ({"cpu"}, {"npu"})
-    ):
+    elif sides in ([["cuda"], ["npu"]], [["cuda"], ["cpu"]], [["cpu"], ["npu"]]):
         cause, text = "swapped", f"the {names.candidate.title} and {names.reference.title} files look swapped"
-    elif "cuda" in candidate or "npu" in reference:
+    elif "cuda" in first or "npu" in second:
         cause, text = "mixed", "a file holds replies of the other side's device"
     else:
         return
-    yield Obstacle(cause, f"{text}, judging by their `device` field: {found}", allows_fail=False)
-
-
-def _listed(devices: Iterable[str]) -> str:
-    return " and ".join(sorted(devices)) or UNKNOWN
+    own, other = (" and ".join(each) or UNKNOWN for each in sides)
+    found = f"{own} in {names.candidate.phrase}'s, {other} in {names.reference.phrase}'s"
+    yield Obstacle(cause, f"{text}, judging by their `device` field: {found}")
 
 
 def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
@@ -84,10 +77,10 @@ def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
     strange = [pair.key for pair in with_options if pair.right not in pair.reply.options]
     if len(strange) > max(FEW_ANSWERS, FEW_ANSWERS_SHARE * len(with_options)):
         text = f"the right letter is none of the options in {len(strange):,} of {_questions(len(with_options))}"
-        yield Obstacle("answers", f"wrong answer file: {text} ({_some(strange)})", allows_fail=False)
+        yield Obstacle("answers", f"wrong answer file: {text} ({_some(strange)})")
     elif unknown > len(compared):
         text = f"it has no answer to {unknown:,} of {_questions(unknown + len(compared))}"
-        yield Obstacle("answers", f"wrong answer file: {text}", allows_fail=False)
+        yield Obstacle("answers", f"wrong answer file: {text}")
     elif with_options:
         yield from _of_chance(with_options)
 
@@ -99,28 +92,22 @@ def _of_chance(pairs: Sequence[Pair]) -> Iterator[Obstacle]:
     videos = len(set(number_videos(pairs).tolist()))
     chance = chance_level(pair.reply for pair in pairs)
     assert chance is not None, "the pairs have options"
-    error = math.sqrt(chance * (1 - chance) / videos)
-    candidate, reference = (
-        sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in SIDES.values()
-    )
-    agreement = sum(pair.candidate.letter == pair.reference.letter for pair in pairs) / len(pairs)
-    found = f"({100 * candidate:.1f} and {100 * reference:.1f} %, chance {100 * chance:.1f} %)"
-    if max(candidate, reference) < chance - LUCK * error:
-        text = (
-            f"both sides are right less often than by chance {found}: the answer file is not of these questions, or no"
-        )
-        yield Obstacle("answers", f"{text} reply is", allows_fail=False)
-    elif videos >= MANY_VIDEOS and max(candidate, reference) < chance + LUCK * error:
+    luck = LUCK * math.sqrt(chance * (1 - chance) / videos)
+    right = [sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in SIDES.values()]
+    found = f"({100 * right[0]:.1f} and {100 * right[1]:.1f} %, chance {100 * chance:.1f} %)"
+    if max(right) < chance - luck:
+        text = f"both sides are right less often than by chance {found}: the answer file is not of these questions"
+        yield Obstacle("answers", f"{text}, or no reply is")
+    if max(right) < chance - luck or videos < MANY_VIDEOS:
+        return
+    if max(right) < chance + luck:
         text = f"both sides are right no more often than by chance {found}: the answer file may be of other questions"
-        yield Obstacle("answers", text, allows_fail=False)
-    elif (
-        videos >= MANY_VIDEOS
-        and reference > chance + LUCK * error
-        and agreement < chance + LUCK * error
-        and not any(pair.candidate.reply and pair.candidate.reply.prompt_sha256 for pair in pairs)
-    ):
+        yield Obstacle("answers", text)
+    agreement = sum(pair.candidate.letter == pair.reference.letter for pair in pairs) / len(pairs)
+    are_prompts_known = any(pair.candidate.reply and pair.candidate.reply.prompt_sha256 for pair in pairs)
+    if right[1] > chance + luck > agreement and not are_prompts_known:
         text = f"the letters agree no more often than by chance ({100 * agreement:.1f} %, chance {100 * chance:.1f} %)"
-        yield Obstacle("ids", f"{text}: the ids may be shifted, or one side answers at random", allows_fail=False)
+        yield Obstacle("ids", f"{text}: the ids may be shifted, or one side answers at random")
 
 
 def _both_values(row: InputRow, names: Names) -> str:
@@ -136,7 +123,7 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
         yield Obstacle("sample", f"{text} ({_both_values(row, names)})", allows_fail=True)
     if inputs.are_unlike:
         text = f"the numbers of prompt tokens differ in {len(other['prompt_tokens']):,} of {_questions(inputs.lengths)}"
-        yield Obstacle("prompt_tokens", f"{text}: the ids may be shifted, or the prompts are others", allows_fail=False)
+        yield Obstacle("prompt_tokens", f"{text}: the ids may be shifted, or the prompts are others")
     for cause, keys, text in (
         ("questions", other["questions"], "text, choices or video differ"),
         ("prompt_tokens", [] if inputs.are_unlike else other["prompt_tokens"], "the numbers of prompt tokens differ"),

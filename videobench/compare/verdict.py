@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from videobench.compare.accuracy import Estimate, Paired, Smoothed, compare_paired, estimate_smoothed, questions_needed
 from videobench.compare.associations import Outlier, Subgroup, find_outliers
-from videobench.compare.diagnosis import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis
+from videobench.compare.diagnosis import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis, Finding, list_groups
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Answers, Pairing, tabulate
 from videobench.compare.settings import NPU_AND_GPU, Margin, Names
@@ -46,8 +46,8 @@ class Evidence:
         return self.smoothed.estimate if self.smoothed else self.accuracy.estimate
 
     @property
-    def broken(self) -> str:
-        return self.diagnosis.broken_groups if self.diagnosis else ""
+    def broken(self) -> Sequence[Finding]:
+        return self.diagnosis.broken if self.diagnosis else ()
 
     @property
     def is_barred(self) -> bool:
@@ -80,10 +80,10 @@ class Evidence:
         return 100 * (paired.reference_only / paired.questions if self.one_sided else 1 - paired.agreement)
 
 
-# The first rule that holds decides: when, the verdict, by what ("": the measure that decides), what line 1 says.
-RULES: Sequence[tuple[Callable[[Evidence], bool], str, str, Callable[[Evidence], str]]] = (
+# The first rule that holds decides: when, the verdict, by what (None: the measure that decides), what line 1 says.
+RULES: Sequence[tuple[Callable[[Evidence], bool], str, str | None, Callable[[Evidence], str]]] = (
     (lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
-    (lambda e: e.broken != "", FAIL, DIVERGENCE, lambda e: f"numerically broken: {e.broken}"),
+    (lambda e: bool(e.broken), FAIL, DIVERGENCE, lambda e: f"numerically broken: {list_groups(e.broken)}"),
     (lambda e: e.is_one_way and e.is_outside(e.accuracy.estimate),
      FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate, "")),
     (lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
@@ -93,14 +93,14 @@ RULES: Sequence[tuple[Callable[[Evidence], bool], str, str, Callable[[Evidence],
     (lambda e: bool(e.outliers),
      INCONCLUSIVE, GROUPS, lambda e: f"groups differ by more than {points_text(e.margin)}: {_outliers(e)}"),
     (lambda e: e.estimate.unseen >= e.margin,
-     INCONCLUSIVE, "", lambda e: f"too few questions to show {points_text(e.margin)}"),
-    (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, "", lambda e: _between(e)),
+     INCONCLUSIVE, None, lambda e: f"too few questions to show {points_text(e.margin)}"),
+    (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, None, lambda e: _between(e)),
     (lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
      INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
     (lambda e: e.disagreement > max(MOST_DISAGREEMENT, e.margin) and getattr(e.smoothed, "share", 0) < LEAST_MEASURED,
      INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
     (lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
-    (lambda e: True, PASS, "", lambda e: _equal(e)),
+    (lambda e: True, PASS, None, lambda e: _equal(e)),
 )  # fmt: skip
 
 
@@ -190,13 +190,13 @@ def _equal(e: Evidence) -> str:
 
 def _reasons(e: Evidence, by: str) -> list[str]:
     """Why, the deciding one first; then what else is known."""
-    paired, findings = e.accuracy, e.diagnosis.findings if e.diagnosis else []
+    paired = e.accuracy
     groups = [f"{each.text} (p {each.p_corrected:.1g}, corrected)" for each in e.outliers[:SHOWN_GROUPS]]
     obstacles = [each.text for each in e.obstacles]
     candidate, reference = e.names.candidate, e.names.reference
     known = {
         INPUTS: [f"not comparable: {text}" if index == 0 else text for index, text in enumerate(obstacles)],
-        DIVERGENCE: [f"numerically broken: {each.text}" for each in findings[:1] if e.broken],
+        DIVERGENCE: [f"numerically broken: {each.text}" for each in e.broken[:1]],
         VIDEOS: ["all questions are about one video; an interval takes two or more"],
         FLIPS: [
             f"flips favour {e.favoured}: {paired.reference_only} answers are right on {reference.phrase} alone, "

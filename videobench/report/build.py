@@ -233,7 +233,7 @@ def _divergence(comparison: Comparison) -> Json:
     return {
         "questions": len(differences.pairs),
         "unknown": None if differences.pairs else why_unknown(comparison.verdict, comparison.pairing),
-        "broken": diagnosis.broken,
+        "broken": bool(diagnosis.broken),
         "findings": [vars(each) for each in diagnosis.findings],
         "strongest_association": _association(diagnosis.associations[0]) if diagnosis.associations else None,
         "associations": [_association(each) for each in diagnosis.associations],
@@ -325,7 +325,7 @@ def _numbers(comparison: Comparison) -> str:
     repeats = not any(each.cause == "repeat" for each in diagnosis.findings)
     more = "" if repeats else "; a run does not repeat itself"
     if diagnosis.broken:
-        return f"broken: {diagnosis.broken_groups}{more}"
+        return f"broken: {list_groups(diagnosis.broken)}{more}"
     if not diagnosis.measured:
         return f"not known: {why_unknown(comparison.verdict, comparison.pairing)}{more}"
     of = f"{diagnosis.measured:,} of {diagnosis.compared:,} questions"

@@ -12,10 +12,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from videobench.compare.comparison import CLASSES, Comparison, Flip
@@ -138,12 +137,9 @@ def write_html(path: Path, comparison: Comparison, report: Json, video_root: Pat
 
 
 def build_page(comparison: Comparison, report: Json, strips: FrameStrips | None) -> str:
-    """The page as HTML; `report` is build.build_report's of this `comparison`."""
-    return load_template().render(page_values(comparison, report, strips))
+    """The page as HTML; `report` is build.build_report's of this `comparison`.
 
-
-def load_template() -> Template:
-    """page.html.jinja; rendering raises jinja2.UndefinedError where a name, a key or an attribute has no value."""
+    A name, a key or an attribute without a value raises jinja2.UndefinedError."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -151,35 +147,24 @@ def load_template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["sentence"] = _sentence
+    environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:]}."
     environment.globals.update(
-        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_leads, plot_histogram, margin_text)}
-    )
-    environment.globals.update(
-        CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES, VERSIONS=VERSIONS
-    )
-    return environment.get_template("page.html.jinja")
-
-
-def page_values(comparison: Comparison, report: Json, strips: FrameStrips | None) -> dict[str, Any]:
-    """Name in the template -> value."""
+        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_leads, plot_histogram, margin_text)},
+        CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES, VERSIONS=VERSIONS,
+    )  # fmt: skip
     style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
     shown_flips = zip(comparison.flips, report["flips"][:MOST_PANELS], strict=False)
-    return {
-        "report": report,
-        "comparison": comparison,  # for the plots' arrays
-        "names": report["names"],
-        "ranking": _ranking(report["weighted_average"], report["names"]),
-        "flip_panels": [_flip_panel(flip, shown, strips) for flip, shown in shown_flips],
-        "style": Markup(style),
-        "script": Markup(script),
-        "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "script_sha256": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    }
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}."
+    return environment.get_template("page.html.jinja").render(
+        report=report,
+        comparison=comparison,  # for the plots' arrays
+        names=report["names"],
+        ranking=_ranking(report["weighted_average"], report["names"]),
+        flip_panels=[_flip_panel(flip, shown, strips) for flip, shown in shown_flips],
+        style=Markup(style),
+        script=Markup(script),
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+    )
 
 
 def _ranking(averages: Json, names: Json) -> list[tuple[float, str, str]]:
@@ -196,6 +181,10 @@ def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
     pair = flip.pair
     replies = {side: getattr(pair, name).reply for side, name in SIDES.items()}  # find_flips: both sides have one
     errors = {side: f"failed: {reply.error}" if reply.error else "" for side, reply in replies.items()}
+    chances = {
+        side: {letter: math.exp(min(0.0, each)) for letter, each in reply.logprobs.items()}
+        for side, reply in replies.items()
+    }
     letters = list(pair.reply.options) or sorted({letter for reply in replies.values() for letter in reply.logprobs})
     return shown | {
         "dataset": pair.dataset,
@@ -205,16 +194,12 @@ def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
             {
                 "letter": letter,
                 "text": pair.reply.options.get(letter, ""),
-                "percent": {side: _percent(reply.logprobs.get(letter)) for side, reply in replies.items()},
+                "percent": {side: 100 * chances[side][letter] if letter in chances[side] else None for side in SIDES},
             }
             for letter in letters
         ],
         "replies": {side: _cut(errors[side] or shown[f"{side}_reply"]) for side in SIDES},
     }
-
-
-def _percent(logprob: float | None) -> float | None:
-    return None if logprob is None else 100 * math.exp(min(0.0, logprob))
 
 
 def _cut(text: str) -> str:
@@ -227,7 +212,7 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
     if strips is None or not reply.vid_path:
         return None
     count = reply.run.get("num_frames")
-    seen = {each.video_sha256 for each in (pair.candidate.reply, pair.reference.reply) if each and each.video_sha256}
+    seen = {each.video_sha256 for each in pair.replies if each.video_sha256}
     return {
         "picture": strips.picture(reply.vid_path, count if isinstance(count, int) else DEFAULT_NUM_FRAMES, seen),
         "failure": strips.failures.get(reply.vid_path, "left out: the report's limit for pictures is reached"),

@@ -19,23 +19,17 @@ BINS_PER_DECADE = 4
 WIDEST_NUMBER = 56  # of an axis, "0.0001" in a phone's type
 
 
+_line = Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format
+_rect = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>').format
+
+
 def _svg(height: float, title: str, parts: Iterable[Markup]) -> Markup:
     start = Markup('<svg viewBox="0 0 {} {:g}" role="img" aria-label="{title}"><title>{title}</title>')
     return start.format(WIDTH, height, title=title) + Markup("").join(parts) + Markup("</svg>")
 
 
-def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> Markup:
-    line = Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>')
-    return line.format(x1, y1, x2, y2, style)
-
-
 def _text(x: float, y: float, text: str, style: str = "") -> Markup:
     return Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>').format(x, y, style, text)
-
-
-def _rect(x: float, y: float, width: float, height: float, style: str) -> Markup:
-    rect = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
-    return rect.format(x, y, max(0.0, width), max(0.0, height), style)
 
 
 def _dot(x: float, y: float, radius: float, style: str, title: str = "") -> Markup:
@@ -126,15 +120,13 @@ def plot_leads(comparison: Comparison) -> Markup:
     parts = [_rect(low, top, high - low, floor - top, "frame"), _line(low, floor, high, top, "grid")]
     parts += [_line(zero_x, top, zero_x, floor, "zero"), _line(low, zero_y, high, zero_y, "zero")]
     flips = {flip.pair.key: flip.kind for flip in comparison.flips}
-    plain = [index for index in known if differences.pairs[index].key not in flips]
-    for index in plain[:: max(1, math.ceil(len(plain) / MOST_POINTS))]:
-        parts.append(_dot(x_of(leads[index, 1]), y_of(leads[index, 0]), 2, "point"))
-    for index in known:
-        pair = differences.pairs[index]
-        if pair.key in flips:
+    dots = [(differences.pairs[index], x_of(leads[index, 1]), y_of(leads[index, 0])) for index in known]
+    plain = [(x, y) for pair, x, y in dots if pair.key not in flips]
+    parts += [_dot(x, y, 2, "point") for x, y in plain[:: max(1, math.ceil(len(plain) / MOST_POINTS))]]
+    for pair, x, y in dots:
+        if kind := flips.get(pair.key):
             letters = f"{own} {pair.candidate.letter}, {other} {pair.reference.letter}, right {pair.right}"
-            title = f"{pair.key}: {flips[pair.key]}, {letters}"
-            parts.append(_dot(x_of(leads[index, 1]), y_of(leads[index, 0]), 4.5, f"flip {flips[pair.key]}", title))
+            parts.append(_dot(x, y, 4.5, f"flip {kind}", f"{pair.key}: {kind}, {letters}"))
     for x, y, text, style in (  # above the dots
         (zero_x + 8, top + 18, "both right", "small"),
         (zero_x - 8, floor - 8, "both wrong", "end small"),
@@ -185,10 +177,8 @@ def plot_histogram(comparison: Comparison) -> Markup:
     step = math.ceil((high - low + 1) * WIDEST_NUMBER / (right - left))
     for each in range(int(high), int(low) - 1, -step):
         parts.append(_text(x_of(each), floor + 16, f"{10.0**each:g}", "middle small"))
-    parts += [
-        _text(left - 6, y_of(top) + 4, f"{100 * top:.0f} %", "end small"),
-        _text(left - 6, floor, "0", "end small"),
-    ]
+    parts.append(_text(left - 6, y_of(top) + 4, f"{100 * top:.0f} %", "end small"))
+    parts.append(_text(left - 6, floor, "0", "end small"))
     parts.append(_text((left + right) / 2, floor + 34, "largest difference of a question, nats", "middle"))
     return _svg(floor + 42, "Distribution of the differences, beside the noise floor", parts)
 
