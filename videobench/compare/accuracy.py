@@ -166,7 +166,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Group:
+class Accuracy:
     """A data set, a level, or everything."""
 
     candidate: Score  # missing answers count as wrong here
@@ -176,14 +176,14 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Groups:
-    overall: Group
-    per_dataset: dict[str, Group]  # in the order of the benchmark
-    per_level: dict[int, Group]
+class Accuracies:
+    overall: Accuracy
+    per_dataset: dict[str, Accuracy]  # in the order of the benchmark
+    per_level: dict[int, Accuracy]
     weighted: dict[str, dict[int | str, float]]  # side -> level or "all" -> leaderboard average, 0 to 1
 
 
-def compare_groups(pairs: Sequence[Pair]) -> Groups:
+def compare_groups(pairs: Sequence[Pair]) -> Accuracies:
     """`pairs` may lack a reply on one side: it counts as wrong in the scores and is left out of what is paired."""
     names = sorted({pair.dataset for pair in pairs}, key=_benchmark_order)
     per_dataset = {name: compare([pair for pair in pairs if pair.dataset == name]) for name in names}
@@ -191,7 +191,7 @@ def compare_groups(pairs: Sequence[Pair]) -> Groups:
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     per_dataset = {name: replace(group, p_corrected=corrected.get(name)) for name, group in per_dataset.items()}
     levels = sorted({LEVEL_OF[name] for name in names if name in LEVEL_OF})
-    return Groups(
+    return Accuracies(
         overall=compare(pairs),
         per_dataset=per_dataset,
         per_level={level: compare([each for each in pairs if LEVEL_OF.get(each.dataset) == level]) for level in levels},
@@ -202,10 +202,10 @@ def compare_groups(pairs: Sequence[Pair]) -> Groups:
     )
 
 
-def compare(pairs: Sequence[Pair]) -> Group:
+def compare(pairs: Sequence[Pair]) -> Accuracy:
     """Scores over all `pairs`, paired statistics over those that have a row on both sides."""
     compared = [pair for pair in pairs if pair.candidate.reply and pair.reference.reply]
-    return Group(
+    return Accuracy(
         candidate=score(pair.candidate.outcome for pair in pairs),
         reference=score(pair.reference.outcome for pair in pairs),
         paired=compare_paired(tabulate(compared)) if compared else None,

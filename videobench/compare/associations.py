@@ -216,8 +216,8 @@ def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator
 
 def _longest_prompt(pair: Pair) -> float | None:
     """Of both sides: where one side's prompts are cut, the other one's give their length."""
-    replies = (pair.candidate.reply, pair.reference.reply)
-    return max((each.prompt_tokens for each in replies if each and each.prompt_tokens), default=None)
+    replies = (side.reply for side in pair.sides if side.reply)
+    return max((each.prompt_tokens for each in replies if each.prompt_tokens), default=None)
 
 
 def _area(pair: Pair) -> float | None:

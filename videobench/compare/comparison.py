@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from videobench.compare.accuracy import Groups, compare_groups
+from videobench.compare.accuracy import Accuracies, compare_groups
 from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
@@ -45,7 +45,7 @@ class Comparison:
     settings: ComparisonSettings
     pairing: Pairing
     inputs: Inputs
-    groups: Groups
+    groups: Accuracies
     differences: Differences
     noise: NoiseFloor
     diagnosis: Diagnosis
@@ -58,10 +58,9 @@ class Comparison:
 
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
-    pairing = pair_runs(
-        settings.candidate_path, settings.reference_path, settings.answer_path, settings.scoring, settings.facts_path
-    )
-    compared, names = pairing.compared, settings.names
+    paths = settings.candidate_path, settings.reference_path, settings.answer_path
+    pairing, names = pair_runs(*paths, settings.scoring, settings.facts_path), settings.names
+    compared = pairing.compared
     inputs = compare_inputs(pairing, names)
     services = check_services(compared, names)
     # A question with other inputs says nothing about the port; nor do equal lengths among many that differ.
@@ -106,37 +105,32 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Dif
             if again:
                 pairs.append(Pair(pair.dataset, pair.id, pair.right, Side(again, None, ""), first))
         measured.append(measure(tabulate([each for each in pairs if not inputs_differ(each)])))
-    usable = [each for each in measured if each.pairs]
-    if not usable:
-        raise InputError(
-            f"{repeat_path}: no reply with log-probabilities to a question that was compared; name a second run"
-        )
-    return min(usable, key=lambda each: float(np.mean(each.largest)))
+    if not any(each.pairs for each in measured):
+        lacks = "no reply with log-probabilities to a question that was compared"
+        raise InputError(f"{repeat_path}: {lacks}; name a second run")
+    return min((each for each in measured if each.pairs), key=lambda each: float(np.mean(each.largest)))
 
 
 def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
     """Of pairs that both files have; those that deserve a look first, the clearest leads of a class first."""
-    flips = [_build_flip(pair, noise_lead) for pair in compared if pair.candidate.letter != pair.reference.letter]
+    flipped = [pair for pair in compared if pair.candidate.letter != pair.reference.letter]
+    flips = [Flip(pair, _classify(pair, noise_lead), *map(_lead, pair.replies)) for pair in flipped]
     order = list(CLASSES)
     return sorted(flips, key=lambda f: (order.index(f.kind), -min(f.candidate_lead or 0.0, f.reference_lead or 0.0)))
 
 
-def _build_flip(pair: Pair, noise_lead: float) -> Flip:
-    candidate, reference = map(_top_lead, pair.replies)
-    return Flip(pair, _classify(pair, [candidate, reference], noise_lead), candidate, reference)
-
-
-def _top_lead(reply: Reply) -> float | None:
+def _lead(reply: Reply) -> float | None:
     values = sorted(reply.scores.values())
     return values[-1] - values[-2] if len(values) > 1 else None
 
 
-def _classify(pair: Pair, leads: Sequence[float | None], noise_lead: float) -> str:
-    if FAILED in (pair.candidate.outcome, pair.reference.outcome) or any(reply.nonfinite for reply in pair.replies):
+def _classify(pair: Pair, noise_lead: float) -> str:
+    outcomes, leads = [side.outcome for side in pair.sides], [_lead(reply) for reply in pair.replies]
+    if FAILED in outcomes or any(reply.nonfinite for reply in pair.replies):
         return "failed"
     if inputs_differ(pair):
         return "input"
-    if UNREADABLE in (pair.candidate.outcome, pair.reference.outcome):
+    if UNREADABLE in outcomes:
         return "format"
     known = [lead for lead in leads if lead is not None]
     if len(known) < 2:

@@ -113,7 +113,7 @@ def right_chance_change(differences: Differences) -> tuple[float, float] | None:
 def coarser_dtype(pairs: Sequence[Pair]) -> str:
     """The coarser one of both runs' dtypes, COARSEST where one is not stored."""
     order = list(TOLERANCES)
-    replies = (side.reply for pair in pairs for side in (pair.candidate, pair.reference) if side.reply)
+    replies = (side.reply for pair in pairs for side in pair.sides if side.reply)
     found = {str(each.run.get("dtype", COARSEST)).removeprefix("torch.") for each in replies}
     return max((name if name in order else COARSEST for name in found), key=order.index, default=COARSEST)
 

@@ -59,6 +59,10 @@ class Pair:
         return reply
 
     @property
+    def sides(self) -> tuple[Side, Side]:
+        return self.candidate, self.reference
+
+    @property
     def replies(self) -> tuple[Reply, Reply]:
         """The candidate's and the reference's, of a question that both files have."""
         assert self.candidate.reply, "one of Pairing.compared"
@@ -110,7 +114,7 @@ def pair_runs(
         for name in names
         if name in answers and name[0] in shared_sets
     ]
-    if not any(pair.candidate.reply and pair.reference.reply for pair in pairs):
+    if not any(all(side.reply for side in pair.sides) for pair in pairs):
         raise InputError(
             f"{candidate_path} and {reference_path} have no question in common that {answer_path} answers; "
             f"{_first_keys(candidate, reference)}"
@@ -129,12 +133,9 @@ def _lend_options(
     replies: Mapping[QuestionName, Reply], others: Mapping[QuestionName, Reply]
 ) -> dict[QuestionName, Reply]:
     """So that both sides' replies to a question are read by the same rules."""
-    return {
-        name: replace(reply, options=others[name].options, options_are_lent=True)
-        if not reply.options and name in others
-        else reply
-        for name, reply in replies.items()
-    }
+    lent = {name: others[name].options for name, reply in replies.items() if not reply.options and name in others}
+    lenders = {name: replace(replies[name], options=each, options_are_lent=True) for name, each in lent.items()}
+    return {**replies, **lenders}
 
 
 def _side(reply: Reply | None, right: str, scoring: str) -> Side:
@@ -207,23 +208,20 @@ def tabulate(pairs: Sequence[Pair]) -> Answers:
     is_right, unreadable, nonfinite, vague = (np.zeros(shape, dtype=bool) for _ in range(4))
     mass = np.zeros(shape)
     for row, pair in enumerate(pairs):
-        for cell, side in (((row, 0), pair.candidate), ((row, 1), pair.reference)):
+        for cell, side in zip(((row, 0), (row, 1)), pair.sides, strict=True):
             letters[cell] = LETTERS.find(side.letter) if side.letter else -1
             is_right[cell], unreadable[cell] = side.outcome == RIGHT, side.outcome == UNREADABLE
             nonfinite[cell] = bool(side.reply and side.reply.nonfinite)
-            for letter, score in _scores(side).items():
+            if side.reply is None or side.reply.nonfinite or side.reply.error:
+                continue
+            for letter, score in side.reply.scores.items():
                 scores[cell][LETTERS.index(letter)] = score
-                if side.reply and letter in side.reply.logprobs:
+                if letter in side.reply.logprobs:
                     mass[cell] += math.exp(score)
                 else:
                     vague[cell] |= score > LOG_FLOOR
     right = np.array([LETTERS.find(pair.right) if pair.right else -1 for pair in pairs], dtype=np.intp)
     return Answers(pairs, number_videos(pairs), right, letters, is_right, unreadable, nonfinite, scores, mass, vague)
-
-
-def _scores(side: Side) -> dict[str, float]:
-    reply = side.reply
-    return reply.scores if reply and not reply.nonfinite and not reply.error else {}
 
 
 def number_videos(pairs: Sequence[Pair]) -> Clusters:
@@ -245,7 +243,7 @@ def _video(pair: Pair) -> str:
 
 def _first(pair: Pair, field: str) -> str:
     """Of the sides' rows, the reference's first; "" if neither holds the field."""
-    return next(filter(None, (str(getattr(side.reply, field, "")) for side in (pair.reference, pair.candidate))), "")
+    return next(filter(None, (str(getattr(side.reply, field, "")) for side in pair.sides[::-1])), "")
 
 
 def leads_of(scores: FloatArray, column: NDArray[np.intp]) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from videobench.compare.accuracy import Estimate, Group, Paired, Smoothed
+from videobench.compare.accuracy import Accuracy, Estimate, Paired, Smoothed
 from videobench.compare.advice import NEXT_STEP, look_at
 from videobench.compare.associations import Association, association_text
 from videobench.compare.comparison import CLASSES, Comparison, Flip
@@ -86,17 +86,15 @@ def build_report(comparison: Comparison) -> Json:
     }
 
 
-def _over(overall: Group, evidence: Evidence, names: Names) -> list[str]:
+def _over(overall: Accuracy, evidence: Evidence, names: Names) -> list[str]:
     """Why some figures are not over the same questions; nothing where all are."""
     paired, notes = overall.paired, []
     if paired and not overall.candidate.total == overall.reference.total == paired.questions:
-        candidate, reference = (
-            f"{100 * each:.2f} %" for each in (paired.candidate_accuracy, paired.reference_accuracy)
-        )
-        accuracies = f"{candidate} on {names.candidate.phrase}, {reference} on {names.reference.phrase}"
+        own, other = (f"{100 * each:.2f} %" for each in (paired.candidate_accuracy, paired.reference_accuracy))
         notes.append(
-            f"the differences are over the {paired.questions:,} questions that both files have ({accuracies}); each "
-            "side's own percentage counts missing answers as wrong"
+            f"the differences are over the {paired.questions:,} questions that both files have ({own} on "
+            f"{names.candidate.phrase}, {other} on {names.reference.phrase}); each side's own percentage counts "
+            "missing answers as wrong"
         )
     if paired and evidence.estimate.questions != paired.questions:
         notes.append(f"the verdict looks at the {evidence.estimate.questions:,} of them whose inputs are the same")
@@ -120,22 +118,15 @@ def _estimate(estimate: Estimate) -> Json:
 
 
 def _files(comparison: Comparison) -> Json:
-    settings = comparison.settings
-    paths = {
-        "npu": settings.candidate_path,
-        "gpu": settings.reference_path,
-        "answers": settings.answer_path,
-        "repeat": settings.repeat_path,
-    }
-    return {name: str(path) for name, path in paths.items() if path}
+    each = comparison.settings
+    paths = (each.candidate_path, each.reference_path, each.answer_path, each.repeat_path)
+    return {name: str(path) for name, path in zip(("npu", "gpu", "answers", "repeat"), paths, strict=True) if path}
 
 
 def _inputs(comparison: Comparison) -> Json:
     pairing, inputs = comparison.pairing, comparison.inputs
     return {
-        "table": [
-            {"name": row.name, "npu": row.candidate, "gpu": row.reference, "state": row.state} for row in inputs.rows
-        ],
+        "table": [dict(zip(("name", "npu", "gpu", "state"), vars(row).values(), strict=False)) for row in inputs.rows],
         "same": inputs.answer,
         "differing": inputs.differing,
         "differing_prompts": len(inputs.other["prompts"]),
@@ -151,9 +142,9 @@ def _inputs(comparison: Comparison) -> Json:
     }
 
 
-def _group(group: Group) -> Json:
-    sides = {"npu": group.candidate, "gpu": group.reference}
-    content: Json = {side: vars(score) | {"accuracy": score.accuracy} for side, score in sides.items()}
+def _group(group: Accuracy) -> Json:
+    sides = (("npu", group.candidate), ("gpu", group.reference))
+    content: Json = {side: vars(score) | {"accuracy": score.accuracy} for side, score in sides}
     return content | (_paired(group.paired) if group.paired else {})
 
 
@@ -176,7 +167,7 @@ def _paired(paired: Paired) -> Json:
     }
 
 
-def _dataset(comparison: Comparison, name: str, group: Group) -> Json:
+def _dataset(comparison: Comparison, name: str, group: Accuracy) -> Json:
     differences = comparison.differences
     own = np.array([pair.dataset == name for pair in differences.pairs], dtype=bool)
     return {
@@ -220,10 +211,8 @@ def _flip(flip: Flip) -> Json:
 
 
 def _listed(pairs: Sequence[Pair], side: str) -> dict[str, list[str]]:
-    return {
-        outcome: [pair.key for pair in pairs if getattr(pair, side).outcome == outcome]
-        for outcome in (UNREADABLE, FAILED, MISSING)
-    }
+    outcomes = (UNREADABLE, FAILED, MISSING)
+    return {each: [pair.key for pair in pairs if getattr(pair, side).outcome == each] for each in outcomes}
 
 
 def _divergence(comparison: Comparison) -> Json:
@@ -265,10 +254,9 @@ def _distribution(values: FloatArray) -> Json | None:
     """None of no values."""
     if not len(values):
         return None
-    quantiles = zip(("median", "p90", "p99", "p999"), np.quantile(values, [0.5, 0.9, 0.99, 0.999]), strict=True)
-    return (
-        {"mean": float(values.mean())} | {name: float(each) for name, each in quantiles} | {"max": float(values.max())}
-    )
+    quantiles = np.quantile(values, [0.5, 0.9, 0.99, 0.999])
+    shown = (values.mean(), *quantiles, values.max())
+    return dict(zip(("mean", "median", "p90", "p99", "p999", "max"), map(float, shown), strict=True))
 
 
 def _association(each: Association) -> Json:

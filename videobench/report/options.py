@@ -55,9 +55,9 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     if args.check_file:
         return Settings(check_file=args.check_file)
     margin = _parse_margin(parser, args.margin, args.one_sided)
-    candidate_path, reference_path = args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path
-    paths = (candidate_path, reference_path, args.sampling_answer_path)
-    if not all(paths) and not (args.export_leaderboard and any(paths[:2])):
+    runs = (args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path)
+    paths = (*runs, args.sampling_answer_path)
+    if not all(paths) and not (args.export_leaderboard and any(runs)):
         parser.error(
             "--eval_npu_path, --eval_gpu_path (or --eval_path, --reference_path) and --sampling_answer_path are "
             "needed; --export_leaderboard alone needs one run"
@@ -71,13 +71,11 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     if args.Eval_Video_root and not args.report_html:
         parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
     names = _names(parser, args)
-    _check_paths(parser, args, [path for path in (candidate_path, reference_path, args.repeat_path) if path])
+    _check_paths(parser, args, [path for path in (*runs, args.repeat_path) if path])
     comparison = export = None
     if all(paths):
         comparison = ComparisonSettings(
-            candidate_path=candidate_path,
-            reference_path=reference_path,
-            answer_path=args.sampling_answer_path,
+            *paths,
             repeat_path=args.repeat_path,
             facts_path=args.requests_facts,
             scoring=args.scoring,
@@ -85,11 +83,8 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
             tolerance=_parse_tolerance(parser, args.tolerance) if args.tolerance else Tolerance(),
             names=names,
         )
-    if args.export_leaderboard:
-        run_path = candidate_path or reference_path
-        export = ExportSettings(
-            args.export_leaderboard, run_path, args.sampling_answer_path, args.requests_facts, args.scoring
-        )
+    if path := args.export_leaderboard:
+        export = ExportSettings(path, paths[0] or paths[1], paths[2], args.requests_facts, args.scoring)
     return Settings(comparison, None, args.gate, *outputs, args.Eval_Video_root, export)
 
 
