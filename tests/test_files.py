@@ -67,6 +67,8 @@ WHOLE = b'{"a": 1}'
         pytest.param(WHOLE.decode().encode("utf-16"), "not UTF-8 at byte 0", id="UTF-16"),
         pytest.param(b'{"\xe9": 1}', "not UTF-8 at byte 2", id="Latin-1"),
         pytest.param(gzip.compress(WHOLE), "compressed by gzip", id="gzip"),
+        pytest.param(b"\n  <HTML><body>404</body>", "a web page in place of the file", id="html"),
+        pytest.param(b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", "a web page in place of the file", id="xml"),
         pytest.param(b"[" * 200_000, "nested too deeply", id="nested-lists"),
         pytest.param(b'{"a":' * 200_000, "nested too deeply", id="nested-objects"),
         pytest.param(b'{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice in one object", id="doubled-key"),

@@ -19,6 +19,7 @@ from videobench.errors import InputError
 HASH_BLOCK_BYTES = 1 << 20
 MAX_JSON_BYTES = 1 << 28  # a result file of all 17,036 questions takes about 40 MB
 MOST_DIGITS = 308  # of a whole number; a float ends at 1.8e308
+MOST_BLANKS = 1000  # characters before the first tag of a web page
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -66,9 +67,12 @@ def read_json(path: Path) -> Any:
 
 
 def decode_utf8(content: bytes, place: object) -> str:
-    """InputError, naming the file or the line that is `place`, where it is another thing than text in UTF-8."""
+    """Raises InputError, naming the file or line that is `place`, for a web page and for what is no UTF-8."""
     try:
-        return content.decode("utf-8")
+        text = content.decode("utf-8")
+        if text[:MOST_BLANKS].lstrip("\ufeff \t\r\n").startswith("<"):
+            raise InputError(f"{place}: a web page in place of the file (to log in, or an error?); download it again")
+        return text
     except UnicodeDecodeError as error:
         if content.startswith(GZIP_MAGIC):
             raise InputError(f"{place}: compressed by gzip; unpack it (gunzip)") from None

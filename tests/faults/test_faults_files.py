@@ -101,6 +101,43 @@ def test_a_file_that_was_cut_short_is_refused_and_nothing_written(bench, reader,
     assert bench.contents() == before
 
 
+def exclusions(bench):
+    path = bench.folder / "not these"
+    path.write_text(f"{SET}/{next(iter(bench.rows()))}\n")
+    return path, lambda: bench.sample("--exclude", path)
+
+
+READERS = [
+    pytest.param(qa_to_run, id="questions-run"),
+    pytest.param(qa_to_extract, id="questions-extract"),
+    pytest.param(answers_to_extract, id="answers-extract"),
+    pytest.param(answers_to_compare, id="answers-compare"),
+    pytest.param(result_to_compare, id="result-compare"),
+    pytest.param(result_to_leaderboard, id="result-leaderboard"),
+    pytest.param(manifest_to_run, id="manifest-run"),
+    pytest.param(manifest_to_verify, id="manifest-verify"),
+    pytest.param(exclusions, id="exclusions"),
+    *(pytest.param(lines_to_compare(each), id=f"{each}-compare") for each in MAKERS),
+]
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_byte_order_mark_changes_nothing(bench, reader):
+    """As Notepad and Excel write it."""
+    path, start = reader(bench)
+    before = start()
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    after = start()
+    assert (after.status, after.err) == (before.status, before.err)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_page_that_a_download_gave_in_place_of_the_file_is_named_as_one(bench, reader):
+    path, start = reader(bench)
+    path.write_text("<!DOCTYPE html>\n<html lang='en'><head><title>Sign in</title></head></html>\n")
+    assert_refused(start(), path, r"a web page in place of the file \(to log in, or an error\?\); download it again")
+
+
 def change_question(bench):
     bench.change(vid_path="Eval_video/MSVD/a\x1b[2J.avi")
 
@@ -162,7 +199,8 @@ def test_an_id_may_be_any_text_and_names_no_file(bench):
     assert outcome.status == 0
     assert "answered 6, failed 0" in outcome.out
     assert list(json.loads(bench.result.read_bytes())) == keys
-    assert set(bench.contents()) - before == {f"out/{SET}_eval.json", f"out/journal/{SET}.rank0.jsonl"}
+    written = {f"out/{SET}_eval.json", f"out/journal/{SET}.rank0.jsonl", f"out/journal/{SET}.command.json"}
+    assert set(bench.contents()) - before == written
 
 
 def test_a_journal_with_zeros_at_its_end_goes_on(bench):
