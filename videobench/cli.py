@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from videobench.commands import Command, this_command
+from videobench.commands import Command, fold, this_command
 from videobench.console import one_line
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.job import stop_others
@@ -21,6 +21,7 @@ INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 WRONG_INPUT = 2
 UNFORESEEN = 70  # after a traceback; Python's own would be 1, which says that some questions failed
 UNREAD = 128 + signal.SIGPIPE  # nobody reads the output any more, as after `| head`
+LINE = 80  # columns of a terminal, for a command that is printed
 STATUS_FILE = "VIDEOBENCH_STATUS_FILE"  # set by the launchers (launch.sh)
 
 
@@ -100,6 +101,8 @@ def run_script(main: Callable[[], int]) -> int:
         status = UNREAD if isinstance(error, BrokenPipeError) else WRONG_INPUT
         if _keep_status(status):
             _tell(f"error: {one_line(fault)}")
+            for command in getattr(error, "commands", ()):
+                _tell(fold(command, LINE, "  "))
         stop_others()
         if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
             # torchrun itself would wait five minutes more for the machine that is gone.

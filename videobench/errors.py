@@ -1,8 +1,16 @@
 """The faults that the suite expects; cli.py turns them into exit statuses."""
 
+from collections.abc import Sequence
+
 
 class InputError(Exception):
-    """A wrong file, flag or environment: one line that names it, what was found, and the fix. Exit status 2."""
+    """A wrong file, flag or environment: one line that names it, what was found, and the fix. Exit status 2.
+
+    `commands` mend it: each is printed below, for a shell."""
+
+    def __init__(self, text: str, commands: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.commands = commands
 
 
 class OutOfMemory(InputError):

@@ -1,6 +1,8 @@
 """Runs that are not comparable: what differs comes first, with both values, and allows no PASS."""
 
 import json
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,8 @@ import precision_test
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.compare.comparison import compare_runs
+from videobench.compare.obstacles import lacking_side
+from videobench.compare.pairing import Pairing
 from videobench.compare.settings import EVALUATED_RUN, REFERENCE_RUN, ComparisonSettings, Names, Tolerance
 from videobench.errors import InputError
 from videobench.report.build import summarize
@@ -171,13 +175,41 @@ def test_another_sample_is_named(tmp_path):
     npu, gpu, answers = runs_of(tmp_path, {"qa_sha256": "f" * 64})
     assert verdict_of(npu, gpu, answers).name == "PASS"  # the same questions, from another file
     rows = json.loads(npu.read_text())
+    others = json.loads(gpu.read_text())
     npu.write_text(json.dumps(dict(list(rows.items())[200:])))
+    gpu.write_text(json.dumps(dict(list(others.items())[:-5])))
     verdict = verdict_of(npu, gpu, answers)
     assert (verdict.name, verdict.decided_by) == ("INCONCLUSIVE", "inputs")
     assert verdict.reasons[0] == (
-        "not comparable: different samples: 200 of 1,000 questions are in one file only (qa_sha256 is ffffffffffff on "
+        "not comparable: different samples: 205 of 1,000 questions are in one file only (qa_sha256 is ffffffffffff on "
         "the NPU and dddddddddddd on the GPU)"
     )
+
+
+@pytest.mark.parametrize("side", ["NPU", "GPU"])
+def test_the_side_whose_run_lacks_a_part_of_the_sample_is_named(tmp_path, side):
+    """Only one side was enlarged."""
+    npu, gpu, answers = runs_of(tmp_path, {"qa_sha256": "f" * 64})
+    path = {"NPU": npu, "GPU": gpu}[side]
+    rows = json.loads(path.read_text())
+    left = dict(list(rows.items())[200:])
+    path.write_text(json.dumps(left))
+    comparison = compare_runs(ComparisonSettings(npu, gpu, answers))
+    summary = summarize(comparison)
+    found = f"the {side}'s run lacks {len(rows) - len(left)} questions of this sample"
+    assert comparison.verdict.reasons[:2] == [f"not comparable: {found}", comparison.verdict.reasons[1]]
+    assert [each.cause for each in comparison.verdict.evidence.obstacles] == ["enlarged"]
+    assert summary.next_step.startswith(f"{found}: start it again (it asks only what is new), then compare again")
+    scripts = [Path(shlex.split(each)[1]).name for each in summary.next_commands]
+    assert scripts == [{"NPU": "run_npu.py", "GPU": "run_gpu.py"}[side], "precision_test.py"]
+
+
+@pytest.mark.parametrize(
+    ("only_candidate", "only_reference", "lacking"),
+    [({}, {}, ""), ({"MOT": 4}, {}, "reference"), ({}, {"MOT": 4}, "candidate"), ({"MOT": 4}, {"NBA": 1}, "")],
+)
+def test_a_side_may_lack_whole_sets_of_the_sample(only_candidate, only_reference, lacking):
+    assert lacking_side(Pairing([], only_candidate, only_reference, [], 0, 0)) == lacking
 
 
 @pytest.mark.parametrize(

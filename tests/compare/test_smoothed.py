@@ -3,23 +3,27 @@
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import statsmodels.api
 from scipy import stats
 
-from tests.support.paths import ROOT
+from tests.support.paths import ASSETS, ROOT
 from tests.support.simulated_losses import Loss, World, build_pairs, simulate
 from tests.support.simulated_losses import find_subgroups as find_simulated
 from tests.support.simulated_losses import tabulate as simulated_tabulate
-from tests.support.simulated_runs import all_questions, sample_questions
+from tests.support.simulated_runs import VIDEO_BENCH, all_questions, sample_questions
 from videobench.compare import statistics
 from videobench.compare.accuracy import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
 from videobench.compare.associations import find_subgroups
 from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.compare.scoring import choose_letter, judge
+from videobench.compare.statistics import flip_effect, number_clusters
+from videobench.data.dataset import Question
 from videobench.data.rows import build_reply
+from videobench.sampling.selection import draw_order
 
 
 def side(text, logprobs, right="A", **more):
@@ -114,18 +118,69 @@ def test_accuracy_by_hand():
     assert estimate.error == pytest.approx(100 * math.sqrt(4 / 3 * (3 * 0.25**2 + 0.75**2)) / 4)
 
 
-@pytest.mark.parametrize(("one_sided", "needed"), [(False, 1500), (True, 1300)])
-def test_the_number_of_questions_by_hand(one_sided, needed):
+@pytest.mark.parametrize(
+    ("one_sided", "difference", "needed"), [(False, 0.1, 1600), (True, 0.1, 1400), (False, 0.6, 2400)]
+)
+def test_the_number_of_questions_by_hand(one_sided, difference, needed):
     """The half width, and what chance moves the difference by, with a standard error of 0.25 over 1000 questions."""
-    estimate = Estimate(questions=1000, videos=800, difference=0.1, error=0.25, effect=1.1)
+    estimate = Estimate(questions=1000, videos=800, difference=difference, error=0.25, effect=1.1)
     assert questions_needed(estimate, 1.0, one_sided) == needed
-    chance = 1.281552 if one_sided else 1.644854
+    chance, pairs = 1.281552 if one_sided else 1.644854, 500  # of questions on one video
 
     def reach(count):
-        error = 1.25 * 0.25 * math.sqrt(1000 / count)
-        return chance * error + math.hypot(1.959964 * error, 384.146 * 1.1 / count)
+        most = pairs + 2 * math.sqrt(pairs) + 3
+        more = most * count / 1000 * (count - 1) / 999
+        effect = 1 + 0.1 * 2 * (more + 2 * math.sqrt(more) + 3) / count
+        error = 1.25 * 0.25 * math.sqrt(1000 / count * effect / 1.1)
+        left = chance * error * math.sqrt(1 - 1000 / count)
+        moved = max(chance * error, difference * 1000 / count + left)
+        return moved + math.hypot(1.959964 * error, 384.146 * effect / count)
 
     assert reach(needed) < 1 <= reach(needed - 100)
+
+
+def small_questions():
+    """(set, id, video) of the small data."""
+    for path in sorted((ASSETS / "egs/Video-Bench/Eval_QA").glob("*_QA_new.json")):
+        name = path.name.removesuffix("_QA_new.json")
+        yield from ((name, id, row["vid_path"]) for id, row in json.loads(path.read_bytes()).items())
+
+
+def video_bench_questions():
+    """As many on each video as in Video-Bench."""
+    for name, (sizes, _) in VIDEO_BENCH.items():
+        videos = [f"{name}/{size}/{number}" for size in sizes for number in range(sizes[size]) for _ in range(size)]
+        yield from ((name, str(id), video) for id, video in enumerate(videos))
+
+
+@pytest.mark.parametrize(
+    ("questions", "begin", "margin"),
+    [
+        (small_questions, 60, 2.5), (small_questions, 120, 2.0), (small_questions, 200, 2.0),
+        (video_bench_questions, 100, 1.0), (video_bench_questions, 150, 2.0), (video_bench_questions, 300, 1.0),
+        (video_bench_questions, 1000, 0.2),
+    ],
+)  # fmt: skip
+def test_the_number_suffices_for_the_sample_that_is_drawn(questions, begin, margin):
+    """Two runs that agree in every letter pass at the number that they are told, whatever videos the draw brings."""
+    drawn = [Question(name, name, id, id, video, Path(video), "video", "text", {}) for name, id, video in questions()]
+    told = set()
+    for seed in range(12):
+        order = draw_order(drawn, "uniform", seed)
+
+        def estimate(count, order=order):
+            videos = number_clusters(each.vid_path for each in order[:count])
+            return Estimate(count, len(set(videos)), 0.0, 0.0, flip_effect(np.zeros(count), videos))
+
+        if estimate(begin).unseen < margin:
+            continue
+        needed = questions_needed(estimate(begin), margin, one_sided=False)
+        assert needed > begin
+        if needed <= len(order):
+            told.add(needed)
+            assert estimate(needed).unseen < margin, (seed, needed)
+    assert told
+    print(begin, margin, sorted(told))
 
 
 def test_more_questions_than_there_are_is_no_number():

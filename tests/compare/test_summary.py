@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import coarser_dtype, measure
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Pairing, Side, tabulate
+from videobench.compare.same_inputs import InputRow
 from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
 from videobench.compare.verdict import decide, weigh
 from videobench.report.build import summarize
@@ -68,7 +70,7 @@ def summary_of(pairs, margin=Margin(), obstacles=(), repeat=None, tolerance=Tole
         SimpleNamespace(
             settings=ComparisonSettings("n", "g", "a", margin=margin, tolerance=tolerance),
             pairing=pairing,
-            inputs=SimpleNamespace(known=True, cpu_sides=[], with_logprobs=0, identical=0),
+            inputs=SimpleNamespace(known=True, cpu_sides=[], with_logprobs=0, identical=0, rows=[NUM_FRAMES]),
             diagnosis=diagnosis,
             differences=differences,
             verdict=decide(pairing, weigh(answers, groups, margin, diagnosis), list(obstacles), True),
@@ -90,6 +92,7 @@ def shaken(pairs):
     return again
 
 
+NUM_FRAMES = InputRow("num_frames", "16", "8", "DIFFERS", allows_verdict=False)
 SOUND = "OK: median difference 0.0"
 CASES = {
     "pass": (
@@ -102,15 +105,15 @@ CASES = {
     ),
     "too-few": (
         lambda: pairs_of(300), {}, "INCONCLUSIVE: too few questions to show 1 point", SOUND,
-        "extract_dataset.py --nums 4",
+        "draw 4",
     ),
     "too-narrow": (
         lambda: pairs_of(300), {"margin": Margin(0.02)}, "INCONCLUSIVE: too few questions to show 0.02 points", SOUND,
-        "24,900 questions would be needed, and Video-Bench has 17,036",
+        "56,800 questions would be needed, and 17,036 are all of Video-Bench",
     ),
     "no-log-probabilities": (
         lambda: pairs_of(300, stores_logprobs=False), {},
-        "INCONCLUSIVE: too few", "not known: a side stores no log-prob", "extract_dataset.py --nums ",
+        "INCONCLUSIVE: too few", "not known: a side stores no log-prob", "draw ",
     ),
     "loss": (
         lambda: pairs_of(600, unreadable=60), {}, "FAIL: the NPU loses ", SOUND, NEXT_STEP["flips"],
@@ -168,12 +171,29 @@ def test_every_obstacle_says_what_to_look_at_and_what_to_do():
     assert {*causes, "pixels", "sets"} <= LOOK_AT.keys() & NEXT_STEP.keys()
 
 
+def words_of(command):
+    """The script's name, and what it is given, as bash reads them."""
+    python, script, *words = shlex.split(command)
+    assert Path(python).name.startswith("python")
+    return Path(script).name, words
+
+
+BLANK = ["--model_path", "MODEL", "--Eval_QA_root", "QA_ROOT", "--Eval_Video_root", "VIDEO_ROOT",
+         "--chat_conversation_output_folder", "OUTPUT"]  # fmt: skip
+
+
 def test_the_command_that_finds_the_module_names_the_questions_that_differ_most():
     pairs = pairs_of(300, noise=0.2)
     differences = measure(tabulate(pairs))
     worst = sorted(zip(differences.largest, (each.key for each in differences.pairs), strict=True), reverse=True)[:4]
-    check = "python run_npu.py --check_model --model_path FOLDER --check_questions"
-    assert summary_of(pairs).next_step == f"{NEXT_STEP['broken']}: {check} {','.join(key for _, key in worst)}"
+    summary = summary_of(pairs)
+    questions = ",".join(key for _, key in worst)
+    check = ["--check_model", "--check_questions", questions]
+    assert [words_of(each) for each in summary.next_commands] == [("run_npu.py", [*BLANK, *check])]
+    assert summary.next_step == (
+        f"{NEXT_STEP['broken']}; replace MODEL by the checkpoint's folder, QA_ROOT by the folder that holds Eval_QA/, "
+        "VIDEO_ROOT by the folder that holds Eval_video/, OUTPUT by that run's output folder"
+    )
 
 
 def with_reply(pairs, side, **more):
@@ -187,44 +207,42 @@ def with_reply(pairs, side, **more):
 def test_the_command_asks_for_what_the_run_was_asked_for():
     run = {"num_frames": 4, "dtype": "bfloat16", "deterministic": True, "device": "npu"}
     pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run=run)
-    assert summary_of(pairs).next_step.endswith(" --num_frames 4 --dtype bfloat16 --deterministic")
+    [command] = summary_of(pairs).next_commands
+    assert " OUTPUT --num_frames 4 --dtype bfloat16 --deterministic --check_model " in command
 
 
 @pytest.mark.parametrize(("side", "script"), [("candidate", "run_npu.py"), ("reference", "run_gpu.py")])
 def test_where_numbers_overflow_their_questions_are_looked_at(side, script):
     pairs = pairs_of(300)
     hit = with_reply(pairs[100:106], side, nonfinite=True, logprobs={})
-    next_step = summary_of(pairs[:100] + hit + pairs[106:]).next_step
-    assert next_step.startswith("run that side again with --dtype bfloat16")
-    assert next_step.endswith(
-        f": python {script} --check_model --model_path FOLDER --check_questions "
-        + ",".join(each.key for each in hit[:4])
-    )
+    summary = summary_of(pairs[:100] + hit + pairs[106:])
+    assert summary.next_step.startswith("run that side again with --dtype bfloat16")
+    again, compared, check = map(words_of, summary.next_commands)
+    assert (again[0], again[1][-4:-2]) == (script, ["--dtype", "bfloat16"])
+    assert compared[0] == "precision_test.py"
+    assert (check[0], check[1][-2:]) == (script, ["--check_questions", ",".join(each.key for each in hit[:4])])
 
 
 @pytest.mark.parametrize(
-    ("device", "begin", "end"),
-    [
-        ("npu", "python run_npu.py ", ""),
-        ("cuda", "python run_gpu.py ", ""),
-        ("cpu", "python run_gpu.py ", " --device cpu"),
-    ],
+    ("device", "script", "flag"),
+    [("npu", "run_npu.py", []), ("cuda", "run_gpu.py", []), ("cpu", "run_gpu.py", ["cpu"])],
 )
-def test_the_command_is_of_the_script_that_ran(device, begin, end):
+def test_the_command_is_of_the_script_that_ran(device, script, flag):
     pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run={"device": device})
-    command = summary_of(pairs).next_step.partition(": ")[2]
-    assert command.startswith(begin)
-    assert command.endswith(end)
+    [command] = summary_of(pairs).next_commands
+    name, words = words_of(command)
+    assert name == script
+    assert words[len(BLANK) : -3] == ["--device", *flag] * bool(flag)
 
 
 def test_a_name_in_the_command_says_nothing_to_a_shell():
     """Keys and settings come from a result file, and the command is there to be copied."""
     pairs = [replace(each, id=f"{each.id};touch $(x)") for each in pairs_of(300, noise=0.9)]
     pairs = with_reply(pairs, "candidate", run={"dtype": "bfloat16 | sh"})
-    command = summary_of(pairs).next_step.partition(": ")[2]
-    *_, questions, flag, dtype = shlex.split(command)
-    assert questions.count(";touch $(x)") == 4
-    assert (flag, dtype) == ("--dtype", "bfloat16 | sh")
+    [command] = summary_of(pairs).next_commands
+    words = shlex.split(command)
+    assert words[-1].count(";touch $(x)") == 4
+    assert "bfloat16 | sh" in words
 
 
 OTHER_NUMBERS = Tolerance(is_judged=False)
@@ -242,4 +260,4 @@ def test_accuracy_alone_was_judged_only_if_it_was_judged():
 
 def test_a_service_without_a_finish_reason_is_not_sent_to_our_own_engine():
     pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run={"model": "m"})
-    assert summary_of(pairs).next_step == NEXT_STEP["service"]
+    assert summary_of(pairs).next_step.startswith(NEXT_STEP["service"])

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 
 import pytest
 
@@ -99,6 +100,27 @@ def test_runs_of_two_samples_are_called_so(bench):
     assert outcome.status == 0
     first = " ".join(outcome.out.split("Numbers:")[0].split())
     assert first.startswith("INCONCLUSIVE: not comparable: different samples: 20 of 24 questions are in one file only")
+
+
+@pytest.mark.parametrize("given", ["out", f"out/{SET}_eval.json"])
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_run_that_was_stopped_is_compared(bench, given, keeps):
+    """The command below the error finishes it; what an earlier release began is named without one."""
+    bench.write_journal()
+    command = bench.folder / f"out/journal/{SET}.command.json"
+    if not keeps:
+        command.unlink()
+    outcome = bench.compare(npu=given)
+    line, _, below = outcome.err.partition("\n")
+    again = "start it again" if keeps else "start it again with the command that began it"
+    assert line == f"error: {bench.folder / given}: this run is not finished, and has no result file yet; {again}"
+    assert outcome.status == 2
+    assert bool(below) == keeps
+    if keeps:
+        done = subprocess.run(["bash", "-c", below], cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "2 kept" in done.stderr
+        assert bench.compare(npu=given).status == 0
 
 
 # Root may read all: a fork becomes somebody else, who comes in by the working folder.

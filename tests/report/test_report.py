@@ -4,8 +4,9 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
+import subprocess
+from html import unescape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -15,6 +16,7 @@ from markupsafe import escape
 import precision_test
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
+from videobench.commands import quote
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings
 from videobench.report.build import build_report
@@ -45,8 +47,8 @@ def flags_of(paths):
     return [f"--{name}={path}" for name, path in zip(names, paths, strict=True)]
 
 
-def page_of(comparison, strips=None):
-    return build_page(comparison, build_report(comparison), strips)
+def page_of(comparison, strips=None, report=None):
+    return build_page(comparison, report or build_report(comparison), strips)
 
 
 def text_of(comparison):
@@ -119,9 +121,12 @@ def test_no_text_from_data_becomes_markdown(comparison):
     evil = f"{ATTACK} ````\n[x](y) @all #1 https://x.y WWW.x.y | **b**"
     report = build_report(comparison)
     report["summary"] = dict.fromkeys(report["summary"], evil)
+    report["next_commands"] = [quote(evil), "`````"]
     report["reasons"] = [evil]
     report["flips"][0]["key"] = f"`````\n{evil}"
-    head, fence, text = re.fullmatch(r"(.*?)^(`{6,})text\n(.*)^\2\n", build_markdown(report), re.M | re.S).groups()
+    whole = r"(.*?)^(`{5,})shell\n(.*)\n\2\n\n(`{6,})shell\n`{5}\n\4\n\n(`{6,})text\n(.*)^\5\n"
+    head, _, command, _, fence, text = re.fullmatch(whole, build_markdown(report), re.M | re.S).groups()
+    assert command == quote(evil)
     assert r"\<script\>alert('no')\</script\>" in head
     assert not re.search(r"(?<!\\)([<>@`#|\[]|\*(?!\*)|://|WWW\.)", head.replace("**", ""))
     assert len(head.splitlines()) == 6
@@ -282,7 +287,7 @@ def test_the_terminal_begins_with_verdict_numbers_and_next_step(tmp_path, rows, 
     shown = {"PASS": sound, "FAIL": rows, "INCONCLUSIVE": dict(list(sound.items())[:100])}[verdict]
     lines = text_of(compare(write_runs(tmp_path, shown))).splitlines()
     assert [line.split(":")[0] for line in lines if line[:1].isupper()][:3] == [verdict, "Numbers", "Next"]
-    assert max(map(len, lines)) <= 80
+    assert all(len(line) <= 80 or " " not in line.strip(" \\") for line in lines)  # a path is not broken
 
 
 def test_a_wider_terminal_cuts_less(comparison):
@@ -295,15 +300,24 @@ def test_a_wider_terminal_cuts_less(comparison):
     assert (name in texts[80], name in texts[120]) == (False, True)
 
 
+NAMES = ["my data/视频 数据", 'it\'s "mine"', "$(id) `id` <b>&amp; *x* _y_", "x" * 150]
+
+
 @pytest.mark.parametrize("columns", [80, 120])
-def test_the_next_command_can_be_copied(comparison, columns):
-    """Whatever a shell makes of the lines is what was said, also where one word is longer than a line."""
+def test_the_next_commands_can_be_copied_from_every_form(comparison, columns):
+    """Whatever bash makes of the lines is what was said, also where one word is longer than a line."""
     report = build_report(comparison)
-    command = "python run_npu.py --check_questions " + ",".join(["ActivityNet/v_clip02_1"] * 8)
-    report["summary"]["next_step"] = f"find the module: {command} --dtype bfloat16"
-    text = build_text(report, columns)
-    shown = text[text.index("  python ") : text.index("\n\n")]
-    assert shlex.split(shown.replace("\\\n", "")) == [*command.split(), "--dtype", "bfloat16"]
+    commands = [" ".join(["printf", r"'%s\0'", *map(quote, names)]) for names in (NAMES, NAMES[::-1])]
+    report["next_commands"] = commands
+    shown = build_text(report, columns).split("\n\n")[0].partition("\nNext: ")[2].partition("\n")[2]
+    copied = re.split(r"(?<!\\)\n  (?=\S)", shown[shown.index("  printf") :])
+    markdown = re.findall(r"^```+shell\n(.*?)\n```+$", build_markdown(report), re.MULTILINE | re.DOTALL)
+    page = re.findall(r'<pre class="command">(.*?)</pre>', page_of(comparison, report=report))
+    for form in (copied, markdown, [unescape(each) for each in page]):
+        assert len(form) == 2
+        for command, names in zip(form, (NAMES, NAMES[::-1]), strict=True):
+            done = subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+            assert done.stdout.decode().split("\0")[:-1] == names
 
 
 def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
@@ -346,7 +360,10 @@ def test_the_script_writes_every_report(tmp_path, rows, capsys):
     lines = markdown.splitlines()
     assert lines[0] == "**FAIL: numerically broken: NPU card 2**"
     assert lines[2].startswith("- **Numbers**: broken")
-    assert lines[3].startswith(r"- **Next**: find the module that breaks: python run\_npu.py --check\_model")
+    assert lines[3].startswith("- **Next**: find the module that breaks; replace MODEL by the checkpoint's folder")
+    [command] = json.loads(as_json)["next_commands"]
+    assert command in lines
+    assert "run_npu.py --model_path MODEL " in command
 
 
 def test_a_root_with_bytes_that_are_no_text_is_named_all_the_same(tmp_path, comparison, capsys):

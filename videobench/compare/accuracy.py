@@ -22,6 +22,7 @@ from videobench.compare.pairing import Answers, Pair, leads_of, tabulate
 from videobench.compare.scoring import LEVEL_OF, Score, score, weighted_average
 from videobench.compare.settings import SIDES
 from videobench.compare.statistics import (
+    PRIOR_CORRELATION,
     Z95,
     FloatArray,
     Interval,
@@ -40,6 +41,7 @@ WIDEST_BANDWIDTH = 0.5  # nats
 LEADS_TO_BANDWIDTH = 2.5  # median lead of the right option, right or wrong, over the bandwidth
 ONE_TAIL = {True: 1.2815515655446004, False: 1.6448536269514722}  # one-sided or not: normal points of 10 % in all
 SAFETY = 1.25  # of the standard error, which is itself estimated
+ALL_QUESTIONS = 17_036  # of Video-Bench
 MOST_QUESTIONS = 1_000_000
 LEAST_OPTION_MASS = 0.5  # probability of all options together at the first generated position
 
@@ -121,16 +123,31 @@ def _estimate(answers: Answers, credits: FloatArray) -> Estimate:
 
 
 def questions_needed(estimate: Estimate, margin: float, one_sided: bool) -> int | None:
-    """How many such questions PASS with a chance of 90 % if the runs do not differ; None if no feasible number does."""
+    """How many such questions, these among them, PASS with a chance of 90 % if the runs do not differ; None if no
+    feasible number does.
+
+    A larger sample has more questions on each video: as many as this one lets expect at worst."""
+
+    def at_most(count: float) -> float:
+        return count + 2 * math.sqrt(count) + 3
+
+    have = estimate.questions
+    pairs = (estimate.effect - 1) / PRIOR_CORRELATION * have / 2  # of questions on one video
 
     def suffices(questions: int) -> bool:
-        error = SAFETY * estimate.error * math.sqrt(estimate.questions / questions)
-        return (
-            ONE_TAIL[one_sided] * error + math.hypot(Z95 * error, 100 * Z95**2 * estimate.effect / questions) < margin
-        )
+        size = min(questions, ALL_QUESTIONS)
+        most = at_most(at_most(pairs) * size / have * (size - 1) / max(1, have - 1))
+        effect = 1 + PRIOR_CORRELATION * 2 * most / size
+        error = SAFETY * estimate.error * math.sqrt(have / questions * max(1.0, effect / estimate.effect))
+        chance, known = (
+            ONE_TAIL[one_sided] * error,
+            have / questions,
+        )  # share of the questions whose difference is known
+        moved = max(chance, known * abs(estimate.difference) + chance * math.sqrt(1 - known))
+        return moved + math.hypot(Z95 * error, 100 * Z95**2 * effect / questions) < margin
 
     steps = itertools.chain(range(10, 500, 10), range(500, MOST_QUESTIONS, 100))
-    return next(filter(suffices, steps), None)
+    return next((each for each in steps if each > have and suffices(each)), None)
 
 
 @dataclass(frozen=True)

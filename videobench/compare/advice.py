@@ -49,6 +49,7 @@ LOOK_AT = {
     "mixed": "which run wrote which rows: files that were copied or joined by hand, a folder that two runs shared",
     "ids": "which reply the service gave to which custom_id: one prompt of the report, asked by hand",
     "answers": "--sampling_answer_path: the sampling_answer.json beside the QA file that both runs answered",
+    "enlarged": "which of the two runs was started again after the sample was enlarged",
     "sample": "which sample each machine has: extract_dataset.py --verify there",
     "questions": "which QA file each side answered; rows that were edited or joined by hand",
     "sampling": FIXES["sampling"],
@@ -65,7 +66,8 @@ LOOK_AT = {
 }
 
 AGAIN = "run one side again, into another folder, with the other's"
-SAME_QUESTIONS = "extract_dataset.py --verify on both machines, then both runs again on one sample"
+ONE_AGAIN = "then run one again with --overwrite and compare again"
+SAME_QUESTIONS = "verify the sample on both machines, then start both runs again on one sample and compare again"
 NEXT_STEP = {  # one sentence with the command or flag
     "swapped": "exchange --eval_npu_path and --eval_gpu_path",
     "one_device": "name the other device's result file, or use --eval_path and --reference_path for two of a kind",
@@ -79,16 +81,17 @@ NEXT_STEP = {  # one sentence with the command or flag
     "dtype": f"{AGAIN} --dtype",
     "sampling": "ask the service again with temperature 0, as --export_requests writes it",
     "prompt_tokens": "ask the service again with the checkpoint's own chat template and all frames",
+    "enlarged": "start it again (it asks only what is new), then compare again",
     "sample": SAME_QUESTIONS,
     "questions": SAME_QUESTIONS,
-    "prompts": "install one version of transformers on both sides, then run one again with --overwrite",
-    "pixels": "install one version of av and of transformers on both sides, then run one again with --overwrite",
+    "prompts": f"install one version of transformers on both sides, {ONE_AGAIN}",
+    "pixels": f"install one version of av and of transformers on both sides, {ONE_AGAIN}",
     "sets": "answer these sets on both sides, or name files of the same sets",
-    "nonfinite": "run that side again with --dtype bfloat16, into another folder, or see where it overflows",
+    "nonfinite": "run that side again with --dtype bfloat16, into another folder, and compare again; or see where it "
+    "overflows",
     "broken": "find the module that breaks",
-    "service": "ask the service these questions one at a time and in another dtype, and read what flipped: "
-    "--report_html FILE",
-    "flips": "read what flipped: --report_html FILE, --Eval_Video_root with the videos' folder",
+    "service": "ask the service these questions one at a time and in another dtype, and read what flipped",
+    "flips": "read what flipped",
     "repeat": "run that side twice with --deterministic, and compare it with itself by --repeat_path",
     "pass": "done: keep both result files beside this report",
 }

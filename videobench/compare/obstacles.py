@@ -117,7 +117,12 @@ def _both_values(row: InputRow, names: Names) -> str:
 def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     alone, other = len(pairing.pairs) - len(pairing.compared), inputs.other
     samples = [row for row in inputs.rows if row.name in SAMPLE_FILES and row.state == DIFFERS]
-    if alone and samples:
+    lacking = lacking_side(pairing) if samples else ""
+    if lacking:
+        count = alone + sum({**pairing.sets_only_candidate, **pairing.sets_only_reference}.values())
+        text = f"{getattr(names, lacking).phrase}'s run lacks {_questions(count)} of this sample"
+        yield Obstacle("enlarged", text, allows_fail=True)
+    elif alone and samples:
         row = min(samples, key=lambda each: SAMPLE_FILES.index(each.name))
         text = f"different samples: {alone:,} of {_questions(len(pairing.pairs))} are in one file only"
         yield Obstacle("sample", f"{text} ({_both_values(row, names)})", allows_fail=True)
@@ -133,9 +138,19 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
         if keys:
             yield Obstacle(cause, f"{text} in {_questions(len(keys))} ({_some(keys)})", allows_fail=True)
     left_out = {**pairing.sets_only_candidate, **pairing.sets_only_reference}
-    if left_out:
+    if left_out and not lacking:
         text = f"sets that only one file has are left out ({', '.join(left_out)}, {_questions(sum(left_out.values()))})"
         yield Obstacle("sets", f"{text}: answer them on both sides, or name files of the same sets", allows_fail=True)
+
+
+def lacking_side(pairing: Pairing) -> str:
+    """The side that has a part of the other one's questions, as after its sample alone was enlarged; "" if neither."""
+    lacking = {
+        "candidate": bool(pairing.sets_only_reference) or any(not each.candidate.reply for each in pairing.pairs),
+        "reference": bool(pairing.sets_only_candidate) or any(not each.reference.reply for each in pairing.pairs),
+    }
+    found = [side for side, lacks in lacking.items() if lacks]
+    return found[0] if len(found) == 1 else ""
 
 
 def _questions(count: int) -> str:

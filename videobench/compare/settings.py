@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from videobench.commands import Command
+
 SCORINGS = ("strict", "logprob", "mindie")
 SIDES = {"npu": "candidate", "gpu": "reference"}  # a side's key in reports -> its name in code
 
@@ -62,3 +64,4 @@ class ComparisonSettings:
     margin: Margin = Margin()
     tolerance: Tolerance = Tolerance()
     names: Names = NPU_AND_GPU
+    command: Command | None = None  # what was typed

@@ -1,5 +1,6 @@
 """Result files and folders, of this suite or of another engine -> replies."""
 
+import glob
 import math
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from videobench.commands import RUNS, Command, read_command
 from videobench.console import warn_once
 from videobench.data.dataset import DATASET_NAMES, REPLIES, SAMPLE_NAME, QuestionName, check_kind, folded
 from videobench.data.engines import (
@@ -129,6 +131,8 @@ def load_sides(
 ) -> list[dict[QuestionName, Reply]]:
     """The replies of two sides. Where one side's lines name no question, they are found among the other side's, or
     among `facts`; InputError where neither names any."""
+    for path in paths:
+        _check_finished(path)
     asked, loaded = facts or Asked(), dict[Path, dict[QuestionName, Reply]]()
     with_key = [path for path in paths if path.is_dir() or kind_of(path) != AISBENCH]
     if not with_key and not asked.replies:
@@ -142,7 +146,25 @@ def load_sides(
     return [loaded[path] for path in paths]
 
 
+def kept_commands(path: Path) -> list[Command]:
+    """What was typed to make a result file, or those of a folder, where the runs kept it."""
+    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
+    found = [read_command(each) for each in sorted((folder / "journal").glob(f"{name}.command.json"))]
+    return [*{each.text: each for each in found if each and each.script in RUNS}.values()]
+
+
+def _check_finished(path: Path) -> None:
+    """Raises InputError, with the command to go on, for the folder or file of a run that was stopped."""
+    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
+    has_results = any(path.glob(f"*{RESULT_SUFFIX}")) if path.is_dir() else path.exists()
+    if not has_results and any((folder / "journal").glob(f"{name}.rank*.jsonl")):
+        commands = [each.text for each in kept_commands(path)]
+        again = "start it again" if commands else "start it again with the command that began it"
+        raise InputError(f"{path}: this run is not finished, and has no result file yet; {again}", commands)
+
+
 def _files_of(path: Path) -> list[Path]:
+    _check_finished(path)
     if not path.is_dir():
         return [path]
     files = sorted(path / name for name in os.listdir(path) if name.endswith(RESULT_SUFFIX))

@@ -1,15 +1,14 @@
 """A comparison as the dict that --output_json writes, and that text and HTML are made from; its keys: docs/files.md."""
 
-import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from videobench.compare.accuracy import Accuracy, Estimate, Paired, Smoothed
-from videobench.compare.advice import NEXT_STEP, look_at
+from videobench.compare.advice import look_at
 from videobench.compare.associations import Association, association_text
 from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.diagnosis import list_groups
@@ -20,27 +19,17 @@ from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, R
 from videobench.compare.settings import SIDES, Names
 from videobench.compare.statistics import FloatArray
 from videobench.compare.verdict import (
-    AGREEMENT,
-    COUNTS,
     DIVERGENCE,
-    FAIL,
-    FLIPS,
-    GROUPS,
-    INCONCLUSIVE,
     INPUTS,
-    VIDEOS,
     Evidence,
     Verdict,
 )
 from videobench.data.dataset import DATASET_NAMES
+from videobench.report.next_steps import most_different, next_step
 
 Json = dict[str, Any]
-ALL_QUESTIONS = 17_036  # of Video-Bench
 FEW_IDENTICAL = 0.02  # share of the questions: chance makes so many pairs of log-probabilities equal
 MANY_BEYOND = 0.2  # share of the questions beyond the tolerance up to which numbers are called OK
-CHECKED = 4  # questions that --check_model is asked to look at
-SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
-USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
 
 
 def build_report(comparison: Comparison) -> Json:
@@ -49,11 +38,12 @@ def build_report(comparison: Comparison) -> Json:
     Made of dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and agreement are 0 to 1,
     differences of accuracy and their intervals points, NPU minus GPU; what measures divergence is in nats.
     """
-    verdict, groups = comparison.verdict, comparison.groups
+    verdict, groups, summary = comparison.verdict, comparison.groups, summarize(comparison)
     kinds = Counter(flip.kind for flip in comparison.flips)
     return {
         "verdict": verdict.name,
-        "summary": vars(summarize(comparison)),
+        "summary": {"verdict": summary.verdict, "numbers": summary.numbers, "next_step": summary.next_step},
+        "next_commands": summary.next_commands,
         "decided_by": verdict.decided_by,
         "comparable": not verdict.evidence.obstacles,
         "obstacles": [vars(each) | {"look_at": look_at(each.cause)} for each in verdict.evidence.obstacles],
@@ -276,11 +266,12 @@ def _association(each: Association) -> Json:
 class Summary:
     verdict: str  # "PASS: the NPU answers as well as the GPU, within 1 point"
     numbers: str  # "OK: median difference 0.01 nats, 0.3 % beyond the 0.1 nats that float16 rounding explains, ..."
-    next_step: str  # what to do, with the command or flag
+    next_step: str  # what to do
+    next_commands: list[str]  # for a shell
 
 
 def summarize(comparison: Comparison) -> Summary:
-    verdict, inputs = comparison.verdict, comparison.inputs
+    verdict, inputs, step = comparison.verdict, comparison.inputs, next_step(comparison)
     is_by_accuracy = not comparison.settings.tolerance.is_judged and verdict.decided_by not in (INPUTS, DIVERGENCE)
     agreement = 100 * verdict.evidence.accuracy.agreement
     only = f"; only accuracy was judged (--tolerance none), {agreement:.1f} % of the letters agree"
@@ -288,7 +279,8 @@ def summarize(comparison: Comparison) -> Summary:
     return Summary(
         f"{verdict.name}: {verdict.headline}{only if is_by_accuracy else ''}{_stand_ins(comparison)}",
         f"{_numbers(comparison)}{_identical(inputs)}{known}",
-        _next_step(comparison),
+        step.text,
+        step.commands,
     )
 
 
@@ -327,12 +319,6 @@ def _numbers(comparison: Comparison) -> str:
     return f"{'OK' if diagnosis.beyond <= MANY_BEYOND else 'no fault found'}: {median}, {beyond}, {of}{more}"
 
 
-def most_different(differences: Differences) -> list[str]:
-    """Keys of the questions whose log-probabilities differ most, the most first: for --check_model."""
-    order = sorted(range(len(differences.pairs)), key=lambda index: -differences.largest[index])
-    return [differences.pairs[index].key for index in order[:CHECKED]]
-
-
 def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     """Why there is no numeric divergence."""
     if verdict.evidence.obstacles:
@@ -342,77 +328,3 @@ def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     if both_store and any(each and each.bounded for each in candidate + reference):
         return "options are known by their bounds alone"
     return "a side stores no log-probabilities"
-
-
-def _next_step(comparison: Comparison) -> str:
-    verdict, diagnosis, pairing = comparison.verdict, comparison.diagnosis, comparison.pairing
-    unanswered = _unanswered(pairing, comparison.settings.names)
-    if verdict.decided_by == INPUTS:
-        return NEXT_STEP[verdict.evidence.obstacles[0].cause]
-    if verdict.decided_by == COUNTS:
-        answers = "give --sampling_answer_path the file that has all the right answers"
-        unread = "read the replies that have no letter: --report_html FILE, or score by another --scoring"
-        return unanswered or (answers if pairing.without_answer else unread)
-    if verdict.decided_by == DIVERGENCE:
-        if _is_service(pairing):
-            return NEXT_STEP["service"]
-        if diagnosis.findings[0].cause == "nonfinite":
-            return f"{NEXT_STEP['nonfinite']}{_see_where_it_overflows(pairing)}"
-        return f"{NEXT_STEP['broken']}{_check_command(most_different(comparison.differences), pairing)}"
-    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
-        return unanswered or NEXT_STEP["flips"]
-    if verdict.name == INCONCLUSIVE:
-        if unanswered:
-            return unanswered
-        if verdict.decided_by == VIDEOS:
-            return "answer questions on other videos, too: extract_dataset.py, then both runs again"
-        fewer = "; fewer decide if both sides store log-probabilities, as this suite does"
-        return f"{_more(verdict)}{'' if verdict.evidence.smoothed else fewer}"
-    return NEXT_STEP["repeat"] if any(each.cause == "repeat" for each in diagnosis.findings) else NEXT_STEP["pass"]
-
-
-def _is_service(pairing: Pairing) -> bool:
-    """Whether a service answered for the candidate: --check_model tests this suite's own engine."""
-    replies = [pair.candidate.reply for pair in pairing.pairs if pair.candidate.reply]
-    return any(each.finish_reason or "model" in each.run for each in replies)
-
-
-def _check_command(keys: Sequence[str], pairing: Pairing, side: str = "candidate") -> str:
-    """As that side was started. Names and settings are the files' own: none of them may say more to a shell."""
-    replies = (getattr(each, side).reply for each in pairing.pairs)
-    run: Mapping[str, Any] = next((each.run for each in replies if each), {})
-    flags = [
-        f"--{name} {shlex.quote(str(run[name]))}" for name, usual in USUAL.items() if run.get(name, usual) != usual
-    ]
-    flags += ["--deterministic"] if run.get("deterministic") is True else []
-    flags += ["--device cpu"] if run.get("device") == "cpu" else []
-    script = SCRIPTS.get(str(run.get("device")), SCRIPTS["npu" if side == "candidate" else "cuda"])
-    questions = shlex.quote(",".join(keys))
-    return " ".join([f": python {script} --check_model --model_path FOLDER --check_questions {questions}", *flags])
-
-
-def _see_where_it_overflows(pairing: Pairing) -> str:
-    hit = {
-        side: [each.key for each in pairing.pairs if (reply := getattr(each, side).reply) and reply.nonfinite]
-        for side in SIDES.values()
-    }
-    side = "candidate" if hit["candidate"] else "reference"
-    return _check_command(hit[side][:CHECKED], pairing, side)
-
-
-def _unanswered(pairing: Pairing, names: Names) -> str:
-    """ "" where both sides answered all."""
-    lacking = {
-        side: sum(getattr(pair, side).outcome in (FAILED, MISSING) for pair in pairing.pairs) for side in SIDES.values()
-    }
-    named = " and ".join(f"{count} on {getattr(names, side).phrase}" for side, count in lacking.items() if count)
-    return f"start the run again: it asks only what failed or is missing ({named})" if named else ""
-
-
-def _more(verdict: Verdict) -> str:
-    needed = verdict.questions_needed
-    if needed is None:
-        return verdict.advice or ""
-    if needed > ALL_QUESTIONS:
-        return f"{needed:,} questions would be needed, and Video-Bench has {ALL_QUESTIONS:,}"
-    return f"extract_dataset.py --nums {needed}, then both runs again (new ones only)"

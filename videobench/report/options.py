@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.cli import FlagParser
+from videobench.commands import COMPARISON
 from videobench.compare.settings import (
     EVALUATED_RUN,
     NPU_AND_GPU,
@@ -49,7 +50,8 @@ class Settings:
 
 
 def parse_args(argv: Sequence[str] | None) -> Settings:
-    parser = FlagParser(description="Compare two runs of Video-Bench, as on an NPU and on a GPU, and give a verdict.")
+    text = "Compare two runs of Video-Bench, as on an NPU and on a GPU, and give a verdict."
+    parser = FlagParser(prog=COMPARISON, description=text)
     _add_flags(parser)
     args = parser.parse_args(argv)
     if args.check_file:
@@ -82,6 +84,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
             margin=margin,
             tolerance=_parse_tolerance(parser, args.tolerance) if args.tolerance else Tolerance(),
             names=names,
+            command=parser.command(argv),
         )
     if path := args.export_leaderboard:
         export = ExportSettings(path, paths[0] or paths[1], paths[2], args.requests_facts, args.scoring)

@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 
+from videobench.commands import fold
 from videobench.compare.associations import p_value_text
 from videobench.compare.comparison import CLASSES
 from videobench.compare.same_inputs import DIFFERS
@@ -23,38 +24,31 @@ SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=www)\.)", re.IGNORECA
 def build_text(report: Json, columns: int = NARROWEST) -> str:
     """Lines for a terminal of so many columns, all printable; `report` is build_report's."""
     width = min(max(columns, NARROWEST), WIDEST)
-    sections = [_summary(report), _verdict(report), _inputs(report, width), _accuracy(report)]
+    sections = [_verdict(report), _inputs(report, width), _accuracy(report)]
     sections += [_tables(report, width), _divergence(report), _flips(report, width), _listed(report)]
     texts = ("\n".join(_fold(visible(line), width) for line in lines) for lines in sections)
-    return "\n\n".join(text for text in texts if text)
+    return "\n\n".join(text for text in ["\n".join(_summary(report, width)), *texts] if text)
 
 
 def _fold(line: str, width: int) -> str:
-    """What is too long for one line goes on two columns further in; a command stays one where it is copied."""
+    """What is too long for one line goes on two columns further in."""
     if len(line) <= width:
         return line
     text = line.lstrip(" ")
     indent = " " * (len(line) - len(text))
-    end, further = " \\" if text.startswith("python ") else "", f"{indent}  "
-    wrapped = textwrap.wrap(
-        text,
-        width - len(end),
-        initial_indent=indent,
-        subsequent_indent=further,
-        break_on_hyphens=False,
-        break_long_words=not end,
+    further = f"{indent}  "
+    return "\n".join(
+        textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
     )
-    return f"{end}\n".join(wrapped)
 
 
-def _summary(report: Json) -> Iterator[str]:
-    summary = report["summary"]
-    yield summary["verdict"]
-    yield f"Numbers: {summary['numbers']}"
-    advice, colon, command = summary["next_step"].partition(": python ")
-    yield f"Next: {advice}{colon[:1]}"
-    if command:
-        yield f"  python {command}"
+def _summary(report: Json, width: int) -> Iterator[str]:
+    """Three lines to act on, and each command as it can be copied."""
+    summary, commands = report["summary"], report["next_commands"]
+    next_step = f"Next: {summary['next_step']}{':' if commands else ''}"
+    lines = (summary["verdict"], f"Numbers: {summary['numbers']}", next_step)
+    yield from (_fold(visible(line), width) for line in lines)
+    yield from (fold(command, width, "  ") for command in commands)
 
 
 def _verdict(report: Json) -> Iterator[str]:
@@ -258,16 +252,23 @@ def _listed(report: Json) -> Iterator[str]:
 
 def build_markdown(report: Json) -> str:
     """For a CI's page or an issue. Names from the files make no markup and no link, and do not end the fence."""
-    summary, text = report["summary"], build_text(report)
-    lines = [
+    summary, commands = report["summary"], report["next_commands"]
+    head = [
         f"**{_escaped(summary['verdict'])}**",
         "",
         f"- **Numbers**: {_escaped(summary['numbers'])}",
         f"- **Next**: {_escaped(summary['next_step'])}",
         *(f"- {_escaped(reason)}" for reason in report["reasons"]),
+        "",
     ]
+    blocks = [*(_fenced("shell", command) for command in commands), _fenced("text", build_text(report))]
+    return "\n".join([*head, *blocks])
+
+
+def _fenced(language: str, text: str) -> str:
+    """As it is, to be copied."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return "\n".join([*lines, "", f"{fence}text", text, fence]) + "\n"
+    return f"{fence}{language}\n{text}\n{fence}\n"
 
 
 def _escaped(text: str) -> str:

@@ -96,9 +96,8 @@ def _json_folder(args: argparse.Namespace) -> Path:
 
 
 def _build_parser() -> FlagParser:
-    parser = FlagParser(
-        prog=SAMPLER, description="Sample questions of Video-Bench with their videos and answers, or verify one."
-    )
+    text = "Sample questions of Video-Bench with their videos and answers, or verify one."
+    parser = FlagParser(prog=SAMPLER, description=text)
     add = parser.add_argument
     add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
     add("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/")
