@@ -176,7 +176,9 @@ launch() {
     rm -rf "$folder"
     if [ "$stopped" != 0 ]; then
         status=$stopped
-        echo "stopped; what was answered is kept; to go on: ${command% }" >&2
+        local kept="what was answered is kept; to go on"
+        [[ " $*" != *" --"@(check_device|check_model|dry_run|export_requests)* ]] || kept="nothing is kept; to start again"
+        echo "stopped; $kept: ${command% }" >&2
     elif [ "${own:-none}" != none ]; then
         status=$own
     elif [ "$status" != 0 ]; then

@@ -129,7 +129,7 @@ def _fault(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"output: cannot be written ({error.strerror}); free space or write it elsewhere"
     if isinstance(error, BrokenPipeError):
-        return "output: nobody reads it any more; what was answered is kept"
+        return "output: nobody reads it any more; a run keeps what it answered"
     return None
 
 

@@ -117,7 +117,7 @@ def test_a_run_whose_reader_has_gone_keeps_what_it_answered(tmp_path, capsys, mo
         outcome = bench.answer()
     assert (outcome.status, outcome.err) == (
         141,
-        "error: output: nobody reads it any more; what was answered is kept\n",
+        "error: output: nobody reads it any more; a run keeps what it answered\n",
     )
     outcome = bench.answer()
     assert outcome.status == 0

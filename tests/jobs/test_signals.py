@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from videobench.jobs import processes
 
 WORKER = """
 import ctypes, signal, sys, time
@@ -79,16 +80,25 @@ def test_the_command_to_go_on_keeps_what_was_answered():
     assert stop(signal.SIGTERM, "--overwrite", "--limit", "2")[2].endswith("to go on: python -c --limit 2\n")
 
 
-def test_a_check_has_nothing_to_keep():
-    err = stop(signal.SIGTERM, "--check_model")[2]
-    assert err == "stopped by SIGTERM; nothing is kept; to start again: python -c --check_model\n"
+NOTHING, VIDEOS = "nothing is kept; to start again", "the videos that are in their places are kept; to go on"
 
 
-def test_an_export_over_a_file_is_told_with_overwrite():
-    """Without it the command would be refused: the file of an earlier export is still there."""
-    err = stop(signal.SIGTERM, "--export_requests", "x.jsonl", "--overwrite")[2]
-    wanted = "python -c --export_requests x.jsonl --overwrite"
-    assert err == f"stopped by SIGTERM; nothing is kept; to start again: {wanted}\n"
+@pytest.mark.parametrize(
+    ("command", "kept"),
+    [
+        pytest.param("run_gpu.py --check_model", NOTHING, id="check"),
+        pytest.param("run_gpu.py --dry_run", NOTHING, id="dry-run"),
+        # Without --overwrite it would be refused: the file of an earlier export is still there.
+        pytest.param("run_gpu.py --export_requests x.jsonl --overwrite", NOTHING, id="export"),
+        pytest.param("precision_test.py --gate", NOTHING, id="comparison"),
+        pytest.param("extract_dataset.py --verify x.json", NOTHING, id="verify"),
+        pytest.param("extract_dataset.py --check_videos --overwrite", VIDEOS, id="sample"),
+    ],
+)
+def test_what_a_stopped_script_keeps_is_told(command, kept, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", command.split())
+    processes.print_how_to_go_on(signal.SIGTERM)
+    assert capsys.readouterr().err == f"stopped by SIGTERM; {kept}: python {command}\n"
 
 
 def test_a_library_that_does_not_come_back_is_not_waited_for():

@@ -107,13 +107,17 @@ def print_how_to_go_on(number: int) -> None:
     if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
         return
     name = signal.Signals(number).name
-    argv = sys.argv
-    keeps_nothing = any(each.startswith(("--check_", "--export_requests")) for each in argv)
-    if not keeps_nothing and Path(argv[0]).name != "extract_dataset.py":  # a run would set aside what was answered
+    argv, script = sys.argv, Path(sys.argv[0]).name
+    without_output = ("--check_device", "--check_model", "--dry_run", "--export_requests", "--verify")
+    kept = "what was answered is kept; to go on"
+    if script == "precision_test.py" or any(each.startswith(without_output) for each in argv):
+        kept = "nothing is kept; to start again"
+    elif script == "extract_dataset.py":
+        kept = "the videos that are in their places are kept; to go on"
+    else:  # --overwrite would set aside what was answered
         argv = [each for each in argv if each != "--overwrite"]
     command = shlex.join(["python", *argv])
     if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
         command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
-    kept = "nothing is kept; to start again" if keeps_nothing else "what was answered is kept; to go on"
     with suppress(OSError):  # the terminal may be gone
         print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)
