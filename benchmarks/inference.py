@@ -1,237 +1,169 @@
-"""How fast questions are answered, against the original's way and against what the device's arithmetic allows.
+"""How fast questions are answered, against the original script's way.
 
-python benchmarks/inference.py --device cpu               # a middle-sized model, float32
-python benchmarks/inference.py --device cuda --shape 7b   # LLaVA-NeXT-Video-7B's shapes, bfloat16: below 10 minutes
+python benchmarks/inference.py                            # on the CPU: a middle-sized model, float32
+python benchmarks/inference.py --device cuda --shape 7b   # LLaVA-NeXT-Video-7B's sizes, bfloat16
 python benchmarks/inference.py --device npu --shape 7b    # the same on an NPU
 
-Makes 720p clips of 10 to 60 s (a minute or two, once: --folder keeps them) and models with random weights, then runs
-the original's way (benchmarks/plain_answers.py) and run_gpu.py's own main function one after the other, in turns, and
-prints the best of each. The start of a run, until the first frames are there, stands apart. The floor is the time that
-the arithmetic of one pass over each video and question would take at the rate of a large matrix product, measured in
-the same run. Replies are of two tokens, as nearly all real ones are (a letter and the end). Exit status 1 where an
-answer differs in float32.
+Makes 720p clips of 10 to 60 s (a minute or two, once: --folder keeps them) and a checkpoint with random weights. The
+original's way is one plain `generate` for each question, with its video decoded whole on one thread; it answers the
+first questions, and its time is scaled up. This suite's is run_gpu.py, started as a user does; the time is the one that
+it prints, without its start. Replies are of two tokens, as nearly all real ones are (a letter and the end). Exit status
+1 if an answer differs in float32.
 """
 
 import argparse
-import contextlib
+import json
 import os
+import re
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from unittest import mock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-import run_gpu  # noqa: E402
-from benchmarks.arithmetic import floor_operations, matrix_rate  # noqa: E402
-from benchmarks.clip_questions import OPTIONS, SET, make_clips, make_questions  # noqa: E402
-from benchmarks.plain_answers import (  # noqa: E402
-    Asked,
-    NotingEngine,
-    PlainAnswer,
-    answer_plainly,
-    decode_whole,
-    keep_decoded,
-)
-from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint  # noqa: E402
-from videobench.data.dataset import build_question_text  # noqa: E402
-from videobench.device.devices import (  # noqa: E402
-    DEFAULT_BATCH_SIZES,
-    KINDS,
-    LENGTH_MULTIPLES,
-    open_device,
-    release_memory,
-)
+from benchmarks.frames import NUM_FRAMES, count_frames, decode_everything  # noqa: E402
+from tests.support.clip_writer import write_clip  # noqa: E402
+from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint  # noqa: E402
+from videobench.data.dataset import build_question_text, load_questions, qa_file  # noqa: E402
+from videobench.device.devices import KINDS, open_device, release_memory  # noqa: E402
 from videobench.model.checkpoint import load_checkpoint  # noqa: E402
-from videobench.model.engine import drop_unread_layers  # noqa: E402
-from videobench.model.prompts import Prompt, VideoQuestions  # noqa: E402
+from videobench.model.engine import Engine  # noqa: E402
+from videobench.video.pixels import normalise, resize_and_crop  # noqa: E402
 
-NUM_FRAMES = 8
+SET = "MSVD"  # any of the 13 names
+CLIP_SECONDS = (60, 10, 40, 20, 50, 30)  # so that the first two are as long as all in the mean
+OPTIONS = {"A": "a red ball", "B": "a blue ball", "C": "a green ball", "D": "a white ball"}
 REPLY_TOKENS = 2
-
-
-@dataclass(frozen=True)
-class Case:
-    questions_per_video: int
-    num_questions: int
-    num_plain: int  # the original's way answers so many of them, and is scaled up
-    in_memory: bool  # the frames are decoded beforehand, for both ways
-    plain_step: int = 1  # and answers one of so many
+COLUMNS = ("questions a video", "original, s", "this suite, s", "times as fast", "questions/s", "equal answers")
 
 
 def main() -> int:
     args = parse_args()
-    is_cpu = args.device == "cpu"
-    dtype = getattr(torch, args.dtype or ("float32" if is_cpu else "bfloat16"))
+    device = open_device(args.device)
+    dtype = args.dtype or ("float32" if args.device == "cpu" else "bfloat16")
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(args.folder or temporary)
-        bench = Bench(args, folder, args.shape or ("mid" if is_cpu else "7b"), dtype)
-        print(f"{bench.device.name}, {os.cpu_count()} cores, shape {bench.shape_name}")
-        print(f"{_name(dtype)}, a large matrix product: {bench.measure_rate() / 1e9:,.0f} GFLOP/s\n")
-        plain_dtypes = [dtype] if is_cpu else [*dict.fromkeys([torch.float32, dtype])]
-        columns = ["questions a video", "frames", *(f"original, {_name(each)}, s" for each in plain_dtypes)]
-        columns += ["this suite, s", "after a start of, s", "times as fast", "questions/s", "share of the floor"]
-        columns += ["waiting for frames", "equal answers"]
-        print("|", " | ".join(columns), "|")
-        print("|" + "---|" * len(columns))
-        equal = [bench.run(case, plain_dtypes, args.repeats or (2 if is_cpu else 1)) for case in cases_of(args)]
-    return 0 if all(equal) or dtype is not torch.float32 else 1
+        folder.mkdir(parents=True, exist_ok=True)
+        sizes = write_checkpoint(SHAPES[args.shape], folder / f"sizes-{args.shape}")
+        model = make_model(sizes, device.torch_device, getattr(torch, dtype))
+        save_checkpoint(sizes, folder / f"checkpoint-{args.shape}", model)
+        checkpoint = load_checkpoint(folder / f"checkpoint-{args.shape}")
+        clips = make_clips(folder, args.clip_size)
+        made = {
+            count: make_questions(folder / str(count), clips, args.num_questions, count) for count in args.questions
+        }
+        plain = {count: answer_plainly(model, checkpoint, asked, args.plain_questions) for count, asked in made.items()}
+        del model
+        release_memory(device)
+        print(f"{device.name}, {os.cpu_count()} cores, {args.shape} in {dtype}, {args.num_questions} questions a row\n")
+        print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
+        all_equal = True
+        for count, (original_s, expected) in plain.items():
+            flags = [f"--device={args.device}", f"--dtype={dtype}", f"--num_workers={args.num_workers}"]
+            suite_s, rows = answer_as_a_user(checkpoint.path, folder / str(count), flags)
+            equal, words = compare(expected, rows)
+            all_equal &= equal
+            times = (f"{original_s:.1f}", f"{suite_s:.1f}", f"{original_s / suite_s:.1f}", f"{len(rows) / suite_s:.2f}")
+            print("| " + " | ".join([str(count), *times, words]) + " |", flush=True)
+    return 0 if all_equal or dtype != "float32" else 1
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=KINDS, default="cpu")
-    parser.add_argument("--shape", choices=tuple(SHAPES), help="default: mid on cpu, else 7b")
+    parser.add_argument("--shape", choices=tuple(SHAPES), default="mid")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--questions_per_video", type=int, nargs="+", help="default: 3 1 29")
-    parser.add_argument("--num_questions", type=int, help="of each row (default: of 24 or 12 videos on cpu, else 480)")
-    parser.add_argument(
-        "--plain_questions",
-        type=int,
-        help="the original's way answers so many, scaled up (default: 24 or 2 videos on cpu; else one on each of 2 "
-        "videos, of 12 in memory)",
-    )
-    parser.add_argument("--repeats", type=int, help="default: 2 on cpu, else 1")
+    parser.add_argument("--questions", type=int, nargs="+", default=[1, 3, 29], help="a video (default: 1 3 29)")
+    parser.add_argument("--num_questions", type=int, default=72, help="of each row (default: %(default)s)")
+    parser.add_argument("--plain_questions", type=int, default=24, help="for the original's way (default: %(default)s)")
     parser.add_argument("--num_workers", type=int, default=os.cpu_count())
     parser.add_argument("--clip_size", type=int, nargs=2, default=(1280, 720), help="width and height")
     parser.add_argument("--folder", type=Path, help="keeps the clips for the next time")
     return parser.parse_args()
 
 
-def cases_of(args: argparse.Namespace) -> Iterator[Case]:
-    is_cpu = args.device == "cpu"
-    for count in args.questions_per_video or (3, 1, 29):
-        number = args.num_questions or (count * (24 if count <= 3 else 12) if is_cpu else 480)
-        for in_memory in (False, True):
-            num_plain = args.plain_questions or (max(2 * count, 24) if is_cpu else 12 if in_memory else 2)
-            yield Case(count, number, num_plain, in_memory, plain_step=1 if is_cpu else count)
+def make_clips(folder: Path, size: tuple[int, int]) -> list[Path]:
+    """H.264 with a key frame every ten seconds, but for those that are there already; `size` is (width, height)."""
+    clips = {folder / f"{seconds} s, {size[0]}x{size[1]}.mp4": seconds for seconds in CLIP_SECONDS}
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # a fork of a process with threads can hang
+        for made in [pool.submit(_make_clip, *clip, size) for clip in clips.items() if not clip[0].is_file()]:
+            made.result()
+    return list(clips)
 
 
-class Bench:
-    def __init__(self, args: argparse.Namespace, folder: Path, shape: str, dtype: torch.dtype) -> None:
-        self.folder = folder
-        self.device = open_device(args.device)
-        self.shape_name, self.shape = shape, SHAPES[shape]
-        self.dtype = dtype
-        self.num_workers: int = args.num_workers
-        self.rate = 0.0
-        folder.mkdir(parents=True, exist_ok=True)
-        self.checkpoint = load_checkpoint(write_checkpoint(self.shape, folder / f"checkpoint-{shape}"))
-        self.clips = make_clips(folder, args.clip_size)
-        self.read = decode_whole(self.checkpoint.pixel_spec, self.clips)
-        self.known = keep_decoded(self.read)
-        for clip in self.clips:
-            self.known(clip)
-
-    def measure_rate(self) -> float:
-        """The best so far: another process may have been at work at the time of one measurement."""
-        size = 512 if self.shape_name == "small" else 2048 if self.device.kind == "cpu" else 8192
-        self.rate = max(self.rate, matrix_rate(self.device.torch_device, self.dtype, size))
-        return self.rate
-
-    def run(self, case: Case, plain_dtypes: list[torch.dtype], repeats: int) -> bool:
-        """Prints one row; whether all answers were equal."""
-        questions = make_questions(self.folder, self.clips, case.num_questions, case.questions_per_video)
-        texts = [build_question_text(each.text, each.options) for each in questions]
-        asked = list(zip(questions, self.checkpoint.prompt_builder(NUM_FRAMES).build(texts), strict=True))
-        plainly_asked = asked[:: case.plain_step][: case.num_plain]
-        runs, plain_s = [], {dtype: [] for dtype in plain_dtypes}
-        for _ in range(repeats):
-            for dtype in plain_dtypes:
-                seconds, plain = self.answer_plainly(plainly_asked, dtype, case.in_memory)
-                plain_s[dtype].append(seconds * len(asked) / len(plain))
-            engine = self.make_engine()
-            runs.append(self.answer_from_memory(engine, asked) if case.in_memory else self.answer_as_a_run(engine))
-        best, start, waiting = min(runs)
-        prefix, suffixes = len(asked[0][1].prefix_ids), [len(prompt.suffix_ids) for _, prompt in asked]
-        num_videos = len({question.video for question, _ in asked})
-        floor = floor_operations(self.shape, NUM_FRAMES, num_videos, prefix, suffixes) / self.measure_rate()
-        is_equal, equal = engine.compare(plainly_asked, plain)
-        cells = [
-            str(case.questions_per_video),
-            "in memory" if case.in_memory else "decoded",
-            *(f"{min(each):.1f}" for each in plain_s.values()),
-            f"{best:.1f}",
-            "" if case.in_memory else f"{start:.1f}",
-            " / ".join(f"{min(each) / best:.1f}" for each in plain_s.values()),
-            f"{len(asked) / best:.2f}",
-            f"{floor / best:.0%}",
-            "" if case.in_memory else f"{waiting / best:.0%}",
-            equal,
-        ]
-        print("| " + " | ".join(cells) + " |", flush=True)
-        return is_equal
-
-    def answer_plainly(self, asked: Asked, dtype: torch.dtype, in_memory: bool) -> tuple[float, list[PlainAnswer]]:
-        spec = self.checkpoint.pixel_spec
-        model = self.model if dtype is self.dtype else self.make_model(dtype)
-        answer_plainly(model, spec, asked[:2], self.known, REPLY_TOKENS)  # warms up
-        begun = time.monotonic()
-        found = answer_plainly(model, spec, asked, self.known if in_memory else self.read, REPLY_TOKENS)
-        return time.monotonic() - begun, found
-
-    def make_model(self, dtype: torch.dtype) -> torch.nn.Module:
-        release_memory(self.device)  # of the model before
-        return make_model(self.checkpoint.path, self.device.torch_device, dtype)
-
-    @cached_property
-    def model(self) -> torch.nn.Module:
-        """What both ways answer with, as load_engine leaves it: without the layer that nothing reads."""
-        model = self.make_model(self.dtype)
-        drop_unread_layers(model)
-        return model
-
-    def make_engine(self) -> NotingEngine:
-        return NotingEngine(self.model, self.checkpoint, REPLY_TOKENS, LENGTH_MULTIPLES[self.device.kind])
-
-    def answer_as_a_run(self, engine: NotingEngine) -> tuple[float, float, float]:
-        """Seconds from the first frames to the end, those before, and those of waiting for further frames."""
-        load = mock.patch("videobench.model.engine.load_engine", new=lambda *_: engine)  # noqa: PT008  # a mock keeps models
-        # Of weights that a run reads meanwhile; here there are none to read.
-        hashing = mock.patch("videobench.run.loop.start_hashing_weights", new=lambda *_: lambda: "")  # noqa: PT008
-        with tempfile.TemporaryDirectory() as out, load, hashing:
-            flags = [
-                f"--model_path={self.checkpoint.path}", f"--Eval_QA_root={self.folder}", f"--device={self.device.kind}",
-                f"--Eval_Video_root={self.folder}", f"--dataset_name={SET}", f"--num_frames={NUM_FRAMES}",
-                f"--max_new_tokens={REPLY_TOKENS}", f"--num_workers={self.num_workers}",
-                f"--dtype={_name(self.dtype)}", f"--chat_conversation_output_folder={out}",
-            ]  # fmt: skip
-            begun = time.monotonic()
-            with contextlib.redirect_stdout(sys.stderr):  # stdout is the table's
-                status = run_gpu.main(flags)
-            ended = time.monotonic()
-        if status:
-            raise SystemExit(f"the run ended with status {status}")
-        first, usage = engine.first_call, engine.usage
-        return ended - first, first - begun, usage.seconds["frames"] - (first - usage.started)
-
-    def answer_from_memory(self, engine: NotingEngine, asked: Asked) -> tuple[float, float, float]:
-        """Seconds, when the first batch has been answered once before; nothing comes before or between."""
-        videos: dict[Path, list[Prompt]] = {}
-        for question, prompt in asked:
-            videos.setdefault(question.video, []).append(prompt)
-        batch = [
-            VideoQuestions(self.known(video), prompts, [tuple(OPTIONS)] * len(prompts))
-            for video, prompts in videos.items()
-        ]
-        batch_size = DEFAULT_BATCH_SIZES[self.device.kind]
-        size = 1 if self.device.kind == "cpu" else max(1, batch_size // len(batch[0].prompts))  # videos at once
-        engine.answer(batch[:size], batch_size)  # warms up
-        begun = time.monotonic()
-        for start in range(0, len(batch), size):
-            engine.answer(batch[start : start + size], batch_size)
-        return time.monotonic() - begun, 0.0, 0.0
+def _make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
+    unfinished = path.with_name(f"unfinished {path.name}")
+    write_clip(unfinished, "libx264", 25 * seconds, size, gop=250, options={"preset": "veryfast"})
+    unfinished.rename(path)
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def make_questions(folder: Path, clips: list[Path], count: int, per_video: int) -> list:
+    """A QA file and the videos it names, which are links to the clips, each of them in turn."""
+    videos, content = folder / "Eval_video" / SET, {}
+    videos.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        name = f"{number // per_video}.mp4"
+        (videos / name).unlink(missing_ok=True)
+        os.link(clips[number // per_video % len(clips)], videos / name)
+        content[str(number)] = {
+            "video_id": name, "vid_path": f"Eval_video/{SET}/{name}", "choices": OPTIONS,
+            "question": f"Which color is the ball that moves in part {number} of the video?",
+        }  # fmt: skip
+    qa_file(folder, SET).parent.mkdir(exist_ok=True)
+    qa_file(folder, SET).write_text(json.dumps(content))
+    return load_questions(qa_file(folder, SET), SET, folder.joinpath)
+
+
+def answer_plainly(model, checkpoint, questions: list, most: int) -> tuple[float, dict]:
+    """Seconds for all questions; key -> (reply, log-probability of each option) of the first ones."""
+    builder, letter_ids = checkpoint.prompt_builder(NUM_FRAMES), Engine(model, checkpoint, REPLY_TOKENS)._letter_ids
+    counts = {each.video: count_frames(each.video) for each in questions[:most]}  # the original knows them before
+    prompts = builder.build([build_question_text(each.text, each.options) for each in questions[:most]])
+    answers, begun = {}, time.monotonic()
+    for question, prompt in zip(questions[:most], prompts, strict=True):
+        ids = torch.tensor([prompt.prefix_ids + prompt.suffix_ids], device=model.device)
+        frames = decode_everything(question.video, counts[question.video])
+        pixels = resize_and_crop(frames, checkpoint.pixel_spec)[None].to(model.device)
+        output = model.generate(
+            input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=REPLY_TOKENS,
+            pixel_values_videos=normalise(pixels, checkpoint.pixel_spec, model.dtype),
+            return_dict_in_generate=True, output_logits=True,
+        )  # fmt: skip
+        text = checkpoint.tokenizer.decode(output.sequences[0, ids.shape[1] :], skip_special_tokens=True).strip()
+        logprobs = output.logits[0][0].float().log_softmax(-1).cpu()
+        answers[question.key] = text, {each: float(logprobs[letter_ids[each]].logsumexp(-1)) for each in OPTIONS}
+    return (time.monotonic() - begun) * len(questions) / len(answers), answers
+
+
+def answer_as_a_user(model_path: Path, folder: Path, flags: list[str]) -> tuple[float, dict]:
+    """Seconds that the run says it took, and its rows."""
+    out = folder / "out"
+    command = [sys.executable, "run_gpu.py", f"--model_path={model_path}", f"--Eval_QA_root={folder}", *flags]
+    command += [f"--Eval_Video_root={folder}", f"--dataset_name={SET}", f"--chat_conversation_output_folder={out}"]
+    command += [f"--num_frames={NUM_FRAMES}", f"--max_new_tokens={REPLY_TOKENS}", "--overwrite", "--verbose"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    took = re.search(r"\d questions in ([\d.]+) s ", done.stderr)
+    if done.returncode or not took:
+        raise SystemExit(f"the run ended with status {done.returncode}: {done.stderr[-2000:]}")
+    return float(took[1]), json.loads((out / f"{SET}_eval.json").read_text())
+
+
+def compare(expected: dict, rows: dict) -> tuple[bool, str]:
+    """Whether all replies are equal and log-probabilities within 1e-4; both in words."""
+    equal = sum(rows[key]["output_sequence"] == [text] for key, (text, _) in expected.items())
+    apart = max(
+        abs(rows[key]["letter_logprobs"][each] - value)
+        for key, (_, all_) in expected.items()
+        for each, value in all_.items()
+    )
+    return equal == len(expected) and apart < 1e-4, f"{equal} of {len(expected)}, log-probabilities to {apart:.0e}"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,6 @@ if [ "$1" = check ]; then
 else
     step 150 python3 benchmarks/on_card.py --rows 32 64
     step 60 python3 benchmarks/on_card.py --questions 3 --repeats 1 --profile
-    step 420 python3 benchmarks/inference.py --device cuda --shape 7b --folder "$out/clips"
+    step 420 python3 benchmarks/inference.py --device cuda --shape 7b --num_questions 480 --plain_questions 2 --folder "$out/clips"
 fi
 exit $failed

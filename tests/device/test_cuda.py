@@ -161,8 +161,10 @@ def test_check_device(run_command):
 
 @pytest.mark.parametrize("script", ["inference.py", "on_card.py"])
 def test_benchmarks_run(run_command, script):
-    few = ["--num_questions=6", "--questions_per_video=3", "--num_workers=1", "--clip_size", "96", "64"]
-    few = few if script == "inference.py" else ["--questions", "1", "3", "--rows", "4"]
-    done = run_command(sys.executable, f"benchmarks/{script}", "--device=cuda", "--shape=small", *few)
+    few = ["--num_questions=6", "--num_workers=1", "--clip_size", "96", "64"]
+    few = few if script == "inference.py" else ["--rows", "4"]
+    done = run_command(
+        sys.executable, f"benchmarks/{script}", "--device=cuda", "--shape=small", "--questions", "1", "3", *few
+    )
     assert done.returncode == 0, done.stderr
     assert sum(line.startswith("| ") for line in done.stdout.splitlines()) == 3
