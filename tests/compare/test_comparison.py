@@ -1,4 +1,6 @@
-"""Two runs and their answers through the script: figures worked by hand, verdicts, exit status."""
+"""Two runs and their answers through the script: figures by hand; the verdict and --gate; what is missing, failed or was
+asked otherwise, and so allows no PASS; the table of inputs; other ways of scoring; a repeated run's noise floor; accuracy
+by data set."""
 
 import json
 
@@ -18,12 +20,9 @@ def write_run(folder, replies, **more):
     folder.mkdir(exist_ok=True)
     rows = {}
     for id, text in replies.items():
-        failed = (
-            {"output_sequence": [""], "error": str(text)}
-            if isinstance(text, Exception)
-            else {"output_sequence": [text]}
-        )
-        rows[id] = {"video_id": f"v{id}", **failed, **more}
+        failed = isinstance(text, Exception)
+        reply = {"output_sequence": [""], "error": str(text)} if failed else {"output_sequence": [text]}
+        rows[id] = {"video_id": f"v{id}", **reply, **more}
     (folder / "MSVD_eval.json").write_text(json.dumps(rows), encoding="utf-8")
     return folder
 
@@ -38,22 +37,32 @@ def compare_files(tmp_path, capsys):
             f"--eval_npu_path={npu}",
             f"--eval_gpu_path={gpu}",
             f"--sampling_answer_path={tmp_path / 'ANSWER.json'}",
-            f"--output_json={report}",
         ]
-        status = precision_test.main([*paths, *flags])
+        status = precision_test.main([*paths, f"--output_json={report}", *flags])
         return status, capsys.readouterr().out.splitlines(), json.loads(report.read_text())
 
     return run
 
 
-def test_figures_by_hand(tmp_path, compare_files):
-    answers = dict.fromkeys("12345678", "A")
-    npu = write_run(
-        tmp_path / "npu",
-        {"1": "A", "2": "B", "3": "A", "4": "C", "5": "no idea", "6": RuntimeError("broken"), "8": "A"},
-    )
-    gpu = write_run(tmp_path / "gpu", {"1": "A", "2": "A", "3": "B", "4": "B", "5": "A", "6": "A", "7": "A", "8": "A"})
-    _, lines, report = compare_files(npu, gpu, answers)
+@pytest.fixture
+def compare(tmp_path, compare_files):
+    def run(npu, gpu, *flags, npu_row=None, gpu_row=None, **other_sets):
+        """As compare_files; `npu` and `gpu` are {id: text}, and A is the right answer to each question of the GPU's."""
+        runs = write_run(tmp_path / "npu", npu, **(npu_row or {})), write_run(tmp_path / "gpu", gpu, **(gpu_row or {}))
+        return compare_files(*runs, dict.fromkeys(gpu, "A"), *flags, **other_sets)
+
+    return run
+
+
+def all_a(count, wrong=0):
+    """That many replies A, the first `wrong` of them B."""
+    return {str(each): "B" if each < wrong else "A" for each in range(count)}
+
+
+def test_figures_by_hand(compare):
+    npu = {"1": "A", "2": "B", "3": "A", "4": "C", "5": "no idea", "6": RuntimeError("broken"), "8": "A"}
+    gpu = {"1": "A", "2": "A", "3": "B", "4": "B", "5": "A", "6": "A", "7": "A", "8": "A"}
+    _, lines, report = compare(npu, gpu)
     assert "gpu 0.7500 (6/8), 0 unreadable, 0 failed, 0 missing" in lines
     assert "npu 0.3750 (3/8), 1 unreadable, 1 failed, 1 missing" in lines
     assert report["npu"] == {"correct": 3, "total": 8, "unreadable": 1, "failed": 1, "missing": 1, "accuracy": 0.375}
@@ -69,23 +78,17 @@ def test_figures_by_hand(tmp_path, compare_files):
     assert report["difference_points"] == pytest.approx(-200 / 7)
     assert report["agreement"] == pytest.approx(2 / 7)
     assert report["listed"]["npu"] == {"unreadable": ["MSVD/5"], "failed": ["MSVD/6"], "missing": ["MSVD/7"]}
-    assert {flip["key"]: flip["class"] for flip in report["flips"]} == {
-        "MSVD/2": "unknown",
-        "MSVD/3": "unknown",
-        "MSVD/4": "unknown",
-        "MSVD/5": "format",
-        "MSVD/6": "failed",
-    }
+    assert {flip["key"].removeprefix("MSVD/"): flip["class"] for flip in report["flips"]} == {
+        "2": "unknown", "3": "unknown", "4": "unknown", "5": "format", "6": "failed",
+    }  # fmt: skip
     assert report["per_dataset"]["MSVD"]["difference_points"] == report["difference_points"]
     assert report["per_level"]["1"]["name"] == "video-exclusive"
     assert report["weighted_average"]["gpu"] == {"1": 75.0, "all": 75.0}
     assert any(line.startswith("npu missing 1: MSVD/7") for line in lines)
 
 
-def test_the_inputs_come_before_the_numbers_and_the_verdict_first(tmp_path, compare_files):
-    replies = {str(each): "A" for each in range(20)}
-    npu, gpu = (write_run(tmp_path / side, replies) for side in ("npu", "gpu"))
-    _, lines, _ = compare_files(npu, gpu, dict.fromkeys(replies, "A"))
+def test_the_verdict_comes_first_and_the_inputs_before_the_numbers(compare):
+    _, lines, _ = compare(all_a(20), all_a(20))
     order = ("INCONCLUSIVE", "Were the", "gpu 1.", "npu 1.")
     starts = [next(index for index, line in enumerate(lines) if line.startswith(start)) for start in order]
     assert starts == sorted(starts)
@@ -94,22 +97,19 @@ def test_the_inputs_come_before_the_numbers_and_the_verdict_first(tmp_path, comp
 
 
 @pytest.mark.parametrize(
-    ("right_on_npu", "margin", "verdict", "status"),
+    ("wrong", "margin", "verdict", "status"),
     [
-        pytest.param(400, "1", "PASS", 0, id="equal-within-one-point"),
-        pytest.param(400, "0.5", "INCONCLUSIVE", 3, id="equal-but-too-few-for-half-a-point"),
-        pytest.param(300, "1", "FAIL", 1, id="a-quarter-lost"),
-        pytest.param(396, "1", "INCONCLUSIVE", 3, id="one-point-lost"),
-        pytest.param(389, "1.1", "INCONCLUSIVE", 3, id="95-percent-interval-outside-but-not-99"),
-        pytest.param(385, "1.1", "FAIL", 1, id="both-intervals-outside"),
-        pytest.param(300, "50", "PASS", 0, id="a-wide-margin"),
+        pytest.param(0, "1", "PASS", 0, id="equal-within-one-point"),
+        pytest.param(0, "0.5", "INCONCLUSIVE", 3, id="equal-but-too-few-for-half-a-point"),
+        pytest.param(100, "1", "FAIL", 1, id="a-quarter-lost"),
+        pytest.param(4, "1", "INCONCLUSIVE", 3, id="one-point-lost"),
+        pytest.param(11, "1.1", "INCONCLUSIVE", 3, id="95-percent-interval-outside-but-not-99"),
+        pytest.param(15, "1.1", "FAIL", 1, id="both-intervals-outside"),
+        pytest.param(100, "50", "PASS", 0, id="a-wide-margin"),
     ],
 )
-def test_verdict_and_gate(tmp_path, compare_files, right_on_npu, margin, verdict, status):
-    keys = [str(each) for each in range(400)]
-    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"))
-    npu = write_run(tmp_path / "npu", {key: "A" if index < right_on_npu else "B" for index, key in enumerate(keys)})
-    got, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate", "--margin", margin)
+def test_the_verdict_and_the_exit_status_of_gate(compare, wrong, margin, verdict, status):
+    got, lines, report = compare(all_a(400, wrong), all_a(400), "--gate", "--margin", margin)
     assert (report["verdict"], got) == (verdict, status)
     assert lines[0].startswith(verdict)
     assert (report["questions_needed"]["text"] is None) == (verdict != "INCONCLUSIVE")
@@ -123,10 +123,9 @@ def test_verdict_and_gate(tmp_path, compare_files, right_on_npu, margin, verdict
         pytest.param(["--margin", "1"], "PASS", 1, id="points"),
     ],
 )
-def test_a_margin_relative_to_the_reference_s_accuracy(tmp_path, compare_files, flags, verdict, points):
-    replies = {str(each): "A" if each < 600 else "B" for each in range(1000)}
-    npu, gpu = (write_run(tmp_path / side, replies) for side in ("npu", "gpu"))
-    _, _, report = compare_files(npu, gpu, dict.fromkeys(replies, "A"), *flags)
+def test_a_margin_relative_to_the_reference_s_accuracy(compare, flags, verdict, points):
+    replies = all_a(1000, wrong=400)
+    _, _, report = compare(replies, replies, *flags)
     assert (report["verdict"], report["margin_points"]) == (verdict, pytest.approx(points))
     assert report["margin"] == {
         "size": float(flags[1].removesuffix("%")), "is_relative": "%" in flags[1], "one_sided": False
@@ -134,77 +133,58 @@ def test_a_margin_relative_to_the_reference_s_accuracy(tmp_path, compare_files, 
 
 
 @pytest.mark.parametrize(
-    ("right_on_npu", "right_on_gpu", "statuses"),
+    ("wrong_on_npu", "wrong_on_gpu", "statuses"),
     [
-        pytest.param(400, 300, (1, 0), id="a-better-npu"),
-        pytest.param(300, 400, (1, 1), id="a-worse-npu"),
-        pytest.param(400, 400, (0, 0), id="equal"),
-        pytest.param(396, 400, (3, 3), id="one-point-lost"),
+        pytest.param(0, 100, (1, 0), id="a-better-npu"),
+        pytest.param(100, 0, (1, 1), id="a-worse-npu"),
+        pytest.param(0, 0, (0, 0), id="equal"),
+        pytest.param(4, 0, (3, 3), id="one-point-lost"),
     ],
 )
-def test_a_one_sided_gate_is_against_loss_only(tmp_path, compare_files, right_on_npu, right_on_gpu, statuses):
-    npu, gpu = (
-        write_run(tmp_path / side, {str(each): "A" if each < right else "B" for each in range(400)})
-        for side, right in (("npu", right_on_npu), ("gpu", right_on_gpu))
-    )
+def test_a_one_sided_gate_is_against_loss_only(compare, wrong_on_npu, wrong_on_gpu, statuses):
     for flags, status in zip(([], ["--one_sided"]), statuses, strict=True):
-        got, _, report = compare_files(npu, gpu, dict.fromkeys(map(str, range(400)), "A"), "--gate", *flags)
+        got, _, report = compare(all_a(400, wrong_on_npu), all_a(400, wrong_on_gpu), "--gate", *flags)
         assert (got, report["margin"]["one_sided"]) == (status, bool(flags))
 
 
-def test_without_gate_the_status_says_only_that_it_worked(tmp_path, compare_files):
-    npu, gpu = (
-        write_run(tmp_path / "npu", dict.fromkeys("1234", "B")),
-        write_run(tmp_path / "gpu", dict.fromkeys("1234", "A")),
-    )
-    assert compare_files(npu, gpu, dict.fromkeys("1234", "A"))[0] == 0
+def test_without_gate_the_status_says_only_that_it_worked(compare):
+    assert compare(all_a(4, wrong=4), all_a(4))[0] == 0
 
 
-def test_missing_answers_cannot_hide_behind_a_pass(tmp_path, compare_files):
-    keys = [str(each) for each in range(1000)]
-    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"))
-    npu = write_run(tmp_path / "npu", dict.fromkeys(keys[:950], "A"))
-    _, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
+def test_missing_answers_cannot_hide_behind_a_pass(compare):
+    _, _, report = compare(all_a(950), all_a(1000))
     assert report["verdict"] == "INCONCLUSIVE"
     assert report["reasons"][0].startswith("50 questions are in one file only")
     assert len(report["inputs"]["only_gpu"]) == 50
 
 
-def test_nothing_measured_is_no_pass(tmp_path, compare_files):
-    keys = [str(each) for each in range(1000)]
-    npu, gpu = (write_run(tmp_path / side, {key: OSError("no such file") for key in keys}) for side in ("npu", "gpu"))
-    status, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
-    assert (status, report["reasons"][0]) == (
-        3,
-        "1000 questions have no letter on either side; without them this would be no PASS: answer them",
-    )
+def test_nothing_measured_is_no_pass(compare):
+    failed = dict.fromkeys(all_a(1000), OSError("no such file"))
+    status, _, report = compare(failed, failed, "--gate")
+    silent = "1000 questions have no letter on either side; without them this would be no PASS: answer them"
+    assert (status, report["reasons"][0]) == (3, silent)
 
 
 @pytest.mark.parametrize(("answered", "status"), [(400, 3), (3400, 0)])
-def test_what_both_sides_left_unanswered_does_not_make_a_pass(tmp_path, compare_files, answered, status):
+def test_what_both_sides_left_unanswered_does_not_make_a_pass(compare, answered, status):
     """Five questions lost of 400, or of 3400, and 3000 videos missing on both sides."""
-    keys = [str(each) for each in range(answered + 3000)]
-    missing = {key: OSError("no such file") for key in keys[answered:]}
-    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A") | missing)
-    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:5], "B") | missing)
-    got, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    missing = {f"missing{each}": OSError("no such file") for each in range(3000)}
+    got, _, report = compare(all_a(answered, wrong=5) | missing, all_a(answered) | missing, "--gate")
     assert got == status
     assert report["reasons"][0].startswith("3000 questions have no letter") == (status == 3)
 
 
-def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare_files):
-    keys = [str(each) for each in range(1000)]
-    npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A")) for side in ("npu", "gpu"))
-    (gpu / "MOT_eval.json").write_text(json.dumps({"1": {"output_sequence": ["F"]}}))
-    answers = dict.fromkeys(keys, "A")
-    status, lines, report = compare_files(npu, gpu, answers, "--gate", MOT={"1": "F"})
+def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare):
+    (tmp_path / "gpu").mkdir()
+    (tmp_path / "gpu" / "MOT_eval.json").write_text(json.dumps({"1": {"output_sequence": ["F"]}}))
+    status, lines, report = compare(all_a(1000), all_a(1000), "--gate", MOT={"1": "F"})
     assert (status, report["verdict"], report["inputs"]["datasets_only_gpu"]) == (3, "INCONCLUSIVE", {"MOT": 1})
     assert report["reasons"][0].startswith(
         "not comparable: sets that only one file has are left out (MOT, 1 question): answer them on both sides"
     )
     assert set(report["questions_needed"].values()) == {None}  # more questions would not decide it
     assert not any("with a chance of 90 %" in line for line in lines)
-    assert compare_files(npu, gpu, answers, "--gate")[0] == 0  # of a set that the answers do not ask for
+    assert compare(all_a(1000), all_a(1000), "--gate")[0] == 0  # of a set that the answers do not ask for
 
 
 def test_answers_that_neither_side_replied_to_are_counted(tmp_path, compare_files):
@@ -214,16 +194,15 @@ def test_answers_that_neither_side_replied_to_are_counted(tmp_path, compare_file
     assert report["inputs"]["answers_without_reply"] == 2
 
 
-def test_other_prompts_allow_no_pass(tmp_path, compare_files):
-    keys = [str(each) for each in range(1000)]
-    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
-    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A"), prompt_sha256="b")
-    _, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
+def test_other_prompts_allow_no_pass_and_more_questions_would_not_help(compare):
+    _, lines, report = compare(all_a(1000), all_a(1000), npu_row={"prompt_sha256": "b"}, gpu_row={"prompt_sha256": "a"})
     assert report["verdict"] == "INCONCLUSIVE"
     assert report["reasons"][0] == (
         "not comparable: the prompts' token ids differ in 1,000 questions (MSVD/0, MSVD/1, MSVD/2, 997 more)"
     )
     assert (report["inputs"]["differing_prompts"], report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
+    assert set(report["questions_needed"].values()) == {None}
+    assert not any("with a chance of 90 %" in line for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -236,34 +215,21 @@ def test_other_prompts_allow_no_pass(tmp_path, compare_files):
 )
 def test_other_prompts_excuse_no_fail_of_questions_with_the_same(tmp_path, compare_files, with_other_prompts, status):
     """The first 200 answers of 1000 are lost."""
-    keys = [str(each) for each in range(1000)]
-    gpu = write_run(tmp_path / "gpu", dict.fromkeys(keys, "A"), prompt_sha256="a")
-    npu = write_run(tmp_path / "npu", dict.fromkeys(keys, "A") | dict.fromkeys(keys[:200], "B"), prompt_sha256="a")
+    gpu = write_run(tmp_path / "gpu", all_a(1000), prompt_sha256="a")
+    npu = write_run(tmp_path / "npu", all_a(1000, wrong=200), prompt_sha256="a")
     rows = json.loads((npu / "MSVD_eval.json").read_text())
     for each in with_other_prompts:
         rows[str(each)]["prompt_sha256"] = "b"
     (npu / "MSVD_eval.json").write_text(json.dumps(rows))
-    got, _, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"), "--gate")
+    got, _, report = compare_files(npu, gpu, dict.fromkeys(rows, "A"), "--gate")
     assert got == status
     assert any(f"token ids differ in {len(with_other_prompts):,} questions" in each for each in report["reasons"])
     assert report["reasons"][0].startswith("not comparable") == (status == 3)
 
 
-def test_more_questions_do_not_decide_between_other_prompts(tmp_path, compare_files):
-    keys = [str(each) for each in range(50)]
-    npu, gpu = (write_run(tmp_path / side, dict.fromkeys(keys, "A"), prompt_sha256=side) for side in ("npu", "gpu"))
-    _, lines, report = compare_files(npu, gpu, dict.fromkeys(keys, "A"))
-    assert report["reasons"][0].startswith("not comparable: the prompts' token ids differ in 50 questions")
-    assert set(report["questions_needed"].values()) == {None}
-    assert not any("with a chance of 90 %" in line for line in lines)
-
-
-def test_another_release_of_torch_is_another_input(tmp_path, compare_files):
-    npu, gpu = (
-        write_run(tmp_path / side, {"1": "A"}, run={"torch": version})
-        for side, version in (("npu", "2.13.0+cpu"), ("gpu", "2.12.0+cpu"))
-    )
-    assert compare_files(npu, gpu, {"1": "A"})[2]["inputs"]["differing"] == ["torch"]
+def test_another_release_of_torch_is_another_input(compare):
+    npu, gpu = ({"run": {"torch": version}} for version in ("2.13.0+cpu", "2.12.0+cpu"))
+    assert compare({"1": "A"}, {"1": "A"}, npu_row=npu, gpu_row=gpu)[2]["inputs"]["differing"] == ["torch"]
 
 
 @pytest.mark.parametrize(
@@ -287,32 +253,29 @@ def test_sides_that_are_exchanged_are_named(tmp_path, capsys, devices, exchanged
     assert ("look swapped, judging by their `device` field" in capsys.readouterr().err) == exchanged
 
 
-def test_table_of_inputs(tmp_path, compare_files):
+def test_table_of_inputs(compare):
     def run(**settings):
         return {"pixels_sha256": "p", "run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}
 
-    npu = write_run(
-        tmp_path / "npu",
-        {"1": "A"},
-        **run(device="npu", dtype="float16", batch_size=16, tensor_parallel=2, torch="2.13.0+cpu"),
-    )
-    gpu = write_run(
-        tmp_path / "gpu",
-        {"1": "A"},
-        **run(device="cuda", dtype="float32", batch_size=8, cuda="13", tensor_parallel=1, torch="2.13.0+cu130"),
-    )
-    _, lines, report = compare_files(npu, gpu, {"1": "A"})
+    npu = run(device="npu", dtype="float16", batch_size=16, tensor_parallel=2, torch="2.13.0+cpu")
+    gpu = run(device="cuda", dtype="float32", batch_size=8, cuda="13", tensor_parallel=1, torch="2.13.0+cu130")
+    _, lines, report = compare({"1": "A"}, {"1": "A"}, npu_row=npu, gpu_row=gpu)
     states = {row["name"]: (row["npu"], row["gpu"], row["state"]) for row in report["inputs"]["table"]}
-    assert states["questions"] == ("1 (1 in both)", "1 (1 in both)", "same")
-    assert states["prompts (token ids)"] == ("not stored", "not stored", "not stored")
-    assert states["pixels"][2] == "same"
-    assert states["device"] == ("npu", "cuda", "differs, as it may")
-    assert states["batch_size"] == ("16", "8", "differs, as it may")
-    assert states["tensor_parallel"] == ("2", "1", "differs, as it may")
-    assert states["torch"] == ("2.13.0+cpu", "2.13.0+cu130", "differs, as it may")
-    assert states["checkpoint_sha256"] == ("c" * 12, "c" * 12, "same")
-    assert states["dtype"] == ("float16", "float32", "DIFFERS")
-    assert states["cuda"] == ("not stored", "13", "not stored")
+    assert (
+        states.items()
+        >= {
+            "questions": ("1 (1 in both)", "1 (1 in both)", "same"),
+            "prompts (token ids)": ("not stored", "not stored", "not stored"),
+            "pixels": ("1 of 1 equal", "1 of 1 equal", "same"),
+            "device": ("npu", "cuda", "differs, as it may"),
+            "batch_size": ("16", "8", "differs, as it may"),
+            "tensor_parallel": ("2", "1", "differs, as it may"),
+            "torch": ("2.13.0+cpu", "2.13.0+cu130", "differs, as it may"),
+            "checkpoint_sha256": ("c" * 12, "c" * 12, "same"),
+            "dtype": ("float16", "float32", "DIFFERS"),
+            "cuda": ("not stored", "13", "not stored"),
+        }.items()
+    )
     assert report["inputs"]["differing"] == ["dtype"]
     assert "Were the inputs the same? no: dtype" in lines
 
@@ -336,10 +299,10 @@ def test_mindie_scoring_prints_the_original_s_figures(tmp_path, compare_files):
     assert any(line.startswith("npu 0.5000 (1/2)") for line in lines)
 
 
-def test_logprob_scoring_reads_no_text(tmp_path, compare_files):
-    replies = {"1": "who knows", "2": "A"}
-    npu, gpu = (write_run(tmp_path / side, replies, letter_logprobs={"A": -3.0, "B": -0.1}) for side in ("npu", "gpu"))
-    _, lines, _ = compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
+def test_logprob_scoring_reads_no_text(compare):
+    logprobs = {"letter_logprobs": {"A": -0.1, "B": -3.0}}
+    replies = {"1": "who knows", "2": "B"}
+    _, lines, _ = compare(replies, replies, "--scoring", "logprob", npu_row=logprobs, gpu_row=logprobs)
     assert "npu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines
 
 
@@ -357,14 +320,11 @@ def test_repeated_run_gives_the_noise_floor(tmp_path, compare_files):
     rng = np.random.default_rng(0)
     folders = []
     for side, noise in (("npu", 0.03), ("gpu", 0.0), ("again", 0.05)):
-        rows = {}
-        for id in range(200):
-            value = -1.0 - id / 100 + noise * rng.normal()
-            rows[str(id)] = {
-                "output_sequence": ["A"],
-                "letter_logprobs": {"A": -0.5, "B": value},
-                "run": {"dtype": "float16"},
-            }
+        values = {str(id): -1.0 - id / 100 + noise * rng.normal() for id in range(200)}
+        rows = {
+            id: {"output_sequence": ["A"], "letter_logprobs": {"A": -0.5, "B": value}, "run": {"dtype": "float16"}}
+            for id, value in values.items()
+        }
         folders.append(tmp_path / f"{side}_MSVD.json")
         folders[-1].write_text(json.dumps({f"MSVD/{key}": row for key, row in rows.items()}))
     answers = dict.fromkeys(map(str, range(200)), "A")

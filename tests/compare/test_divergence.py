@@ -1,4 +1,5 @@
-"""Log-probabilities of two runs: measures by hand, flips, and planted faults found where accuracy says nothing."""
+"""Log-probabilities of two runs: the measures by hand; each flip in one class; the noise floor; planted faults, found
+and named though accuracy says nothing; and sound runs, of which no fault is named."""
 
 import math
 from dataclasses import replace
@@ -44,6 +45,22 @@ def pair(candidate, reference, right="A"):
     return Pair("MSVD", "1", right, side(candidate), side(reference))
 
 
+def spoilt_pairs(fault, dtypes=HALF16, seed=0, count=300):
+    rng = np.random.default_rng(seed)
+    return build_pairs(simulate_rows(sample_questions(all_questions(), count, rng), rng, dtypes, fault))
+
+
+def with_candidate(pair, **fields):
+    return replace(pair, candidate=replace(pair.candidate, reply=replace(pair.candidate.reply, **fields)))
+
+
+def shifted(pair, by):
+    """Each of the candidate's log-probabilities larger by what `by` says of its letter."""
+    return with_candidate(
+        pair, logprobs={each: value + by(each) for each, value in pair.candidate.reply.logprobs.items()}
+    )
+
+
 def test_measures_by_hand():
     candidate, reference = {"A": -0.5, "B": -1.25, "C": -3.0}, {"A": -0.75, "B": -1.0, "C": -2.0}
     measured = measure(tabulate([pair(reply(candidate), reply(reference), right="B")]))
@@ -51,9 +68,8 @@ def test_measures_by_hand():
     assert measured.common == pytest.approx([1 / 3])  # of differences 0.25, -0.25, -1
     assert measured.shift == pytest.approx([0.5])  # A over B: 0.25 becomes 0.75
     assert measured.right_leads == pytest.approx(np.array([[-0.75, -0.25]]))
-    assert np.isnan(
-        measure(tabulate([pair(reply(candidate), reply(reference), right="")])).right_leads
-    ).all()  # as MindIE's rule has F
+    unknown = measure(tabulate([pair(reply(candidate), reply(reference), right="")]))  # as MindIE's rule has F
+    assert np.isnan(unknown.right_leads).all()
     # differences 0.25, -0.25, -1, each less the mean of the two others
     assert measured.by_letter[0, :3] == pytest.approx([0.875, 0.125, -1.0])
     assert np.isnan(measured.by_letter[0, 3:]).all()
@@ -61,33 +77,36 @@ def test_measures_by_hand():
     assert measured.kl == pytest.approx([float((chances[0] * np.log(chances[0] / chances[1])).sum())])
 
 
+TWO, THREE = {"A": -1.0, "B": -2.0}, {"A": -0.5, "B": -1.5, "C": -2.5}
+
+
 @pytest.mark.parametrize(
     ("candidate", "reference"),
     [
-        pytest.param(reply(), reply({"A": -1.0, "B": -2.0}), id="one-side-without"),
+        pytest.param(reply(), reply(TWO), id="one-side-has-no-log-probabilities"),
         pytest.param(reply({"A": -1.0}), reply({"A": -1.0}), id="one-option"),
-        pytest.param(reply({"A": -1.0, "B": -2.0}, nonfinite=True), reply({"A": -1.0, "B": -2.0}), id="nonfinite"),
+        pytest.param(reply(THREE, choices={"A": "x"}), reply(THREE), id="one-shared-option"),
+        pytest.param(reply(TWO, nonfinite=True), reply(TWO), id="nonfinite"),
     ],
 )
 def test_what_cannot_be_measured_is_left_out(candidate, reference):
     assert measure(tabulate([pair(candidate, reference)])).pairs == []
 
 
-def test_an_option_that_one_side_lacks_plays_no_part():
-    options = {"A": -0.5, "B": -1.5, "C": -2.5}
-    without = reply(options, choices={"B": "y", "C": "z"})
-    measured = measure(tabulate([pair(without, reply(options | {"B": -1.0}))]))
-    for field in ("largest", "spread", "common", "shift", "kl"):
+@pytest.mark.parametrize(
+    ("candidate", "reference", "largest"),
+    [
+        pytest.param(
+            reply(THREE, choices={"B": "y", "C": "z"}), reply(THREE | {"B": -1.0}), 0.5, id="one-side-lacks-it"
+        ),
+        pytest.param(reply(TWO | {"C": -40.0}), reply(TWO | {"C": -60.0}), 0.0, id="it-has-no-probability"),
+    ],
+)
+def test_an_option_that_plays_no_part_is_not_measured(candidate, reference, largest):
+    measured = measure(tabulate([pair(candidate, reference)]))
+    assert measured.largest == pytest.approx([largest])
+    for field in ("spread", "common", "shift", "kl"):
         assert np.isfinite(getattr(measured, field)).all(), field
-    assert measured.largest == pytest.approx([0.5])
-    assert measure(tabulate([pair(reply(options, choices={"A": "x"}), reply(options))])).pairs == []
-
-
-def test_an_option_of_no_probability_plays_no_part():
-    measured = measure(
-        tabulate([pair(reply({"A": -0.1, "B": -2.0, "C": -40.0}), reply({"A": -0.1, "B": -2.0, "C": -60.0}))])
-    )
-    assert measured.largest == pytest.approx([0.0])
 
 
 @pytest.mark.parametrize(
@@ -138,10 +157,7 @@ def test_no_flip_where_the_letters_agree():
 
 
 def test_flips_that_deserve_a_look_come_first():
-    tie, drift = (
-        pair(reply({"A": -0.70, "B": -0.69}), reply(NEAR)),
-        pair(reply(CLEAR_B), reply(NEAR)),
-    )
+    tie, drift = pair(reply({"A": -0.70, "B": -0.69}), reply(NEAR)), pair(reply(CLEAR_B), reply(NEAR))
     assert [flip.kind for flip in find_flips([tie, drift], 0.05)] == ["drift", "tie"]
 
 
@@ -155,11 +171,6 @@ def test_noise_floor_from_the_bulk_is_bounded_on_both_sides():
     assert quiet >= 0.002  # a rounding step, not zero
     assert 2**-6 < sound < 0.1
     assert broken == 0.1  # what float16 explains, however large the differences are
-
-
-def spoilt_pairs(fault, dtypes=HALF16, seed=0, count=300):
-    rng = np.random.default_rng(seed)
-    return build_pairs(simulate_rows(sample_questions(all_questions(), count, rng), rng, dtypes, fault))
 
 
 # Fault, its cause as named, and words of the finding. float16 here, three to four times as large in bfloat16.
@@ -198,15 +209,13 @@ def test_every_fault_of_the_simulation_is_planted_above():
     ("fault", "cause", "betrayed"),
     [
         pytest.param(
-            Fault("truncated", 0.3, hashed=True),
-            "prompts",
-            lambda each: each.candidate.reply.prompt_sha256 == "cut",
-            id="prompts-cut",
+            Fault("truncated", 0.3, hashed=True), "prompts",
+            lambda each: each.candidate.reply.prompt_sha256 == "cut", id="prompts-cut",
         ),
         pytest.param(Fault("frame order", 0.3, hashed=True), "pixels", lambda each: True, id="frames-out-of-order"),
     ],
-)
-def test_what_the_hashes_betray_is_named_and_stays_out_of_the_diagnosis(fault, cause, betrayed):
+)  # fmt: skip
+def test_other_prompts_or_pixels_are_named_and_stay_out_of_the_diagnosis(fault, cause, betrayed):
     pairing = Pairing(spoilt_pairs(fault), {}, {}, [], 0, 0)
     inputs = compare_inputs(pairing)
     (obstacle,) = find_obstacles(pairing, inputs)
@@ -217,77 +226,46 @@ def test_what_the_hashes_betray_is_named_and_stays_out_of_the_diagnosis(fault, c
     assert diagnose_pairs(same).findings == []
 
 
-def noisy_where(hit, size=0.3):
-    rng, pairs = np.random.default_rng(1), []
-    for each in spoilt_pairs(None):
-        if hit(each):
-            logprobs = {letter: value + size * rng.normal() for letter, value in each.candidate.reply.logprobs.items()}
-            each = replace(
-                each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs=logprobs))
-            )
-        pairs.append(each)
-    return pairs
-
-
 @pytest.mark.parametrize(
     ("hit", "named"),
     [
-        pytest.param(lambda each: each.dataset in ("TVQA", "SQA3D"), ["SQA3D", "TVQA"], id="two-sets"),
-        pytest.param(lambda each: each.candidate.reply.rank in (1, 2), ["NPU card 1", "NPU card 2"], id="two-cards"),
-        pytest.param(lambda each: each.candidate.reply.rank > 0, ["all but NPU card 0"], id="three-cards-of-four"),
-        pytest.param(
-            lambda each: each.candidate.reply.rank == 1 or each.dataset == "TVQA",
-            ["NPU card 1", "TVQA"],
-            id="card-and-set",
-        ),
-        pytest.param(
-            lambda each: each.candidate.reply.rank == 1 and each.dataset != "TVQA",
-            ["NPU card 1"],
-            id="sets-inside-a-card",
-        ),
+        pytest.param(lambda name, card: name in ("TVQA", "SQA3D"), ["SQA3D", "TVQA"], id="two-sets"),
+        pytest.param(lambda name, card: card in (1, 2), ["NPU card 1", "NPU card 2"], id="two-cards"),
+        pytest.param(lambda name, card: card > 0, ["all but NPU card 0"], id="three-cards-of-four"),
+        pytest.param(lambda name, card: card == 1 or name == "TVQA", ["NPU card 1", "TVQA"], id="card-and-set"),
+        pytest.param(lambda name, card: card == 1 and name != "TVQA", ["NPU card 1"], id="sets-inside-a-card"),
     ],
 )
 def test_every_broken_group_is_named_once(hit, named):
-    pairs = noisy_where(hit)
+    rng = np.random.default_rng(1)
+    pairs = [
+        shifted(each, lambda letter: 0.3 * rng.normal()) if hit(each.dataset, each.candidate.reply.rank) else each
+        for each in spoilt_pairs(None)
+    ]
     findings = diagnose_pairs(pairs).findings
     assert sorted(each.text.split(":")[0] for each in findings) == named
     assert all(each.look_at for each in findings)
 
 
 def test_two_letters_are_named_and_not_those_that_they_leave_behind():
-    pairs = []
-    for each in spoilt_pairs(None):
-        logprobs = {
-            letter: value + {"B": 0.3, "D": -0.2}.get(letter, 0)
-            for letter, value in each.candidate.reply.logprobs.items()
-        }
-        pairs.append(
-            replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs=logprobs)))
-        )
+    pairs = [shifted(each, lambda letter: {"B": 0.3, "D": -0.2}.get(letter, 0)) for each in spoilt_pairs(None)]
     letters = [each.text for each in diagnose_pairs(pairs).findings if each.cause == "letter"]
     assert sorted(text.split(":")[0] for text in letters) == ["option B favoured", "option D avoided"]
 
 
-def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing():
-    pairs = spoilt_pairs(None, SINGLE)
-    for size, hit in ((0.0, False), (0.0003, False), (0.02, True)):
-        rng, again = np.random.default_rng(2), []
-        for each in pairs:
-            logprobs = {letter: value + size * rng.normal() for letter, value in each.reference.reply.logprobs.items()}
-            again.append(
-                replace(each, candidate=replace(each.reference, reply=replace(each.reference.reply, logprobs=logprobs)))
-            )
-        diagnosis = diagnose_pairs(pairs, measure(tabulate(again)))
-        assert not diagnosis.broken
-        assert [each.cause for each in diagnosis.findings] == ["repeat"] * hit
-        assert all("CUBLAS_WORKSPACE_CONFIG" in each.look_at for each in diagnosis.findings)
+@pytest.mark.parametrize(("size", "is_found"), [(0.0, False), (0.0003, False), (0.02, True)])
+def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing(size, is_found):
+    rng, pairs = np.random.default_rng(2), spoilt_pairs(None, SINGLE)
+    again = [shifted(replace(each, candidate=each.reference), lambda letter: size * rng.normal()) for each in pairs]
+    diagnosis = diagnose_pairs(pairs, measure(tabulate(again)))
+    assert not diagnosis.broken
+    assert [each.cause for each in diagnosis.findings] == ["repeat"] * is_found
+    assert all("CUBLAS_WORKSPACE_CONFIG" in each.look_at for each in diagnosis.findings)
 
 
 def test_versions_of_both_sides_stand_beside_a_fault_everywhere():
-    pairs = []
-    for each in spoilt_pairs(Fault("layer noise", 0.15)):
-        run = {**each.candidate.reply.run, "torch_npu": "2.6.0", "cann": "8.1"}
-        pairs.append(replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, run=run))))
+    versions = {"dtype": "float16", "torch_npu": "2.6.0", "cann": "8.1"}
+    pairs = [with_candidate(each, run=versions) for each in spoilt_pairs(Fault("layer noise", 0.15))]
     assert diagnose_pairs(pairs).findings[0].look_at.endswith("(NPU: torch_npu 2.6.0, cann 8.1)")
 
 
@@ -307,8 +285,7 @@ def test_sound_runs_are_not_called_broken(dtypes, seed):
 
 def test_the_same_run_twice_has_no_difference_at_all():
     pairs = [replace(each, candidate=each.reference) for each in spoilt_pairs(None)]
-    measured = measure(tabulate(pairs))
-    assert measured.largest.max() == 0
+    assert measure(tabulate(pairs)).largest.max() == 0
     diagnosis = diagnose_pairs(pairs)
     assert (diagnosis.findings, diagnosis.associations) == ([], [])
 
@@ -316,25 +293,21 @@ def test_the_same_run_twice_has_no_difference_at_all():
 def test_a_few_garbled_replies_among_sound_ones_are_found():
     pairs = spoilt_pairs(None)
     for index in (10, 90, 200):
-        logprobs = {
-            letter: value - 3.0 * (letter == "A") for letter, value in pairs[index].candidate.reply.logprobs.items()
-        }
-        garbled = replace(pairs[index].candidate.reply, logprobs=logprobs)
-        pairs[index] = replace(pairs[index], candidate=replace(pairs[index].candidate, reply=garbled))
+        pairs[index] = shifted(pairs[index], lambda letter: -3.0 * (letter == "A"))
     finding = diagnose_pairs(pairs).findings[0]
     assert (finding.cause, finding.questions) == ("scattered", 3)
 
 
 def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
     pairs = []
-    for id in range(300):
-        candidate = build_reply(
-            ("MSVD", str(id)), str(id), {"output_sequence": ["B" if id % 4 == 2 else "A"], "rank": id % 4}
+    for id in map(str, range(300)):
+        card = int(id) % 4
+        text = "B" if card == 2 else "A"
+        first, second = (
+            build_reply(("MSVD", id), id, {"output_sequence": [letter], "rank": rank})
+            for letter, rank in ((text, card), ("A", 0))
         )
-        reference = build_reply(("MSVD", str(id)), str(id), {"output_sequence": ["A"], "rank": 0})
-        pairs.append(
-            Pair("MSVD", str(id), "A", Side(candidate, candidate.text, "right"), Side(reference, "A", "right"))
-        )
+        pairs.append(Pair("MSVD", id, "A", Side(first, text, "right"), Side(second, "A", "right")))
     diagnosis = diagnose_pairs(pairs)
     assert diagnosis.findings == []
     assert diagnosis.associations[0].label == "NPU card 2"
@@ -342,36 +315,21 @@ def test_without_log_probabilities_flips_are_associated_but_do_not_fail():
     assert association_text(diagnosis.associations[0]).startswith("NPU card 2, flips in 100 % against 0 % elsewhere")
 
 
-def off(pairs, share, size):
-    """The candidate's log-probability of A lower by `size` in so many of the questions, spread over all groups."""
-    rng, out = np.random.default_rng(4), []
-    for each, is_hit in zip(pairs, rng.random(len(pairs)) < share, strict=True):
-        logprobs = {
-            letter: value - size * (is_hit and letter == "A") for letter, value in each.candidate.reply.logprobs.items()
-        }
-        out.append(
-            replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs=logprobs)))
-        )
-    return out
-
-
 @pytest.mark.parametrize(("share", "cause"), [(0.45, "everywhere"), (0.15, "scattered"), (0.0, None)])
 def test_questions_at_nine_times_the_tolerance_are_not_sound(share, cause):
     """Both ways, so that no letter is shifted in the mean."""
-    pairs = spoilt_pairs(None, count=1000)
-    half = len(pairs) // 2
-    diagnosis = diagnose_pairs(off(pairs[:half], share, 0.9) + off(pairs[half:], share, -0.9))
+    rng, pairs = np.random.default_rng(4), spoilt_pairs(None, count=1000)
+    for index, is_hit in enumerate(rng.random(len(pairs)) < share):
+        size = is_hit * (-0.9 if index < len(pairs) // 2 else 0.9)
+        pairs[index] = shifted(pairs[index], lambda letter, size=size: size * (letter == "A"))
+    diagnosis = diagnose_pairs(pairs)
     assert bool(diagnosis.broken) == (cause is not None)
     assert cause is None or cause in [each.cause for each in diagnosis.findings]
 
 
 def test_one_row_with_log_probabilities_says_nothing_of_the_others():
-    pairs = [
-        replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, logprobs={})))
-        if index
-        else each
-        for index, each in enumerate(spoilt_pairs(None))
-    ]
+    first, *others = spoilt_pairs(None)
+    pairs = [first, *(with_candidate(each, logprobs={}) for each in others)]
     diagnosis = diagnose_pairs(pairs)
     assert (diagnosis.measured, diagnosis.compared, diagnosis.is_known) == (1, 300, False)
 
