@@ -61,21 +61,8 @@ def _original_figures(npu, gpu, answers):
     return (right[0] / counted, right[1] / counted) if counted else None
 
 
-_REPLIES = st.sampled_from(
-    [
-        "A",
-        "B",
-        "F",
-        "Cat",
-        "The answer is B",
-        "The  answer is Black",
-        "x B. Trees",
-        "E</s>",
-        "no",
-        "D <|im_end|>",
-        "is C.",
-    ]
-)
+_TEXTS = "A;B;F;Cat;The answer is B;The  answer is Black;x B. Trees;E</s>;no;D <|im_end|>;is C."
+_REPLIES = st.sampled_from(_TEXTS.split(";"))
 _OUTPUTS = st.one_of(_REPLIES, _REPLIES.map(lambda text: [text]))
 _KEYS = st.sampled_from(["1", "2", "3", "MSVD/1", "MSVD/2", "MOT/1", "x/9"])
 _FILES = st.dictionaries(_KEYS, _OUTPUTS.map(lambda output: {"output_sequence": output}), min_size=1)

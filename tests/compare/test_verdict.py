@@ -1,4 +1,5 @@
-"""The rule of the verdict, and what holds of any two runs."""
+"""The rule of the verdict, case by case: what decides, and in which words; what is no PASS although the wholes are
+equal; and what holds of any two runs: swapped sides, another order of rows, one more equal answer."""
 
 from dataclasses import replace
 
@@ -24,9 +25,8 @@ SMOOTHED, ACCURACY, FLIPS = "smoothed accuracy", "accuracy", "flips"
 def side(number, is_right, lead, stores_logprobs=True):
     logprobs = {"A": -0.5 if is_right else -0.5 - lead, "B": -0.5 - lead if is_right else -0.5}
     row = {"output_sequence": ["A" if is_right else "B"], "vid_path": f"{number}.avi", "choices": {"A": "x", "B": "y"}}
-    reply = build_reply(
-        ("MSVD", str(number)), str(number), row | ({"letter_logprobs": logprobs} if stores_logprobs else {})
-    )
+    more = {"letter_logprobs": logprobs} if stores_logprobs else {}
+    reply = build_reply(("MSVD", str(number)), str(number), row | more)
     return Side(reply, "A" if is_right else "B", "right" if is_right else "wrong")
 
 
@@ -36,15 +36,24 @@ def pairs_of(count, *flips, stores_logprobs=True):
     for number, lead in flips:
         pairs += [[number < 0, number > 0, lead]] * abs(number)
     return [
-        Pair(
-            "MSVD",
-            str(index),
-            "A",
-            side(index, candidate, lead, stores_logprobs),
-            side(index, reference, lead, stores_logprobs),
-        )
-        for index, (candidate, reference, lead) in enumerate(pairs)
+        Pair("MSVD", str(index), "A", *(side(index, each, lead, stores_logprobs) for each in both))
+        for index, (*both, lead) in enumerate(pairs)
     ]
+
+
+def with_replies(pair, **fields):
+    """Both sides' replies with other fields."""
+    sides = (replace(each, reply=replace(each.reply, **fields)) for each in pair.sides)
+    return replace(pair, **dict(zip(("candidate", "reference"), sides, strict=True)))
+
+
+def judge_alone(pairs, groups=(), margin=1.0, **more):
+    """The verdict without a diagnosis of the numbers."""
+    return judge_evidence(weigh(tabulate(pairs), groups, Margin(margin, **more)))
+
+
+def judge(pairs, margin=Margin(5.0)):  # noqa: B008
+    return judge_pairs(pairs, margin)[0]
 
 
 @pytest.mark.parametrize(
@@ -84,13 +93,9 @@ def pairs_of(count, *flips, stores_logprobs=True):
     ],
 )  # fmt: skip
 def test_the_rule(pairs, one_sided, name, decided_by, words):
-    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0, one_sided=one_sided)))
+    verdict = judge_alone(pairs, one_sided=one_sided)
     assert (verdict.name, verdict.decided_by) == (name, decided_by)
     assert any(words in each for each in verdict.reasons[:2])
-
-
-def judge(pairs, margin=Margin(5.0)):  # noqa: B008
-    return judge_pairs(pairs, margin)[0]
 
 
 def test_a_relative_margin_is_of_the_gpu_s_accuracy():
@@ -113,32 +118,27 @@ def test_what_so_few_questions_can_show_is_the_first_reason():
 
 def test_with_a_real_difference_no_number_of_questions_is_named():
     pairs = pairs_of(990, (9, CLEAR), (-1, CLEAR))
-    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
+    verdict = judge_alone(pairs)
     assert (verdict.name, verdict.questions_needed) == (INCONCLUSIVE, None)
     assert verdict.advice.startswith("the runs differ: a loss of more than 1.5")
 
 
 def test_sets_that_cancel_are_no_pass():
     """One set loses as much as another gains: the whole does not differ, and the sets are named."""
-    reference = [replace(each, dataset="TVQA" if index % 3 == 0 else "MSVD" if index % 3 == 1 else "NBA")
-           for index, each in enumerate(pairs_of(1500, (0, TIE)))]  # fmt: skip
-    lost = {"TVQA": 60, "MSVD": 60}
-    pairs = []
-    for each in reference:
-        wrong, candidate, other = side(each.id, False, CLEAR), each.candidate, each.reference
-        if lost.get(each.dataset, 0) > 0:
-            lost[each.dataset] -= 1
-            candidate, other = (wrong, other) if each.dataset == "TVQA" else (candidate, wrong)
-        pairs.append(replace(each, candidate=candidate, reference=other))
+    pairs = [
+        replace(each, dataset=("TVQA", "MSVD", "NBA")[index % 3]) for index, each in enumerate(pairs_of(1500, (0, TIE)))
+    ]
+    for index, each in enumerate(pairs[:180]):  # 60 of each set
+        lost = {"TVQA": "candidate", "MSVD": "reference"}.get(each.dataset)
+        pairs[index] = replace(each, **({lost: side(each.id, False, CLEAR)} if lost else {}))
     groups = [*find_subgroups(pairs), *find_levels(pairs)]
-    without, verdict = (judge_evidence(weigh(tabulate(pairs), each, Margin(3.0))) for each in ([], groups))
-    assert without.name == PASS
+    verdict = judge_alone(pairs, groups, margin=3.0)
+    assert judge_alone(pairs, margin=3.0).name == PASS
     assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "groups")
     assert "MSVD +12.0" in verdict.headline
     assert "TVQA -12.0" in verdict.headline
-    assert any(
-        each.startswith("TVQA: accuracy differs by -12.0 points over 500 questions (p ") for each in verdict.reasons
-    )
+    words = "TVQA: accuracy differs by -12.0 points over 500 questions (p "
+    assert any(each.startswith(words) for each in verdict.reasons)
 
 
 def test_two_models_of_equal_accuracy_are_no_pass_without_log_probabilities():
@@ -152,55 +152,39 @@ def test_two_models_of_equal_accuracy_are_no_pass_without_log_probabilities():
         assert "without log-probabilities of half the pairs a PASS takes 10 % or less" in verdict.reasons[0]
 
 
-def flattened(pairs, factor):
-    """The candidate's logits times a factor: no letter changes."""
-    out = []
-    for each in pairs:
-        logprobs = {letter: factor * value for letter, value in each.candidate.reply.logprobs.items()}
-        total = np.log(sum(map(np.exp, logprobs.values())))
-        reply = replace(each.candidate.reply, logprobs={letter: value - total for letter, value in logprobs.items()})
-        out.append(replace(each, candidate=replace(each.candidate, reply=reply)))
-    return out
-
-
 def test_a_temperature_that_changes_no_letter_is_no_loss():
     """Three right answers in four, small leads, all logits times 0.8."""
-    rng = np.random.default_rng(0)
-    pairs = []
+    rng, pairs = np.random.default_rng(0), []
     for index, (is_right, lead) in enumerate(zip(rng.random(3000) < 0.75, rng.exponential(0.5, 3000), strict=True)):
-        pairs.append(Pair("MSVD", str(index), "A", side(index, is_right, lead), side(index, is_right, lead)))
-    pairs = flattened(pairs, 0.8)
-    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
+        sound = side(index, is_right, lead)
+        flat = {letter: 0.8 * value for letter, value in sound.reply.logprobs.items()}
+        total = np.log(sum(map(np.exp, flat.values())))
+        logprobs = {letter: value - total for letter, value in flat.items()}
+        flattened = replace(sound, reply=replace(sound.reply, logprobs=logprobs))
+        pairs.append(Pair("MSVD", str(index), "A", flattened, sound))
+    verdict = judge_alone(pairs)
     assert verdict.evidence.accuracy.same_letter == 3000
     assert verdict.name != FAIL
 
 
 def test_questions_on_one_video_decide_nothing():
-    pairs = [replace(each, candidate=replace(each.candidate, reply=replace(each.candidate.reply, vid_path="v.avi")),
-                     reference=replace(each.reference, reply=replace(each.reference.reply, vid_path="v.avi")))
-             for each in pairs_of(960, (40, CLEAR))]  # fmt: skip
-    verdict = judge_evidence(weigh(tabulate(pairs), [], Margin(1.0)))
+    verdict = judge_alone([with_replies(each, vid_path="v.avi") for each in pairs_of(960, (40, CLEAR))])
     assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "videos")
 
 
 def test_a_video_is_known_by_its_bytes():
     """Copies of 500 questions under other names of their videos are no further evidence."""
 
-    def copy(pair, number):
-        sides = {}
-        for name in ("candidate", "reference"):
-            own = getattr(pair, name)
-            reply = replace(own.reply, vid_path=f"{number}/{pair.id}.avi", video_sha256=f"bytes of {pair.id}")
-            sides[name] = replace(own, reply=reply)
-        return replace(pair, id=f"{pair.id}/{number}", **sides)
-
-    pairs = [copy(each, number) for number in range(4) for each in pairs_of(490, (5, CLEAR), (-5, CLEAR))]
-    estimate = weigh(tabulate(pairs), [], Margin(1.0)).accuracy.estimate
+    once = pairs_of(490, (5, CLEAR), (-5, CLEAR))
+    copies = [
+        with_replies(replace(each, id=f"{each.id}/{number}"), vid_path=f"{number}/{each.id}.avi", video_sha256=each.id)
+        for number in range(4)
+        for each in once
+    ]
+    estimate, alone = (judge_alone(pairs).evidence.accuracy.estimate for pairs in (copies, once))
     assert (estimate.questions, estimate.videos) == (2000, 500)
     assert estimate.effect == pytest.approx(4, rel=0.01)
-    assert estimate.interval() == pytest.approx(
-        weigh(tabulate(pairs_of(490, (5, CLEAR), (-5, CLEAR))), [], Margin(1.0)).accuracy.estimate.interval(), rel=0.01
-    )
+    assert estimate.interval() == pytest.approx(alone.interval(), rel=0.01)
 
 
 RUNS = st.tuples(st.integers(0, 10**6), st.sampled_from([0.01, 0.1, 0.5]), st.sampled_from([0.0, 0.2, 1.0]))
