@@ -10,8 +10,9 @@ import torch
 from tests.support.model_checks import check_model
 from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint
 from videobench.device.devices import open_device
+from videobench.locate.check import ModelCheck
+from videobench.locate.deviation import in_tolerances
 from videobench.locate.findings import lines
-from videobench.locate.model_check import ModelCheck
 from videobench.model import cache
 
 DTYPES = ["float32", "float16", "bfloat16"]
@@ -34,11 +35,11 @@ def grouped(tmp_path_factory):
 @pytest.mark.parametrize("model", ["tiny_model_path", "grouped"])
 def test_a_sound_device_agrees(request, model, dtype):
     findings = check_model(request.getfixturevalue(model), open_device("cpu"), dtype)
-    assert findings.departures == ()
+    assert findings.found == ()
     assert findings.calls > 90
     assert lines(findings) == [
         f"{dtype}: all {findings.calls:,} module calls agree with the CPU's float32 "
-        f"(largest {findings.largest:.1f} times what {dtype} explains)"
+        f"(largest {in_tolerances(findings.largest)})"
     ]
 
 
@@ -48,7 +49,7 @@ def test_a_sound_device_agrees_on_a_middle_sized_model(tmp_path, dtype):
     hollow, folder = tmp_path / "hollow", tmp_path / "mid"
     write_checkpoint(SHAPES["mid"], hollow)
     save_checkpoint(hollow, folder, make_model(hollow, torch.device("cpu"), torch.float32))
-    assert check_model(folder, open_device("cpu"), dtype).departures == ()
+    assert check_model(folder, open_device("cpu"), dtype).found == ()
 
 
 def test_a_wrong_copy_of_the_cache_is_named(monkeypatch, tiny_model_path):
@@ -60,14 +61,14 @@ def test_a_wrong_copy_of_the_cache_is_named(monkeypatch, tiny_model_path):
     cache_with_room = cache._with_room
     monkeypatch.setattr(cache, "_with_room", corrupt)
     findings = check_model(tiny_model_path, open_device("cpu"), "float32")
-    first = findings.departures[0]
-    assert (first.module, first.call) == ("copies of the cache", "suffix")
+    first = findings.found[0]
+    assert (first.module, first.kind) == ("copies of the cache", "suffix")
     text = lines(findings)
     assert text[1] == "  first, in the order of computing: copies of the cache"
     assert any("look at: copies of keys and values" in line for line in text)
 
 
-def test_without_memory_values_go_to_the_host(monkeypatch, capsys, tiny_model_path):
+def test_without_memory_values_are_kept_for_one_layer_at_a_time(monkeypatch, capsys, tiny_model_path):
     """Once: the second time it is for good."""
 
     def fail_once(self, forward):
@@ -78,5 +79,5 @@ def test_without_memory_values_go_to_the_host(monkeypatch, capsys, tiny_model_pa
     sound = check_model(tiny_model_path, open_device("cpu"), "float16")
     monkeypatch.setattr(ModelCheck, "_compare", fail_once)
     findings = check_model(tiny_model_path, open_device("cpu"), "float16")
-    assert capsys.readouterr().err.count("out of memory; from here on values go to the host at once") == 1
-    assert (findings.calls, findings.departures) == (sound.calls, ())
+    assert capsys.readouterr().err.count("out of memory; from here on values are kept for one layer at a time") == 1
+    assert (findings.calls, findings.found) == (sound.calls, ())

@@ -10,10 +10,11 @@ import torch
 import run_gpu
 from videobench.data.dataset import Question
 from videobench.errors import InputError
-from videobench.locate.model_check import ModelCheck
+from videobench.locate.batches import distance
+from videobench.locate.check import ModelCheck
 from videobench.model import engine
 from videobench.model.prompts import Answer
-from videobench.run.model_check import _distance, choose
+from videobench.run.model_check import choose
 
 
 def check(capsys, flags, *more):
@@ -31,7 +32,10 @@ def test_a_sound_device(capsys, flags, small):
     [agrees] = [line for line in lines if " module calls agree with the CPU's float32 (largest " in line]
     assert agrees.startswith("float32: all ")
     assert "the same questions twice, without --deterministic: equal to the last bit" in lines
-    assert any(line.startswith("against one plain generate each, sharing, padding and batching hold") for line in lines)
+    tried = [line for line in lines if line.endswith(" nats)")]
+    assert tried[0].startswith("float32: 8 rows on 2 videos in one prefix, prompts of ")
+    assert tried[1].startswith("float32: 5 rows on one video, prompts of ")
+    assert all(": each row agrees with one plain generate (up to " in line for line in tried)
     assert lines[-2:] == [f"wrote {small}/check.json", lines[-1]]
     assert lines[-1].startswith("all agrees, in ")
     report = json.loads((small / "check.json").read_text())
@@ -67,7 +71,7 @@ def test_float32_whose_weights_do_not_fit_is_left_out(capsys, monkeypatch, flags
     monkeypatch.setattr(engine.LlavaNextVideoForConditionalGeneration, "from_pretrained", load)
     status, lines = check(capsys, flags, "--dtype", "bfloat16")
     assert status == 0
-    assert "float32: left out, since cpu ran out of memory: small departures do not show in bfloat16" in lines
+    assert "float32: left out, since cpu ran out of memory: small deviations do not show in bfloat16" in lines
 
 
 def test_out_of_memory_in_the_dtype_that_was_asked_for(monkeypatch, flags):
@@ -113,7 +117,7 @@ def test_an_id_of_several_sets_is_not_guessed():
     ],
 )
 def test_how_far_two_answers_are_apart(first, second, nats):
-    assert _distance(*(Answer((), "", each, True) for each in (first, second))) == nats
+    assert distance(*(Answer((), "", each, True) for each in (first, second))) == nats
 
 
 @pytest.mark.parametrize(

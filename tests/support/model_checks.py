@@ -1,16 +1,18 @@
-"""A check of a model's modules: noise for a video, or the questions that --check_model chooses of the small data."""
+"""A check of a model's modules on noise for a video, and --check_model on the small data."""
+
+from dataclasses import replace
 
 import torch
 
 from tests.support.paths import ASSETS
 from videobench.data.dataset import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES
-from videobench.locate.model_check import ModelCheck
+from videobench.locate.check import Batch, ModelCheck
 from videobench.locate.replay import HostWeights
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
 from videobench.model.prompts import VideoQuestions
-from videobench.run.model_check import choose, read_video
+from videobench.run.model_check import Check, choose, read_batch, read_video
 from videobench.run.options import parse_args
 from videobench.run.plan import build_plan, load_all_questions
 
@@ -27,26 +29,30 @@ def noise_questions(checkpoint, num_frames=8):
     return VideoQuestions(pixels, prompts, [tuple(OPTIONS)] * len(prompts))
 
 
-def small_questions(num_frames=8):
-    """(checkpoint, videos)"""
+def small_check(device, num_frames=8, steps=2, rows=6):
+    """--check_model of the small model and data on `device`, an open one."""
     flags = ["--model_path", SMALL_MODEL, "--Eval_QA_root", ASSETS / "egs/Video-Bench", "--dataset_name", "MSVD"]
     flags += ["--Eval_Video_root", ASSETS / "egs/VideoBench", "--num_frames", num_frames]
-    settings = parse_args([str(each) for each in flags], "npu")
+    flags += ["--batch_size", rows]
+    settings = replace(parse_args([str(each) for each in flags], "npu"), device=device.kind)
     checkpoint = load_checkpoint(SMALL_MODEL)
     builder = checkpoint.prompt_builder(num_frames)
     plan = build_plan(load_all_questions(settings), builder, checkpoint.positions, settings)
-    return checkpoint, [read_video(work, settings, checkpoint) for work in choose(plan, ())]
+    works = choose(plan, ())
+    videos = [read_video(work, settings, checkpoint) for work in works]
+    return Check(settings, device, checkpoint, videos, read_batch(works, plan, settings, checkpoint), steps)
 
 
-def check_videos(device, dtype, checkpoint, videos):
-    """The answers and the Findings on `device`, an open one."""
-    engine = load_engine(checkpoint, device, dtype, 3, LENGTH_MULTIPLES[device.kind])
-    weights = HostWeights(checkpoint, engine.model, getattr(torch, dtype))
-    answers = [engine.answer([video], len(video.prompts))[0] for video in videos]
-    return answers, ModelCheck(engine, weights, dtype, lambda *_: None).run(videos)
+def first_named(report):
+    """The first finding of what Check.in_dtype returns, as JSON; None if there is none."""
+    replayed = [each["replayed"] for each in report["batches"] if "replayed" in each]
+    return next((each["first"] for each in (report, *replayed) if each["first"]), None)
 
 
-def check_model(path, device, dtype, num_frames=8):
+def check_model(path, device, dtype, num_frames=8, steps=2, **options):
     """The Findings for a checkpoint."""
     checkpoint = load_checkpoint(path)
-    return check_videos(device, dtype, checkpoint, [noise_questions(checkpoint, num_frames)])[1]
+    engine = load_engine(checkpoint, device, dtype, steps + 1, LENGTH_MULTIPLES[device.kind])
+    weights = HostWeights(checkpoint, engine.model, getattr(torch, dtype))
+    batch = Batch("video 1", [noise_questions(checkpoint, num_frames)])
+    return ModelCheck(engine, weights, dtype, **options).run([batch])

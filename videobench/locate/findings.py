@@ -1,27 +1,28 @@
-"""What departs, module by module: found, ordered, and put into words."""
+"""What deviates, module by module: found, ordered, and put into words."""
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from videobench.locate.deviation import Deviation
+from videobench.locate.deviation import Deviation, in_tolerances
 from videobench.locate.operators import OUTSIDE, Operator, look_at
 
 SHOWN = 10  # modules beside the first, in the text; all of them are in the JSON
 
-NO_OPERATOR = "none departs when taken one by one: it does not repeat itself, or the device has one of its own here"
+NO_OPERATOR = "none deviates when taken one by one: nondeterministic, or the device has a fused one of its own here"
 
 
 @dataclass(frozen=True)
-class Departure:
+class Finding:
     """One thing that a module's code computed otherwise than the CPU."""
 
-    call: str  # of recording.KINDS, where the module is: "decoding step"
-    video: int  # the how-manieth of the check
+    order: tuple[int, int, int]  # batch, forward pass, event: the order of computing
+    kind: str  # of recording.KINDS, where the module is: "decoding step"
+    batch: str  # "video 1"
     module: str  # "model.language_model.layers.0.self_attn"
-    ordinal: int  # the how-manieth call of that module, from 0, over the whole check
+    call: int  # how often that module was called before, in this batch
     handed_to: str | None  # the module within it that was given it; None: it is the module's result
     shape: tuple[int, ...]
     dtype: str
@@ -34,16 +35,20 @@ class Departure:
         return re.sub(r"\.\d+(?=\.|$)", ".*", self.module)
 
     @property
+    def module_call(self) -> tuple[int, str, int]:
+        return self.order[0], self.module, self.call
+
+    @property
     def look_at(self) -> str:
         overflows = self.deviation.overflow and self.dtype == "float16"
-        return look_at(self.module, self.call, self.operator.call if self.operator else None, overflows)
+        return look_at(self.module, self.kind, self.operator.call if self.operator else None, overflows)
 
 
 @dataclass(frozen=True)
 class Family:
-    """All that departs in the modules of one kind."""
+    """All that deviates in the modules of one kind."""
 
-    worst: Departure
+    worst: Finding
     modules: int
     calls: int
 
@@ -54,44 +59,46 @@ class Findings:
 
     dtype: str
     calls: int  # of modules
-    largest: float  # times what the dtype explains, of what agrees
-    departures: Sequence[Departure]  # in the order of computing
+    largest: float  # times the tolerance, of what agrees
+    found: Sequence[Finding]  # in the order of computing
 
     def families(self) -> list[Family]:
         """Worst first."""
-        found: dict[str, list[Departure]] = {}
-        for each in self.departures:
+        found: dict[str, list[Finding]] = {}
+        for each in self.found:
             found.setdefault(each.family, []).append(each)
         families = [
-            Family(_worst(each), len({one.module for one in each}), len({(one.module, one.ordinal) for one in each}))
+            Family(_worst(each), len({one.module for one in each}), len({one.module_call for one in each}))
             for each in found.values()
         ]
         return sorted(families, key=lambda each: -each.worst.deviation.times)
 
 
-def _worst(departures: Sequence[Departure]) -> Departure:
+def _worst(found: Sequence[Finding]) -> Finding:
     """The first of those with an operator, since that was looked into; otherwise the largest."""
-    looked = [each for each in departures if each.operator]
-    largest = max(departures, key=lambda each: each.deviation.times)
+    looked = [each for each in found if each.operator]
+    largest = max(found, key=lambda each: each.deviation.times)
     return replace(looked[0], deviation=largest.deviation) if looked else largest
 
 
 def lines(findings: Findings) -> list[str]:
     """For people."""
-    if not findings.departures:
+    if not findings.found:
         return [
             f"{findings.dtype}: all {findings.calls:,} module calls agree with the CPU's float32 "
-            f"(largest {findings.largest:.1f} times what {findings.dtype} explains)"
+            f"(largest {in_tolerances(findings.largest)})"
         ]
-    first = findings.departures[0]
+    first = findings.found[0]
     text = [
-        f"{findings.dtype}: {_count(findings)} depart from the CPU's float32",
+        f"{findings.dtype}: {_count(findings)} deviate from the CPU's float32",
         f"  first, in the order of computing: {first.module or 'the whole model'}",
-        f"    {_how_far(first)}",
-        f"    in: {first.call} of video {first.video + 1}",
+        f"    {_what(first)}: {first.deviation.text}",
+        *([f"    {first.deviation.where}"] if first.deviation.where else []),
+        f"    in: {first.kind} of {first.batch}",
     ]
     if first.operator:
         text.append(f"    operator: {first.operator.call}")
+        text.append(f"              {first.operator.deviation.text}")
         if first.operator.deviation.where:
             text.append(f"              {first.operator.deviation.where}")
     elif first.module not in OUTSIDE:
@@ -111,28 +118,20 @@ def lines(findings: Findings) -> list[str]:
 
 def _count(findings: Findings) -> str:
     """ "12 of 487 module calls", "0 of 487 module calls, and the positions"."""
-    calls = {(each.module, each.ordinal) for each in findings.departures if each.module not in OUTSIDE}
-    outside = dict.fromkeys(each.module for each in findings.departures if each.module in OUTSIDE)
+    calls = {each.module_call for each in findings.found if each.module not in OUTSIDE}
+    outside = dict.fromkeys(each.module for each in findings.found if each.module in OUTSIDE)
     return ", and ".join([f"{len(calls)} of {findings.calls:,} module calls", *outside])
 
 
-def _how_far(departure: Departure) -> str:
-    found = departure.deviation
-    if found.overflow:
-        how = "infinite or NaN where the CPU has a number"
-    elif math.isinf(found.times):
-        how = "another value"
-    else:
-        how = f"{found.times:,.0f} times what {departure.dtype} explains (relative error {found.relative:.1e})"
-    what = f"what it hands to {departure.handed_to.rpartition('.')[2]}, " if departure.handed_to else "its result, "
-    where = f", {found.where}" if found.where else ""
-    return f"{'' if departure.module in OUTSIDE else what}{departure.dtype} {departure.shape}: {how}{where}"
+def _what(finding: Finding) -> str:
+    what = f"what it hands to {finding.handed_to.rpartition('.')[2]}, " if finding.handed_to else "its result, "
+    return f"{'' if finding.module in OUTSIDE else what}{finding.dtype} {finding.shape}"
 
 
 def _family_line(family: Family) -> str:
     operator = f", {family.worst.operator.name}" if family.worst.operator else ""
     times = family.worst.deviation.times
-    far = "infinite or NaN, or another value" if math.isinf(times) else f"{times:,.0f} times"
+    far = "infinite or NaN, or another value" if math.isinf(times) else f"{in_tolerances(times)}"
     if family.worst.module in OUTSIDE:
         return f"{family.worst.module}: {far}"
     name = family.worst.family if family.modules > 1 else family.worst.module
@@ -140,41 +139,45 @@ def _family_line(family: Family) -> str:
 
 
 def as_json(findings: Findings) -> dict[str, Any]:
-    first = findings.departures[0] if findings.departures else None
+    first = findings.found[0] if findings.found else None
     return {
         "dtype": findings.dtype,
         "module_calls": findings.calls,
         "largest_that_agrees": findings.largest,
-        "first": first and _departure_json(first),
+        "first": first and _finding_json(first),
         "families": [
-            {"modules": each.modules, "calls": each.calls, "worst": _departure_json(each.worst)}
+            {"modules": each.modules, "calls": each.calls, "worst": _finding_json(each.worst)}
             for each in findings.families()
         ],
-        "departures": [_departure_json(each) for each in findings.departures],
+        "findings": [_finding_json(each) for each in findings.found],
     }
 
 
-def _departure_json(departure: Departure) -> dict[str, Any]:
-    times = departure.deviation.times
+def _finding_json(finding: Finding) -> dict[str, Any]:
+    numbers = {
+        "times_tolerance": finding.deviation.times,
+        "greatest_absolute_difference": finding.deviation.greatest,
+        "share_beyond_tolerance": finding.deviation.beyond,
+    }
     return {
-        "module": departure.module,
-        "handed_to": departure.handed_to,
-        "call": departure.call,
-        "video": departure.video,
-        "shape": list(departure.shape),
-        "dtype": departure.dtype,
-        "times_explained": None if math.isinf(times) else times,
-        "relative_error": departure.deviation.relative,
-        "where": departure.deviation.where,
-        "overflow": departure.deviation.overflow,
-        "operator": departure.operator and departure.operator.call,
-        "look_at": departure.look_at,
+        "module": finding.module,
+        "handed_to": finding.handed_to,
+        "kind": finding.kind,
+        "batch": finding.batch,
+        "shape": list(finding.shape),
+        "dtype": finding.dtype,
+        **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
+        "index": list(finding.deviation.index),
+        "where": finding.deviation.where,
+        "overflow": finding.deviation.overflow,
+        "operator": finding.operator and finding.operator.call,
+        "look_at": finding.look_at,
     }
 
 
-def first_of_families(departures: Iterable[Departure], most: int) -> list[int]:
-    """Indices of the first departures of up to `most` families, in the order of computing."""
+def first_of_families(found: Sequence[Finding], most: int) -> list[int]:
+    """Indices of the first findings of up to `most` families, in the order of computing."""
     seen: dict[str, int] = {}
-    for index, each in enumerate(departures):
+    for index, each in enumerate(found):
         seen.setdefault(each.family, index)
     return list(seen.values())[:most]

@@ -1,6 +1,5 @@
 """Inside one call of a module: each operator again on the CPU in float32, from the device's own inputs."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,10 +34,10 @@ PRODUCT = (
     "TF32 in place of float32"
 )
 ROPE = "rope: halves or pairs, positions beyond its cache, base and scaling, float32 until cos and sin are there"
-# In place of a module's name: what a run computes outside of the modules (model_check.OutsideCheck).
+# In place of a module's name: what a run computes outside of the modules (outside.py).
 PIXELS, COPIES, POSITIONS = "the normalised pixels", "copies of the cache", "the positions"
 TOKENS, LETTERS = "the tokens that are chosen", "the options' log-probabilities"
-# By the operator that departs.
+# By the operator that deviates.
 OPERATORS = {
     "npu_fusion_attention": "the polarity of its mask (True is hidden, the opposite of torch's), sparse_mode, scale",
     "gelu": "the formula: an NPU computes tanh's whatever is asked for; TORCH_NPU_USE_COMPATIBLE_IMPL=1 before the "
@@ -94,7 +93,7 @@ def _attention(call: str, place: str) -> str:
 
 @dataclass(frozen=True)
 class Operator:
-    """One that departs."""
+    """One that deviates."""
 
     name: str  # "scaled_dot_product_attention"
     call: str  # "scaled_dot_product_attention(float16 (2, 32, 1, 128), ..., is_causal=False)"
@@ -172,7 +171,7 @@ def _nearest(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
         yield from child if isinstance(child, torch.nn.ModuleList) else [child]
 
 
-def first_departing(computed: list[_Computed]) -> Operator | None:
+def first_deviating(computed: list[_Computed]) -> Operator | None:
     """None where each operator agrees."""
     with torch.no_grad():
         for each in computed:
@@ -194,7 +193,7 @@ def _check(computed: _Computed) -> Operator | None:
         each = deviation(on_host(found), expected, _dtype(computed, found))
         worst = max(worst, each, key=lambda each: each.times)
     shown = [*map(_shown, computed.args), *(f"{key}={_shown(value)}" for key, value in computed.kwargs.items())]
-    return Operator(name, f"{name}({', '.join(shown)})", worst) if worst.departs else None
+    return Operator(name, f"{name}({', '.join(shown)})", worst) if worst.deviates else None
 
 
 def _dtype(computed: _Computed, output: torch.Tensor) -> torch.dtype:
@@ -333,7 +332,7 @@ def _of_the_video(normal: Compute) -> Iterator[Case]:
 
 
 def check_operators(device: torch.device, dtype: torch.dtype) -> tuple[list[str], float]:
-    """A line for each that departs, and the largest error of the others, over what the dtype's rounding explains."""
+    """A line for each that deviates, and the largest error of the others, in tolerances."""
     lines, largest = [], 0.0
     name = dtype_name(dtype)
     for case in cases():
@@ -345,12 +344,11 @@ def check_operators(device: torch.device, dtype: torch.dtype) -> tuple[list[str]
             lines.append(f"{case.name}, {name}: {str(error).splitlines()[0]}")
             continue
         found = deviation(result.float(), expected, dtype)
-        if not found.departs:
+        if not found.deviates:
             largest = max(largest, found.times)
             continue
-        far = "infinite or NaN" if math.isinf(found.times) else f"{found.times:,.0f} times what {name} explains"
-        where = f", {found.where}" if found.where else ""
+        where = f"; {found.where}" if found.where else ""
         module, place = "self_attn" * (case.name == "rope"), "decoding step" * ("one query" in case.name)
         fix = look_at(module, place, case.operator, found.overflow and dtype == torch.float16)
-        lines.append(f"{case.name}, {name}: {far}{where}; look at: {fix}")
+        lines.append(f"{case.name}, {name}: {found.text}{where}; look at: {fix}")
     return lines, largest

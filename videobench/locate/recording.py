@@ -1,10 +1,13 @@
 """What the modules of a model were given and gave on a device, during one forward pass: as it was, by reference.
 
-Nothing is copied to the host while the device computes: waiting for each value can make a fault of timing vanish."""
+Nothing is copied to the host while the device computes: waiting for each value can make a fault of timing vanish. Only
+where the device has no room for the values of a whole pass, each layer is passed on as soon as it ends."""
 
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, wraps
 from typing import Any
 
@@ -14,15 +17,18 @@ from transformers import Cache
 VISION, PREFIX, SUFFIX, DECODE = KINDS = ("vision", "prefix", "suffix", "decoding step")
 # A method, but the one place where the frames' features are put together; since transformers 5 `generate` calls it.
 ENCODE = "model.get_video_features"
+LAYER = re.compile(r"\.layers\.(\d+)$")
 
-Keep = Callable[[torch.Tensor], torch.Tensor]
+States = dict[int, tuple[torch.Tensor, torch.Tensor]]  # layer -> keys and values (rows, heads, length, size of a head)
 
 
 @dataclass
 class Given:
     """A module's call begins."""
 
+    number: int  # of the event in its forward pass
     module: str  # its name in the model, "" for the whole model
+    call: int  # how often the module was called before, since the recording began
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
@@ -31,20 +37,58 @@ class Given:
 class Result:
     """A module's call ends."""
 
+    number: int
     module: str
     output: Any
+    is_compared: bool = False  # a layer that has been passed on: what happened inside of it is left out
 
 
 @dataclass
 class Forward:
-    """One call from outside: of the whole model, or of what encodes a video for it."""
+    """One call from outside, of the whole model or of what encodes a video for it; or one layer of it."""
 
     kind: str  # of KINDS
+    number: int  # of the call from outside, since the recording began
     events: list[Given | Result]  # in the order of the device's calls; the outermost come first and last
-    cache: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values of each layer before it
+    cache: States  # before it
+
+    @property
+    def is_layer(self) -> bool:
+        return LAYER.search(self.events[0].module) is not None
 
 
-def map_tensors(value: Any, change: Keep) -> Any:
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a batch, which are all that is recorded of it."""
+
+    rows: tuple[int, ...]
+    of: int  # rows of the batch
+    videos: tuple[int, ...]  # of these rows, by their numbers in the prefix
+    of_videos: int
+    num_frames: int
+
+    def __call__(self, kind: str, tensor: torch.Tensor) -> torch.Tensor:
+        """Of a tensor whose first dimension is the batch's; others, as one mask for all rows, stay whole."""
+        is_prefix = kind in (VISION, PREFIX)
+        wanted, count = (self.videos, self.of_videos) if is_prefix else (self.rows, self.of)
+        if tensor.dim() < 2 or count == 1:
+            return tensor
+        if tensor.shape[0] == count:
+            return torch.cat([tensor[each : each + 1] for each in wanted])
+        if is_prefix and tensor.shape[0] == count * self.num_frames:
+            return torch.cat([tensor[each * self.num_frames :][: self.num_frames] for each in wanted])
+        return tensor
+
+    def of_states(self, kind: str, states: States) -> States:
+        return {layer: (self(kind, keys), self(kind, values)) for layer, (keys, values) in states.items()}
+
+    def of_encoded(self, output: Any) -> Any:
+        """transformers 4.56 gives a tensor for each video."""
+        chosen = isinstance(output, list | tuple) and len(output) == self.of_videos
+        return tuple(output[each] for each in self.videos) if chosen else None
+
+
+def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     """The same structure, in containers of its own, with each tensor changed; caches are left as they are."""
     if isinstance(value, torch.Tensor):
         return change(value)
@@ -79,16 +123,23 @@ def around(method: Callable[..., Any], begin: Callable[..., object], end: Callab
     return call
 
 
-def held_states(values: Iterable[Any]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values (rows, heads, length, size of a head) of each layer of the cache among some arguments."""
+def held_states(values: Iterable[Any]) -> States:
+    """Of the cache among some arguments."""
     layers = next((each.layers for each in values if isinstance(each, Cache)), ())
-    return [(each.keys, each.values) for each in layers if getattr(each, "keys", None) is not None]
+    held = (
+        (number, (each.keys, each.values))
+        for number, each in enumerate(layers)
+        if getattr(each, "keys", None) is not None
+    )
+    return dict(held)
 
 
 @contextmanager
-def recording(model: Any, done: Callable[[Forward], None], keep: Keep = lambda tensor: tensor) -> Iterator[None]:
-    """Calls `done` at the end of each Forward; `keep` may put a tensor elsewhere at once."""
-    recorder = _Recorder(done, keep)
+def recording(
+    model: Any, done: Callable[[Forward], None], rows: Rows | None = None, by_layer: bool = False
+) -> Iterator[None]:
+    """Calls `done` at the end of each Forward; `by_layer`: before it of each of its layers, too."""
+    recorder = _Recorder(done, rows, by_layer)
     handles = []
     for name, module in model.named_modules():
         handles.append(module.register_forward_pre_hook(partial(recorder.begin, name), with_kwargs=True))
@@ -104,28 +155,46 @@ def recording(model: Any, done: Callable[[Forward], None], keep: Keep = lambda t
 
 
 class _Recorder:
-    def __init__(self, done: Callable[[Forward], None], keep: Keep) -> None:
-        self._done, self._keep = done, partial(map_tensors, change=keep)
+    def __init__(self, done: Callable[[Forward], None], rows: Rows | None, by_layer: bool) -> None:
+        self._done, self._rows, self._by_layer = done, rows, by_layer
         self._events: list[Given | Result] = []
-        self._cache: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._depth = 0
+        self._running: list[int] = []  # where in `_events` each module that is running began
+        self._calls: Counter[str] = Counter()  # of each module
+        self._number = 0  # of the next event
+        self._forward = -1
+        self._kind = ""
+        self._cache: States = {}
 
     def begin(self, name: str, _: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._depth == 0:
-            self._events, self._cache = [], self._keep(held_states((*args, *kwargs.values())))
-        self._depth += 1
-        self._events.append(Given(name, self._keep(args), self._keep(kwargs)))
+        if not self._running:
+            states = held_states((*args, *kwargs.values()))
+            self._kind, self._number, self._events = _kind(name, kwargs, states), 0, []
+            self._forward += 1
+            self._cache = self._rows.of_states(self._kind, states) if self._rows else states
+        self._running.append(len(self._events))
+        self._events.append(Given(self._number, name, self._calls[name], self._keep(args), self._keep(kwargs)))
+        self._number += 1
+        self._calls[name] += 1
 
     def end(self, name: str, _: Any, __: tuple[Any, ...], output: Any) -> None:
-        self._events.append(Result(name, self._keep(output)))
-        self._depth -= 1
-        if self._depth == 0:
+        begun = self._running.pop()
+        chosen = self._rows.of_encoded(output) if self._rows and name == ENCODE else None
+        self._events.append(result := Result(self._number, name, self._keep(output) if chosen is None else chosen))
+        self._number += 1
+        if not self._running:
             events, self._events = self._events, []
-            self._done(Forward(_kind(events[0], self._cache), events, self._cache))
+            self._done(Forward(self._kind, self._forward, events, self._cache))
+        elif self._by_layer and (found := LAYER.search(name)):
+            layer = int(found[1])
+            cache = {layer: self._cache[layer]} if layer in self._cache else {}
+            self._done(Forward(self._kind, self._forward, self._events[begun:], cache))
+            self._events[begun + 1 :] = [replace(result, is_compared=True)]
+
+    def _keep(self, value: Any) -> Any:
+        return map_tensors(value, partial(self._rows, self._kind) if self._rows else lambda tensor: tensor)
 
 
-def _kind(given: Given | Result, cache: list[tuple[torch.Tensor, torch.Tensor]]) -> str:
-    assert isinstance(given, Given)
-    if given.module == ENCODE:
+def _kind(module: str, kwargs: dict[str, Any], cache: States) -> str:
+    if module == ENCODE:
         return VISION
-    return PREFIX if not cache else SUFFIX if given.kwargs["input_ids"].shape[1] > 1 else DECODE
+    return PREFIX if not cache else SUFFIX if kwargs["input_ids"].shape[1] > 1 else DECODE

@@ -7,7 +7,7 @@ errors do not pile up, and every number is compared once. A module's weights are
 import re
 import types
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,10 +25,11 @@ ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Compared:
-    """One number field that a module computed: its result, or what it hands to a module within it."""
+    """One tensor that a module computed: its result, or what it hands to a module within it."""
 
     number: int  # of the event
     module: str  # whose code computed it
+    call: int  # how often that module was called before
     handed_to: str | None  # the module within it that was given it; None: it is the result
     found: torch.Tensor  # the device's, float32 or integers, on the host
     expected: torch.Tensor  # the CPU's from the same inputs
@@ -40,15 +41,17 @@ class Replay:
 
     def __init__(self, model: Any, read_weight: ReadWeight) -> None:
         self._read_weight = read_weight
-        self._model: Any = self._copy(model, "")
-        encode = self._around(self._model.model.get_video_features, self._model.model, ENCODE, {})
-        self._model.model.get_video_features = encode
-        self._events: Iterator[tuple[int, Given | Result]]
+        self._modules: dict[str, Any] = {}
+        copied = self._copy(model, "")
+        encode = self._around(copied.model.get_video_features, copied.model, ENCODE, {})
+        self._modules[ENCODE] = copied.model.get_video_features = encode
+        self._events: Sequence[Given | Result]
+        self._at: int
         self._compare: Callable[[Compared], None]
         self._change: Callable[[torch.Tensor], torch.Tensor]
         self._on_host: weakref.WeakValueDictionary[int, torch.Tensor]
         self._cache: Cache
-        self._running: list[str]
+        self._running: list[Given]
 
     def run(
         self,
@@ -57,21 +60,20 @@ class Replay:
         change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
     ) -> None:
         """`compare` is called for all that the modules compute, in that order; `change` sees each float32 input."""
-        self._events, self._compare, self._change = iter(enumerate(forward.events)), compare, change
+        self._events, self._at, self._compare, self._change = forward.events, 0, compare, change
         self._on_host = weakref.WeakValueDictionary()
         self._running = []
         self._cache = DynamicCache()
-        for layer, (keys, values) in enumerate(forward.cache):
+        for layer, (keys, values) in forward.cache.items():
             self._cache.update(self._to_host(keys), self._to_host(values), layer)
         given = forward.events[0]
         assert isinstance(given, Given)
         with torch.no_grad():
-            call = self._model if given.module == "" else self._model.model.get_video_features
-            call(*self._to_host(given.args), **self._to_host(given.kwargs))
+            self._modules[given.module](*self._to_host(given.args), **self._to_host(given.kwargs))
 
     def _copy(self, module: nn.Module, name: str) -> Any:
         """Of its code and settings: weights of no memory, which say float32 and CPU to whoever asks."""
-        copied = type(module).__new__(type(module))
+        copied = self._modules[name] = type(module).__new__(type(module))
         copied.__dict__.update(module.__dict__)
         hooks = {
             key: value.copy() for key, value in module.__dict__.items() if "_hooks" in key and hasattr(value, "copy")
@@ -91,26 +93,30 @@ class Replay:
         self, code: Callable[..., Any], copied: nn.Module, name: str, own: dict[str, torch.Tensor | None]
     ) -> Callable[..., Any]:
         def forward(*args: Any, **kwargs: Any) -> Any:
-            number, given = self._next(Given, name)
+            given = self._next(Given, name)
             host_args, host_kwargs = self._to_host(given.args), self._to_host(given.kwargs)
             if self._running:
-                self._pairs(number, (args, kwargs), (host_args, host_kwargs), (given.args, given.kwargs), name)
-            self._running.append(name)
+                self._pairs(given.number, (args, kwargs), (host_args, host_kwargs), (given.args, given.kwargs), name)
+            following = self._events[self._at]
+            if isinstance(following, Result) and following.is_compared:
+                return self._to_host(self._next(Result, name).output)
+            self._running.append(given)
             with self._lent(copied, name, own):
                 output = code(*host_args, **host_kwargs)
-            number, result = self._next(Result, name)
+            result = self._next(Result, name)
             found = self._to_host(result.output)
-            self._pairs(number, output, found, result.output, None)
+            self._pairs(result.number, output, found, result.output, None)
             self._running.pop()
             return found
 
         return forward
 
-    def _next(self, kind: type, name: str) -> tuple[int, Any]:
-        number, event = next(self._events)
+    def _next(self, kind: type, name: str) -> Any:
+        event = self._events[self._at]
+        self._at += 1
         if not isinstance(event, kind) or event.module != name:
             raise RuntimeError(f"the device called {event.module!r} where the CPU calls {name!r}")
-        return number, event
+        return event
 
     @contextmanager
     def _lent(self, copied: nn.Module, name: str, own: dict[str, torch.Tensor | None]) -> Iterator[None]:
@@ -128,7 +134,8 @@ class Replay:
         """Compares whatever both sides have as tensors, in the same place of their structures."""
         if isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
             if expected is not found:
-                self._compare(Compared(number, self._running[-1], handed_to, found, expected, recorded.dtype))
+                module, call = self._running[-1].module, self._running[-1].call
+                self._compare(Compared(number, module, call, handed_to, found, expected, recorded.dtype))
         elif isinstance(found, dict) and isinstance(expected, dict):
             for key in found.keys() & expected.keys():
                 self._pairs(number, expected[key], found[key], recorded[key], handed_to)

@@ -169,6 +169,14 @@ def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
     )
 
 
+def batch_rows(videos: Sequence[VideoQuestions]) -> list[tuple[int, int]]:
+    """The questions of all videos in the order in which they are answered: (number of the video, of its question).
+
+    Questions of about one length go together, so that little is padded; the longest first, whose room serves all."""
+    rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
+    return sorted(rows, key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
+
+
 class Engine:
     """Greedy answers of one model on one device."""
 
@@ -201,10 +209,8 @@ class Engine:
         RuntimeError with whatever the device reports, also where it is out of memory (devices.is_out_of_memory)."""
         # 1. Each video once: the prompt up to its last frame goes through the model into a cache.
         prefixes = Prefixes(self._read_prefixes(videos))
-        # 2. The questions on all videos, those of about one length together, so that little is padded; the longest
-        # first, whose room serves all.
-        rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
-        rows.sort(key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
+        # 2. The questions on all videos.
+        rows = batch_rows(videos)
         answers: dict[tuple[int, int], Answer] = {}
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]

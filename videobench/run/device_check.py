@@ -40,7 +40,7 @@ POLL_S = 0.1
 
 
 def check_device(settings: CheckSettings) -> int:
-    """Returns 0, or 1 where an operator departs; raises InputError with the fix at the first thing that fails."""
+    """Returns 0, or 1 where an operator deviates; raises InputError with the fix at the first thing that fails."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks all cards
     kind = kind_to_use(settings.device, settings.may_use_cpu)
@@ -57,8 +57,8 @@ def check_device(settings: CheckSettings) -> int:
         print(f"  matrix product, difference from the CPU's: {', '.join(found)}")
         print("\n".join(f"  {line}" for line in report["operators"]), end="\n" if report["operators"] else "")
     print(f"all-reduce over {count} {'processes' if kind == 'cpu' else 'cards'} ({BACKENDS[kind]}): right on each")
-    if departing := sum(report["departing"] for report in reports):
-        counted = "1 operator departs" if departing == 1 else f"{departing} operators depart"
+    if deviating := sum(report["deviating"] for report in reports):
+        counted = "1 operator deviates" if deviating == 1 else f"{deviating} operators deviate"
         print(f"{counted} from the CPU's; whether it matters to a model: --check_model")
         return 1
     print("everything works")
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     report = {"device": str(device.torch_device), "name": device.name, "free": free, "total": total}
     report["differences"] = {dtype: _check_product(device, dtype) for dtype in DTYPES}
     _check_all_reduce(device, int(index), int(count), store)
-    report["operators"], report["departing"] = _check_operators(device) if index == "0" else ([], 0)
+    report["operators"], report["deviating"] = _check_operators(device) if index == "0" else ([], 0)
     print(json.dumps(report), flush=True)
     return 0
 
@@ -170,7 +170,7 @@ def _check_product(device: Device, dtype: str) -> float | None:
 
 
 def _check_operators(device: Device) -> tuple[list[str], int]:
-    """Lines to print, and how many of them depart; on the first card alone, since the host computes as much."""
+    """Lines to print, and how many of them deviate; on the first card alone, since the host computes as much."""
     if device.kind == "cpu":
         return [], 0  # what others are compared with
     import torch
@@ -179,12 +179,12 @@ def _check_operators(device: Device) -> tuple[list[str], int]:
 
     dtypes = [dtype for dtype in DTYPES if _has(device, dtype)]
     found = {dtype: check_operators(device.torch_device, getattr(torch, dtype)) for dtype in dtypes}
-    departing = [f"operator departs: {line}" for lines, _ in found.values() for line in lines]
-    agree = ", ".join(f"{dtype} {largest:.1f}" for dtype, (_, largest) in found.items())
-    which = "the others" if departing else "all"
-    last = f"operators of a 7B model: {which} agree with the CPU's (times what is explained: {agree})"
+    deviating = [f"operator deviates: {line}" for lines, _ in found.values() for line in lines]
+    agree = ", ".join(f"{dtype} {largest:.2f}" for dtype, (_, largest) in found.items())
+    which = "the others" if deviating else "all"
+    last = f"operators of a 7B model: {which} agree with the CPU's (times the tolerance: {agree})"
     named = {line.partition(f", {dtype}: ")[0] for dtype, (lines, _) in found.items() for line in lines}
-    return [*departing, last], len(named)
+    return [*deviating, last], len(named)
 
 
 def _has(device: Device, dtype: str) -> bool:

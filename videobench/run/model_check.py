@@ -5,14 +5,16 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from videobench.console import StatusLine, in_bytes, one_line
+from tqdm import tqdm
+
+from videobench.console import EachMinute, in_bytes, one_line
 from videobench.data.dataset import Question
 from videobench.device.devices import (
+    DEFAULT_BATCH_SIZES,
     DEFAULT_DTYPES,
     LENGTH_MULTIPLES,
     Device,
@@ -25,36 +27,43 @@ from videobench.device.devices import (
 from videobench.errors import InputError, OutOfMemory
 from videobench.files import write_json
 from videobench.model.cost import DTYPE_BYTES
-from videobench.model.prompts import Answer, VideoQuestions
+from videobench.model.prompts import VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
-from videobench.run.plan import Plan, VideoWork, build_plan, load_all_questions, open_run_device
+from videobench.run.plan import Plan, VideoWork, build_plan, costliest_first, load_all_questions, open_run_device
 from videobench.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
+    from videobench.locate.batches import PlainAnswers
+    from videobench.locate.check import Batch
     from videobench.locate.findings import Findings
     from videobench.model.checkpoint import Checkpoint
     from videobench.model.engine import Engine
 
 QUESTIONS = 4  # without --check_questions
-NEW_TOKENS = 3  # the first comes of the prompt, the others of decoding steps
+MOST_REPLAYED = 4  # rows of a batch
+UNKNOWN_ROWS = "copies of the cache, rows that end and leave the batch; or it is nondeterministic"
+BAR = "{desc}: {percentage:3.0f}% [{elapsed}, {remaining} left{postfix}]"
 ROOM = 1.3  # of the weights' bytes: what a card must have free for float32, with what a forward pass keeps
 
 
 def check_model(settings: ModelCheckSettings) -> int:
-    """The exit status: 0 where all agrees, 1 where something departs; InputError where the check is not possible."""
+    """The exit status: 0 where all agrees, 1 where something deviates; InputError where the check is not possible."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks its card
     started = time.monotonic()
     questions = load_all_questions(settings.run)
     device = open_run_device(settings.run, 0)
-    run = replace(settings.run, device=device.kind, dtype=settings.run.dtype or DEFAULT_DTYPES[device.kind])
+    dtype = settings.run.dtype or DEFAULT_DTYPES[device.kind]
+    longest = max(settings.run.max_new_tokens, settings.decoding_steps + 1)
+    run = replace(settings.run, device=device.kind, dtype=dtype, max_new_tokens=longest)
     from videobench.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run.model_path)
     plan = build_plan(questions, checkpoint.prompt_builder(run.num_frames), checkpoint.positions, run)
     works = choose(plan, settings.questions)
     videos = [read_video(work, run, checkpoint) for work in works]
-    check = _Check(run, device, checkpoint, videos)
+    together = read_batch(works, plan, run, checkpoint)
+    check = Check(run, device, checkpoint, videos, together, settings.decoding_steps)
     check.announce(works)
     report = check.run()
     if settings.output_json:
@@ -62,7 +71,7 @@ def check_model(settings: ModelCheckSettings) -> int:
         description = {"device": str(device.torch_device), **describe_device(device)}
         write_json(settings.output_json, {**description, "questions": names, **report})
         print(f"wrote {settings.output_json}")
-    print(f"{'all agrees' if report['agrees'] else 'something departs'}, in {time.monotonic() - started:.0f} s")
+    print(f"{'all agrees' if report['agrees'] else 'something deviates'}, in {time.monotonic() - started:.0f} s")
     return 0 if report["agrees"] else 1
 
 
@@ -118,11 +127,42 @@ def read_video(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint")
     return VideoQuestions(video.pixels, work.prompts, [tuple(each.options) for each in work.questions])
 
 
-class _Check:
+def read_batch(
+    works: list[VideoWork], plan: Plan, settings: RunSettings, checkpoint: "Checkpoint"
+) -> list[VideoQuestions]:
+    """What a run answers in one batch: whole videos with up to --batch_size questions, those of `works` first."""
+    most = settings.batch_size or DEFAULT_BATCH_SIZES[settings.device]
+    order = costliest_first(plan, [each for each in plan.prompts if each not in plan.failures])
+    first = [work.video for work in works]
+    every = plan.works(sorted(order, key=lambda each: first.index(each.video) if each.video in first else len(first)))
+    batch: list[VideoQuestions] = []
+    left = most
+    for work in every:
+        count = len(work.prompts) if batch else min(len(work.prompts), most)
+        if count > left or len(work.prompts[0].prefix_ids) != len(works[0].prompts[0].prefix_ids):
+            continue
+        try:
+            batch.append(read_video(_narrowed(work, [*work.questions[:count]]), settings, checkpoint))
+        except InputError:
+            continue  # no question of the user's: those have been read
+        left -= count
+        if left == 0:
+            break
+    return batch
+
+
+class Check:
     def __init__(
-        self, settings: RunSettings, device: Device, checkpoint: "Checkpoint", videos: list[VideoQuestions]
+        self,
+        settings: RunSettings,
+        device: Device,
+        checkpoint: "Checkpoint",
+        videos: list[VideoQuestions],
+        together: list[VideoQuestions],
+        decoding_steps: int,
     ) -> None:
-        self._settings, self._device, self._checkpoint, self._videos = settings, device, checkpoint, videos
+        self._settings, self._device, self._checkpoint = settings, device, checkpoint
+        self._videos, self._together, self._new_tokens = videos, together, decoding_steps + 1
 
     def announce(self, works: list[VideoWork]) -> None:
         questions, videos = sum(len(work.prompts) for work in works), len(works)
@@ -134,16 +174,14 @@ class _Check:
 
     def run(self) -> dict[str, Any]:
         """Prints each result when it is there; what --output_json writes."""
-        from videobench.locate.findings import as_json
-
         own = self._settings.dtype
         passes = [] if own == "float32" else self._float32_first()
         gc.collect()  # a model holds itself in circles; its weights would stay on the card beside the next ones
         release_memory(self._device)
         try:
-            engine = self._load(own)
-            passes.append(self._pass(engine, own))
-            report = {"repeats": self._repeats(engine), "plain_generate": self._plain(engine)}
+            engine = self.load(own)
+            passes.append(self.in_dtype(engine, own))
+            repeats = self._repeats(engine)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -151,25 +189,25 @@ class _Check:
                 f"device {self._device.torch_device}: out of memory in {own}; name fewer --check_questions, use "
                 "fewer --num_frames, or a larger card"
             ) from None
-        agrees = not any(each.departures for each in passes) and all(each["agrees"] for each in report.values())
-        return {"agrees": agrees, "passes": [as_json(each) for each in passes], **report}
+        agrees = repeats["agrees"] and all(each["agrees"] for each in passes)
+        return {"agrees": agrees, "passes": passes, "repeats": repeats}
 
-    def _float32_first(self) -> "list[Findings]":
-        """The pass in float32, before the one in 16 bits; none where the card has no room for it, which is said."""
+    def _float32_first(self) -> list[dict[str, Any]]:
+        """What is found in float32, before 16 bits; none where the card has no room for it, which is said."""
         needed = self._checkpoint.weights.total * DTYPE_BYTES["float32"]
         free = memory_bytes(self._device)[0]
         reason = f"the weights take {in_bytes(needed)}, {in_bytes(free)} of {self._device.torch_device} is free"
         if self._device.kind == "cpu" or needed * ROOM <= free:
             try:
-                return [self._pass(self._load("float32"), "float32")]
+                return [self.in_dtype(self.load("float32"), "float32")]
             except (RuntimeError, OutOfMemory) as error:
                 if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
                     raise
                 reason = f"{self._device.torch_device} ran out of memory"
-        print(f"float32: left out, since {reason}: small departures do not show in {self._settings.dtype}")
+        print(f"float32: left out, since {reason}: small deviations do not show in {self._settings.dtype}")
         return []
 
-    def _load(self, dtype: str) -> "Engine":
+    def load(self, dtype: str) -> "Engine":
         from transformers.utils import logging
 
         from videobench.model.engine import load_engine
@@ -177,52 +215,94 @@ class _Check:
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
         check_free_memory(self._device, self._checkpoint.weights.total * DTYPE_BYTES[dtype], dtype)
-        return load_engine(self._checkpoint, self._device, dtype, NEW_TOKENS, LENGTH_MULTIPLES[self._device.kind])
+        return load_engine(self._checkpoint, self._device, dtype, self._new_tokens, LENGTH_MULTIPLES[self._device.kind])
 
-    def _pass(self, engine: "Engine", dtype: str) -> "Findings":
-        """Raises RuntimeError where not even one question fits the device."""
+    def in_dtype(self, engine: "Engine", dtype: str) -> dict[str, Any]:
+        """The chosen questions, video by video, and a batch as a run answers them. RuntimeError where not even one
+        question fits the device."""
+        from videobench.locate.batches import PlainAnswers
+        from videobench.locate.check import Batch
+        from videobench.locate.findings import as_json, lines
+
+        found = self._replay(engine, dtype, [Batch(f"video {n + 1}", [each]) for n, each in enumerate(self._videos)])
+        print("\n".join(lines(found)))
+        plain, batches, is_known = PlainAnswers(engine), [], bool(found.found)
+        for batch in self.batches():
+            batches.append(self._try(engine, dtype, batch, plain, is_known))
+            is_known = is_known or "replayed" in batches[-1]
+        agrees = not found.found and all(each["agrees"] for each in batches)
+        return {"agrees": agrees, **as_json(found), "batches": batches}
+
+    def batches(self) -> "Iterator[Batch]":
+        """Several videos in one prefix; and one with many questions, whose rows begin with copies of one cache."""
+        from videobench.locate.check import Batch
+
+        yield Batch("", self._together)
+        most = max(self._together, key=lambda each: len(each.prompts))
+        if len(self._together) > 1 and len(most.prompts) > 1:
+            yield Batch("", [most])
+
+    def _replay(self, engine: "Engine", dtype: str, batches: "list[Batch]") -> "Findings":
         import torch
 
-        from videobench.locate.findings import lines
-        from videobench.locate.model_check import ModelCheck
+        from videobench.locate.check import ModelCheck
         from videobench.locate.replay import HostWeights
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
+        minute = EachMinute()
 
         def show(place: str, done: float) -> None:
-            status.show(f"{dtype}: {100 * done / len(self._videos):.0f} % done, in {place}")
+            bar.set_postfix_str(place, refresh=False)
+            bar.update(done - bar.n)
+            minute.say(f"{dtype}: {100 * done / len(batches):.0f} % done, in {place}")
 
-        with closing(StatusLine()) as status:
-            found = ModelCheck(engine, weights, dtype, show).run(self._videos)
-        print("\n".join(lines(found)))
-        return found
+        with tqdm(total=len(batches), desc=dtype, bar_format=BAR, file=sys.stderr, disable=None) as bar:
+            return ModelCheck(engine, weights, dtype, show).run(batches)
+
+    def _try(
+        self, engine: "Engine", dtype: str, batch: "Batch", plain: "PlainAnswers", is_known: bool
+    ) -> dict[str, Any]:
+        """One batch against plain `generate`; where rows differ and nothing `is_known` of it, again on the host."""
+        from videobench.locate.batches import try_batch
+        from videobench.locate.findings import as_json, lines
+
+        tried = try_batch(engine, batch, plain)
+        rows, nats = tried.differing(TOLERANCES[dtype].one_device), max(tried.nats)
+        result = {"tried": tried.shape, "rows_that_differ": rows, **_result(nats, dtype)}
+        if not rows:
+            print(f"{dtype}: {tried.shape}: each row agrees with one plain generate (up to {nats:.2g} nats)")
+            return result
+        print(f"{dtype}: {tried.shape}: {_listed(rows)} differ from one plain generate each (up to {nats:.2g} nats)")
+        if is_known:
+            return result
+        rows = rows[:MOST_REPLAYED]
+        named = replace(tried.batch, name=f"the batch of {tried.size}, its {_listed(rows)}", rows=tuple(rows))
+        found = self._replay(engine, dtype, [named])
+        if found.found:
+            print("\n".join(lines(found)))
+        else:
+            print(f"  {named.name}: all {found.calls:,} module calls agree; look at: {UNKNOWN_ROWS}")
+        return {**result, "replayed": as_json(found)}
 
     def _repeats(self, engine: "Engine") -> dict[str, Any]:
+        from videobench.locate.batches import distance
+
         video = self._videos[0]
         first, second = (engine.answer([video], len(video.prompts))[0] for _ in range(2))
-        nats = max(_distance(*pair) for pair in zip(first, second, strict=True))
+        nats = max(distance(*pair) for pair in zip(first, second, strict=True))
         how = "equal to the last bit" if nats == 0 else f"log-probabilities differ by up to {nats:.1e} nats"
         flag = "with --deterministic" if self._settings.deterministic else "without --deterministic"
         more = "" if nats == 0 or self._settings.deterministic else "; try it with --deterministic"
         print(f"the same questions twice, {flag}: {how}{more}")
-        return self._result(nats, deterministic=self._settings.deterministic)
-
-    def _plain(self, engine: "Engine") -> dict[str, Any]:
-        video = self._videos[0]
-        answers = engine.answer([video], len(video.prompts))[0]
-        nats = max(_distance(each, engine.answer_plainly(video, number)) for number, each in enumerate(answers))
-        result = self._result(nats)
-        how = "hold" if result["agrees"] else "do not hold (look at masks of padded rows, and copies of the cache)"
-        print(f"against one plain generate each, sharing, padding and batching {how}: up to {nats:.1e} nats")
-        return result
-
-    def _result(self, nats: float, **more: Any) -> dict[str, Any]:
-        agrees = nats <= TOLERANCES[self._settings.dtype].one_device
-        return {"agrees": agrees, "nats": nats if math.isfinite(nats) else None, **more}
+        return {**_result(nats, self._settings.dtype), "deterministic": self._settings.deterministic}
 
 
-def _distance(one: Answer, other: Answer) -> float:
-    """The largest difference of a letter's log-probability, in nats; none where both are NaN, infinite where one is."""
-    pairs = [(value, other.letter_logprobs[letter]) for letter, value in one.letter_logprobs.items()]
-    known = [abs(first - second) for first, second in pairs if not math.isnan(first) or not math.isnan(second)]
-    return max((math.inf if math.isnan(each) else each for each in known), default=0.0)
+def _result(nats: float, dtype: str) -> dict[str, Any]:
+    return {"agrees": nats <= TOLERANCES[dtype].one_device, "nats": nats if math.isfinite(nats) else None}
+
+
+def _listed(rows: Sequence[int]) -> str:
+    """ "row 3", "rows 2, 3, 4, 5 and 26 more"; counted from 0."""
+    shown = ", ".join(map(str, rows[:MOST_REPLAYED]))
+    more = f" and {len(rows) - MOST_REPLAYED} more" if len(rows) > MOST_REPLAYED else ""
+    return f"row{'s' * (len(rows) > 1)} {shown}{more}"

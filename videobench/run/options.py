@@ -18,6 +18,8 @@ from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
 MODES = ("check_device", "check_model", "export_requests", "dry_run")  # in place of a run
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for
+DEFAULT_NEW_TOKENS = 60
+DECODING_STEPS = 2  # of --check_model
 DTYPES = ("float16", "bfloat16", "float32")
 
 
@@ -69,6 +71,7 @@ class ModelCheckSettings:
 
     run: RunSettings
     questions: tuple[str, ...]  # "MSVD/40810"; none: the check chooses
+    decoding_steps: int
     output_json: Path | None
 
 
@@ -98,12 +101,14 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         )
     check_folder(args.model_path)
     command = parser.command(argv)
+    decoding_steps = args.max_new_tokens or DECODING_STEPS
+    args.max_new_tokens = args.max_new_tokens or DEFAULT_NEW_TOKENS
     if not args.check_model:
         return _run_settings(args, device, command)
     if args.output_json:
         check_writable(args.output_json)  # before the minutes that the check takes
     run = _run_settings(args, device, command)
-    return ModelCheckSettings(run, _named_questions(args.check_questions), args.output_json)
+    return ModelCheckSettings(run, _named_questions(args.check_questions), decoding_steps, args.output_json)
 
 
 def _named_questions(text: str | None) -> tuple[str, ...]:
@@ -163,7 +168,10 @@ def _build_parser(device: str) -> FlagParser:
     defaults = ", ".join(f"{dtype} on {kind}" for kind, dtype in DEFAULT_DTYPES.items())
     add("--dtype", choices=DTYPES, help=f"default: {defaults}")
     add("--num_frames", type=int, default=DEFAULT_NUM_FRAMES, help="frames of each video (default: %(default)s)")
-    add("--max_new_tokens", type=int, default=60, help="default: %(default)s")
+    longest = (
+        f"longest reply (default: {DEFAULT_NEW_TOKENS}); of --check_model: decoding steps (default: {DECODING_STEPS})"
+    )
+    add("--max_new_tokens", type=int, help=longest)
     add(
         "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
     )

@@ -38,20 +38,18 @@ def test_check_device_reports_each_of_two_cards(check, tmp_path, flags):
     assert lines[1].endswith(", torch_npu 2.13.0, CANN 9.2.0, driver unknown")
     assert lines[2] == "npu:0 Simulated910B: 67.72 GB of 68.72 GB free"
     assert lines[3].startswith("  matrix product, difference from the CPU's: float16 ")
-    assert lines[4].startswith(
-        "  operators of a 7B model: all agree with the CPU's (times what is explained: float16 0."
-    )
+    assert lines[4].startswith("  operators of a 7B model: all agree with the CPU's (times the tolerance: float16 0.")
     assert lines[5] == "npu:1 Simulated910B: 67.72 GB of 68.72 GB free"
     assert lines[7:] == ["all-reduce over 2 cards (hccl): right on each", "everything works"]
 
 
 @pytest.mark.slow
-def test_check_device_names_an_operator_that_departs(check):
+def test_check_device_names_an_operator_that_deviates(check):
     status, lines, err = check(1, SIM_NPU_WRONG="gelu")
     assert (status, err) == (1, "")
-    [departs] = [line for line in lines if "operator departs:" in line]
-    assert departs.startswith("  operator departs: gelu (erf), float32: ")
-    assert lines[-1].startswith("1 operator departs from the CPU's; ")
+    [deviates] = [line for line in lines if "operator deviates:" in line]
+    assert deviates.startswith("  operator deviates: gelu (erf), float32: ")
+    assert lines[-1].startswith("1 operator deviates from the CPU's; ")
 
 
 @pytest.mark.slow

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import run_npu
-from tests.support.model_checks import check_model
-from tests.support.npu_cases import DTYPES, SET
-from videobench.device.devices import open_device
+from tests.support.model_checks import check_model, first_named, small_check
+from tests.support.npu_cases import DTYPES, MEMORY_BYTES, SET, SIMULATOR
+from videobench.device.devices import Device, open_device
 from videobench.locate.findings import lines
 from videobench.locate.operators import check_operators
 
@@ -28,7 +28,11 @@ FAULTS = {
     "layer-norm": ("model.vision_tower.pre_layrnorm", "layer_norm", "vision", 8),
     "convolution": ("model.vision_tower.embeddings.patch_embedding", "conv2d", "vision", 8),
     "not-repeatable": ("model.language_model.layers.*.mlp.act_fn", "silu", "prefix", 8),
+    "rows-2": (SELF_ATTENTION, "scaled_dot_product_attention", "suffix", 8),
+    "length-32": (SELF_ATTENTION, "scaled_dot_product_attention", "suffix", 8),
 }
+# Fault: in which forward pass of a batch, with so many rows.
+IN_BATCHES = {"rows-3": ("suffix", 6), "rows-16": ("suffix", 17), "videos": ("prefix", 6)}
 OUTSIDE = {
     "pixels": ("the normalised pixels", {"vision", "prefix"}),  # transformers 4.56 hands them to the whole model
     "positions": ("the positions", {"prefix", "suffix"}),  # transformers 4.56 counts those of the prefix so, too
@@ -52,7 +56,7 @@ def without_vision_model(name):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_sound_device_agrees(tiny_model_path, dtype):
     findings = check_model(tiny_model_path, open_device("npu"), dtype)
-    assert findings.departures == ()
+    assert findings.found == ()
     assert findings.calls > 90
 
 
@@ -65,7 +69,7 @@ ALL_WAYS = [(way, dtype) for way in ("sum-order", "unfused") for dtype in DTYPES
 )
 def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype):
     wrong.plant(way)
-    assert check_model(tiny_model_path, open_device("npu"), dtype).departures == ()
+    assert check_model(tiny_model_path, open_device("npu"), dtype).found == ()
 
 
 QUICK_FAULTS = ("gelu", "rope", "long-mask", "row")
@@ -78,10 +82,47 @@ def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     module, operator, call, num_frames = FAULTS[fault]
     wrong.plant(fault)
     findings = check_model(tiny_model_path, open_device("npu"), "float32", num_frames)
-    first = findings.departures[0]
-    found = without_vision_model(first.family), first.operator.name, first.call
+    first = findings.found[0]
+    found = without_vision_model(first.family), first.operator.name, first.kind
     assert found == (module, operator, call), lines(findings)
     assert not first.deviation.overflow
+
+
+@pytest.mark.parametrize("fault", ["rows-3", "videos", pytest.param("rows-16", marks=pytest.mark.slow)])
+def test_a_fault_that_only_batches_have_is_named(wrong, capsys, fault):
+    kind, rows = IN_BATCHES[fault]
+    check = small_check(open_device("npu"), rows=rows)
+    wrong.plant(fault)
+    report = check.in_dtype(check.load("float32"), "float32")
+    assert not report["findings"]
+    first = first_named(report)
+    assert (first["module"], first["kind"]) == (SELF_ATTENTION.replace("*", "0"), kind)
+    assert first["operator"].startswith("scaled_dot_product_attention(")
+    said = capsys.readouterr().out
+    assert f"float32: {report['batches'][0]['tried']}: row" in said
+    assert " differ from one plain generate each (up to " in said
+    size = report["batches"][0]["tried"].partition(",")[0]
+    assert f"    in: {kind} of the batch of {size}, its row" in said
+
+
+def test_a_late_fault_is_named_with_as_many_decoding_steps(wrong, tiny_model_path):
+    wrong.plant("late")
+    assert check_model(tiny_model_path, open_device("npu"), "float32").found == ()
+    first = check_model(tiny_model_path, open_device("npu"), "float32", steps=4).found[0]
+    assert (first.family, first.kind, first.call) == (
+        SELF_ATTENTION,
+        "decoding step",
+        5,
+    )  # after prefix, suffix, 3 steps
+
+
+def test_a_fault_of_one_card_is_named_on_that_card(wrong, tiny_model_path):
+    SIMULATOR.init(2, MEMORY_BYTES, False)
+    wrong.plant("card-1")
+    assert check_model(tiny_model_path, open_device("npu"), "float32").found == ()
+    torch.npu.set_device(1)
+    second = Device("npu", torch.device("npu", 1), "Simulated910B")
+    assert check_model(tiny_model_path, second, "float32").found[0].module == "model.multi_modal_projector.act"
 
 
 @pytest.mark.parametrize("dtype", [DTYPES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in DTYPES[1:])])
@@ -90,8 +131,8 @@ def test_a_fault_outside_of_the_modules_is_named(wrong, tiny_model_path, fault, 
     name, calls = OUTSIDE[fault]
     wrong.plant(fault)
     findings = check_model(tiny_model_path, open_device("npu"), dtype)
-    first = findings.departures[0]  # positions of transformers 4.56 choose among the ids, too: other tokens follow
-    assert (first.module, first.call in calls) == (name, True), lines(findings)
+    first = findings.found[0]  # positions of transformers 4.56 choose among the ids, too: other tokens follow
+    assert (first.module, first.kind in calls) == (name, True), lines(findings)
     assert lines(findings)[0].startswith(f"{dtype}: 0 of {findings.calls} module calls, and {name}")
     assert not any("operator: " in line for line in lines(findings))
 
@@ -130,7 +171,7 @@ def test_a_fault_ends_the_script_with_1_and_is_in_its_json(
     flags += ["--dataset_name", SET, "--output_json", tmp_path / "check.json"]
     assert run_npu.main([str(each) for each in flags]) == 1
     said = capsys.readouterr().out.splitlines()
-    assert said[-1].startswith("something departs, in ")
+    assert said[-1].startswith("something deviates, in ")
     report = json.loads((tmp_path / "check.json").read_text())
     assert (report["agrees"], report["device_name"]) == (False, "Simulated910B")
     assert [each["dtype"] for each in report["passes"]] == ["float32", "float16"]
@@ -142,14 +183,14 @@ def test_a_fault_ends_the_script_with_1_and_is_in_its_json(
 
 
 def test_all_planted_faults_are_in_the_table(wrong):
-    assert {*FAULTS, *OUTSIDE, "float16"} == {*wrong.WRONG}
+    assert {*FAULTS, *OUTSIDE, *IN_BATCHES, "late", "card-1", "float16"} == {*wrong.WRONG}
 
 
 def test_overflow_of_float16_is_named_in_float16_alone(wrong, tiny_model_path):
     wrong.plant("float16")
-    assert check_model(tiny_model_path, open_device("npu"), "float32").departures == ()
+    assert check_model(tiny_model_path, open_device("npu"), "float32").found == ()
     findings = check_model(tiny_model_path, open_device("npu"), "float16")
-    first = findings.departures[0]
+    first = findings.found[0]
     assert first.deviation.overflow
     assert first.operator.name == "linear"
     assert any("look at: overflow: float16 ends at 65504" in line for line in lines(findings))
@@ -164,11 +205,11 @@ def test_nan_ends_with_the_module_and_json(wrong, tmp_path, capsys, tiny_model_p
     said = capsys.readouterr().out.splitlines()
     assert "the same questions twice, without --deterministic: equal to the last bit" in said
     report = json.loads((tmp_path / "check.json").read_text())
-    modules = {each["module"] for each in report["passes"][1]["departures"]}
+    modules = {each["module"] for each in report["passes"][1]["findings"]}
     assert any(name.endswith(".mlp.down_proj") for name in modules)
     assert all(name.startswith("model.language_model.layers.") for name in modules)
 
 
 def test_a_mended_device_agrees_again(wrong, tiny_model_path):
     """The faults above end with their tests."""
-    assert check_model(tiny_model_path, open_device("npu"), "float32").departures == ()
+    assert check_model(tiny_model_path, open_device("npu"), "float32").found == ()

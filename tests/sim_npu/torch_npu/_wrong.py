@@ -1,5 +1,7 @@
 """Operators that compute something else, as those of real devices have done: SIM_NPU_WRONG names one."""
 
+import warnings
+
 import torch
 import torch.nn.functional as F
 from torch import library
@@ -11,6 +13,11 @@ SHORT_MASK = 512  # keys, in `long-mask`
 WRONG_ROW = 5
 NOISE = 0.02
 PART = 16  # of a sum, in `sum-order`
+
+
+BLOCK = 32  # tokens, in `length-32`
+LATE = 4  # decoding steps, in `late`
+WRONG_CARD = 1  # in `card-1`
 
 
 def _on_host(*tensors):
@@ -64,6 +71,59 @@ def _plain_attention(change):
         return (scores.softmax(-1) @ value_).to(query.device)
 
     return attention
+
+
+def _changed_attention(change):
+    """`change(output, query, key, mask, is_causal)`, all on the host, writes into the output."""
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
+        query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
+        given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
+        output = F.scaled_dot_product_attention(query_, key_, value_, **given)
+        change(output, query_, key_, mask, is_causal)
+        return output.to(query.device)
+
+    return attention
+
+
+def _overwriting_rows(first):
+    """Of a text: rows from `first` on, counted from 1, are the first one's."""
+
+    def change(output, query, key, mask, is_causal):
+        if mask is not None:
+            output[first - 1 :] = output[:1]
+
+    return change
+
+
+def _overwrite_videos(output, query, key, mask, is_causal):
+    """In a prefix with several videos."""
+    if is_causal and mask is None:
+        output[1:] = output[:1]
+
+
+def _lose_block(output, query, key, mask, is_causal):
+    if key.shape[2] % BLOCK == 0 and mask is not None:
+        output[:, :, -1] = 0
+
+
+class _Late:
+    """Counts the decoding steps of a batch by the keys, of which each step has one more."""
+
+    keys = step = 0
+
+    def __call__(self, output, query, key, mask, is_causal):
+        if query.shape[2] > 1:
+            self.keys, self.step = key.shape[2], 0
+        elif key.shape[2] != self.keys:
+            self.keys, self.step = key.shape[2], self.step + 1
+        if self.step >= LATE:
+            output.mul_(0.5)
+
+
+def _gelu_of_a_card(tensor, *, approximate="none"):
+    wrong = "tanh" if tensor.device.index == WRONG_CARD else approximate
+    return F.gelu(tensor.cpu(), approximate=wrong).to(tensor.device)
 
 
 def _gelu(tensor, *, approximate="none"):
@@ -151,6 +211,11 @@ WRONG = {
     "positions": ("cumsum", _count_up),
     "log-softmax": ("_log_softmax", _log_softmax),
     "argmax": ("argmax", _argmax),
+    **{f"rows-{first}": (ATTENTION, _changed_attention(_overwriting_rows(first))) for first in (2, 3, 16)},
+    "videos": (ATTENTION, _changed_attention(_overwrite_videos)),
+    "length-32": (ATTENTION, _changed_attention(_lose_block)),
+    "late": (ATTENTION, _changed_attention(_Late())),
+    "card-1": ("gelu", _gelu_of_a_card),
 }
 # Another way to the same: none of them may be called a fault.
 SOUND = {"sum-order": ("mm", _in_parts), "unfused": (ATTENTION, _plain_attention(lambda scores: scores))}
@@ -160,7 +225,9 @@ _planted = []  # the fault lasts as long as its library
 def plant(name: str) -> None:
     operator, kernel = (WRONG | SOUND)[name]
     planted = library.Library("aten", "IMPL")
-    planted.impl(operator, kernel, "PrivateUse1", allow_override=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a kernel is replaced
+        planted.impl(operator, kernel, "PrivateUse1", allow_override=True)
     _planted.append(planted)
 
 

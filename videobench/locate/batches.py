@@ -1,0 +1,123 @@
+"""A batch as a run computes it, on the device alone: does each row agree with one plain `generate`?"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from videobench.device.devices import is_out_of_memory
+from videobench.locate.check import Batch
+from videobench.model.engine import Engine
+from videobench.model.prompts import Answer, VideoQuestions
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A batch that fits, and how far its rows are from plain `generate`."""
+
+    batch: Batch
+    nats: tuple[float, ...]  # of each row
+    length: int  # tokens of its prompts, with the padding
+
+    @property
+    def size(self) -> str:
+        """ "32 rows on 11 videos in one prefix"."""
+        rows, videos = len(self.nats), len(self.batch.videos)
+        return f"{rows} row{'s' * (rows > 1)} on {'one video' if videos == 1 else f'{videos} videos in one prefix'}"
+
+    @property
+    def shape(self) -> str:
+        """ "32 rows on 11 videos in one prefix, prompts of 1,180 to 1,310 tokens padded to 1,312"."""
+        lengths = sorted(len(self.batch.videos[video].prompts[number]) for video, number in self.batch.order)
+        tokens = f"{lengths[0]:,}" if lengths[0] == lengths[-1] else f"{lengths[0]:,} to {lengths[-1]:,}"
+        return f"{self.size}, prompts of {tokens} tokens{f' padded to {self.length:,}' * (lengths[0] < self.length)}"
+
+    def differing(self, most: float) -> list[int]:
+        """Rows that are further off than `most` nats."""
+        return [row for row, nats in enumerate(self.nats) if not nats <= most]
+
+
+class PlainAnswers:
+    """One plain `generate` for each question, once."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._known: dict[tuple[int, int], tuple[Answer, list[torch.Tensor]]] = {}
+
+    def distance(self, answer: Answer, video: VideoQuestions, number: int) -> float:
+        """Nats between an answer from a batch and the plain one: the largest of a letter's log-probability; and if
+        another token was chosen, half of how much less probable it is, since that much both sides must have moved."""
+        key = id(video.pixels), id(video.prompts[number])
+        if key not in self._known:
+            with _noting_logits(self._engine.model) as logits:
+                self._known[key] = self._engine.answer_plainly(video, number), logits
+        plain, logits = self._known[key]
+        nats = distance(answer, plain)
+        for step, (chosen, best) in enumerate(zip(answer.token_ids, plain.token_ids, strict=False)):
+            if chosen != best:
+                lead = float(logits[step][best] - logits[step][chosen])
+                return max(nats, lead / 2 if math.isfinite(lead) else 0.0)
+        return nats
+
+
+@contextmanager
+def _noting_logits(model: Any) -> Iterator[list[torch.Tensor]]:
+    """Those of the last position of each forward pass of one row, float32 on the host."""
+    noted: list[torch.Tensor] = []
+    handle = model.register_forward_hook(lambda _, __, output: noted.append(output.logits[0, -1].float().cpu()))
+    try:
+        yield noted
+    finally:
+        handle.remove()
+
+
+def distance(one: Answer, other: Answer) -> float:
+    """The largest difference of a letter's log-probability, in nats; none where both are NaN, infinite where one is."""
+    pairs = [(value, other.letter_logprobs[letter]) for letter, value in one.letter_logprobs.items()]
+    known = [abs(first - second) for first, second in pairs if not math.isnan(first) or not math.isnan(second)]
+    return max((math.inf if math.isnan(each) else each for each in known), default=0.0)
+
+
+def try_batch(engine: Engine, batch: Batch, plain: PlainAnswers) -> Tried:
+    """The batch, or the largest part of it that fits the device: half of it, a quarter, ..."""
+    while True:
+        try:
+            with _noting_length(engine.model) as lengths:
+                answers = batch.answer(engine)
+            break
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or (smaller := _half(batch.videos)) is None:
+                raise
+        batch = replace(batch, videos=smaller)
+    nats = (plain.distance(answers[video][number], batch.videos[video], number) for video, number in batch.order)
+    return Tried(batch, tuple(nats), sum(lengths))
+
+
+@contextmanager
+def _noting_length(model: Any) -> Iterator[list[int]]:
+    """Tokens of each forward pass with more than one: prefix and rest."""
+    noted: list[int] = []
+
+    def note(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        if kwargs["input_ids"].shape[1] > 1:
+            noted.append(kwargs["input_ids"].shape[1])
+
+    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield noted
+    finally:
+        handle.remove()
+
+
+def _half(videos: Sequence[VideoQuestions]) -> Sequence[VideoQuestions] | None:
+    """None where one question is left."""
+    if len(videos) > 1:
+        return videos[: (len(videos) + 1) // 2]
+    [video] = videos
+    half = (len(video.prompts) + 1) // 2
+    if half == len(video.prompts):
+        return None
+    return [VideoQuestions(video.pixels, video.prompts[:half], video.letters[:half])]

@@ -1,0 +1,132 @@
+"""What a run computes outside of the modules: the pixels, copies of the cache, positions, tokens, log-probabilities."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from videobench.locate.deviation import Deviation, deviation
+from videobench.locate.operators import COPIES, LETTERS, PIXELS, POSITIONS, TOKENS
+from videobench.locate.recording import (
+    DECODE,
+    SUFFIX,
+    VISION,
+    Forward,
+    Given,
+    Result,
+    Rows,
+    States,
+    dtype_name,
+    held_states,
+    on_host,
+)
+from videobench.model.engine import Engine
+from videobench.video.pixels import normalise
+
+
+@dataclass(frozen=True)
+class Outside:
+    """One thing of them."""
+
+    name: str  # of operators.OUTSIDE
+    call: str  # of recording.KINDS: the forward pass that is given it, or gave what it is computed from
+    shape: tuple[int, ...]
+    dtype: str
+    deviation: Deviation
+
+
+class OutsideCheck:
+    """Of some rows of one batch, which do not end before its last forward pass."""
+
+    def __init__(
+        self, engine: Engine, pixels: Sequence[torch.Tensor], video_of_row: Sequence[int], rows: Rows | None
+    ) -> None:
+        self._engine, self._rows = engine, rows
+        self._pixels = pixels  # of each video uint8 (num_frames, 3, height, width), on the host
+        self._video_of_row = list(video_of_row)
+        self._left: States = {}  # keys and values after the last forward pass
+        self._last: torch.Tensor | None = None  # its logits (rows, vocabulary)
+        self._letters: list[tuple[torch.Tensor, list[list[float]]]] = []
+
+    @contextmanager
+    def watching_letters(self) -> Iterator[None]:
+        """Keeps what the device makes of the first position's logits."""
+
+        def watch(logits: torch.Tensor) -> list[list[float]]:
+            found = compute(logits)
+            self._letters.append((logits.cpu(), found))
+            return found
+
+        compute = self._engine.letter_logprobs
+        self._engine.letter_logprobs = watch  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del self._engine.letter_logprobs
+
+    def letters(self) -> Iterator[Outside]:
+        """Once the batch is answered."""
+        for logits, found in self._letters:
+            yield _compared(LETTERS, SUFFIX, torch.tensor(found), torch.tensor(self._engine.letter_logprobs(logits)))
+
+    def of(self, forward: Forward) -> Iterator[Outside]:
+        """What this forward pass was given. In their order, since each is compared with the one before."""
+        given, result = forward.events[0], forward.events[-1]
+        assert isinstance(given, Given)
+        assert isinstance(result, Result)
+        yield from self._prepared(forward.kind, given)
+        if forward.kind == VISION:
+            return
+        yield from self._copies(forward)
+        left = held_states((*given.args, *given.kwargs.values()))
+        self._left = self._rows.of_states(forward.kind, left) if self._rows else left
+        yield from _positions(forward.kind, given)
+        if forward.kind == DECODE:
+            yield from self._chosen(given.kwargs["input_ids"][:, -1].cpu())
+        self._last = result.output.logits[:, -1].cpu()
+
+    def _prepared(self, kind: str, given: Given) -> Iterator[Outside]:
+        for found in (*given.args, *given.kwargs.values()):
+            if isinstance(found, torch.Tensor) and found.is_floating_point() and found.dim() == 5:
+                expected = normalise(torch.stack([*self._pixels]), self._engine.pixel_spec, torch.float32)
+                yield _compared(PIXELS, kind, found, expected)
+
+    def _copies(self, forward: Forward) -> Iterator[Outside]:
+        """Keys and values that a pass begins with are those that the one before it left, for the first one of a batch
+        copies of its videos', to the last bit."""
+        for layer, begun in forward.cache.items():
+            for one, other in zip(self._left.get(layer, ()), begun, strict=False):
+                expected = one.cpu()[self._video_of_row] if forward.kind == SUFFIX else one.cpu()
+                same_shape = expected.shape == other.shape
+                if not same_shape or not torch.allclose(expected, other.cpu(), 0, 0, equal_nan=True):
+                    where = Deviation(math.inf, where=f"in layer {layer}")
+                    yield Outside(COPIES, forward.kind, tuple(other.shape), dtype_name(other.dtype), where)
+                    return
+
+    def _chosen(self, ids: torch.Tensor) -> Iterator[Outside]:
+        """A row's next token is one of its largest logits, unless one of these is NaN or infinite."""
+        assert self._last is not None
+        is_known = self._last.isfinite().all(-1)
+        is_largest = self._last.gather(1, ids[:, None])[:, 0] == self._last.amax(-1)
+        yield _compared(TOKENS, DECODE, is_largest | ~is_known, torch.ones_like(is_known))
+
+
+def _positions(kind: str, given: Given) -> Iterator[Outside]:
+    """Of the tokens that are seen: how many seen ones stand before."""
+    given_both = [given.kwargs.get(name) for name in ("position_ids", "attention_mask")]
+    tensors = [each.cpu() for each in given_both if isinstance(each, torch.Tensor) and each.dim() == 2]
+    if len(tensors) < 2:
+        return  # the model's own code makes them, which is compared with the modules
+    positions, mask = tensors
+    expected = (mask.long().cumsum(-1) - 1)[:, -positions.shape[1] :]
+    is_seen = mask[:, -positions.shape[1] :] != 0
+    found, expected = (each.expand_as(is_seen).where(is_seen, 0) for each in (positions, expected))
+    wrong = deviation(found[..., None], expected[..., None], found.dtype)  # a column, so that it says from where on
+    yield Outside(POSITIONS, kind, tuple(found.shape), dtype_name(found.dtype), wrong)
+
+
+def _compared(name: str, kind: str, found: torch.Tensor, expected: torch.Tensor) -> Outside:
+    wrong = deviation(on_host(found), expected, found.dtype)
+    return Outside(name, kind, tuple(found.shape), dtype_name(found.dtype), wrong)
