@@ -6,11 +6,10 @@ functions alone: a checkpoint's description is read before any device is open.
 """
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 DEFAULT_NUM_FRAMES = 8  # of each video
+T = TypeVar("T")
 
 # Where a checkpoint stores them, in the order in which transformers looks: (file, key of the part or None for all).
 CONFIG_PLACES = (
@@ -56,102 +56,85 @@ class PixelSpec:
         return (self.shortest_edge, long_edge) if height < width else (long_edge, self.shortest_edge)
 
 
-class _Config:
-    """One part of one configuration file. Its errors name file and key."""
-
-    def __init__(self, path: Path, values: Mapping[str, Any]):
-        self.path = path
-        self.values = values
-
-    def refuse(self, key: str, wanted: str) -> InputError:
-        found = json.dumps(self.values[key]) if key in self.values else "nothing"
-        return InputError(f"{self.path}: {key}: found {found}, but {wanted}; use the checkpoint's own file")
-
-    def edge(self, key: str) -> tuple[int | None, tuple[int, int] | None]:
-        """(shortest edge, None) or (None, (height, width)), from any spelling of a size."""
-        value = self.values.get(key)
-        if _is_length(value):
-            return value, None
-        if isinstance(value, Mapping):
-            value = {name: length for name, length in value.items() if length is not None}
-            if set(value) == {"shortest_edge"} and _is_length(value["shortest_edge"]):
-                return value["shortest_edge"], None
-            if set(value) == {"height", "width"} and all(_is_length(value[k]) for k in ("height", "width")):
-                return None, (value["height"], value["width"])
-        raise self.refuse(key, 'a length, {"shortest_edge": length} or {"height": length, "width": length} is needed')
-
-    def box(self, key: str) -> tuple[int, int]:
-        edge, exact = self.edge(key)
-        return exact or (edge or 0, edge or 0)  # one of them is set
-
-    def resample(self) -> str:
-        value = self.values.get("resample", 3)
-        if not _is_number(value) or value not in RESAMPLES:
-            raise self.refuse("resample", "only 2 (bilinear) and 3 (bicubic) are supported")
-        return RESAMPLES[value]
-
-    def three(self, key: str) -> tuple[float, ...]:
-        value = self.values.get(key)
-        if not isinstance(value, list) or len(value) != 3 or not all(_is_number(v) for v in value):
-            raise self.refuse(key, "three numbers are needed")
-        if key == "image_std" and min(value) <= 0:
-            raise self.refuse(key, "deviations above 0 are needed")
-        return tuple(float(v) for v in value)
-
-    def factor(self) -> float:
-        value = self.values.get("rescale_factor", 1 / 255)
-        if not _is_number(value) or not value > 0:
-            raise self.refuse("rescale_factor", "a number above 0 is needed")
-        return float(value)
+Size = tuple[int | None, tuple[int, int] | None]  # (shortest edge, None) or (None, (height, width))
 
 
-def _is_length(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= 4096
+def load_pixel_spec(model_path: Path) -> PixelSpec:
+    """The frames that the checkpoint in this folder expects; InputError, naming file and key, if not supported."""
+    path, values = _find_config(model_path)
+
+    def read(key: str, parse: Callable[[Any], T], default: Any = None) -> T:
+        try:
+            return parse(values.get(key, default))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            found = json.dumps(values[key]) if key in values else "nothing"
+            raise InputError(
+                f"{path}: {key}: found {found}, which is not supported; use the checkpoint's own file"
+            ) from None
+
+    for key in NEEDED_STEPS:
+        read(key, {True: True}.__getitem__, True)
+    shortest_edge, exact_size = read("size", _parse_size)
+    return PixelSpec(
+        *read("crop_size", lambda value: _parse_crop(value, exact_size or (shortest_edge, shortest_edge))),
+        resample=read("resample", lambda value: RESAMPLES[value], 3),
+        mean=read("image_mean", _parse_three),
+        std=read("image_std", lambda value: tuple(map(_parse_positive, _parse_three(value)))),
+        shortest_edge=shortest_edge,
+        exact_size=exact_size,
+        rescale_factor=read("rescale_factor", _parse_positive, 1 / 255),
+    )
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _find_config(model_path: Path) -> _Config:
+def _find_config(model_path: Path) -> tuple[Path, Mapping[str, Any]]:
     for name, part in CONFIG_PLACES:
         path = model_path / name
         if not path.is_file():
             continue
         values = read_json(path)
         if not isinstance(values, dict):
-            raise InputError(
-                f"{path}: found {type(values).__name__}, but an object is needed; use the checkpoint's own file"
-            )
-        if part is None:
-            return _Config(path, values)
-        if isinstance(values.get(part), dict):
-            return _Config(path, values[part])
+            raise InputError(f"{path}: not an object of settings; use the checkpoint's own file")
+        if part is None or isinstance(values.get(part), dict):
+            return path, values if part is None else values[part]
     names = ", ".join(dict.fromkeys(name for name, _ in CONFIG_PLACES))
     raise InputError(f"{model_path}: none of {names} describes how frames are prepared; download the whole checkpoint")
 
 
-def load_pixel_spec(model_path: Path) -> PixelSpec:
-    """The frames that the checkpoint in this folder expects; InputError, naming file and key, if not supported."""
-    config = _find_config(model_path)
-    for key in NEEDED_STEPS:
-        if config.values.get(key, True) is not True:
-            raise config.refuse(key, "only true is supported")
-    shortest_edge, exact_size = config.edge("size")
-    crop_height, crop_width = config.box("crop_size")
-    height, width = exact_size or config.box("size")
-    if crop_height > height or crop_width > width:
-        raise config.refuse("crop_size", f"no more than the size, {height} x {width}, is supported")
-    return PixelSpec(
-        crop_height=crop_height,
-        crop_width=crop_width,
-        resample=config.resample(),
-        mean=config.three("image_mean"),
-        std=config.three("image_std"),
-        shortest_edge=shortest_edge,
-        exact_size=exact_size,
-        rescale_factor=config.factor(),
-    )
+def _parse_size(value: Any) -> Size:
+    if isinstance(value, int):
+        return _parse_length(value), None
+    sides = {name: _parse_length(length) for name, length in value.items() if length is not None}
+    if sides.keys() == {"shortest_edge"}:
+        return sides["shortest_edge"], None
+    if sides.keys() != {"height", "width"}:
+        raise ValueError
+    return None, (sides["height"], sides["width"])
+
+
+def _parse_crop(value: Any, size: tuple[Any, Any]) -> tuple[int, int]:
+    edge, exact = _parse_size(value)
+    crop: Any = exact or (edge, edge)
+    if crop[0] > size[0] or crop[1] > size[1]:
+        raise ValueError
+    return int(crop[0]), int(crop[1])
+
+
+def _parse_length(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 4096:
+        raise ValueError
+    return value
+
+
+def _parse_three(value: Any) -> tuple[float, ...]:
+    if len(value) != 3 or not all(isinstance(each, int | float) for each in value):
+        raise ValueError
+    return tuple(map(float, value))
+
+
+def _parse_positive(value: Any) -> float:
+    if not value > 0:
+        raise ValueError
+    return float(value)
 
 
 def resize_and_crop(frames: np.ndarray, spec: PixelSpec) -> "torch.Tensor":
