@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from videobench.errors import InputError
-from videobench.files import encode_json, parse_json, read_bytes, read_json, sha256_of_file, write_json
+from videobench.files import read_bytes, read_json, sha256_of_file, write_json
 
 
 def listen(path):
@@ -72,7 +72,6 @@ WHOLE = b'{"a": 1}'
         pytest.param(b"[" * 200_000, "nested too deeply", id="nested-lists"),
         pytest.param(b'{"a":' * 200_000, "nested too deeply", id="nested-objects"),
         pytest.param(b'{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice in one object", id="doubled-key"),
-        pytest.param(b'{"\\ud83d": 1, "\\udc4d": 1}', "the key '[?]' occurs twice", id="doubled-by-halves"),
         pytest.param(b"[NaN]", "the number NaN is not JSON", id="nan"),
         pytest.param(b"[-Infinity]", "the number -Infinity is not JSON", id="infinity"),
         pytest.param(b"[1e999]", "the number 1e999 is not JSON, or too large", id="beyond-a-float"),
@@ -84,13 +83,6 @@ def test_what_is_not_strict_json_is_refused_by_name(tmp_path, content, found):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(InputError, match=rf"/file: .*{found}.*; [a-z]"):
         read_json(tmp_path / "file")
-
-
-def test_half_a_character_becomes_a_question_mark():
-    """What was read can be stored, and is the same when it is read again; whole characters stay."""
-    content = parse_json(r'{"a \ud83d": ["\uDC4Db", "\ud83d\udc4d", "\\ud83d"]}')
-    assert content == {"a ?": ["?b", "\U0001f44d", "\\ud83d"]}
-    assert parse_json(encode_json(content).decode()) == content
 
 
 def test_a_byte_order_mark_is_passed_over(tmp_path):

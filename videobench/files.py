@@ -8,6 +8,7 @@ import math
 import os
 import stat
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
@@ -80,37 +81,22 @@ def decode_utf8(content: bytes, place: object) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """JSON as the standard defines it. Half a character (a lone \\ud800 to \\udfff), which no file can hold, becomes a
-    question mark.
+    """JSON as the standard defines it.
 
     Raises ValueError for what plain `json.loads` accepts silently: NaN, an infinity, a number beyond a float's range,
     and one key twice in an object (of which it keeps the last); and for nesting that is too deep for the parser."""
-    try:
-        content = _loads(text.removeprefix("\ufeff"))  # a byte-order mark, as some editors on Windows write it
-        # Escapes of characters beyond 16 bits: pairs, or halves.
-        return _loads(encode_json(content).decode()) if "\\ud" in text or "\\uD" in text else content
+    hooks: dict[str, Any] = {"parse_constant": _refuse_number, "parse_float": _parse_float, "parse_int": _parse_int}
+    try:  # without a byte-order mark, as some editors on Windows write it
+        return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, **hooks)
     except RecursionError:
         raise ValueError("nested too deeply to be a file of this benchmark") from None
-
-
-def _loads(text: str) -> Any:
-    return json.loads(
-        text,
-        object_pairs_hook=_unique_keys,
-        parse_constant=_refuse_number,
-        parse_float=_parse_float,
-        parse_int=_parse_int,
-    )
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise ValueError(f"the key {key!r} occurs twice in one object")
-            seen.add(key)
+        twice, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
     return content
 
 

@@ -66,7 +66,7 @@ def test_a_later_failure_replaces_an_earlier_one(tmp_path):
 def test_a_reply_to_a_question_that_has_changed_does_not_count(tmp_path, capsys):
     write(tmp_path, {"1": {"question": "Who?"} | answered("A"), "2": {"question": "Where?"} | answered("B")})
     now = {"1": {"question": "Who?"}, "2": {"question": "When?"}}
-    assert journals(tmp_path, asked=now).read_and_report() == {
+    assert journals(tmp_path, asked=now).read(report=True) == {
         "1": {"question": "Who?"} | answered("A"),
         "2": {"question": "When?"} | failed(QUESTION_CHANGED),
     }
@@ -74,7 +74,7 @@ def test_a_reply_to_a_question_that_has_changed_does_not_count(tmp_path, capsys)
         "MSVD: 1 questions, first 2: the question has changed since it was answered; it is asked again\n"
     )
     write(tmp_path, {"2": {"question": "When?"} | answered("C")})
-    assert journals(tmp_path, asked=now).read_and_report()["2"]["output_sequence"] == ["C"]
+    assert journals(tmp_path, asked=now).read(report=True)["2"]["output_sequence"] == ["C"]
     assert capsys.readouterr().err == ""
     assert list(journals(tmp_path, asked={"1": now["1"]}).read()) == ["1"]
 
@@ -85,7 +85,7 @@ def test_a_reply_on_a_video_that_has_changed_does_not_count(tmp_path, capsys):
     journal.open()
     journal.append({"1": seen, "2": seen, "3": answered("C")}, {"1": ["changed"], "2": ["same"], "3": ["changed"]})
     journal.close()
-    rows = journals(tmp_path).read_and_report()
+    rows = journals(tmp_path).read(report=True)
     assert rows == {"1": failed(VIDEO_CHANGED), "2": seen, "3": answered("C")}  # an old row does not say what it saw
     assert capsys.readouterr().err == (
         "MSVD: 1 questions, first 1: the video has changed since the question was answered; it is asked again\n"

@@ -46,11 +46,10 @@ class Journal:
     replica: int
     asked: Mapping[str, Row]  # question key -> what a row must share with the question of now; others are left out
     is_seen_video: IsSeenVideo  # judges the video of each reply that holds its hash
-    prompt_sha256: Callable[[str], str] = lambda key: ""  # of a question's prompt; "" if it is not known
+    prompt_sha256: Callable[[str], str | None] = lambda key: None  # of a question's prompt, if that is known
     others: int = field(default=0, init=False)  # by read(): questions with an answer that are not asked
     _file: JsonLines | None = field(default=None, init=False)
     _lock: FileIO | None = field(default=None, init=False)
-    _unconfirmed: set[str] = field(default_factory=set, init=False)  # by read(): answers whose videos cannot be read
 
     @property
     def result_path(self) -> Path:
@@ -60,57 +59,47 @@ class Journal:
     def command_path(self) -> Path:
         return self.folder / "journal" / f"{self.name}.command.json"
 
-    def read(self) -> dict[str, Row]:
+    def read(self, report: bool = False) -> dict[str, Row]:
         """Question key -> row of all replies so far: the last answer that still fits question and video, else the last
         entry of all.
 
         A reply that does not count any more is a failure, for one of the reasons VOID. One whose video cannot be read
-        counts unless something newer is stored: it may be of a video that was replaced since."""
+        counts unless something newer is stored: it may be of a video that was replaced since. With `report`, a line on
+        stderr says how many questions each reason has met."""
         rows: dict[str, Row] = {}
-        confirmed: set[str] = set()
-        self._unconfirmed.clear()
+        reasons: dict[str, str | None] = {}
         others: set[str] = set()
-        stored = [each for path in self._paths() for each in self._read_one(path)]
+        stored = [each for path in self._paths() for each in self._read_file(path)]
         for entry in sorted(stored, key=lambda each: float(each.get("at", 0.0))):
             key, row = entry["key"], entry["row"]
             if key not in self.asked:
                 others |= {key} if "error" not in row else set()
                 continue
             reason = self._why_void(key, row, entry.get("stamp"))
-            if reason == "" and "error" not in row:
-                confirmed.add(key)
-            elif key in confirmed:
+            is_answered = key in rows and reasons[key] is None and "error" not in rows[key]
+            if is_answered and (reason or "error" in row):
                 continue
+            reasons[key] = reason
             is_void = reason in VOID
             rows[key] = {**self.asked[key], "output_sequence": [""], "error": reason} if is_void else row
-            self._unconfirmed.discard(key)
-            if reason == VIDEO_GONE:
-                self._unconfirmed.add(key)
         self.others = len(others)
+        for reason in (*VOID, VIDEO_GONE) if report else ():
+            if keys := [key for key, found in reasons.items() if found == reason]:
+                print(one_line(f"{self.name}: {len(keys)} questions, first {keys[0]}: {reason}"), file=sys.stderr)
         return rows
 
-    def _why_void(self, key: str, row: Row, stamp: Any) -> str:
-        """One of VOID, VIDEO_GONE if that cannot be told, "" if the stored row counts."""
+    def _why_void(self, key: str, row: Row, stamp: Any) -> str | None:
+        """One of VOID, VIDEO_GONE if that cannot be told, None if the stored row counts."""
         if any(row.get(name) != value for name, value in self.asked[key].items()):
             return QUESTION_CHANGED
         if not is_of_a_run(row):
             return UNFIT
-        prompt = self.prompt_sha256(key) if "prompt_sha256" in row else ""
+        prompt = self.prompt_sha256(key) if "prompt_sha256" in row else None
         if prompt and prompt != row["prompt_sha256"]:
             return PROMPT_CHANGED
         seen = row.get("video_sha256")
         is_same = self.is_seen_video(key, seen, stamp) if seen else True
-        return VIDEO_GONE if is_same is None else "" if is_same else VIDEO_CHANGED
-
-    def read_and_report(self) -> dict[str, Row]:
-        """The same, with a line on stderr for each of VOID that there is, and for videos that cannot be read."""
-        rows = self.read()
-        found = {reason: [key for key, row in rows.items() if row.get("error") == reason] for reason in VOID}
-        found[VIDEO_GONE] = [key for key in rows if key in self._unconfirmed]
-        for reason, keys in found.items():
-            if keys:
-                print(one_line(f"{self.name}: {len(keys)} questions, first {keys[0]}: {reason}"), file=sys.stderr)
-        return rows
+        return VIDEO_GONE if is_same is None else None if is_same else VIDEO_CHANGED
 
     def lock(self) -> None:
         """Keeps other jobs out until close(): process 0 takes it for its job. Raises InputError naming who holds it."""
@@ -160,8 +149,8 @@ class Journal:
         results = {key: rows[key] for key in self.asked if key in rows}
         write_json(self.result_path, results)
         self._keep_if_better()
-        for path in self._set_aside():
-            with suppress(OSError):  # they stay where the folder has just become read-only
+        for path in (_with_old(self.result_path), *self._paths(".old")):
+            with suppress(OSError):  # they stay if the folder has just become read-only
                 path.unlink()
         return results
 
@@ -195,13 +184,24 @@ class Journal:
                 old.replace(kept)
                 print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
 
-    def _read_one(self, path: Path) -> list[dict[str, Any]]:
-        """Entries of `key`, `row`, and in all but old journals `at`, in seconds since 1970, and `stamp`."""
-        entries = read_entries(path)
-        if not entries:
-            return []
-        first, *rest = entries
-        stored = first["settings"]
+    def _read_file(self, path: Path) -> list[dict[str, Any]]:
+        """A journal's replies: `key`, `row`, `at` in seconds since 1970, `stamp`. Raises InputError for other settings,
+        and for the first whole line that this suite does not write."""
+        try:
+            with open_regular(path) as file:
+                lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
+        entries: list[dict[str, Any]] = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                entries.append(_checked(parse_json(line.decode()), number))
+            except ValueError as error:
+                raise InputError(
+                    f"{path}: damaged at line {number} ({error}); repair or remove that line (the file, if it is line "
+                    "1), then start again: what the others hold is kept"
+                ) from None
+        stored = entries[0]["settings"] if entries else self.settings
         for setting in {**stored, **self.settings}:
             was, now = stored.get(setting), self.settings.get(setting)
             if was != now:
@@ -210,17 +210,13 @@ class Journal:
                     f"{path}: was begun with {setting} {was!r}, now it is {now!r}{release}; use the former, another "
                     "output folder, or --overwrite"
                 )
-        return rest
+        return entries[1:]
 
     def _path(self, replica: int) -> Path:
         return self.folder / "journal" / f"{self.name}.rank{replica}.jsonl"
 
-    def _paths(self) -> list[Path]:
-        return sorted((self.folder / "journal").glob(f"{self.name}.rank*.jsonl"))
-
-    def _set_aside(self) -> list[Path]:
-        journals = (self.folder / "journal").glob(f"{self.name}.rank*.jsonl.old")
-        return [path for path in [_with_old(self.result_path), *journals] if path.exists()]
+    def _paths(self, suffix: str = "") -> list[Path]:
+        return sorted((self.folder / "journal").glob(f"{self.name}.rank*.jsonl{suffix}"))
 
 
 def _with_old(path: Path) -> Path:
@@ -233,26 +229,6 @@ def _answered(path: Path) -> int:
     with suppress(InputError):
         rows = read_json(path)
     return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
-
-
-def read_entries(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal: its settings, then its replies. Raises InputError, naming the line, at the first
-    that this suite does not write."""
-    try:
-        with open_regular(path) as file:
-            lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
-    entries = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            entries.append(_checked(parse_json(line.decode()), number))
-        except ValueError as error:
-            raise InputError(
-                f"{path}: damaged at line {number} ({error}); repair or remove that line (the file, if it is line 1), "
-                "then start again: what the others hold is kept"
-            ) from None
-    return entries
 
 
 def _checked(entry: Any, number: int) -> dict[str, Any]:

@@ -257,8 +257,7 @@ def find_left(context: RunContext) -> list[Question]:
     by_set, _ = _journals_by_set(context)
     if context.settings.overwrite:
         return list(context.plan.prompts)
-    done = {name: each.read_and_report() for name, each in by_set.items()}
-    return _unanswered(context, done)
+    return _unanswered(context, {name: each.read(report=True) for name, each in by_set.items()})
 
 
 def _journals_by_set(context: RunContext) -> tuple[dict[str, Journal], dict[str, Row]]:
@@ -322,7 +321,7 @@ def _begin(
         _set_old_aside(context.job, by_set, in_flight)
     for each in by_set.values():
         each.check_result()
-    done = {name: each.read_and_report() for name, each in by_set.items()}
+    done = {name: each.read(report=True) for name, each in by_set.items()}
     index = {question: number for number, question in enumerate(context.plan.prompts)}
     left = _unanswered(context, done)
     earlier = [row["run"] for rows in done.values() for row in rows.values() if isinstance(row.get("run"), dict)]
