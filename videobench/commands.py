@@ -65,6 +65,9 @@ class Command:
         bare = self.without(switches=[name]) if value is None else self.without(name)
         return bare._changed(lambda words: (*words, *own))
 
+    def with_variable(self, name: str, value: str) -> "Command":
+        return replace(self, environment={**self.environment, name: value})
+
     def _changed(self, change: Callable[[tuple[str, ...]], tuple[str, ...]]) -> "Command":
         return replace(self, arguments=change(self.arguments), launched=change(self.launched) if self.launcher else ())
 
@@ -82,7 +85,7 @@ class Command:
         elif self.processes > 1:
             words += ["torchrun", "--standalone", "--nproc_per_node", str(self.processes), self._place(self.script)]
         else:
-            words += [quote(_python()) if self.is_local else "python", self._place(self.script)]
+            words += [interpreter() if self.is_local else "python", self._place(self.script)]
         return " ".join([*words, *map(quote, self.launched if self.launcher else self.arguments)])
 
     def _place(self, script: str) -> str:
@@ -100,10 +103,10 @@ def _without(words: Sequence[str], names: Sequence[str], switches: Sequence[str]
     return tuple(kept)
 
 
-def _python() -> str:
+def interpreter() -> str:
     """As this process was started: "python" stays so, a path becomes absolute."""
     typed = sys.orig_argv[0]
-    return sys.executable if os.sep in typed else typed
+    return quote(sys.executable) if os.sep in typed else typed
 
 
 def this_command(script: str, arguments: Sequence[str], absolute: Callable[[Sequence[str]], list[str]]) -> Command:

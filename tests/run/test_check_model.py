@@ -2,6 +2,9 @@
 
 import json
 import math
+import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -59,6 +62,26 @@ def test_16_bits_come_after_float32_and_questions_may_be_named(capsys, flags, sm
     assert status == 0
     assert [each["dtype"] for each in report["passes"]] == ["float32", "bfloat16"]
     assert report["questions"] == named
+
+
+def test_questions_of_a_comparison_that_agree_leave_other_causes_each_with_a_command(capsys, flags, small):
+    """The first and the last can be pasted; the others are of a device, or change what is installed."""
+    flags = [*flags, "--limit", "2"]
+    status, lines = check(capsys, flags, "--check_questions", keys_of(small)[0])
+    start = next(index for index, line in enumerate(lines) if line.startswith("If a comparison has found a difference"))
+    assert status == 0
+    assert lines[start - 1].startswith("all agrees, in ")
+    text = "\n".join(lines[start + 1 :])
+    causes, commands = re.findall(r"^- (.*):$", text, re.M), re.split(r"^- .*:\n", text, flags=re.M)[1:]
+    named = ("pixels or prompts", "a library that", "from run to run", "a service's own kernels")
+    assert all(name in cause for name, cause in zip(named, causes, strict=True))
+    for command, said in ((commands[0], "first prompt"), (commands[-1], "out_requests.jsonl: 2 requests")):
+        done = subprocess.run(["bash", "-c", command], cwd="/", capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
+    assert [word for word in shlex.split(commands[2].replace("\\\n", "")) if word.startswith("--det")] == [
+        "--deterministic"
+    ]
 
 
 def test_float32_whose_weights_do_not_fit_is_left_out(capsys, monkeypatch, flags):

@@ -30,6 +30,7 @@ from videobench.model.cost import DTYPE_BYTES
 from videobench.model.prompts import VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
 from videobench.run.plan import Plan, VideoWork, build_plan, costliest_first, load_all_questions, open_run_device
+from videobench.run.what_else import what_else
 from videobench.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def check_model(settings: ModelCheckSettings) -> int:
         write_json(settings.output_json, {**description, "questions": names, **report})
         print(f"wrote {settings.output_json}")
     print(f"{'all agrees' if report['agrees'] else 'something deviates'}, in {time.monotonic() - started:.0f} s")
+    if report["agrees"] and settings.questions:  # those of a comparison
+        print("\n".join(what_else(run)))
     return 0 if report["agrees"] else 1
 
 
