@@ -77,15 +77,6 @@ def small(tmp_path, qa_root, video_root):
 
 @pytest.fixture
 def flags(small, tiny_model_path):
-    return [
-        *(
-            "--model_path",
-            str(tiny_model_path),
-            "--Eval_QA_root",
-            f"{small}/qa",
-            "--Eval_Video_root",
-            f"{small}/videos",
-        ),
-        *("--dataset_name", "MSVD", "--chat_conversation_output_folder", f"{small}/out", "--device", "cpu"),
-        *("--num_workers", "0"),
-    ]
+    own = ["--model_path", tiny_model_path, "--Eval_QA_root", f"{small}/qa", "--Eval_Video_root", f"{small}/videos"]
+    own += ["--dataset_name", "MSVD", "--chat_conversation_output_folder", f"{small}/out", "--device", "cpu"]
+    return [*map(str, own), "--num_workers", "0"]

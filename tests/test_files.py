@@ -37,15 +37,6 @@ def test_what_is_no_regular_file_is_refused_at_once(tmp_path, make, found):
         sha256_of_file(path)
 
 
-def test_a_pipe_is_refused_though_somebody_writes_into_it(tmp_path):
-    os.mkfifo(tmp_path / "file")
-    descriptor = os.open(tmp_path / "file", os.O_RDWR)
-    os.write(descriptor, b"{}")
-    with pytest.raises(InputError, match="Not a regular file"):
-        read_json(tmp_path / "file")
-    os.close(descriptor)
-
-
 def test_the_size_is_bounded(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"12345")
@@ -64,19 +55,15 @@ WHOLE = b'{"a": 1}'
         pytest.param(b"", "not JSON", id="empty"),
         pytest.param(WHOLE[:5], "not JSON", id="cut-short"),
         pytest.param(WHOLE + bytes(4096), "not JSON", id="zeros-behind-it"),
-        pytest.param(WHOLE.decode().encode("utf-16"), "not UTF-8 at byte 0", id="UTF-16"),
         pytest.param(b'{"\xe9": 1}', "not UTF-8 at byte 2", id="Latin-1"),
         pytest.param(gzip.compress(WHOLE), "compressed by gzip", id="gzip"),
         pytest.param(b"\n  <HTML><body>404</body>", "a web page in place of the file", id="html"),
         pytest.param(b"\xef\xbb\xbf<?xml version='1.0'?><Error/>", "a web page in place of the file", id="xml"),
         pytest.param(b"[" * 200_000, "nested too deeply", id="nested-lists"),
-        pytest.param(b'{"a":' * 200_000, "nested too deeply", id="nested-objects"),
         pytest.param(b'{"a": {"b": 1, "b": 1}}', "the key 'b' occurs twice in one object", id="doubled-key"),
         pytest.param(b"[NaN]", "the number NaN is not JSON", id="nan"),
-        pytest.param(b"[-Infinity]", "the number -Infinity is not JSON", id="infinity"),
         pytest.param(b"[1e999]", "the number 1e999 is not JSON, or too large", id="beyond-a-float"),
         pytest.param(b"[" + b"7" * 5000 + b"]", "too large", id="beyond-the-parsers-digits"),
-        pytest.param(b"[-" + b"7" * 400 + b"]", "the number -7777777777777777777 is not JSON", id="400-digits"),
     ],
 )
 def test_what_is_not_strict_json_is_refused_by_name(tmp_path, content, found):

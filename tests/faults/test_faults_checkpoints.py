@@ -92,7 +92,6 @@ WRONG = [
     # Weights.
     pytest.param(lambda model: (model / "model.safetensors").unlink(), "model.safetensors missing", id="no-weights"),
     pytest.param(pickled_only, r"only pickled \.bin weights are there", id="only-bin"),
-    pytest.param(cut("model.safetensors"), NOT_WHOLE, id="cut"),
     pytest.param(written("model.safetensors", b"version https://git-lfs"), NOT_WHOLE, id="git-lfs-pointer"),
     pytest.param(sharded(cut("b.safetensors")), "b.safetensors: not a whole safetensors file", id="cut-shard"),
     pytest.param(
@@ -104,7 +103,6 @@ WRONG = [
     ),
     # config.json.
     pytest.param(cut("config.json"), "config.json: not JSON", id="config-cut"),
-    pytest.param(written("config.json", b"[]"), "config.json: model_type is None", id="config-is-a-list"),
     pytest.param(changed("config.json", model_type="llava"), "model_type is 'llava'", id="LLaVA"),
     pytest.param(
         written("generation_config.json", b'{"eos_token_id": "x"}'), "eos_token_id is 'x', not a number", id="end-token"
@@ -115,30 +113,19 @@ WRONG = [
     ),
     pytest.param(changed("config.json", text_config=None), "text_config is not of a llama", id="no-text-model"),
     pytest.param(changed("config.json", quantization_config={"bits": 4}), "a quantised copy", id="quantised"),
-    pytest.param(changed("config.json", spatial_pool_stride=7), "leave no token of a frame", id="stride"),
     pytest.param(changed("config.json", spatial_pool_stride=0), UNREADABLE + "ZeroDivision", id="stride-0"),
     pytest.param(changed("config.json", vision_feature_select_strategy="full"), "is not 'default'", id="strategy"),
-    pytest.param(changed("config.json", "text_config", vocab_size="x"), UNREADABLE, id="vocabulary-is-a-text"),
     pytest.param(
         changed("config.json", "text_config", vocab_size=200), "has 281 tokens, the text model 200", id="vocabulary"
-    ),
-    pytest.param(
-        changed("config.json", "text_config", rope_parameters=None, rope_scaling={"type": "linear"}),
-        UNREADABLE,
-        id="rope-without-factor",
     ),
     # The other files.
     pytest.param(cut("tokenizer.json"), UNREADABLE, id="tokenizer-cut"),
     pytest.param(lambda model: (model / "tokenizer.json").unlink(), UNREADABLE, id="no-tokenizer"),
-    pytest.param(written("tokenizer_config.json", b"[]"), UNREADABLE, id="tokenizer-config-is-a-list"),
     pytest.param(written("generation_config.json", b"{"), "generation_config.json: not JSON", id="generation-cut"),
     pytest.param(no_end, "no file of it states the eos_token_id", id="no-end"),
     pytest.param(larger_frames, "cropped to 48x48, the vision tower takes 36x36", id="frames-of-another"),
-    pytest.param(changed("video_preprocessor_config.json", image_mean=[1, 2]), "three numbers", id="mean-of-two"),
     pytest.param(written("chat_template.json", b"{"), "chat_template.json: not JSON", id="template-cut"),
-    pytest.param(written("chat_template.jinja", b"\xff"), UNREADABLE, id="template-not-UTF-8"),
     pytest.param(written("chat_template.jinja", b"{% for"), "cannot hold a video and a question", id="template-broken"),
-    pytest.param(written("chat_template.jinja", b"hello"), "it renders 'hello'", id="template-without-question"),
 ]
 
 
@@ -178,26 +165,18 @@ def test_shards_and_old_copies_are_answered(bench, damage):
     assert bench.answer("--limit", 2).status == 0
 
 
-@pytest.mark.parametrize("name", ["configuration.json", "README.txt", "trainer_state.json"])
-def test_a_file_that_nothing_reads_does_not_keep_a_run_from_going_on(bench, name):
+def test_a_run_goes_on_unless_a_file_that_is_read_has_changed(bench):
     assert bench.answer("--limit", 2).status == 0
-    (bench.model / name).write_text("{}")
+    (bench.model / "README.txt").write_text("{}")
     outcome = bench.answer("--limit", 4)
-    assert outcome.status == 0, outcome
-    assert "2 kept, 2 new" in outcome.out
+    assert "2 kept, 2 new" in outcome.out, outcome
     assert len({row["run"]["checkpoint_sha256"] for row in json.loads(bench.result.read_bytes()).values()}) == 1
-
-
-@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json", "generation_config.json"])
-def test_a_file_that_is_read_keeps_a_run_from_going_on_if_it_has_changed(bench, name):
-    assert bench.answer("--limit", 2).status == 0
-    path = bench.model / name
-    path.write_text(path.read_text() + " ")
-    assert_refused(
-        bench.answer("--limit", 4),
-        bench.journal,
-        "was begun with checkpoint_sha256 '.*, now it is '.*' .a journal of release 0.1.0",
-    )
+    found = "was begun with checkpoint_sha256 '.*, now it is '.*' .a journal of release 0.1.0"
+    for name in ("preprocessor_config.json", "tokenizer_config.json", "generation_config.json"):
+        before = (bench.model / name).read_text()
+        (bench.model / name).write_text(before + " ")
+        assert_refused(bench.answer("--limit", 4), bench.journal, found)
+        (bench.model / name).write_text(before)
 
 
 def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one_result(bench):
@@ -218,9 +197,7 @@ def test_two_models_that_only_their_whole_weights_tell_apart_do_not_get_into_one
     after = json.loads(bench.result.read_bytes())
     [second] = {row["run"]["weights_sha256"] for row in after.values()}
     assert first != second
-    assert {row["run"]["checkpoint_sha256"] for row in (*before.values(), *after.values())} == {
-        row["run"]["checkpoint_sha256"] for row in before.values()
-    }
+    assert len({row["run"]["checkpoint_sha256"] for row in (*before.values(), *after.values())}) == 1
 
 
 class Evil:
@@ -233,13 +210,9 @@ def test_nothing_of_a_checkpoint_is_run(bench, monkeypatch, tmp_path):
     code = "open('code was run', 'w')\nclass Mine: pass\n"
     (bench.model / "evil.py").write_text(code)
     for name in ("config.json", "tokenizer_config.json", "preprocessor_config.json", "processor_config.json"):
-        change(
-            bench.model,
-            name,
-            auto_map=dict.fromkeys(("AutoConfig", "AutoModel", "AutoProcessor", "AutoImageProcessor"), "evil.Mine")
-            | {"AutoTokenizer": ["evil.Mine", "evil.Mine"]},
-            trust_remote_code=True,
-        )
+        own = dict.fromkeys(("AutoConfig", "AutoModel", "AutoProcessor", "AutoImageProcessor"), "evil.Mine")
+        own["AutoTokenizer"] = ["evil.Mine", "evil.Mine"]
+        change(bench.model, name, auto_map=own, trust_remote_code=True)
     for part in (None, "text_config", "vision_config"):  # CVE-2026-4372
         names = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
         change(bench.model, "config.json", part, **dict.fromkeys(names, "evil/code@main"))

@@ -193,16 +193,6 @@ def test_a_video_that_kills_its_process_fails_and_is_tried_again_by_the_next_sta
     assert_done(bench, jobs, expected, status)
 
 
-@pytest.mark.slow
-def test_more_such_videos_than_restarts_end_with_the_second_start(bench, jobs, expected):
-    """Deaths count until a job has come to its end: the next start does not begin with them again."""
-    videos = {key: Path(row["vid_path"]).name for key, row in expected.items()}
-    poison = sorted(set(videos.values()))[:5]
-    starts = [jobs.start(bench.run_flags(), 1, poison=poison).wait() for _ in range(2)]
-    assert starts == [None, 1]  # three restarts are used up by the first four videos
-    assert set(failures(bench)) == {key for key, name in videos.items() if name in poison}
-
-
 # --- Many machines ---
 
 

@@ -4,8 +4,7 @@ import errno
 import os
 import shutil
 from collections import namedtuple
-from contextlib import contextmanager
-from itertools import pairwise, permutations
+from itertools import permutations
 
 import pytest
 
@@ -13,7 +12,6 @@ from tests.support.stand_in import extract, make_benchmark, read, sampled
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.sampling import placing
-from videobench.sampling.selection import STRATEGIES
 
 
 @pytest.fixture
@@ -207,32 +205,6 @@ def test_a_video_that_does_not_decode_is_replaced_and_named(benchmark, video_roo
         "NBA": 6,
         "Driving-decision-making": 6,
     }
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-@pytest.mark.parametrize("one_per_video", [(), ("--one_per_video",)])
-def test_samples_of_videos_that_decode_hold_one_another(benchmark, monkeypatch, strategy, one_per_video):
-    """With a stand-in for the decoder: of NBA, three of five videos do not decode."""
-    tried = []
-
-    @contextmanager
-    def fault_finder(num_workers):
-        yield lambda videos: (tried.extend(videos), {each: f"{each}: no" for each in videos if each in broken})[1]
-
-    broken = {original(benchmark, f"NBA/{number}.mp4") for number in (0, 2, 3)}
-    monkeypatch.setattr("videobench.sampling.command.fault_finder", fault_finder)
-    flags = ("--check_videos", "--strategy", strategy, *one_per_video)
-    samples = []
-    for num in (2, 5, 7, *([] if one_per_video else [10, 14])):
-        tried.clear()
-        extract(benchmark, "--nums", num, *flags)
-        assert len(tried) == len(set(tried))  # no video twice
-        samples.append(sampled(benchmark))
-        assert len(samples[-1]) == num
-        assert all(original(benchmark, name) not in broken for name in read_videos(benchmark))
-    assert all(larger[: len(smaller)] == smaller for smaller, larger in pairwise(samples))
-    with pytest.raises(InputError, match="6 have a video that does not decode"):
-        extract(benchmark, "--nums", 8 if one_per_video else 15, *flags)
 
 
 def read_videos(benchmark):

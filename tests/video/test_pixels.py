@@ -18,7 +18,6 @@ from tests.support.expected_pixels import (
     LLAVA,
     build_frames,
     process,
-    sampled_values,
     sha256_of,
     spec_of,
     write_config,
@@ -42,7 +41,6 @@ def test_equal_to_what_transformers_gave(tmp_path: Path, case: str) -> None:
     assert sha256_of(pixels) == EXPECTED[case]["uint8_sha256"]
     normalised = normalise(pixels, spec, torch.float32)
     assert list(normalised.shape) == EXPECTED[case]["shape"]
-    assert sampled_values(normalised) == EXPECTED[case]["float32_values"]
     assert sha256_of(normalised) == EXPECTED[case]["float32_sha256"]
 
 
