@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.support import simulated_runs
 from tests.support.simulated_losses import Loss, World, build_pairs, simulate
-from tests.support.simulated_runs import all_questions, sample_questions
+from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
+from videobench.commands import CARDS
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
 from videobench.compare.associations import find_subgroups
 from videobench.compare.diagnosis import diagnose
@@ -209,6 +211,30 @@ def test_the_command_asks_for_what_the_run_was_asked_for():
     pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run=run)
     [command] = summary_of(pairs).next_commands
     assert " OUTPUT --num_frames 4 --dtype bfloat16 --deterministic --check_model " in command
+
+
+@pytest.mark.parametrize(
+    ("run", "named", "cards"),
+    [
+        pytest.param({}, "NPU card 2", ["2"], id="of-an-earlier-release"),
+        pytest.param({"tensor_parallel": 2}, "NPU cards 4 and 5", ["4", "5"], id="of-an-earlier-release-in-pairs"),
+        pytest.param({"cards": "7"}, "NPU card 7 of replica 2", ["7"], id="of-several-machines"),
+        pytest.param({2: {"cards": "6,7"}}, "NPU cards 6 and 7", ["6", "7"], id="as-the-machine-counts-them"),
+    ],
+)
+def test_a_broken_card_is_named_as_the_user_counts_them_and_the_command_checks_it(run, named, cards):
+    rng = np.random.default_rng(0)
+    questions = sample_questions(all_questions(), 300, rng)
+    pairs = simulated_runs.build_pairs(simulate_rows(questions, rng, ("float16", "float16"), Fault("card", 0.2)))
+    runs = (run.get(each.candidate.reply.rank, run if 2 not in run else {}) for each in pairs)
+    full = [{"dtype": "float16", **each} for each in runs]
+    spoilt = [with_reply([each], "candidate", run=run)[0] for each, run in zip(pairs, full, strict=True)]
+    summary = summary_of(spoilt)
+    assert summary.verdict == f"FAIL: numerically broken: {named}"
+    assert [each.partition(" ")[0] for each in summary.next_commands] == [f"{CARDS[0]}={each}" for each in cards]
+    for command in summary.next_commands:
+        keys = shlex.split(command)[-1].split(",")
+        assert all(each.candidate.reply.rank == 2 for each in pairs if each.key in keys)
 
 
 @pytest.mark.parametrize(("side", "script"), [("candidate", "run_npu.py"), ("reference", "run_gpu.py")])

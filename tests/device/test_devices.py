@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from videobench.device import npu
-from videobench.device.devices import DETERMINISTIC_VARIABLES, Device, check_free_memory, open_device
+from videobench.device.devices import (
+    DETERMINISTIC_VARIABLES,
+    Device,
+    card_numbers,
+    check_free_memory,
+    name_of,
+    open_device,
+)
 from videobench.errors import InputError
 
 
@@ -229,3 +236,20 @@ def test_too_little_memory_for_the_weights_is_told_with_its_cause(one_gpu, memor
         check_free_memory(device, 14_120_000_000, "float16")
     assert str(raised.value).startswith("device cuda:0 (a card): ")
     assert found in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("visible", "index", "count", "cards"),
+    [
+        pytest.param(None, 3, 1, ["3"], id="all-visible"),
+        pytest.param("4,5,6,7", 1, 1, ["5"], id="some-visible"),
+        pytest.param("4,5,6,7", 2, 2, ["6", "7"], id="a-replica-of-two"),
+    ],
+)
+def test_cards_have_the_numbers_of_the_machine(monkeypatch, visible, index, count, cards):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    device = Device("cuda", torch.device("cuda", index), "A100")
+    assert card_numbers(device, count) == cards
+    assert name_of(device) == f"CUDA card {cards[0]} (A100)"

@@ -21,6 +21,7 @@ from videobench.compare.statistics import (
     sign_flip_p,
 )
 from videobench.data.dataset import LETTERS
+from videobench.data.rows import Reply
 
 SIGNIFICANT = 0.001
 OUTLIER_P, OUTLIER_Z = 0.01, 2.5
@@ -187,12 +188,27 @@ def _all_subgroups(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
 
 
 def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
-    candidate, reference = ([getattr(pair, side).reply.rank for pair in pairs] for side in SIDES.values())
-    if candidate == reference:  # shared out alike: whose card it is cannot be known
-        yield from _by_value("card", "card ", candidate)
+    candidate, reference = ([getattr(pair, side).reply for pair in pairs] for side in SIDES.values())
+    labels = _card_labels(candidate), _card_labels(reference)
+    if [each.rank for each in candidate] == [each.rank for each in reference]:  # whose card it is cannot be known
+        both = (dict.fromkeys(each) for each in zip(*labels, strict=True))
+        yield from _by_value("card", "", [None if None in each else " or ".join(map(str, each)) for each in both])
     else:
-        yield from _by_value("npu card", f"{names.candidate.title} card ", candidate)
-        yield from _by_value("gpu card", f"{names.reference.title} card ", reference)
+        yield from _by_value("npu card", f"{names.candidate.title} ", labels[0])
+        yield from _by_value("gpu card", f"{names.reference.title} ", labels[1])
+
+
+def _card_labels(replies: Sequence[Reply]) -> list[str | None]:
+    """ "card 5", "cards 2 and 3", each followed by its replica if another machine has cards of these numbers, too."""
+    replicas: dict[tuple[str, ...], set[int | None]] = {}
+    for each in replies:
+        replicas.setdefault(each.cards, set()).add(each.rank)
+    labels = []
+    for each in replies:
+        named = f"card{'s' * (len(each.cards) > 1)} {' and '.join(each.cards)}"
+        more = f" of replica {each.rank}" if len(replicas[each.cards]) > 1 else ""
+        labels.append(f"{named}{more}" if each.cards else None)
+    return labels
 
 
 def _mask(values: object) -> Mask:

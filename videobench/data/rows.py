@@ -17,6 +17,7 @@ NONFINITE_FIX = (
     "such overflows, not fix them)"
 )
 LEAST_LOGPROB, GREATEST_LOGPROB = -1e5, 1e-2  # nats: a 16-bit logit is at least -65504; rounding may pass 0
+MOST_CARDS = 64  # of a replica
 LARGEST_NUMBER = 1e12  # of any field of a row; sums and squares of these stay finite
 SHA256 = re.compile("[0-9a-f]{64}")
 
@@ -89,6 +90,17 @@ class Reply:
     run: Mapping[str, Any]  # settings and environment: run/journals.py
     # Of no row.
     options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """Those that answered, as their machine counts them, of a `--tensor_parallel` replica all; () if not known."""
+        stored, count = self.run.get("cards"), self.run.get("tensor_parallel")
+        if isinstance(stored, str):
+            return tuple(stored.split(","))
+        if self.rank is None:
+            return ()
+        count = count if isinstance(count, int) and 1 <= count <= MOST_CARDS else 1
+        return tuple(str(self.rank * count + each) for each in range(count))
 
     @property
     def scores(self) -> dict[str, float]:

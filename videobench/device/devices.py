@@ -237,6 +237,20 @@ def another_process(kind: str) -> str:
     )
 
 
+def card_numbers(device: Device, count: int = 1) -> list[str]:
+    """This process's card and those after it, as the user counts them: by their numbers in the list of visible ones."""
+    index = device.torch_device.index or 0
+    listed = [each.strip() for each in os.environ.get(VISIBLE.get(device.kind, ""), "").split(",")]
+    return [listed[each] if each < len(listed) and listed[each] else str(each) for each in range(index, index + count)]
+
+
+def name_of(device: Device) -> str:
+    """ "NPU card 5 (Ascend910B3)", "the CPU"."""
+    if device.kind == "cpu":
+        return "the CPU"
+    return f"{device.kind.upper()} card {card_numbers(device)[0]} ({device.name})"
+
+
 def _visible(kind: str) -> str:
     name, found = VISIBLE[kind], os.environ.get(VISIBLE[kind])
     if found is None:

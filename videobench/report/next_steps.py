@@ -1,12 +1,13 @@
 """What to do after a comparison: one sentence, and complete commands for a shell, made of those that the runs kept."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
-from videobench.commands import COMPARISON, SAMPLE_COMMAND_FILE, SAMPLER, Command, read_command
+from videobench.commands import CARDS, COMPARISON, SAMPLE_COMMAND_FILE, SAMPLER, Command, read_command
 from videobench.compare.accuracy import ALL_QUESTIONS
 from videobench.compare.advice import NEXT_STEP
 from videobench.compare.comparison import Comparison
@@ -181,7 +182,11 @@ class _Finder:
     def _of_broken_numbers(self) -> NextStep:
         if is_service(self._pairing):
             return self._read_flips(NEXT_STEP["service"])
-        if self._comparison.diagnosis.findings[0].cause != "nonfinite":
+        cause = self._comparison.diagnosis.findings[0].cause
+        if cause in ("card", "npu card", "gpu card"):
+            side = "reference" if cause == "gpu card" else "candidate"
+            return self._step(NEXT_STEP["broken"], *self._checks_of_worst_card(side))
+        if cause != "nonfinite":
             keys = most_different(self._comparison.differences)
             return self._step(NEXT_STEP["broken"], *self._checks("candidate", keys))
         hit = {
@@ -195,6 +200,18 @@ class _Finder:
     def _checks(self, side: str, keys: Sequence[str]) -> list[Command]:
         runs = [each.alone().without(*NOT_OF_A_CHECK) for each in self._runs(side)[:1]]
         return [each.with_flag("check_model").with_flag("check_questions", ",".join(keys)) for each in runs]
+
+    def _checks_of_worst_card(self, side: str) -> Iterator[Command]:
+        """The card that differs most from the other side, with what it answered; of a replica each of its cards."""
+        differences, by_replica = self._comparison.differences, dict[Any, list[int]]()
+        for index, pair in enumerate(differences.pairs):
+            reply = getattr(pair, side).reply
+            by_replica.setdefault((reply.rank, reply.cards), []).append(index)
+        _, cards = worst = max(by_replica, key=lambda each: median(differences.largest[by_replica[each]]))
+        order = sorted(by_replica[worst], key=lambda index: -differences.largest[index])
+        for check in self._checks(side, [differences.pairs[index].key for index in order[:CHECKED]]):
+            visible = CARDS[check.script == "run_gpu.py"]
+            yield from (replace(check, environment={visible: card}) for card in cards)
 
     def _lacking(self) -> dict[str, int]:
         """Side -> questions that failed or are missing, where there are any."""

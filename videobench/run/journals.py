@@ -17,7 +17,7 @@ from videobench.data.dataset import SAMPLE_QA_FILE, Question
 from videobench.data.journal import FULL_DISK, Journal
 from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_hash
 from videobench.data.rows import Row, failed_row, question_fields
-from videobench.device.devices import Device, describe_device
+from videobench.device.devices import Device, card_numbers, describe_device
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
@@ -106,6 +106,7 @@ def run_entry(settings: RunSettings, device: Device, known: Row) -> Row:
     return known | {
         **describe_device(device),
         "tensor_parallel": settings.tensor_parallel,
+        **({} if device.kind == "cpu" else {"cards": ",".join(card_numbers(device, settings.tensor_parallel))}),
         "checkpoint": settings.model_path.resolve().name,
         "torch": torch.__version__,
         "transformers": transformers.__version__,

@@ -22,6 +22,7 @@ from videobench.device.devices import (
     describe_device,
     is_out_of_memory,
     memory_bytes,
+    name_of,
     release_memory,
 )
 from videobench.errors import InputError, OutOfMemory
@@ -69,7 +70,7 @@ def check_model(settings: ModelCheckSettings) -> int:
     report = check.run()
     if settings.output_json:
         names = [f"{each.dataset}/{each.id}" for work in works for each in work.questions]
-        description = {"device": str(device.torch_device), **describe_device(device)}
+        description = {"device": name_of(device), **describe_device(device)}
         write_json(settings.output_json, {**description, "questions": names, **report})
         print(f"wrote {settings.output_json}")
     print(f"{'all agrees' if report['agrees'] else 'something deviates'}, in {time.monotonic() - started:.0f} s")
@@ -170,7 +171,7 @@ class Check:
     def announce(self, works: list[VideoWork]) -> None:
         questions, videos = sum(len(work.prompts) for work in works), len(works)
         asked = f"{questions} question{'s' * (questions > 1)} on {videos} video{'s' * (videos > 1)}"
-        print(f"{asked}, on {self._device.torch_device} ({self._device.name}), and again on the host")
+        print(f"{asked}, on {name_of(self._device)}, and again on the host")
         for work in works:
             names = ", ".join(f"{each.dataset}/{each.id}" for each in work.questions)
             print(one_line(f"video {works.index(work) + 1}: {work.video}: {names}"))
