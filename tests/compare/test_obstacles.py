@@ -1,4 +1,5 @@
-"""Runs that are not comparable: what differs comes first, with both values, and allows no PASS."""
+"""Why two runs are not comparable: other settings, other questions or samples, files of the other side, a wrong answer
+file. The reason comes first, with both values, and allows no PASS; what is the same in another form is no reason."""
 
 import json
 import shlex
@@ -18,12 +19,8 @@ from videobench.errors import InputError
 from videobench.report.build import summarize
 
 SETTINGS = {"device": "npu", "dtype": "float16", "num_frames": 8, "checkpoint_sha256": "c" * 64, "qa_sha256": "d" * 64}
-EQUAL = {
-    "prompt_sha256": "p",
-    "pixels_sha256": "x",
-    "question": "What is it? A.cat B.dog",
-    "choices": {"A": "cat", "B": "dog"},
-}
+CHOICES = {"A": "cat", "B": "dog"}
+EQUAL = {"prompt_sha256": "p", "pixels_sha256": "x", "question": "What is it? A.cat B.dog", "choices": CHOICES}
 
 
 def runs_of(folder, npu_run=(), gpu_run=(), npu_row=(), changed=0, count=1000, lost=0):
@@ -38,21 +35,26 @@ def runs_of(folder, npu_run=(), gpu_run=(), npu_row=(), changed=0, count=1000, l
     return write_runs(folder, rows)
 
 
+def compare(*paths, **more):
+    return compare_runs(ComparisonSettings(*paths, **more))
+
+
 def verdict_of(*paths, **more):
-    return compare_runs(ComparisonSettings(*paths, **more)).verdict
+    return compare(*paths, **more).verdict
 
 
-def test_equal_inputs_are_no_obstacle(tmp_path):
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path)))
-    assert (comparison.verdict.name, comparison.verdict.evidence.obstacles) == ("PASS", [])
-    assert comparison.inputs.answer == "yes"
+def causes_of(verdict):
+    return [each.cause for each in verdict.evidence.obstacles]
 
 
-def test_a_sample_that_was_enlarged_is_the_same_where_its_questions_are(tmp_path):
+@pytest.mark.parametrize(
+    ("npu_run", "state"), [({}, "same"), ({"qa_sha256": "e" * 64}, "differs, as it may")], ids=["equal", "enlarged"]
+)
+def test_equal_questions_are_no_obstacle_although_one_side_s_sample_was_enlarged(tmp_path, npu_run, state):
     """Its rows keep the hashes of the smaller sample's files, which they were answered from."""
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, {"qa_sha256": "e" * 64})))
-    assert (comparison.verdict.name, comparison.inputs.answer) == ("PASS", "yes")
-    assert {row.state for row in comparison.inputs.rows if row.name == "qa_sha256"} == {"differs, as it may"}
+    comparison = compare(*runs_of(tmp_path, npu_run))
+    assert (comparison.verdict.name, causes_of(comparison.verdict), comparison.inputs.answer) == ("PASS", [], "yes")
+    assert {row.state for row in comparison.inputs.rows if row.name == "qa_sha256"} == {state}
 
 
 @pytest.mark.parametrize("pixels", ["x", "y"])
@@ -60,39 +62,32 @@ def test_another_video_is_known_by_its_bytes_where_the_model_saw_other_pixels(tm
     paths = runs_of(tmp_path, npu_row={"video_sha256": "1", "pixels_sha256": pixels}, changed=3)
     rows = json.loads(paths[1].read_text())
     paths[1].write_text(json.dumps({key: row | {"video_sha256": f"2 {key}"} for key, row in rows.items()}))
-    comparison = compare_runs(ComparisonSettings(*paths))
+    comparison = compare(*paths)
     assert len(comparison.inputs.other["questions"]) == (0 if pixels == "x" else 3)
     assert comparison.verdict.name == ("PASS" if pixels == "x" else "INCONCLUSIVE")
+
+
+JUDGING = "judging by their `device` field: "
+HASHES = "is eeeeeeeeeeee on the NPU and {} on the GPU"
 
 
 @pytest.mark.parametrize(
     ("npu_run", "first"),
     [
         pytest.param({"num_frames": 16}, "num_frames is 16 on the NPU and 8 on the GPU", id="frames"),
-        pytest.param(
-            {"checkpoint_sha256": "e" * 64},
-            "checkpoint_sha256 is eeeeeeeeeeee on the NPU and cccccccccccc on the GPU",
-            id="checkpoint",
-        ),
-        pytest.param(
-            {"weights_sha256": "e" * 64},
-            "weights_sha256 is eeeeeeeeeeee on the NPU and ffffffffffff on the GPU",
-            id="a-damaged-shard",
-        ),
+        pytest.param({"checkpoint_sha256": "e" * 64}, f"checkpoint_sha256 {HASHES.format('c' * 12)}", id="checkpoint"),
+        pytest.param({"weights_sha256": "e" * 64}, f"weights_sha256 {HASHES.format('f' * 12)}", id="a-damaged-shard"),
         pytest.param({"dtype": "int8"}, "dtype is int8 on the NPU and float16 on the GPU", id="dtype-of-another-kind"),
         pytest.param(
-            {"device": "cuda"},
-            "the NPU and GPU files look swapped, judging by their `device` field: cuda in the NPU's, npu in the GPU's",
+            {"device": "cuda"}, f"the NPU and GPU files look swapped, {JUDGING}cuda in the NPU's, npu in the GPU's",
             id="swapped",
         ),
         pytest.param(
-            {},
-            "both files hold replies of one kind of device, judging by their `device` field: npu in the NPU's, npu in "
-            "the GPU's",
+            {}, f"both files hold replies of one kind of device, {JUDGING}npu in the NPU's, npu in the GPU's",
             id="one-device",
         ),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("lost", [0, 300])
 def test_other_settings_allow_no_verdict_at_all(tmp_path, capsys, npu_run, first, lost):
     gpu_run = {"device": "npu"} if not npu_run or "device" in npu_run else {}
@@ -128,9 +123,9 @@ def test_other_settings_of_the_same_kind_do_not_stand_in_the_way(tmp_path, npu_r
     ],
 )
 def test_questions_that_are_not_the_same_are_named_and_allow_no_pass(tmp_path, npu_row, cause):
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row=npu_row, changed=4)))
+    comparison = compare(*runs_of(tmp_path, npu_row=npu_row, changed=4))
     assert comparison.verdict.name == "INCONCLUSIVE"
-    assert [each.cause for each in comparison.verdict.evidence.obstacles] == [cause]
+    assert causes_of(comparison.verdict) == [cause]
     assert comparison.verdict.reasons[0].endswith("in 4 questions (MSVD/0, MSVD/1, MSVD/2, 1 more)")
     assert comparison.inputs.answer.startswith("no: ")
     lost = verdict_of(*runs_of(tmp_path, npu_row=npu_row, changed=4, lost=300))
@@ -152,17 +147,17 @@ def test_the_same_question_in_another_form_is_the_same(tmp_path, npu_row):
 
 
 def test_what_is_not_stored_is_not_known_to_be_the_same(tmp_path):
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row={"pixels_sha256": ""}, changed=1)))
+    comparison = compare(*runs_of(tmp_path, npu_row={"pixels_sha256": ""}, changed=1))
     assert comparison.inputs.answer == "not known to be the same: prompts or pixels are not stored"
     assert comparison.verdict.name == "PASS"
     assert summarize(comparison).numbers.endswith("; inputs not known to be the same")
-    assert "inputs not" not in summarize(compare_runs(ComparisonSettings(*runs_of(tmp_path)))).numbers
+    assert "inputs not" not in summarize(compare(*runs_of(tmp_path))).numbers
 
 
 @pytest.mark.parametrize("npu_run", [{"checkpoint_sha256": "e" * 64}, {"dtype": "int8"}])
 def test_other_numbers_may_be_expected_of_another_checkpoint_or_dtype(tmp_path, npu_run):
     paths = runs_of(tmp_path, npu_run)
-    comparison = compare_runs(ComparisonSettings(*paths, tolerance=Tolerance(is_judged=False)))
+    comparison = compare(*paths, tolerance=Tolerance(is_judged=False))
     assert (comparison.verdict.name, comparison.inputs.answer) == ("PASS", f"no: {next(iter(npu_run))}")
     assert summarize(comparison).verdict.endswith(
         "; only accuracy was judged (--tolerance none), 100.0 % of the letters agree"
@@ -194,11 +189,11 @@ def test_the_side_whose_run_lacks_a_part_of_the_sample_is_named(tmp_path, side):
     rows = json.loads(path.read_text())
     left = dict(list(rows.items())[200:])
     path.write_text(json.dumps(left))
-    comparison = compare_runs(ComparisonSettings(npu, gpu, answers))
+    comparison = compare(npu, gpu, answers)
     summary = summarize(comparison)
     found = f"the {side}'s run lacks {len(rows) - len(left)} questions of this sample"
     assert comparison.verdict.reasons[:2] == [f"not comparable: {found}", comparison.verdict.reasons[1]]
-    assert [each.cause for each in comparison.verdict.evidence.obstacles] == ["enlarged"]
+    assert causes_of(comparison.verdict) == ["enlarged"]
     assert summary.next_step.startswith(f"{found}: start it again (it asks only what is new), then compare again")
     scripts = [Path(shlex.split(each)[1]).name for each in summary.next_commands]
     assert scripts == [{"NPU": "run_npu.py", "GPU": "run_gpu.py"}[side], "precision_test.py"]
@@ -226,9 +221,9 @@ def test_a_side_may_lack_whole_sets_of_the_sample(only_candidate, only_reference
     ],
 )
 def test_each_side_has_a_device_of_its_own(tmp_path, npu_run, gpu_run, cause):
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_run, gpu_run)))
+    comparison = compare(*runs_of(tmp_path, npu_run, gpu_run))
     verdict = comparison.verdict
-    assert [each.cause for each in verdict.evidence.obstacles] == ([cause] if cause else [])
+    assert causes_of(verdict) == ([cause] if cause else [])
     sides = [name for name, run in (("the NPU", npu_run), ("the GPU", gpu_run)) if run.get("device") == "cpu"]
     said = f" (a CPU ran in place of {' and '.join(sides)})" if sides else ""
     assert summarize(comparison).verdict == f"{verdict.name}: {verdict.headline}{said}"
@@ -251,7 +246,7 @@ def test_two_runs_of_one_kind_of_device_are_compared_by_the_other_flags(tmp_path
 def test_the_first_suite_hashed_files_that_nothing_reads(tmp_path, suite, weights, name):
     """Equal weights are then enough; the table still shows that the hashes differ."""
     both = {"suite": suite} | ({"weights_sha256": weights} if weights else {})
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, both | {"checkpoint_sha256": "e" * 64}, both)))
+    comparison = compare(*runs_of(tmp_path, both | {"checkpoint_sha256": "e" * 64}, both))
     assert comparison.verdict.name == name
     assert comparison.inputs.answer == "no: checkpoint_sha256"
 
@@ -268,48 +263,44 @@ def test_copied_files_of_the_other_side_are_named(tmp_path):
 
 def test_replies_without_a_device_are_seen_in_the_table(tmp_path):
     run = {name: value for name, value in SETTINGS.items() if name != "device"}
-    comparison = compare_runs(ComparisonSettings(*runs_of(tmp_path, npu_row={"run": run}, changed=5)))
+    comparison = compare(*runs_of(tmp_path, npu_row={"run": run}, changed=5))
     row = next(row for row in comparison.inputs.rows if row.name == "device")
     assert (row.candidate, row.reference, row.state) == ("npu, not stored", "cuda", "not stored")
 
 
-def answers_of(kind, keys):
-    if kind == "letters-that-are-no-option":
-        return {key: "D" if int(key) < 300 else "A" for key in keys}
-    if kind == "most-without-an-answer":
-        return {key: "A" for key in keys if int(key) < 300}
-    return dict.fromkeys(keys, "B")  # below-chance
-
-
 @pytest.mark.parametrize(
-    ("kind", "found"),
+    ("answer_to", "found"),
     [
         pytest.param(
-            "letters-that-are-no-option",
-            "wrong answer file: the right letter is none of the options in 300 of 1,000 questions (MSVD/0, MSVD/1, "
-            "MSVD/2, 297 more)",
-            id="letters",
+            lambda number: "D" if number < 300 else "A",
+            "the right letter is none of the options in 300 of 1,000 questions (MSVD/0, MSVD/1, MSVD/2, 297 more)",
+            id="letters-that-are-no-option",
         ),
         pytest.param(
-            "most-without-an-answer",
-            "wrong answer file: it has no answer to 700 of 1,000 questions",
+            lambda number: "A" if number < 300 else None, "it has no answer to 700 of 1,000 questions",
             id="most-without-an-answer",
         ),
-        pytest.param(
-            "below-chance",
-            "both sides are right less often than by chance (0.0 and 0.0 %, chance 50.0 %): the answer file is not of "
-            "these questions, or no reply is",
-            id="below-chance",
-        ),
     ],
-)
+)  # fmt: skip
 @pytest.mark.parametrize("lost", [0, 20])
-def test_a_wrong_answer_file_is_the_first_reason_and_allows_no_verdict(tmp_path, kind, found, lost):
-    npu, gpu, answers = runs_of(tmp_path, lost=lost if kind != "below-chance" else 0)
-    answers.write_text(json.dumps({"MSVD": answers_of(kind, map(str, range(1000)))}))
+def test_a_wrong_answer_file_is_the_first_reason_and_allows_no_verdict(tmp_path, answer_to, found, lost):
+    npu, gpu, answers = runs_of(tmp_path, lost=lost)
+    known = {str(number): answer for number in range(1000) if (answer := answer_to(number))}
+    answers.write_text(json.dumps({"MSVD": known}))
     verdict = verdict_of(npu, gpu, answers)
     assert verdict.name == "INCONCLUSIVE"
-    assert verdict.reasons[0] == f"not comparable: {found}"
+    assert verdict.reasons[0] == f"not comparable: wrong answer file: {found}"
+
+
+def test_answers_below_chance_are_those_of_other_questions(tmp_path):
+    npu, gpu, answers = runs_of(tmp_path)
+    answers.write_text(json.dumps({"MSVD": dict.fromkeys(map(str, range(1000)), "B")}))
+    verdict = verdict_of(npu, gpu, answers)
+    assert verdict.name == "INCONCLUSIVE"
+    assert verdict.reasons[0] == (
+        "not comparable: both sides are right less often than by chance (0.0 and 0.0 %, chance 50.0 %): the answer "
+        "file is not of these questions, or no reply is"
+    )
 
 
 @pytest.mark.parametrize("shifted", [0, 1])
@@ -318,15 +309,12 @@ def test_an_answer_key_that_is_shifted_by_one_question_allows_no_verdict(tmp_pat
     rng = np.random.default_rng(0)
     rows = simulate_rows(sample_questions(all_questions(), 1000, rng), rng)
     keys = {name: right for name, (_, _, right) in rows.items() if len(rows[name][0]["choices"]) == 4}
-    answers, letters = {}, list(keys.values())
-    for (dataset, id), right in zip(keys, letters[shifted:] + letters[:shifted], strict=True):
-        answers.setdefault(dataset, {})[id] = right
-    paths = [tmp_path / f"{name}.json" for name in ("npu_eval", "gpu_eval", "ANSWER")]
-    runs = [{"/".join(name): rows[name][side] for name in keys} for side in (0, 1)]
-    for path, content in zip(paths, [*runs, answers], strict=True):
-        path.write_text(json.dumps(content))
-    causes = [each.cause for each in verdict_of(*paths).evidence.obstacles]
-    assert causes == (["answers"] if shifted else [])
+    letters = list(keys.values())
+    shown = {
+        name: (*rows[name][:2], right) for name, right in zip(keys, letters[shifted:] + letters[:shifted], strict=True)
+    }
+    paths = write_runs(tmp_path, shown)
+    assert causes_of(verdict_of(*paths)) == (["answers"] if shifted else [])
 
 
 def test_three_slips_of_the_benchmark_make_no_wrong_answer_file(tmp_path):
@@ -365,4 +353,4 @@ def test_four_questions_on_another_video_call_no_run_broken(tmp_path):
     assert comparison.diagnosis.findings == []
     assert len(comparison.differences.pairs) == 116
     assert comparison.verdict.name == "INCONCLUSIVE"
-    assert [each.cause for each in comparison.verdict.evidence.obstacles] == ["questions", "pixels"]
+    assert causes_of(comparison.verdict) == ["questions", "pixels"]

@@ -1,4 +1,5 @@
-"""A service's batch output against our own run: what shows that it was asked otherwise, and what bounds are worth."""
+"""A service's batch output against our own run: what shows that it was asked otherwise, and what to set; ids that are
+off by one; which replies count as failed or missing; and what an option's bound is worth."""
 
 import json
 import math
@@ -7,8 +8,6 @@ import numpy as np
 import pytest
 
 import precision_test
-from videobench.compare.comparison import compare_runs
-from videobench.compare.settings import EVALUATED_RUN, REFERENCE_RUN, ComparisonSettings, Names
 
 KEYS = [f"MSVD/{number}" for number in range(40)]
 OPTIONS = {"A": "cat", "B": "dog", "C": "cow"}
@@ -18,10 +17,8 @@ ENTRIES = [*LOGPROBS.items(), ("the", -9.0)]
 
 def ours(**more):
     row = {"output_sequence": ["A"], "choices": OPTIONS, "letter_logprobs": LOGPROBS, "prompt_tokens": 130, **more}
-    return {
-        key: row | {"vid_path": f"Eval_video/MSVD/{key.split('/')[1]}.mp4", "question": "which? A.cat B"}
-        for key in KEYS
-    }
+    videos = {key: f"Eval_video/{key}.mp4" for key in KEYS}
+    return {key: row | {"vid_path": video, "question": "which? A.cat B"} for key, video in videos.items()}
 
 
 def line(key, entries=ENTRIES, chosen=0, finish_reason="stop", tokens=130, content="A"):
@@ -34,10 +31,12 @@ def line(key, entries=ENTRIES, chosen=0, finish_reason="stop", tokens=130, conte
 
 @pytest.fixture
 def report_of(tmp_path, capsys):
-    def compare(lines, *more, run=None):
+    def compare(lines, *more, run=None, right=None):
+        """JSON and printed text; `right`: key -> right letter, A of every question if not given."""
+        answers = {key.split("/")[1]: letter for key, letter in (right or dict.fromkeys(KEYS, "A")).items()}
         (tmp_path / "out.jsonl").write_text("\n".join(map(json.dumps, lines)))
         (tmp_path / "run.json").write_text(json.dumps(run or ours()))
-        (tmp_path / "a.json").write_text(json.dumps({"MSVD": dict.fromkeys((key.split("/")[1] for key in KEYS), "A")}))
+        (tmp_path / "a.json").write_text(json.dumps({"MSVD": answers}))
         paths = ("out.jsonl", "run.json", "a.json", "report.json")
         names = ("eval_path", "reference_path", "sampling_answer_path", "output_json")
         flags = [f"--{name}={tmp_path / path}" for name, path in zip(names, paths, strict=True)]
@@ -45,6 +44,18 @@ def report_of(tmp_path, capsys):
         return json.loads((tmp_path / "report.json").read_text()), " ".join(capsys.readouterr().out.split())
 
     return compare
+
+
+@pytest.fixture
+def facts(tmp_path):
+    """Flags for the facts of our requests, which have 130 tokens."""
+
+    def write(**more):
+        rows = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64, **more} for key in KEYS]
+        (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+        return "--requests_facts", str(tmp_path / "facts.jsonl")
+
+    return write
 
 
 def test_a_service_that_was_asked_as_we_are_passes(report_of):
@@ -105,13 +116,10 @@ def test_nothing_is_judged_if_ids_are_off_by_one(report_of):
     )
 
 
-def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, tmp_path):
+def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, facts):
     """The other side counts none: the facts of the request say how many they should be."""
-    facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64} for key in KEYS]
-    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
     mindie = {key: {"output_sequence": "A"} for key in KEYS}
-    lines = [line(key, tokens=131) for key in KEYS]
-    report, text = report_of(lines, "--requests_facts", str(tmp_path / "facts.jsonl"), run=mindie)
+    report, text = report_of([line(key, tokens=131) for key in KEYS], *facts(), run=mindie)
     assert report["verdict"] == "INCONCLUSIVE"
     assert report["inputs"]["other_prompt_tokens"] == KEYS
     assert [note["cause"] for note in report["services"] if note["side"] == "npu"] == ["prompt_tokens"]
@@ -119,47 +127,35 @@ def test_another_number_of_prompt_tokens_than_the_request_makes(report_of, tmp_p
 
 
 @pytest.mark.parametrize("shift", [0, 1])
-def test_ids_that_are_off_by_one_blame_no_service_whatever_it_counts(tmp_path, shift):
+def test_ids_that_are_off_by_one_blame_no_service_whatever_it_counts(report_of, shift):
     """Without numbers of prompt tokens, letters that agree by chance alone are the only sign."""
     keys = [f"MSVD/{number}" for number in range(400)]
     letters = np.random.default_rng(0).integers(3, size=len(keys))
     right = {key: "ABC"[letter] for key, letter in zip(keys, letters, strict=True)}
     lines = [line(keys[number - shift], content=right[key], tokens=None) for number, key in enumerate(keys)]
-    (tmp_path / "out.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    rows = {key: ours(output_sequence=[right[key]])[KEYS[0]] | {"vid_path": f"{key}.mp4"} for key in keys}
-    (tmp_path / "run.json").write_text(json.dumps(rows))
-    (tmp_path / "a.json").write_text(json.dumps({"MSVD": {key.split("/")[1]: right[key] for key in keys}}))
-    names = EVALUATED_RUN, REFERENCE_RUN
-    settings = ComparisonSettings(
-        tmp_path / "out.jsonl", tmp_path / "run.json", tmp_path / "a.json", names=Names(*names, are_devices=False)
-    )
-    verdict = compare_runs(settings).verdict
-    assert [each.cause for each in verdict.evidence.obstacles] == (["ids"] if shift else [])
-    assert (verdict.name == "INCONCLUSIVE") == bool(shift)
+    row = ours()[KEYS[0]]
+    rows = {key: row | {"output_sequence": [right[key]], "vid_path": f"{key}.mp4"} for key in keys}
+    report, _ = report_of(lines, run=rows, right=right)
+    assert [each["cause"] for each in report["obstacles"]] == (["ids"] if shift else [])
+    assert (report["verdict"] == "INCONCLUSIVE") == bool(shift)
 
 
 @pytest.mark.parametrize(("named", "noted"), [("LLaVA-NeXT-Video-7B-hf", []), ("another-7b", ["model"])])
-def test_a_service_that_names_another_model_than_was_asked_for_is_named(report_of, tmp_path, named, noted):
-    run = {"model_asked": "LLaVA-NeXT-Video-7B-hf"}
-    facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64, "run": run} for key in KEYS]
-    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
+def test_a_service_that_names_another_model_than_was_asked_for_is_named(report_of, facts, named, noted):
     lines = [line(key) for key in KEYS]
     for each in lines:
         each["response"]["body"]["model"] = named
-    report, text = report_of(lines, "--requests_facts", str(tmp_path / "facts.jsonl"))
+    report, text = report_of(lines, *facts(run={"model_asked": "LLaVA-NeXT-Video-7B-hf"}))
     assert [note["cause"] for note in report["services"]] == noted
     found = "40 of 40 replies name the model 'another-7b', the requests asked for 'LLaVA-NeXT-Video-7B-hf'"
     assert (found in text) == bool(noted)
 
 
-def test_two_services_that_count_alike_were_asked_alike(report_of, tmp_path):
+def test_two_services_that_count_alike_were_asked_alike(report_of, facts, tmp_path):
     """Not as the checkpoint's template asks, which is said."""
-    facts = [{"custom_id": key, "prompt_tokens": 130, "prompt_sha256": "0" * 64} for key in KEYS]
-    (tmp_path / "facts.jsonl").write_text("\n".join(map(json.dumps, facts)))
     lines = [line(key, tokens=131) for key in KEYS]
     (tmp_path / "b.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    more = ("--requests_facts", str(tmp_path / "facts.jsonl"), "--reference_path", str(tmp_path / "b.jsonl"))
-    report, text = report_of(lines, *more)
+    report, text = report_of(lines, *facts(), "--reference_path", str(tmp_path / "b.jsonl"))
     assert report["verdict"] == "PASS"
     assert [(note["side"], note["cause"]) for note in report["services"]] == [
         ("npu", "prompt_tokens"), ("gpu", "prompt_tokens"),
