@@ -1,42 +1,32 @@
-"""Letters become outcomes, outcomes scores and averages: expectations worked by hand."""
+"""A reply becomes a letter, a letter an outcome, outcomes a score and the leaderboard's averages, worked by hand."""
 
 import pytest
 
 from videobench.compare.scoring import REFERENCE_ROWS, Score, choose_letter, judge, score, weighted_average
+from videobench.data.dataset import DATASET_NAMES
 from videobench.data.rows import build_reply
 
 
+TWO = {"A": "x", "B": "y"}
+
+
 @pytest.mark.parametrize(
-    ("row", "scoring", "letter"),
+    ("text", "more", "scoring", "letter"),
     [
-        pytest.param(
-            {"output_sequence": ["no idea"], "letter_logprobs": {"A": -2.0, "B": -0.1}},
-            "logprob",
-            "B",
-            id="most-probable",
-        ),
-        pytest.param(
-            {"output_sequence": ["A"], "letter_logprobs": {"A": -2.0, "E": -0.1}, "choices": {"A": "x", "B": "y"}},
-            "logprob",
-            "A",
-            id="of-its-options-only",
-        ),
-        pytest.param({"output_sequence": ["A"]}, "logprob", None, id="no-log-probabilities"),
-        pytest.param({"output_sequence": ["B"], "error": "video missing"}, "strict", None, id="failed"),
+        pytest.param("no idea", {"letter_logprobs": {"A": -2.0, "B": -0.1}}, "logprob", "B", id="most-probable"),
+        pytest.param("A", {"letter_logprobs": {"A": -2, "E": -0.1}, "choices": TWO}, "logprob", "A", id="its-options"),
+        pytest.param("A", {}, "logprob", None, id="no-log-probabilities"),
+        pytest.param("B", {"error": "video missing"}, "strict", None, id="failed"),
     ],
 )
-def test_choose_letter(row, scoring, letter):
-    assert choose_letter(build_reply(("MSVD", "1"), "1", row), scoring) == letter
+def test_a_reply_becomes_a_letter(text, more, scoring, letter):
+    assert choose_letter(build_reply(("MSVD", "1"), "1", {"output_sequence": [text], **more}), scoring) == letter
 
 
-def test_judge_names_the_outcome():
+def test_each_reply_has_one_outcome():
     answered = build_reply(("MSVD", "1"), "1", {"output_sequence": ["A"]})
     failed = build_reply(("MSVD", "1"), "1", {"error": "video missing"})
-    assert [judge(answered, "A", "A"), judge(answered, "B", "A"), judge(answered, None, "A")] == [
-        "right",
-        "wrong",
-        "unreadable",
-    ]
+    assert [judge(answered, each, "A") for each in ("A", "B", None)] == ["right", "wrong", "unreadable"]
     assert [judge(failed, None, "A"), judge(None, None, "A")] == ["failed", "missing"]
 
 
@@ -47,18 +37,14 @@ def test_wrong_answers_of_every_kind_stay_in_the_denominator():
 
 def test_weighted_average_of_known_accuracies():
     # (1 + 0.5 * 0.4) / 6.5; mean of 0.3, 0.6, 0.9; (0.5 * 0.5 + 0.25 + 0.5) / 2.5
-    accuracies = dict.fromkeys(["MSVD", "MSRVTT", "TGIF", "Youcook2", "Ucfcrime"], 0.0) | {
+    accuracies = dict.fromkeys(DATASET_NAMES, 0.0) | {
         "ActivityNet": 1.0,
         "MOT": 0.4,
-    }
-    accuracies |= {
         "TVQA": 0.3,
         "MV": 0.6,
         "NBA": 0.9,
-        "Driving-exam": 0.5,
-        "Driving-decision-making": 0.25,
-        "SQA3D": 0.5,
     }
+    accuracies |= {"Driving-exam": 0.5, "Driving-decision-making": 0.25, "SQA3D": 0.5}
     averages = weighted_average(accuracies)
     assert averages[1] == pytest.approx(1.2 / 6.5)
     assert averages[2] == pytest.approx(0.6)
