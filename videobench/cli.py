@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -152,20 +152,6 @@ def _will_restart() -> bool:
     """Whether torchrun restarts this process when it dies."""
     count, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
     return count < most
-
-
-@contextmanager
-def traceback_to(path: Path) -> Iterator[None]:
-    """Keeps the traceback of an unforeseen error in a file, too: with many processes it may be hard to find on stderr,
-    and nobody may be reading that."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, OtherProcessFailed) and _fault(error) is None:
-            with suppress(OSError), path.open("a") as file:
-                traceback.print_exc(file=file)
-                print(f"{path}: the traceback of the process that failed here", file=sys.stderr)
-        raise
 
 
 def _keep_status(status: int) -> bool:

@@ -1,6 +1,7 @@
 """What a person sees of a script: messages of one line, sizes with units."""
 
 import os
+import shutil
 import sys
 import time
 
@@ -24,18 +25,26 @@ def warn_once(line: str) -> None:
         print(line, file=sys.stderr)
 
 
-class EachMinute:
-    """A line each minute, where stderr is no terminal but a log file: for what a bar shows elsewhere."""
+class StatusLine:
+    """Progress on stderr: one line that is kept up to date on a terminal, a new one each minute in a log file."""
 
-    SECONDS = 60.0
+    LOG_EVERY_S, SHOW_EVERY_S = 60.0, 0.1
 
     def __init__(self) -> None:
+        self._is_terminal = sys.stderr.isatty()
         self._said = time.monotonic()
 
-    def say(self, line: str) -> None:
-        if not sys.stderr.isatty() and time.monotonic() - self._said >= self.SECONDS:
-            self._said = time.monotonic()
-            print(line, file=sys.stderr, flush=True)
+    def show(self, line: str) -> None:
+        if time.monotonic() - self._said < (self.SHOW_EVERY_S if self._is_terminal else self.LOG_EVERY_S):
+            return
+        self._said = time.monotonic()
+        if self._is_terminal:
+            line = "\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1]
+        print(line, end="" if self._is_terminal else "\n", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._is_terminal:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 def in_bytes(count: float) -> str:

@@ -1,11 +1,14 @@
 """What the end of a run reports of time, sharing and memory."""
 
 import re
+import shutil
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import torch
 
+from videobench.console import StatusLine
 from videobench.data.dataset import Question
 from videobench.device.devices import Device
 from videobench.jobs.job import Job
@@ -55,7 +58,7 @@ def test_without_a_terminal_a_line_each_minute_says_how_far_it_is(monkeypatch, c
     answers = {("MSVD", id): "A" for id in "1234"}
     now = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with Progress(10, answers, Job()) as shown:
+    with closing(Progress(10, answers, Job())) as shown:
         now[0] += 30  # the weights
         shown.start()
         now[0] += 20
@@ -70,3 +73,16 @@ def test_without_a_terminal_a_line_each_minute_says_how_far_it_is(monkeypatch, c
         now[0] += 1
         shown.add({})
         assert capsys.readouterr().err == "5/10 (50 %), failed 1, right 25.0 % (1/4), 0.05/s, 2 min left\n"
+
+
+def test_on_a_terminal_one_line_is_kept_up_to_date_and_taken_away_at_the_end(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with closing(StatusLine()) as status:
+        for text in ("one", "two"):
+            now[0] += 1
+            status.show(text * 100)
+    columns = shutil.get_terminal_size().columns - 1
+    shown = [(text * 100)[:columns] for text in ("one", "two")]
+    assert capsys.readouterr().err == "".join(f"\r\x1b[K{each}" for each in (*shown, ""))

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
-PACKAGES = ("av>=19", "numpy>=2.5", "imagesize", "tqdm", "pytest", "hypothesis")
+PACKAGES = ("av>=19", "numpy>=2.5", "imagesize", "pytest", "hypothesis")
 TESTS = ("tests/video/test_frames.py", "tests/video/test_hostile_videos.py", "tests/video/test_image_folder.py")
 
 

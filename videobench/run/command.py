@@ -4,12 +4,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from videobench.cli import traceback_to
 from videobench.console import one_line, warn_once
 from videobench.data.dataset import Question, load_answers
 from videobench.data.rows import NONFINITE_FIX
@@ -72,12 +72,11 @@ def _run(settings: RunSettings, job: Job) -> int:
         return _export(context, settings.export_requests) if job.is_first else 0
     context = replace(context, plan=agree(plan, job))
     # 5. The journals: what is answered already is left out.
-    traceback_path = settings.output_folder / "journal" / f"process{job.process}.err"
-    with open_journals(context) as journals, traceback_to(traceback_path):
+    with open_journals(context) as journals:
         if job.is_first:
             _begin(context, journals)
         # 6. The answers: each replica claims video after video, and journals its rows batch by batch.
-        with Progress(len(journals.left), answers, job) as progress:
+        with closing(Progress(len(journals.left), answers, job)) as progress:
             usage = answer_left(context, journals, progress) if journals.left else None
             journals.bring_back()  # if deleted meanwhile: process 0 is about to read them
             job.wait_for_all(partial(progress.add, {}))

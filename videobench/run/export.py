@@ -2,14 +2,12 @@
 of facts: for each request what a comparison must know of it."""
 
 import base64
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
+from videobench.console import StatusLine
 from videobench.data.dataset import Question, build_question_text
 from videobench.data.rows import Row, question_fields
 from videobench.errors import InputError
@@ -57,7 +55,7 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
     with (
         _new_files(path, settings.overwrite) as (requests, facts),
         DecodePool(spec, settings.num_frames, min(settings.num_workers, len(works))) as pool,
-        tqdm(total=total, desc="export", unit="question", file=sys.stderr, disable=None) as bar,
+        closing(StatusLine()) as status,
     ):
         for video in pool.prepare(works):
             questions = works[video.video].questions
@@ -70,7 +68,7 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
                     requests.append([key | _request(each, url, settings, adds_special_tokens)])
                     facts.append([key | _facts(each, plan.prompts[each], video, runs)])
                 count += len(questions)
-            bar.update(len(questions))
+            status.show(f"export: {count}/{total} questions")
     return count, failures
 
 

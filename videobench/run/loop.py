@@ -10,9 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from tqdm import tqdm
-
-from videobench.console import EachMinute, in_time, one_line
+from videobench.console import StatusLine, in_time, one_line
 from videobench.data.dataset import Question
 from videobench.data.letters import read_letter
 from videobench.data.rows import NONFINITE, Row, question_fields
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 
 RightAnswers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
 
-BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}, {rate_noinv_fmt}, {remaining} left"  # fits 80 columns
-
 
 @dataclass(frozen=True)
 class Tally:
@@ -71,39 +67,26 @@ class Tally:
         return f", right {100 * self.right / self.judged:.1f} % ({self.right}/{self.judged})" if self.judged else ""
 
 
-class Progress:
-    """A bar on a terminal, a line each minute elsewhere, of the whole job on process 0. Every process adds to it."""
+class Progress(StatusLine):
+    """Of the whole job, on process 0. Every process adds to it."""
 
     def __init__(self, total: int, answers: RightAnswers, job: Job) -> None:
+        super().__init__()
         self._total = total
         self._answers = answers
         self._job = job
-        self._bar: tqdm | None = None
         self._began = time.monotonic()
-        self._minute = EachMinute()
-
-    def __enter__(self) -> "Progress":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
 
     def start(self) -> None:
         """The weights are there: the rate counts from now."""
         self._began = time.monotonic()
-        if self._job.is_first and sys.stderr.isatty():
-            self._bar = tqdm(total=self._total, bar_format=BAR, unit="", file=sys.stderr, dynamic_ncols=True)
 
     def add(self, rows: Mapping[Question, Mapping[str, Any]]) -> None:
         """Counts rows that this process has done, and shows what all have."""
         new = Tally.of(rows, self._answers)
         job = Tally(**{name: self._job.count(name, number) for name, number in asdict(new).items()})
-        if self._bar is not None:
-            self._bar.set_postfix_str(f"failed {job.failed}{job.accuracy.partition(' (')[0]}", refresh=False)
-            self._bar.update(job.done - self._bar.n)
-        elif self._job.is_first:
-            self._minute.say(self.line(job))
+        if self._job.is_first:
+            self.show(self.line(job))
 
     def line(self, job: Tally) -> str:
         """`120/339 (35 %), failed 2, right 61.2 % (73/119), 10.4/s, 21 s left`."""

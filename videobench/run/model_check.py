@@ -6,12 +6,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from videobench.console import EachMinute, in_bytes, one_line
+from videobench.console import StatusLine, in_bytes, one_line
 from videobench.data.dataset import Question
 from videobench.device.devices import (
     DEFAULT_BATCH_SIZES,
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 QUESTIONS = 4  # without --check_questions
 MOST_REPLAYED = 4  # rows of a batch
 UNKNOWN_ROWS = "copies of the cache, rows that end and leave the batch; or it is nondeterministic"
-BAR = "{desc}: {percentage:3.0f}% [{elapsed}, {remaining} left{postfix}]"
 ROOM = 1.3  # of the weights' bytes: what a card must have free for float32, with what a forward pass keeps
 
 
@@ -253,14 +251,11 @@ class Check:
         from videobench.locate.replay import HostWeights
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
-        minute = EachMinute()
 
         def show(place: str, done: float) -> None:
-            bar.set_postfix_str(place, refresh=False)
-            bar.update(done - bar.n)
-            minute.say(f"{dtype}: {100 * done / len(batches):.0f} % done, in {place}")
+            status.show(f"{dtype}: {100 * done / len(batches):.0f} % done, in {place}")
 
-        with tqdm(total=len(batches), desc=dtype, bar_format=BAR, file=sys.stderr, disable=None) as bar:
+        with closing(StatusLine()) as status:
             return ModelCheck(engine, weights, dtype, show).run(batches)
 
     def _try(

@@ -8,13 +8,12 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from tqdm import tqdm
-
-from videobench.console import EachMinute, one_line
+from videobench.console import StatusLine, one_line
 from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, Question, qa_file
 from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, SizeAndHash
 from videobench.errors import InputError
@@ -117,14 +116,11 @@ def _real_place(path: Path) -> str:
 
 def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
     """Call `work` on each name in `num_workers` threads; the results in the order of `num_bytes` (name -> size)."""
-    bar = tqdm(total=sum(num_bytes.values()), desc=label, unit="B", unit_scale=True, file=sys.stderr, disable=None)
-    minute = EachMinute()
     results: dict[str, T] = {}
-    with ThreadPoolExecutor(num_workers) as executor, bar:
+    with ThreadPoolExecutor(num_workers) as executor, closing(StatusLine()) as status:
         for name, result in zip(num_bytes, executor.map(work, num_bytes), strict=True):
             results[name] = result
-            bar.update(num_bytes[name])
-            minute.say(f"{label}: {len(results)}/{len(num_bytes)} files")
+            status.show(f"{label}: {len(results)}/{len(num_bytes)} files")
     return results
 
 

@@ -4,13 +4,11 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm import tqdm
-
-from videobench.console import EachMinute, one_line
+from videobench.console import StatusLine, one_line
 from videobench.data.dataset import SAMPLE_NAME
 from videobench.data.manifest import Manifest, load_manifest
 from videobench.device.devices import open_device
@@ -104,13 +102,12 @@ def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[P
     with DecodePool(spec, DEFAULT_NUM_FRAMES, num_workers) as pool:
 
         def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
-            bar = tqdm(pool.prepare(videos), "decode", len(videos), unit="video", file=sys.stderr, disable=None)
             faults: dict[Path, str] = {}
-            minute = EachMinute()
-            for number, prepared in enumerate(bar, 1):
-                if prepared.error is not None:
-                    faults[prepared.video] = prepared.error
-                minute.say(f"decode: {number}/{len(videos)} videos")
+            with closing(StatusLine()) as status:
+                for number, prepared in enumerate(pool.prepare(videos), 1):
+                    if prepared.error is not None:
+                        faults[prepared.video] = prepared.error
+                    status.show(f"decode: {number}/{len(videos)} videos")
             return faults
 
         yield find_faults
