@@ -271,7 +271,7 @@ class JsonLines:
                 if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
                     return
                 raise InputError(
-                    f"{self._path}: was replaced while this process wrote to it; let one at a time use the folder"
+                    f"{self._path}: was replaced while this run wrote to it; let one run at a time use the folder"
                 )
             self._file.seek(0)
             content = self._file.readall()
