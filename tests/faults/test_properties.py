@@ -144,17 +144,6 @@ def test_answers_of_a_comparison(bench, understood, content):
 
 
 @FEWER
-@given(content=mutated(some_replies()))
-def test_leaderboard(bench, understood, content):
-    run, form = bench.folder / "npu.json", bench.folder / "form.json"
-    form.unlink(missing_ok=True)
-    run.write_bytes(content)
-    if understood(bench.start("precision_test", "--eval_npu_path", run, "--export_leaderboard", form)):
-        entries = json.loads(form.read_bytes())
-        assert sum(len(each) for each in entries.values()) == len(plain(content))
-
-
-@FEWER
 @given(data=st.data())
 def test_manifests(bench, understood, data):
     path = bench.folder / "qa/Eval_QA/sampling_manifest.json"

@@ -67,13 +67,6 @@ def test_batches_that_follow_each_other_begin_with_their_prefixes(batches, leave
             select_rows(own, [0], room=1)
 
 
-def test_questions_on_one_video_share_its_copies():
-    prefixes = Prefixes(make_cache())
-    first = both(prefixes.rows([1, 1, 1], 4, is_last=False), 0)[0].data_ptr()
-    assert both(prefixes.rows([1, 1], 2, is_last=False), 0)[0].data_ptr() == first
-    assert both(prefixes.rows([2, 2], 2, is_last=False), 0)[0].data_ptr() != first
-
-
 def test_a_cache_with_room_grows_in_place_and_not_beyond_it():
     cache = make_cache()
     select_rows(cache, [0, 0], room=2)

@@ -119,15 +119,6 @@ def test_layers_that_nothing_reads_are_dropped(engine, whole_model):
     assert (layers(whole_model), layers(engine._model)) == (3, 2)
 
 
-def test_logits_are_computed_for_the_last_position_only(engine, videos):
-    seen = []
-    head = engine._model.get_output_embeddings()
-    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
-    engine.answer(videos, batch_size=2)
-    handle.remove()
-    assert set(seen) == {1}
-
-
 @pytest.fixture(scope="module")
 def seen_videos(checkpoint, qa_root, video_root):
     """Four real clips with two questions each, which have different answers."""

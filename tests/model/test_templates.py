@@ -20,41 +20,30 @@ def make_tokenizer(*words, chat_template=None):
 
 
 @pytest.mark.parametrize(
-    ("form", "turn"),
+    ("model_type", "specials", "turn"),
     [
-        ("vicuna", "USER: <video>\nQ? ASSISTANT:"),
-        ("mistral", "[INST] <video>\nQ? [/INST]"),
-        ("chatml", "<|im_start|>user\n<video>\nQ?<|im_end|>\n<|im_start|>assistant\n"),
+        ("llama", [], "USER: <video>\nQ? ASSISTANT:"),
+        ("mistral", [], "[INST] <video>\nQ? [/INST]"),
+        ("llama", ["<|im_start|>"], "<|im_start|>user\n<video>\nQ?<|im_end|>\n<|im_start|>assistant\n"),
     ],
 )
-def test_the_known_turns(form, turn):
-    assert TURNS[form].format("Q?") == turn
+def test_without_a_template_the_turn_is_known_by_model_and_tokenizer(model_type, specials, turn):
+    assert TURNS[known_form(model_type, make_tokenizer(*specials))].format("Q?") == turn
 
 
-@pytest.mark.parametrize(
-    ("model_type", "specials", "form"),
-    [("mistral", [], "mistral"), ("llama", ["<|im_start|>"], "chatml"), ("llama", [], "vicuna")],
-)
-def test_known_forms(model_type, specials, form):
-    assert known_form(model_type, make_tokenizer(*specials)) == form
+# Written from the model cards' descriptions, in the shapes of the real files: a processor's template takes a list
+# of parts, a tokenizer's takes a text.
+def parts(begin, end, answer):
+    return (
+        "{% for message in messages %}{{ " + begin + " }}"
+        "{% for part in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>\n' }}{% endfor %}"
+        "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}"
+        "{{ '" + end + "' }}{% endfor %}{% if add_generation_prompt %}{{ '" + answer + "' }}{% endif %}"
+    )
 
 
-# Written from the model cards' descriptions of each form, with the shapes that the real files have: a processor's
-# template takes a list of parts, a tokenizer's takes a text.
-VIDEO = "{% for part in message['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>\n' }}{% endfor %}"
-WORDS = "{% for part in message['content'] | selectattr('type', 'equalto', 'text') %}{{ part['text'] }}{% endfor %}"
-VICUNA = (
-    "{% for message in messages %}{{ message['role'].upper() + ': ' }}"
-    + VIDEO
-    + WORDS
-    + "{{ ' ' }}{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
-)
-CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' }}"
-    + VIDEO
-    + WORDS
-    + "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
+VICUNA = parts("message['role'].upper() + ': '", " ", "ASSISTANT:")
+CHATML = parts("'<|im_start|>' + message['role'] + '\n'", "<|im_end|>\n", "<|im_start|>assistant\n")
 TEXT = "{% for message in messages %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% endfor %}"
 QUESTIONS = ["Q?", "  spaces \n", "<b> & 'quotes' \"\\ \u5b57", "What is\tshown? What is\tshown?", "{{ 1 + 1 }} {}"]
 
@@ -84,12 +73,9 @@ def test_a_template_may_strip_the_question():
 @pytest.mark.parametrize(
     ("template", "found"),
     [
-        pytest.param("{{ messages[0]['role'] }}", "it renders 'user'", id="neither"),
         pytest.param("a <video>", "it renders 'a <video>'", id="no-question"),
         pytest.param("<video>{{ messages[0]['content'] }}", "it renders '<video><video>", id="two-videos"),
         pytest.param("{{ messages[0]['content'] | tojson }}", r"it renders .*\\t", id="as-json"),
-        pytest.param("{{ messages[0]['content'] * 2 }}", "it renders", id="question-twice"),
-        pytest.param("What is\tshown? <video>", "it renders", id="video-last"),
         pytest.param("{% if %}", "Expected an expression", id="syntax"),
         pytest.param("{{ raise_exception('no users') }}", "no users", id="its-own-error"),
         pytest.param("{{ ''.__class__.__mro__ }}", "access to attribute '__class__'", id="reaches-for-python"),

@@ -55,10 +55,3 @@ def test_other_weights_on_another_machine_are_refused_there(checkpoint, processe
     for wait in waits[2:]:
         with pytest.raises(InputError, match=r"there: its weights are not those of the first machine \(SHA-256 "):
             wait()
-
-
-def test_a_job_of_one_process_compares_them_with_the_stored_replies(checkpoint):
-    own = start_hashing_weights(Job(), checkpoint("here"), [])()
-    assert start_hashing_weights(Job(), checkpoint("again"), [own])() == own
-    with pytest.raises(InputError, match=r"other: its weights .* are not those of the replies so far \(" + own[:12]):
-        start_hashing_weights(Job(), checkpoint("other", b"WEIGHTS"), [own])()
