@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ASSETS, ROOT
+from tests.support.runs import run_argv
 from videobench.data.dataset import qa_file
 
 # Begun first, so that no worker is left with one of them at the end. test.sh keeps this order (--no-loadscope-reorder).
@@ -77,6 +78,4 @@ def small(tmp_path, qa_root, video_root):
 
 @pytest.fixture
 def flags(small, tiny_model_path):
-    own = ["--model_path", tiny_model_path, "--Eval_QA_root", f"{small}/qa", "--Eval_Video_root", f"{small}/videos"]
-    own += ["--dataset_name", "MSVD", "--chat_conversation_output_folder", f"{small}/out", "--device", "cpu"]
-    return [*map(str, own), "--num_workers", "0"]
+    return run_argv(tiny_model_path, small / "qa", small / "videos", small / "out", "--dataset_name", "MSVD")

@@ -18,6 +18,7 @@ import run_gpu
 from tests.support.jobs import free_port
 from tests.support.npu_cases import DTYPES, LIMIT, SET, same_answers
 from tests.support.paths import ROOT
+from tests.support.runs import run_argv
 from videobench.device.devices import LENGTH_MULTIPLES
 from videobench.model import engine
 from videobench.model.engine import load_engine
@@ -74,10 +75,8 @@ def cpu_results(tmp_path_factory, tiny_model_path, qa_root, video_root):
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         for dtype in DTYPES:
-            argv = ["--model_path", tiny_model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
-            argv += ["--dataset_name", SET, "--chat_conversation_output_folder", folder / "out", "--num_workers", 0]
-            argv += ["--limit", LIMIT, "--device", "cpu", "--dtype", dtype, "--batch_size", 1, "--overwrite"]
-            assert run_gpu.main([str(each) for each in argv]) == 0
+            more = ("--dataset_name", SET, "--limit", LIMIT, "--dtype", dtype, "--batch_size", 1, "--overwrite")
+            assert run_gpu.main(run_argv(tiny_model_path, qa_root, video_root, folder / "out", *more)) == 0
             shutil.copy(folder / "out" / f"{SET}_eval.json", folder / dtype)
         torch.set_num_threads(threads)
     return folder

@@ -6,6 +6,7 @@ import pytest
 
 import extract_dataset
 import run_gpu
+from tests.support.runs import run_argv, sample_argv
 
 SETS = "MSVD,NBA"
 
@@ -15,9 +16,7 @@ def answer(tmp_path, tiny_model_path, capsys):
     """run_gpu.py on the sample; (result rows, what it said)."""
 
     def run(out="out"):
-        flags = ["--model_path", tiny_model_path, "--Eval_QA_root", tmp_path, "--Eval_Video_root", tmp_path, "--device"]
-        flags += ["cpu", "--num_workers", 0, "--chat_conversation_output_folder", tmp_path / out]
-        assert run_gpu.main([str(each) for each in flags]) == 0
+        assert run_gpu.main(run_argv(tiny_model_path, tmp_path, tmp_path, tmp_path / out)) == 0
         return json.loads((tmp_path / out / "sampling_data_eval.json").read_text()), "".join(capsys.readouterr())
 
     return run
@@ -28,9 +27,8 @@ def draw(tmp_path, qa_root, video_root):
     """extract_dataset.py: so many questions, with one seed, into the same folders."""
 
     def sample(nums):
-        flags = ["--Eval_QA_root", qa_root, "--Eval_Video_root", video_root, "--datasets", SETS, "--nums", nums]
-        flags += ["--sampling_output_folder", tmp_path / "Eval_video", "--json_output_path", tmp_path / "Eval_QA"]
-        assert extract_dataset.main([str(each) for each in flags]) == 0
+        argv = sample_argv(qa_root, video_root, tmp_path, "--datasets", SETS, "--nums", nums)
+        assert extract_dataset.main(argv) == 0
 
     return sample
 

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import run_gpu
+from tests.support.runs import run_argv
 from videobench.data.dataset import qa_file
 from videobench.files import write_json
 
@@ -22,10 +23,8 @@ def run(device, tmp_path_factory, tiny_model_path, qa_root, video_root):
 
     def run(*flags, qa=qa_root):
         out = tmp_path_factory.mktemp("out")
-        argv = [f"--model_path={tiny_model_path}", f"--Eval_QA_root={qa}", f"--Eval_Video_root={video_root}"]
-        argv += [f"--dataset_name={SETS}", f"--chat_conversation_output_folder={out}", "--limit=12"]
-        argv += [f"--device={device}", "--dtype=float32"]
-        assert run_gpu.main([*argv, *flags]) == 0
+        more = (f"--dataset_name={SETS}", "--limit=12", f"--device={device}", "--dtype=float32", *flags)
+        assert run_gpu.main(run_argv(tiny_model_path, qa, video_root, out, *more)) == 0
         return {
             (name, key): row
             for name in SETS.split(",")
@@ -37,7 +36,7 @@ def run(device, tmp_path_factory, tiny_model_path, qa_root, video_root):
 
 @pytest.fixture(scope="module")
 def plain(run):
-    return run("--batch_size=1", "--num_workers=0")
+    return run("--batch_size=1")
 
 
 def assert_same(found, expected):
@@ -53,7 +52,7 @@ def assert_same(found, expected):
 def test_batch_size_and_workers(run, plain, flags):
     """Two workers: test_chain.py, whose replies equal those of one plain generate for each question. Batches of several
     videos, as a card takes them: tests/model/test_engine.py, and on the simulated NPU cases_answers.py."""
-    assert_same(run("--num_workers=0", *flags), plain)
+    assert_same(run(*flags), plain)
 
 
 def test_order_of_the_questions(run, plain, qa_root, tmp_path):
@@ -62,4 +61,4 @@ def test_order_of_the_questions(run, plain, qa_root, tmp_path):
         content = json.loads(qa_file(qa_root, name).read_text())
         first = dict(list(content.items())[:12])
         write_json(qa_file(tmp_path, name), dict(reversed(first.items())))
-    assert_same(run("--num_workers=0", qa=tmp_path), plain)
+    assert_same(run(qa=tmp_path), plain)

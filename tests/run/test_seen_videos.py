@@ -9,7 +9,7 @@ import pytest
 
 import extract_dataset
 import run_gpu
-from tests.support.runs import SET, results
+from tests.support.runs import SET, results, run_argv, sample_argv
 from videobench.data.dataset import load_questions, qa_file
 from videobench.video.pixels import PixelSpec
 from videobench.video.pool import prepare_video
@@ -82,12 +82,9 @@ def test_a_video_that_was_only_copied_again_keeps_its_replies(small, flags, ques
 def test_a_video_that_is_not_the_one_of_the_samples_manifest_is_answered_and_named(
     tmp_path, qa_root, video_root, tiny_model_path, capsys
 ):
-    drawn = ["--Eval_QA_root", qa_root, "--Eval_Video_root", video_root, "--datasets", SET, "--nums", 6]
-    drawn += ["--sampling_output_folder", tmp_path / "Eval_video", "--json_output_path", tmp_path / "Eval_QA"]
-    assert extract_dataset.main([str(each) for each in drawn]) == 0
-    flags = ["--model_path", tiny_model_path, "--Eval_QA_root", tmp_path, "--Eval_Video_root", tmp_path, "--device"]
-    flags += ["cpu", "--num_workers", 0, "--chat_conversation_output_folder", tmp_path / "out"]
-    flags = [str(each) for each in flags]
+    drawn = sample_argv(qa_root, video_root, tmp_path, "--datasets", SET, "--nums", 6)
+    assert extract_dataset.main(drawn) == 0
+    flags = run_argv(tiny_model_path, tmp_path, tmp_path, tmp_path / "out")
     assert run_gpu.main(flags) == 0
     assert "manifest" not in capsys.readouterr().err
     first, second, *_ = sorted((tmp_path / "Eval_video/sampling_data" / SET).iterdir())

@@ -9,6 +9,7 @@ import pytest
 
 import extract_dataset
 import run_gpu
+from tests.support.runs import run_argv, sample_argv
 from videobench.data.dataset import load_questions, qa_file
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
@@ -17,9 +18,15 @@ TWINS = ("NBA", "Driving-decision-making")  # ids and file names of one are in t
 
 
 def run(model_path, qa_root, video_root, out, names, *flags):
-    argv = ["--model_path", model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
-    argv += ["--chat_conversation_output_folder", out, "--dataset_name", names, "--device", "cpu"]
-    return run_gpu.main([str(each) for each in (*argv, "--num_frames", 2, "--num_workers", 0, *flags)])
+    return run_gpu.main(
+        run_argv(model_path, qa_root, video_root, out, "--dataset_name", names, "--num_frames", 2, *flags)
+    )
+
+
+def draw(qa_root, video_root, folder):
+    """Five questions; their folder."""
+    assert extract_dataset.main(sample_argv(qa_root, video_root, folder, "--nums", 5)) == 0
+    return folder / "Eval_QA"
 
 
 def questions_of(qa_root, names):
@@ -87,26 +94,16 @@ def test_a_set_that_is_not_there_costs_its_questions_only(tmp_path, tiny_model_p
     assert all("no such video" in row["error"] and row["output_sequence"] == [""] for row in lost.values())
 
 
-def draw(qa_root, video_root, folder, *flags):
-    argv = ["--Eval_QA_root", qa_root, "--Eval_Video_root", video_root, "--json_output_path", folder / "qa/Eval_QA"]
-    argv += ["--sampling_output_folder", folder / "videos/Eval_video", *flags]
-    assert extract_dataset.main([str(each) for each in argv]) == 0
-    return folder / "qa/Eval_QA"
-
-
 def test_a_run_stores_the_identity_of_its_sample(tmp_path, tiny_model_path, qa_root, video_root, capsys):
-    json_folder = draw(qa_root, video_root, tmp_path, "--nums", "5")
+    json_folder = draw(qa_root, video_root, tmp_path)
     manifest = json_folder / "sampling_manifest.json"
-    arguments = (tiny_model_path, tmp_path / "qa", tmp_path / "videos", tmp_path / "out", "sampling_data")
+    arguments = (tiny_model_path, tmp_path, tmp_path, tmp_path / "out", "sampling_data")
     assert run(*arguments, "--dry_run") == 0
     assert sha256_of_file(manifest) in capsys.readouterr().out
     assert run(*arguments) == 0
     rows = json.loads((tmp_path / "out/sampling_data_eval.json").read_text())
     assert {row["run"]["manifest_sha256"] for row in rows.values()} == {sha256_of_file(manifest)}
-    assert (
-        extract_dataset.main(["--verify", str(manifest), "--sampling_output_folder", f"{tmp_path}/videos/Eval_video"])
-        == 0
-    )
+    assert extract_dataset.main(["--verify", str(manifest), "--sampling_output_folder", f"{tmp_path}/Eval_video"]) == 0
 
     qa_path = json_folder / "sampling_datasets_QA_new.json"
     qa_path.write_text(qa_path.read_text() + " ")
@@ -120,8 +117,8 @@ def test_a_run_stores_the_identity_of_its_sample(tmp_path, tiny_model_path, qa_r
 
 
 def test_another_set_has_no_manifest_though_one_lies_beside_it(tmp_path, tiny_model_path, qa_root, video_root):
-    json_folder = draw(qa_root, video_root, tmp_path, "--nums", "5")
+    json_folder = draw(qa_root, video_root, tmp_path)
     shutil.copy(qa_file(qa_root, "MOT"), json_folder)
-    assert run(tiny_model_path, tmp_path / "qa", video_root, tmp_path / "out", "MOT", "--limit", "1") == 0
+    assert run(tiny_model_path, tmp_path, video_root, tmp_path / "out", "MOT", "--limit", "1") == 0
     rows = json.loads((tmp_path / "out/MOT_eval.json").read_text())
     assert not any("manifest_sha256" in row["run"] for row in rows.values())
