@@ -102,7 +102,7 @@ def run_script(main: Callable[[], int]) -> int:
         if _keep_status(status):
             _tell(f"error: {one_line(fault)}")
             for command in getattr(error, "commands", ()):
-                _tell(fold(command, LINE, "  "))
+                _tell(fold(command, LINE))
         stop_others()
         if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
             # torchrun itself would wait five minutes more for the machine that is gone.

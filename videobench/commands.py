@@ -174,7 +174,7 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
-def fold(command: str, width: int, indent: str = "") -> str:
+def fold(command: str, width: int, indent: str = "    ") -> str:
     """Lines that a shell reads as one command: broken between words, never inside quotes."""
     lines, line = list[str](), indent
     for word in split_words(command):

@@ -18,6 +18,7 @@ from tests.support.runs import write_runs
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.commands import quote
 from videobench.compare.comparison import compare_runs
+from videobench.compare.same_inputs import DIFFERS
 from videobench.compare.settings import ComparisonSettings
 from videobench.report.build import build_report
 from videobench.report.page import JPEG_SCALE, FrameStrips, build_page, tile, write_html
@@ -276,7 +277,9 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
     )
     assert any(line.startswith("  BROKEN, npu card: NPU card 2") for line in lines)
     assert any(line.startswith(f"Flips: {len(report['flips'])} (") for line in lines)
-    for name, counts in report["per_dataset"].items():
+    shown = {name: counts for name, counts in report["per_dataset"].items() if counts["npu"]["total"] >= 20}
+    assert 3 < len(shown) < len(report["per_dataset"])
+    for name, counts in shown.items():
         assert any(line.split()[:2] == [name, str(counts["npu"]["total"])] for line in lines), name
 
 
@@ -290,8 +293,38 @@ def test_the_terminal_begins_with_verdict_numbers_and_next_step(tmp_path, rows, 
     assert all(len(line) <= 80 or " " not in line.strip(" \\") for line in lines)  # a path is not broken
 
 
+def test_a_pass_fits_one_screen(tmp_path):
+    """40 lines of 80 columns, with all sets and all that a run stores; what is left out is in the JSON and the page."""
+    rng = np.random.default_rng(0)
+    rows = simulate_rows(sample_questions(all_questions(), 1000, rng), rng)
+    settings = {f"setting{number}": "x" for number in range(19)}
+    versions = {"npu": ("torch_npu", "cann", "npu_driver"), "cuda": ("cuda",)}
+    for candidate, reference, _ in rows.values():
+        for device, row in (("npu", candidate), ("cuda", reference)):
+            own = {"device": device, "device_name": f"some {device}"} | dict.fromkeys(versions[device], "1")
+            row["run"] = row["run"] | settings | own
+            row["video_sha256"] = hashlib.sha256(row["vid_path"].encode()).hexdigest()
+    comparison = compare(write_runs(tmp_path, rows))
+    text, page = text_of(comparison), page_of(comparison)
+    assert text.startswith("PASS")
+    print(text)
+    lines = text.splitlines()
+    assert len(lines) <= 40
+    assert max(map(len, lines)) <= 80
+    assert re.search(r"the same: questions; .*; pixels; 2\d settings", " ".join(text.split()))
+    assert not re.search("Random|median lead|noise floor", text)
+    assert all(name not in text and name in page for name in ("Ucfcrime", "Random", "setting7"))
+
+
+def test_a_fail_for_the_numbers_says_in_two_lines_what_is_broken_and_by_how_much(comparison):
+    verdict, numbers = text_of(comparison).splitlines()[:2]
+    assert verdict == "FAIL: numerically broken: NPU card 2"
+    assert numbers.startswith("Numbers: broken: median difference 0.03")
+
+
 def test_a_wider_terminal_cuts_less(comparison):
     report = build_report(comparison)
+    report["inputs"]["table"][0]["state"] = DIFFERS
     report["inputs"]["table"][0]["npu"] = name = "checkpoints/LLaVA-NeXT-Video-7B-hf"
     texts = {columns: build_text(report, columns) for columns in (60, 80, 120, 500)}
     assert texts[60] == texts[80] == build_text(report)
@@ -310,7 +343,7 @@ def test_the_next_commands_can_be_copied_from_every_form(comparison, columns):
     commands = [" ".join(["printf", r"'%s\0'", *map(quote, names)]) for names in (NAMES, NAMES[::-1])]
     report["next_commands"] = commands
     shown = build_text(report, columns).split("\n\n")[0].partition("\nNext: ")[2].partition("\n")[2]
-    copied = re.split(r"(?<!\\)\n  (?=\S)", shown[shown.index("  printf") :])
+    copied = re.split(r"(?<!\\)\n    (?=\S)", shown[shown.index("    printf") :])
     markdown = re.findall(r"^```+shell\n(.*?)\n```+$", build_markdown(report), re.MULTILINE | re.DOTALL)
     page = re.findall(r'<pre class="command">(.*?)</pre>', page_of(comparison, report=report))
     for form in (copied, markdown, [unescape(each) for each in page]):

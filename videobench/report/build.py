@@ -304,19 +304,21 @@ def _numbers(comparison: Comparison) -> str:
     diagnosis = comparison.diagnosis
     repeats = not any(each.cause == "repeat" for each in diagnosis.findings)
     more = "" if repeats else "; a run does not repeat itself"
-    if diagnosis.broken:
+    is_named = comparison.verdict.decided_by == DIVERGENCE and diagnosis.measured  # by line 1
+    if diagnosis.broken and not is_named:
         return f"broken: {list_groups(diagnosis.broken)}{more}"
     if not diagnosis.measured:
         return f"not known: {why_unknown(comparison.verdict, comparison.pairing)}{more}"
     of = f"{diagnosis.measured:,} of {diagnosis.compared:,} questions"
-    if not diagnosis.is_known:
+    if not diagnosis.is_known and not diagnosis.broken:
         return f"not known: log-probabilities of only {of} can be compared{more}"
     median = f"median difference {diagnosis.median:.2g} nats"
-    if not diagnosis.is_judged:
+    if not diagnosis.is_judged and not diagnosis.broken:
         groups = list_groups([each for each in diagnosis.findings if each.cause not in ("unreadable", "repeat")])
         return f"not judged: {median}, {of}{f'; {groups} stand out' if groups else ''}{more}"
     beyond = f"{100 * diagnosis.beyond:.2g} % beyond the {diagnosis.explained}"
-    return f"{'OK' if diagnosis.beyond <= MANY_BEYOND else 'no fault found'}: {median}, {beyond}, {of}{more}"
+    sound = "OK" if diagnosis.beyond <= MANY_BEYOND else "no fault found"
+    return f"{'broken' if diagnosis.broken else sound}: {median}, {beyond}, {of}{more}"
 
 
 def why_unknown(verdict: Verdict, pairing: Pairing) -> str:

@@ -2,13 +2,13 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from videobench.commands import fold
 from videobench.compare.associations import p_value_text
 from videobench.compare.comparison import CLASSES
-from videobench.compare.same_inputs import DIFFERS
-from videobench.compare.verdict import points_text
+from videobench.compare.same_inputs import DIFFERS, EXPECTED, SAME
+from videobench.compare.verdict import PASS, points_text
 from videobench.console import visible
 from videobench.report.build import Json
 
@@ -16,6 +16,10 @@ NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
 WIDEST = 120  # longer lines are hard to read
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
+# Rows of the table of inputs that count questions; the others are settings.
+ASKED = {"pixels", "questions", "question", "question, video"}
+ASKED |= {"videos (bytes)", "prompts (token ids)", "prompt tokens (number)"}
+FEW_QUESTIONS = 20  # of a set: its interval says next to nothing
 SIDES = ("gpu", "npu")  # the original's order
 # @ and # would link people and issues; so would what GitHub takes for an address.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
@@ -48,7 +52,7 @@ def _summary(report: Json, width: int) -> Iterator[str]:
     next_step = f"Next: {summary['next_step']}{':' if commands else ''}"
     lines = (summary["verdict"], f"Numbers: {summary['numbers']}", next_step)
     yield from (_fold(visible(line), width) for line in lines)
-    yield from (fold(command, width, "  ") for command in commands)
+    yield from (fold(command, width) for command in commands)
 
 
 def _verdict(report: Json) -> Iterator[str]:
@@ -73,12 +77,19 @@ def _inputs(report: Json, width: int) -> Iterator[str]:
     inputs = report["inputs"]
     yield f"Were the inputs the same? {inputs['same']}"
     candidate, reference = _labels(report)
-    rows = [("", candidate, reference, "")] + [
-        (row["name"], row["npu"], row["gpu"], row["state"]) for row in inputs["table"]
-    ]
+    table = inputs["table"]
+    equal = [row["name"] for row in table if row["state"] == SAME]
+    asked = [name for name in equal if name in ASKED]
+    yield f"  the same: {'; '.join([*asked, f'{len(equal) - len(asked)} settings'])}"
+    left = [row for row in table if row["state"] != SAME]
+    expected = [row["name"] for row in left if row["state"] == EXPECTED]
+    if report["verdict"] == PASS and expected:
+        yield f"  differ, as they may: {', '.join(expected)}"
+        left = [row for row in left if row["state"] != EXPECTED]
+    rows = [("", candidate, reference, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in left]
     _, *values, state_width = (max(map(len, cells)) for cells in zip(*rows, strict=True))
     column = max(18, min(max(values), (width - 25 - state_width) // 2))  # no name is cut where there is room
-    for name, *sides, state in rows:
+    for name, *sides, state in rows if left else ():
         mark = "!" if state == DIFFERS else " "
         shown = " ".join(f"{_cut(each, column):{column}}" for each in sides)
         yield f"{mark} {_cut(name, 20):20} {shown} {state}".rstrip()
@@ -124,16 +135,9 @@ def _accuracy(report: Json) -> Iterator[str]:
         counts = ", ".join(f"{score[outcome]} {outcome}" for outcome in ("unreadable", "failed", "missing"))
         label = report["names"][side]["label"]
         yield f"{label} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
-    compared, mcnemar, kappa, smoothed = report["compared"], report["mcnemar"], report["kappa"], report["smoothed"]
-    yield f"difference of accuracy {_difference(report)}"
-    if smoothed:
-        yield f"difference of smoothed accuracy {_difference(smoothed)}"
-        yield (
-            f"  {100 * smoothed['by_logprobs']:.3g} % of the pairs by their log-probabilities; median lead "
-            f"{smoothed['median_lead']:.2g} nats, bandwidth {smoothed['bandwidth']:.2g}"
-        )
+    compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
     videos = f"on {compared['videos']:,} videos" if report["knows_videos"] else "(videos not named: clusters unknown)"
-    yield f"  over {compared['questions']:,} questions {videos}, {own} minus {other}"
+    yield f"over {compared['questions']:,} questions {videos}, {own} minus {other}"
     for note in report["over"]:
         yield f"  {note}"
     yield (
@@ -146,33 +150,39 @@ def _accuracy(report: Json) -> Iterator[str]:
     )
 
 
-def _difference(group: Json) -> str:
-    low, high = group["difference_ci95"]
-    return f"{group['difference_points']:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
-
-
 def _tables(report: Json, width: int) -> Iterator[str]:
+    """By level and set, each in a line; with PASS, as none of them stands out, their differences alone."""
+    names = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
+    shown = {name: group for name, group in report["per_dataset"].items() if group["npu"]["total"] >= FEW_QUESTIONS}
+    small = len(report["per_dataset"]) - len(shown)
+    if report["verdict"] == PASS:
+        listed = (f"{name} {_points(group)} ({group['npu']['total']:,})" for name, group in {**names, **shown}.items())
+        yield f"differences, points (questions): {', '.join(listed)}"
+    else:
+        yield from _rows({**names, **{f"  {name}": group for name, group in shown.items()}}, report, width)
+    if small:
+        yield f"  sets of fewer than {FEW_QUESTIONS} questions ({small}): --output_json or --report_html"
+    weighted = report["weighted_average"]
+    if "all" in weighted["npu"]:
+        averages = ", ".join(f"{report['names'][side]['label']} {weighted[side]['all']:.2f}" for side in SIDES)
+        yield f"leaderboard's weighted average over these sets, %: {averages}"
+
+
+def _points(group: Json) -> str:
+    return f"{group['difference_points']:+.2f}" if "compared" in group else "-"
+
+
+def _rows(groups: Mapping[str, Json], report: Json, width: int) -> Iterator[str]:
     candidate, reference = (_cut(f"{label} %", 6, "") for label in _labels(report))
-    groups = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
-    groups |= {f"  {name}": group for name, group in report["per_dataset"].items()}
     column = _column(groups, 25, width)
     yield f"{'':{column}} {'number':>6} {candidate:>6} {reference:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
     for name, group in groups.items():
         yield _group_row(f"{_cut(name, column):{column}}", group)
-    weighted = report["weighted_average"]
-    if "all" in weighted["npu"]:
-        averages = ", ".join(f"{report['names'][side]['label']} {weighted[side]['all']:.2f}" for side in SIDES)
-        chance = weighted["chance_of_these_questions"]
-        more = "" if chance is None else f"; chance of these questions {chance:.2f}"
-        yield f"leaderboard's weighted average over these sets, %: {averages}{more}"
-        listed = "; ".join(f"{name} {value:.2f}" for name, value in weighted["reference"].items())
-        yield f"  {listed}"
 
 
 def _group_row(name: str, group: Json) -> str:
-    difference, interval = "-", "-"
+    difference, interval = _points(group), "-"
     if "compared" in group:
-        difference = f"{group['difference_points']:+.2f}"
         interval = "{:+.1f} to {:+.1f}".format(*group["difference_ci95"])
     p_corrected = group.get("p_corrected")  # of data sets only
     p_value = "" if p_corrected is None else f"{p_corrected:8.2g}"
@@ -190,11 +200,7 @@ def _divergence(report: Json) -> Iterator[str]:
         yield _quantiles("largest difference of a question", divergence["largest_difference"])
         if floor["repeat"]:
             yield _quantiles("the same between repeated runs", floor["repeat"]["largest_difference"])
-        yield _quantiles("shift of the lead", divergence["margin_shift"])
-        kl = divergence["kl"]
-        yield f"  KL divergence: mean {kl['mean']:.6f}, median {kl['median']:.6f}, 99.9 % {kl['p999']:.6f}"
-        yield f"  same top option in {100 * divergence['same_top']:.2f} %{_right_probability(divergence)}"
-        yield f"  noise floor of a lead: {floor['margin']:.4f}; {floor['source']}"
+        yield f"  same top option in {100 * divergence['same_top']:.2f} %"
     for finding in divergence["findings"]:
         p_corrected = finding["p_corrected"]
         corrected = "" if p_corrected is None else f" ({p_value_text(p_corrected)})"
@@ -207,13 +213,6 @@ def _divergence(report: Json) -> Iterator[str]:
         yield f"  strongest association{limit}: {strongest['text']}"
 
 
-def _right_probability(divergence: Json) -> str:
-    change = divergence["right_probability"]
-    if change is None:
-        return ""
-    return f"; right option's probability {change['difference_points']:+.3f} points, error {change['error_points']:.3f}"
-
-
 def _quantiles(name: str, values: Json) -> str:
     return f"  {name:32} median {values['median']:.5f}, 99 % {values['p99']:.5f}, max {values['max']:.5f}"
 
@@ -221,7 +220,10 @@ def _quantiles(name: str, values: Json) -> str:
 def _flips(report: Json, width: int) -> Iterator[str]:
     flips, classes = report["flips"], report["flip_classes"]
     counts = ", ".join(f"{count} {kind}" for kind, count in classes.items())
-    yield f"Flips: {len(flips)}" + (f" ({counts})" if counts else "")
+    where = ": --output_json or --report_html" if report["verdict"] == PASS and flips else ""
+    yield f"Flips: {len(flips)}" + (f" ({counts})" if counts else "") + where
+    if report["verdict"] == PASS:
+        return
     for kind in classes:
         yield f"  {kind}: {CLASSES[kind]}"
     column = _column((flip["key"] for flip in flips[:SHOWN_FLIPS]), 26, width)

@@ -18,7 +18,7 @@ def what_else(settings: RunSettings) -> Iterator[str]:
     yield "If a comparison has found a difference all the same, its cause is not in these modules. What is left:"
     for cause, command in _causes(settings, settings.command):
         yield f"- {cause}:"
-        yield fold(command, LINE, "    ")
+        yield fold(command, LINE)
 
 
 def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
