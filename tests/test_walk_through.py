@@ -111,7 +111,7 @@ def test_too_few_questions_become_enough_in_one_round(paste, first):
 
 
 def test_a_side_that_was_not_enlarged_is_led_to_its_run(paste, first, steps):
-    paste(steps[0].replace("--nums 100", "--nums 130"))
+    paste(steps[0].replace("--nums 100", "--nums 280"))
     paste(steps[1])
     lacking = summary(paste(steps[3]))
     assert "the GPU's run lacks " in lacking.splitlines()[0]
