@@ -6,7 +6,6 @@ from videobench.compare.scoring import REFERENCE_ROWS, Score, choose_letter, jud
 from videobench.data.dataset import DATASET_NAMES
 from videobench.data.rows import build_reply
 
-
 TWO = {"A": "x", "B": "y"}
 
 
