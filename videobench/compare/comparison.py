@@ -59,8 +59,11 @@ class Comparison:
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
     paths = settings.candidate_path, settings.reference_path, settings.answer_path
-    pairing, names = pair_runs(*paths, settings.scoring, settings.facts_path), settings.names
-    compared = pairing.compared
+    return compare_pairs(pair_runs(*paths, settings.scoring, settings.facts_path), settings)
+
+
+def compare_pairs(pairing: Pairing, settings: ComparisonSettings) -> Comparison:
+    compared, names = pairing.compared, settings.names
     inputs = compare_inputs(pairing, names)
     services = check_services(compared, names)
     # A question with other inputs says nothing about the port; nor do equal lengths among many that differ.

@@ -18,12 +18,7 @@ from videobench.compare.same_inputs import CAUSES, Inputs
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
 from videobench.compare.settings import SIDES, Names
 from videobench.compare.statistics import FloatArray
-from videobench.compare.verdict import (
-    DIVERGENCE,
-    INPUTS,
-    Evidence,
-    Verdict,
-)
+from videobench.compare.verdict import DIVERGENCE, INPUTS, Evidence, Verdict
 from videobench.data.dataset import DATASET_NAMES
 from videobench.report.next_steps import most_different, next_step
 
