@@ -1,9 +1,8 @@
-"""The three lines to act on, for each kind of verdict."""
+"""The three lines to act on, for each kind of verdict, and the commands to run next."""
 
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,14 +12,11 @@ from tests.support.simulated_losses import Loss, World, build_pairs, simulate
 from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
 from videobench.commands import CARDS
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
-from videobench.compare.associations import find_subgroups
+from videobench.compare.comparison import compare_pairs
 from videobench.compare.diagnosis import diagnose
-from videobench.compare.divergence import coarser_dtype, measure
-from videobench.compare.obstacles import Obstacle
+from videobench.compare.divergence import measure
 from videobench.compare.pairing import Pairing, Side, tabulate
-from videobench.compare.same_inputs import InputRow
-from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
-from videobench.compare.verdict import decide, weigh
+from videobench.compare.settings import ComparisonSettings, Margin, Names, Tolerance
 from videobench.report.build import summarize
 
 
@@ -33,9 +29,18 @@ def pairs_of(count, noise=0.0, unreadable=0, stores_logprobs=True):
     return build_pairs(logits, stores_logprobs)
 
 
+def with_reply(pairs, side, **more):
+    """That side's replies with other fields."""
+    sides = (getattr(each, side) for each in pairs)
+    return [
+        replace(each, **{side: replace(own, reply=replace(own.reply, **more))})
+        for each, own in zip(pairs, sides, strict=True)
+    ]
+
+
 def without(pairs, count):
     """The NPU lacks the first `count` answers."""
-    return [replace(each, candidate=Side(None, None, "missing")) if i < count else each for i, each in enumerate(pairs)]
+    return [replace(each, candidate=Side(None, None, "missing")) for each in pairs[:count]] + pairs[count:]
 
 
 def failed(pairs, count):
@@ -46,13 +51,9 @@ def failed(pairs, count):
 
 def silent(pairs, count):
     """Neither side's reply to the first `count` questions can be read."""
-    sides = [
-        (each, *(Side(side.reply, None, "unreadable") for side in (each.candidate, each.reference)))
-        for each in pairs[:count]
-    ]
-    return [replace(each, candidate=candidate, reference=reference) for each, candidate, reference in sides] + pairs[
-        count:
-    ]
+    unread = [[Side(side.reply, None, "unreadable") for side in each.sides] for each in pairs[:count]]
+    silenced = [replace(each, candidate=one, reference=two) for each, (one, two) in zip(pairs, unread, strict=False)]
+    return silenced + pairs[count:]
 
 
 def one_way():
@@ -62,39 +63,29 @@ def one_way():
     return build_pairs(simulate(questions, rng, World((0.015, 0.015)), Loss("shift", 0.25)))
 
 
-def summary_of(pairs, margin=Margin(), obstacles=(), repeat=None, tolerance=Tolerance()):  # noqa: B008
-    pairing = Pairing(pairs, {}, {}, [], 0, 0)
-    compared = pairing.compared
-    answers, groups = tabulate(compared), find_subgroups(compared)
-    differences, again = measure(answers), measure(tabulate(repeat())) if repeat else None
-    diagnosis = diagnose(answers, differences, groups, coarser_dtype(compared), tolerance, again)
-    return summarize(
-        SimpleNamespace(
-            settings=ComparisonSettings("n", "g", "a", margin=margin, tolerance=tolerance),
-            pairing=pairing,
-            inputs=SimpleNamespace(known=True, cpu_sides=[], with_logprobs=0, identical=0, rows=[NUM_FRAMES]),
-            diagnosis=diagnosis,
-            differences=differences,
-            verdict=decide(pairing, weigh(answers, groups, margin, diagnosis), list(obstacles), True),
-        )
-    )
+def comparison_of(pairs, repeat=None, **settings):
+    again = measure(tabulate(repeat())) if repeat else None
+    return compare_pairs(Pairing(pairs, {}, {}, [], 0, 0), ComparisonSettings("n", "g", "a", **settings), again)
+
+
+def summary_of(pairs, **more):
+    return summarize(comparison_of(pairs, **more))
 
 
 def shaken(pairs):
     """The GPU's run once more, on a device that does not repeat itself."""
-    again = []
-    for index, each in enumerate(pairs):
-        logprobs = {
-            letter: value - 0.1 * (index % 2) * (letter == "A")
-            for letter, value in each.reference.reply.logprobs.items()
-        }
-        again.append(
-            replace(each, candidate=replace(each.reference, reply=replace(each.reference.reply, logprobs=logprobs)))
-        )
+    again = [replace(each, candidate=each.reference) for each in pairs]
+    for index, each in enumerate(again[1::2]):
+        logprobs = {letter: value - 0.1 * (letter == "A") for letter, value in each.candidate.reply.logprobs.items()}
+        [again[2 * index + 1]] = with_reply([each], "candidate", logprobs=logprobs)
     return again
 
 
-NUM_FRAMES = InputRow("num_frames", "16", "8", "DIFFERS", allows_verdict=False)
+def of_devices(candidate, reference):
+    pairs = with_reply(pairs_of(600), "candidate", run={"dtype": "float16", "device": candidate})
+    return with_reply(pairs, "reference", run={"dtype": "float16", "device": reference})
+
+
 SOUND = "OK: median difference 0.0"
 CASES = {
     "pass": (
@@ -134,15 +125,15 @@ CASES = {
         "start the run again: it asks only what failed or is missing (20 on the NPU)",
     ),
     "silent": (
-        lambda: silent(pairs_of(600), 300), {}, "INCONCLUSIVE: 300 questions have no letter on either side", SOUND,
+        lambda: silent(pairs_of(460), 80), {}, "INCONCLUSIVE: 80 questions have no letter on either side", SOUND,
         "read the replies that have no letter",
     ),
     "flips": (
         one_way, {}, "INCONCLUSIVE: flips favour the GPU more than chance explains", SOUND, NEXT_STEP["flips"],
     ),
     "swapped": (
-        lambda: pairs_of(600), {"obstacles": [Obstacle("swapped", "the files look swapped", False)]},
-        "INCONCLUSIVE: not comparable: the files look swapped", SOUND, "exchange --eval_npu_path and --eval_gpu_path",
+        lambda: of_devices("cuda", "npu"), {}, "INCONCLUSIVE: not comparable: the NPU and GPU files look swapped",
+        SOUND, "exchange --eval_npu_path and --eval_gpu_path",
     ),
     "not-repeated": (
         lambda: pairs_of(600), {"repeat": lambda: shaken(pairs_of(600))},
@@ -199,18 +190,15 @@ def test_the_command_that_finds_the_module_names_the_questions_that_differ_most(
     )
 
 
-def with_reply(pairs, side, **more):
-    sides = (getattr(each, side) for each in pairs)
-    return [
-        replace(each, **{side: replace(own, reply=replace(own.reply, **more))})
-        for each, own in zip(pairs, sides, strict=True)
-    ]
+def of_run(run):
+    """Broken on the NPU; both sides with this run."""
+    pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run=run)
+    return with_reply(pairs, "reference", run={name: value for name, value in run.items() if name != "device"})
 
 
 def test_the_command_asks_for_what_the_run_was_asked_for():
     run = {"num_frames": 4, "dtype": "bfloat16", "deterministic": True, "device": "npu"}
-    pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run=run)
-    [command] = summary_of(pairs).next_commands
+    [command] = summary_of(of_run(run)).next_commands
     assert " OUTPUT --num_frames 4 --dtype bfloat16 --deterministic --check_model " in command
 
 
@@ -255,8 +243,7 @@ def test_where_numbers_overflow_their_questions_are_looked_at(side, script):
     [("npu", "run_npu.py", []), ("cuda", "run_gpu.py", []), ("cpu", "run_gpu.py", ["cpu"])],
 )
 def test_the_command_is_of_the_script_that_ran(device, script, flag):
-    pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run={"device": device})
-    [command] = summary_of(pairs).next_commands
+    [command] = summary_of(of_run({"device": device}), names=Names(are_devices=False)).next_commands
     name, words = words_of(command)
     assert name == script
     assert words[len(BLANK) : -3] == ["--device", *flag] * bool(flag)
@@ -264,8 +251,7 @@ def test_the_command_is_of_the_script_that_ran(device, script, flag):
 
 def test_a_name_in_the_command_says_nothing_to_a_shell():
     """Keys and settings come from a result file, and the command is there to be copied."""
-    pairs = [replace(each, id=f"{each.id};touch $(x)") for each in pairs_of(300, noise=0.9)]
-    pairs = with_reply(pairs, "candidate", run={"dtype": "bfloat16 | sh"})
+    pairs = [replace(each, id=f"{each.id};touch $(x)") for each in of_run({"dtype": "bfloat16 | sh"})]
     [command] = summary_of(pairs).next_commands
     words = shlex.split(command)
     assert words[-1].count(";touch $(x)") == 4
@@ -281,8 +267,8 @@ def test_accuracy_alone_was_judged_only_if_it_was_judged():
     overflow = with_reply(pairs[:6], "candidate", nonfinite=True, logprobs={}) + pairs[6:]
     assert said in summary_of(pairs, tolerance=OTHER_NUMBERS).verdict
     assert said not in summary_of(overflow, tolerance=OTHER_NUMBERS).verdict
-    other = [Obstacle("num_frames", "num_frames is 16 on the NPU and 8 on the GPU", False)]
-    assert said not in summary_of(pairs, obstacles=other, tolerance=OTHER_NUMBERS).verdict
+    other = with_reply(pairs, "candidate", run={"num_frames": 16})
+    assert said not in summary_of(other, tolerance=OTHER_NUMBERS).verdict
 
 
 def test_a_service_without_a_finish_reason_is_not_sent_to_our_own_engine():

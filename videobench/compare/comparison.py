@@ -59,10 +59,13 @@ class Comparison:
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
     paths = settings.candidate_path, settings.reference_path, settings.answer_path
-    return compare_pairs(pair_runs(*paths, settings.scoring, settings.facts_path), settings)
+    pairing = pair_runs(*paths, settings.scoring, settings.facts_path)
+    path, by_key = settings.repeat_path, settings.scoring == "mindie"
+    return compare_pairs(pairing, settings, measure_repeat(pairing.compared, path, by_key) if path else None)
 
 
-def compare_pairs(pairing: Pairing, settings: ComparisonSettings) -> Comparison:
+def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differences | None = None) -> Comparison:
+    """`repeat`: a second run of a side against its first."""
     compared, names = pairing.compared, settings.names
     inputs = compare_inputs(pairing, names)
     services = check_services(compared, names)
@@ -70,8 +73,6 @@ def compare_pairs(pairing: Pairing, settings: ComparisonSettings) -> Comparison:
     same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
     answers, groups, dtype = tabulate(same), find_subgroups(same, names), coarser_dtype(same)
     differences = measure(answers)
-    by_key = settings.scoring == "mindie"
-    repeat = measure_repeat(compared, settings.repeat_path, by_key) if settings.repeat_path else None
     diagnosis = diagnose(answers, differences, groups, dtype, settings.tolerance, repeat, names)
     counted, within = (answers, [*groups, *find_levels(same)]) if same else (tabulate(compared), [])
     evidence = weigh(counted, within, settings.margin, diagnosis, names)
