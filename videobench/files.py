@@ -7,7 +7,6 @@ import json
 import math
 import os
 import stat
-import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -222,7 +221,6 @@ class JsonLines:
         self._path = path
         self._fix = fix
         self._file = open_to_append(path)
-        self._in_use = threading.RLock()  # the file: a thread forces what another one adds to
         self._file.seek(0)
         self._forced = self._file.readall().rfind(b"\n") + 1  # bytes that the disk has
         self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
@@ -236,48 +234,40 @@ class JsonLines:
 
         Raises InputError where the disk takes no more: the file then ends where it ended before."""
         content = b"".join(encode_json(line) + b"\n" for line in lines)
-        with self._in_use:
-            self.bring_back()
-            end = self._file.seek(0, os.SEEK_END)
-            try:
-                while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
-                    content = content[self._file.write(content) :]
-            except OSError as error:
-                raise self._cut_off(end, error) from None
+        self.bring_back()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            raise self._cut_off(end, error) from None
 
     def force(self) -> None:
-        """Returns when the disk has all that was appended before. From any thread: others append meanwhile.
+        """Returns when the disk has all that was appended before.
 
-        Raises InputError where the disk fails: what it may not have is then removed from the file."""
-        with self._in_use:
-            if (end := os.fstat(self._file.fileno()).st_size) == self._forced:
-                return
-            descriptor = os.dup(self._file.fileno())  # bring_back() may close the file meanwhile
+        Raises InputError if the disk fails: what it may not have is then removed from the file."""
+        end = os.fstat(self._file.fileno()).st_size
         try:
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)  # on NFS it may fail, too, for what was appended since
+            if end != self._forced:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise self._cut_off(self._forced, error) from None
         self._forced = end
 
     def bring_back(self) -> None:
-        """Restores the file where it was deleted during the run: its content is there until the file is closed.
+        """Restores the file if it was deleted during the run: its content is there until the file is closed.
 
-        Raises InputError where another file has taken its place."""
-        with self._in_use:
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
-                    return
-                raise InputError(
-                    f"{self._path}: was replaced while this run wrote to it; let one run at a time use the folder"
-                )
-            self._file.seek(0)
-            content = self._file.readall()
-            write_whole(self._path, content)
-            deleted, self._file = self._file, open_to_append(self._path)
-            deleted.close()
+        Raises InputError if another file has taken its place."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):
+                return
+            raise InputError(
+                f"{self._path}: was replaced while this run wrote to it; let one run at a time use the folder"
+            )
+        self._file.seek(0)
+        write_whole(self._path, self._file.readall())
+        self._file.close()
+        self._file = open_to_append(self._path)
 
     def close(self) -> None:
         """Forces what a process that ends early has appended; if that fails, its own error says enough."""
@@ -287,6 +277,6 @@ class JsonLines:
             self._file.close()
 
     def _cut_off(self, end: int, error: OSError) -> InputError:
-        with self._in_use, suppress(OSError):
+        with suppress(OSError):
             self._file.truncate(end)
         return InputError(f"{self._path}: cannot be written ({error.strerror}); {self._fix}")

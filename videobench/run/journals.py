@@ -212,7 +212,7 @@ class Journals:
             keep_command(journal.command_path, command.without(switches=["overwrite"]))
 
     def force(self) -> None:
-        """Returns when the disk has all rows that were appended before. From any thread."""
+        """Returns when the disk has all rows that were appended before."""
         for journal in self.by_set.values():
             journal.force()
 

@@ -1,5 +1,4 @@
-"""The loop of one process: frames are decoded ahead of the device, which answers in batches; a thread waits for the
-disk."""
+"""The loop of one process: frames are decoded ahead of the device, which answers in batches."""
 
 import sys
 import time
@@ -281,6 +280,7 @@ def _half(count: int) -> int:
 
 # Devices that copy from pinned memory while they compute (Engine.to_device).
 STAGED_KINDS = ("cuda",)
+FORCE_EVERY_S = 10.0  # so many seconds of answers a power cut may take; forcing a slow disk takes up to a second
 T = TypeVar("T")
 
 
@@ -368,29 +368,23 @@ def _timed(videos: Iterator[T], usage: "Usage") -> Iterator[T]:
 def _answer_batches(
     batches: Iterable[list[Prepared]], engine: RetryingEngine, journals: Journals, progress: Progress, usage: "Usage"
 ) -> None:
-    """A thread forces the rows to the disk while the device answers; the rows of the batches that are answered
-    meanwhile are forced together in its next turn."""
     wanted = set(journals.left)
     usage.start()
     progress.start()
-    with ThreadPoolExecutor(1, thread_name_prefix="force") as disk:
-        forced: Future[None] | None = None
-        for batch in batches:
-            journals.in_flight.take(work.video for work, _ in batch)
-            rows = _answer_batch(batch, engine, journals, usage)
-            new = {question: row for question, row in rows.items() if question in wanted}
-            usage.again += sum("error" not in row for question, row in rows.items() if question not in wanted)
-            with usage.measure("write"):
-                journals.append(new, {work.video: video.stamp for work, video in batch if video.stamp})
-                if forced is None or forced.done():
-                    if forced:
-                        forced.result()  # raises what went wrong with the disk
-                    forced = disk.submit(journals.force)
-            progress.add(new)
+    forced = time.monotonic()
+    for batch in batches:
+        journals.in_flight.take(work.video for work, _ in batch)
+        rows = _answer_batch(batch, engine, journals, usage)
+        new = {question: row for question, row in rows.items() if question in wanted}
+        usage.again += sum("error" not in row for question, row in rows.items() if question not in wanted)
         with usage.measure("write"):
-            if forced:
-                forced.result()
-            journals.force()
+            journals.append(new, {work.video: video.stamp for work, video in batch if video.stamp})
+            if time.monotonic() - forced > FORCE_EVERY_S:
+                journals.force()
+                forced = time.monotonic()
+        progress.add(new)
+    with usage.measure("write"):
+        journals.force()
 
 
 def _answer_batch(
