@@ -20,7 +20,9 @@ split_arguments() {
     if [ ${#positional[@]} -lt "$least" ] || [ ${#positional[@]} -gt "$most" ]; then
         wanted=$least
         [ "$least" = "$most" ] || wanted="$least to $most"
-        wrong "${#positional[@]} arguments were given before the flags, $wanted are wanted; quote a path that holds a space"
+        each="quote a path that holds a space"
+        [ ${#positional[@]} != 0 ] || [ ${#flags[@]} = 0 ] || each="give the flags after them"
+        wrong "${#positional[@]} arguments were given before the flags, $wanted are wanted; $each"
     fi
     for each in "${positional[@]}"; do [ -n "$each" ] || wrong "an argument is empty; is a variable not set?"; done
 }

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,6 +21,7 @@ from videobench.jobs.processes import Stopped, end_with_torchrun, print_how_to_g
 INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 WRONG_INPUT = 2
 UNFORESEEN = 70  # after a traceback; Python's own would be 1, which says that some questions failed
+NEAR = 0.75  # of a misspelt flag to one that exists, as difflib counts
 UNREAD = 128 + signal.SIGPIPE  # nobody reads the output any more, as after `| head`
 LINE = 80  # columns of a terminal, for a command that is printed
 STATUS_FILE = "VIDEOBENCH_STATUS_FILE"  # set by the launchers (launch.sh)
@@ -34,6 +36,10 @@ class FlagParser(argparse.ArgumentParser):
         self.register("type", Path, _path)
 
     def error(self, message: str) -> NoReturn:
+        flags = (each.partition("=")[0] for each in message.split() if each.startswith("--"))
+        near = [each for flag in flags for each in get_close_matches(flag, self._option_string_actions, 1, NEAR)]
+        if "unrecognized" in message and near:
+            message += f"; did you mean {' '.join(near)}?"
         raise InputError(f"{message}; {self.prog} --help lists the flags")
 
     def command(self, argv: Sequence[str] | None) -> Command:

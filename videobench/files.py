@@ -61,6 +61,9 @@ def read_json(path: Path) -> Any:
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
+        if error.pos == 0:  # nothing of it is JSON
+            begins = f"it begins with {text[:20]!r}" if text.strip() else "it is empty"
+            raise InputError(f"{path}: not JSON: {begins}; check the path, or get the file again") from None
         raise InputError(f"{path}: not JSON: {error}; was it cut short? get the file again") from None
     except ValueError as error:
         raise InputError(f"{path}: {error}; get the file again or fix it by hand") from None

@@ -19,7 +19,9 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        pytest.param([], "are needed", id="nothing-given"),
+        pytest.param([], "missing: --eval_npu_path .or --eval_path. and --eval_gpu_path", id="nothing-given"),
+        pytest.param(RUNS[:4], "missing: --eval_gpu_path .or --reference_path.; --export", id="one-run"),
+        pytest.param([*RUNS, "--report_htm", "x"], "; did you mean --report_html.; ", id="misspelt"),
         pytest.param(["--export_leaderboard", "form.json"], "needs one run", id="nothing-to-export"),
         pytest.param(["--margin", "0"], "--margin must be from 0.01", id="no-margin"),
         pytest.param(["--margin", "1e-160"], "--margin must be from 0.01", id="margin-far-too-small"),
@@ -29,6 +31,7 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
         pytest.param(["--margin", "100%"], "from 50% to below 100%", id="margin-that-keeps-all"),
         pytest.param([*RUNS, "--report_html", ""], "report_html.*: the path is empty", id="empty-path"),
         pytest.param([*RUNS, "--Eval_Video_root", "v"], "which needs --report_html", id="frames-for-no-report"),
+        pytest.param([*RUNS, "--Eval_Video_root", "v", "--report_html", "r"], "v: no such folder of", id="no-videos"),
         pytest.param(
             [*RUNS, "--tolerance", "0"], "--tolerance must be above 0 and at most 20 nats, or none", id="no-tolerance"
         ),

@@ -37,6 +37,12 @@ def empty(model):
     model.mkdir()
 
 
+def one_level_up(model):
+    model.rename(model.with_name("aside"))
+    model.mkdir()
+    model.with_name("aside").rename(model / "it")
+
+
 def cut(name):
     return lambda model: (model / name).write_bytes((model / name).read_bytes()[:-7])
 
@@ -87,9 +93,15 @@ UNREADABLE = r"model: cannot be read as a checkpoint \("
 NOT_WHOLE = "model.safetensors: not a whole safetensors file"
 WRONG = [
     pytest.param(shutil.rmtree, "model: not a folder", id="no-such-folder"),
-    pytest.param(empty, "config.json: cannot be read", id="empty-folder"),
+    pytest.param(empty, "holds no config.json, so is not the folder of a checkpoint; check", id="empty-folder"),
     pytest.param(written("adapter_config.json", b"{}"), "holds an adapter", id="adapter"),
+    pytest.param(one_level_up, "holds no config.json, .*; give .*/it, which holds one", id="one-level-up"),
     # Weights.
+    pytest.param(
+        written("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+        "not a whole safetensors file .*; it is a pointer of git-lfs: git lfs pull",
+        id="git-lfs",
+    ),
     pytest.param(lambda model: (model / "model.safetensors").unlink(), "model.safetensors missing", id="no-weights"),
     pytest.param(pickled_only, r"only pickled \.bin weights are there", id="only-bin"),
     pytest.param(written("model.safetensors", b"version https://git-lfs"), NOT_WHOLE, id="git-lfs-pointer"),
@@ -120,7 +132,7 @@ WRONG = [
     ),
     # The other files.
     pytest.param(cut("tokenizer.json"), UNREADABLE, id="tokenizer-cut"),
-    pytest.param(lambda model: (model / "tokenizer.json").unlink(), UNREADABLE, id="no-tokenizer"),
+    pytest.param(lambda model: (model / "tokenizer.json").unlink(), "neither tokenizer.json nor", id="no-tokenizer"),
     pytest.param(written("generation_config.json", b"{"), "generation_config.json: not JSON", id="generation-cut"),
     pytest.param(no_end, "no file of it states the eos_token_id", id="no-end"),
     pytest.param(larger_frames, "cropped to 48x48, the vision tower takes 36x36", id="frames-of-another"),

@@ -171,3 +171,28 @@ def test_what_this_user_may_not_read_or_write_is_named_in_one_line(bench, which,
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert "Permission denied" in err or "may not read it" in err
+
+
+@pytest.mark.parametrize(
+    ("flags", "found"),
+    [
+        pytest.param(("--nums", 99), r"only 24 have both .*; ask for fewer, as --nums 24\n", id="more-than-there-are"),
+        pytest.param(("--num", 6), r"--num 6; did you mean --nums\?; ", id="misspelt-flag"),
+        pytest.param(("--datasets", f"{SET}，MOT"), "MOT_QA_new.json: missing; check", id="chinese-comma"),
+        pytest.param(
+            ("--correct_answer_file", "{}/other.json"), "; check --correct_answer_file, or", id="other-answers"
+        ),
+        pytest.param(("--json_output_path", "{}/npu.json"), "cannot be written", id="file-in-place-of-a-folder"),
+        pytest.param(("--Eval_Video_root", "{}/none"), "none: no such folder of videos; check --Eval", id="no-videos"),
+    ],
+)
+def test_a_slip_in_the_call_of_the_sampler_copies_nothing_and_says_what_to_write(bench, flags, found):
+    (bench.folder / "other.json").write_text('{"TVQA": {"1": "A"}}')
+    before = bench.contents()
+    assert_refused(bench.sample(*(str(each).format(bench.folder) for each in flags)), "", found)
+    assert bench.contents() == before
+
+
+def test_answers_that_were_not_downloaded_are_named_with_the_flag(bench):
+    (bench.folder / "qa/ANSWER.json").unlink()
+    assert_refused(bench.sample(), bench.folder / "qa/ANSWER.json", "missing; download it .*, or name it by --correct_")

@@ -160,7 +160,7 @@ def test_what_cannot_be_checked(flags, small, more, message):
 
 
 def test_its_flags_are_its_own(flags):
-    with pytest.raises(InputError, match="--check_questions and --output_json are of --check_model"):
+    with pytest.raises(InputError, match="--check_questions and --output_json need --check_model"):
         run_gpu.main([*flags, "--check_questions", "MSVD/1"])
 
 

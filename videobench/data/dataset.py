@@ -78,7 +78,7 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if absent:
             warn_once(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out")
         return present
-    names = [canonical_name(name) for name in requested.split(",")]
+    names = [canonical_name(name) for name in requested.replace("，", ",").split(",")]  # as a Chinese keyboard gives it
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"data set {name} is named twice; name each set once")
@@ -94,8 +94,10 @@ def _where_it_may_be(qa_root: Path, names: Sequence[str]) -> str:
             is_folder_itself = qa_root.resolve().name == "Eval_QA"
             fix = "give the folder above it" if is_folder_itself else "move it into a folder Eval_QA there"
             return f"{file} lies in --Eval_QA_root itself: {fix}"
-        if found := [*qa_root.glob(f"*/Eval_QA/{file}"), *qa_root.parent.glob(f"Eval_QA/{file}")]:
-            return f"it is in {found[0].parent}: give {found[0].parents[1]}"
+        above = qa_root.parent
+        for found in (*qa_root.glob(f"*/Eval_QA/{file}"), *above.glob(f"*/Eval_QA/{file}"), above / "Eval_QA" / file):
+            if found.is_file():
+                return f"it is in {found.parent}: give {found.parents[1]}"
     first = "run extract_dataset.py first, or " if SAMPLE_NAME in names else ""
     return f"{first}check --Eval_QA_root, the folder that holds Eval_QA"
 
@@ -139,7 +141,8 @@ def load_questions(qa_path: Path, name: str, locate: Callable[[str], Path]) -> l
             if (question.dataset, question.id) in questions:
                 raise ValueError(f"repeats question {question.id!r} of {question.dataset}")
         except ValueError as error:
-            raise InputError(f"{qa_path}: question {key!r}: {error}; fix that row or get the file again") from None
+            fix = "" if ";" in str(error) else "; fix that row or get the file again"
+            raise InputError(f"{qa_path}: question {key!r}: {error}{fix}") from None
         questions[question.dataset, question.id] = question
     return list(questions.values())
 

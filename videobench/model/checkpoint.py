@@ -89,6 +89,7 @@ def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[s
     raise ValueError(f"the chat template cannot hold a video and a question: {'; '.join(failures)}")
 
 
+MOST_POINTER_BYTES = 1000  # of what git-lfs leaves in place of a file
 FINGERPRINT_SAMPLES = 16  # blocks of a weight file that enter the fingerprint, which is compared before any is read
 FINGERPRINT_BLOCK_BYTES = 1 << 16
 # In old copies: numbers that transformers today computes, and leaves in the files.
@@ -131,6 +132,10 @@ def check_folder(path: Path) -> None:
         if not path.exists() and path.name.startswith("LLaVA-NeXT-Video"):
             fix = f"hf download llava-hf/{path.name} --local-dir {path.name}, then --model_path {path.name}"
         raise InputError(f"{path}: not a folder; {fix}")
+    if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
+        below = sorted([*path.glob("*/config.json"), *path.glob("snapshots/*/config.json")])
+        fix = f"give {below[0].parent}, which holds one" if below else "check --model_path, or download its files"
+        raise InputError(f"{path}: holds no config.json, so is not the folder of a checkpoint; {fix}")
     if (path / "adapter_config.json").exists():  # transformers would load the checkpoint that it names
         raise InputError(f"{path}: holds an adapter (adapter_config.json); merge it into a checkpoint of its own")
 
@@ -166,7 +171,11 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
             f"{path}: cannot be read ({error.strerror or error}); check it, or download it again"
         ) from None
     except SafetensorError as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); download it again") from None
+        pointer = path.stat().st_size < MOST_POINTER_BYTES and path.read_bytes().startswith(b"version https://git-lfs")
+        fix = (
+            "it is a pointer of git-lfs: git lfs pull or hf download gets the file" if pointer else "download it again"
+        )
+        raise InputError(f"{path}: not a whole safetensors file ({error}); {fix}") from None
 
 
 def sampled_bytes(path: Path) -> bytes:
@@ -275,6 +284,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with naming_checkpoint(path):
         weights = read_weight_headers(path)
         config = LlavaNextVideoConfig.from_dict(content | {"model_type": MODEL_TYPES[0]})
+        if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            raise InputError(f"{path}: holds neither tokenizer.json nor tokenizer.model; download its files again")
         # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
         end_ids = _read_end_ids(path, content, tokenizer)

@@ -19,6 +19,7 @@ from videobench.compare.settings import (
     Names,
     Tolerance,
 )
+from videobench.errors import InputError
 from videobench.files import check_writable
 
 LEAST_MARGIN = 0.01  # points; Video-Bench has too few questions to show less
@@ -60,10 +61,9 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     runs = (args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path)
     paths = (*runs, args.sampling_answer_path)
     if not all(paths) and not (args.export_leaderboard and any(runs)):
-        parser.error(
-            "--eval_npu_path, --eval_gpu_path (or --eval_path, --reference_path) and --sampling_answer_path are "
-            "needed; --export_leaderboard alone needs one run"
-        )
+        flags = ("--eval_npu_path (or --eval_path)", "--eval_gpu_path (or --reference_path)", "--sampling_answer_path")
+        lacking = " and ".join(flag for flag, path in zip(flags, paths, strict=True) if not path)
+        parser.error(f"missing: {lacking}; --export_leaderboard alone needs one run")
     outputs = (args.output_json, args.output_markdown, args.report_html)
     if not all(paths) and (args.gate or any(outputs) or args.repeat_path):
         parser.error(
@@ -72,6 +72,8 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
         )
     if args.Eval_Video_root and not args.report_html:
         parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
+    if args.Eval_Video_root and not args.Eval_Video_root.is_dir():
+        raise InputError(f"{args.Eval_Video_root}: no such folder of videos; check --Eval_Video_root")
     names = _names(parser, args)
     _check_paths(parser, args, [path for path in (*runs, args.repeat_path) if path])
     comparison = export = None

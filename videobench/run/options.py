@@ -94,7 +94,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     if args.num_workers < 0:
         parser.error("--num_workers must be at least 0")
     if (args.check_questions or args.output_json) and not args.check_model:
-        parser.error("--check_questions and --output_json are of --check_model")
+        parser.error("--check_questions and --output_json need --check_model")
     if args.check_model and args.tensor_parallel > 1:
         parser.error(
             "--check_model computes on one card: leave --tensor_parallel out, and take a card with room for the weights"

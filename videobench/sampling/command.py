@@ -12,6 +12,7 @@ from videobench.commands import SAMPLE_COMMAND_FILE, SAMPLER, keep_command
 from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, VideoRoot, resolve_names
 from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.errors import InputError
+from videobench.files import check_writable
 from videobench.sampling.placing import check_free_space, clear_others, place_videos, write_json_files
 from videobench.sampling.selection import (
     STRATEGIES,
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None) -> int:
     candidates = load_candidates(settings)
     sample = choose(candidates, settings)
     check_free_space(sample, candidates, settings)
+    check_writable(settings.json_folder / SAMPLE_QA_FILE)  # before the videos are read
     if settings.check_videos:
         with fault_finder(settings.num_workers) as find_faults:
             sample = choose_decodable(candidates, settings, find_faults)
@@ -75,7 +77,7 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
     return SampleSettings(
         qa_root=args.Eval_QA_root,
         videos=VideoRoot(args.Eval_Video_root, args.allow_outside_root),
-        answer_path=args.correct_answer_file or args.Eval_QA_root / "ANSWER.json",
+        answer_path=args.correct_answer_file or _default_answers(args.Eval_QA_root),
         output_folder=args.sampling_output_folder or args.Eval_Video_root / "Eval_video",
         json_folder=_json_folder(args),
         names=tuple(sorted(names, key=DATASET_NAMES.index)),
@@ -83,6 +85,13 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         command=parser.command(argv),
         **{each.name: getattr(args, each.name) for each in fields(SampleSettings) if hasattr(args, each.name)},
     )
+
+
+def _default_answers(qa_root: Path) -> Path:
+    path = qa_root / "ANSWER.json"
+    if not path.is_file():
+        raise InputError(f"{path}: missing; download it (README.md, get the data), or name it by --correct_answer_file")
+    return path
 
 
 def _json_folder(args: argparse.Namespace) -> Path:

@@ -187,7 +187,7 @@ def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[Questi
     sets = {dataset for dataset, _ in known}
     unknown = sorted(name for name in names if name[0] in sets and name not in known)
     if unknown:
-        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such names); correct them")
+        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such); correct the file")
     return names
 
 
@@ -263,7 +263,11 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
         lost += f", {sum(each.video in undecodable for each in candidates.questions)} have a video that does not decode"
     if settings.one_per_video:
         lost += ", and only one is drawn on each video"
-    fix = "check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
+    fix = f"ask for fewer, as --nums {left}" if left else "draw from other questions"
+    if candidates.without_answer:
+        fix = "check --correct_answer_file, or ask for fewer with --nums"
+    if candidates.without_video:
+        fix = "check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
     return (
         f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
         f"({lost}); {lacking_hint(candidates, settings) or fix}"

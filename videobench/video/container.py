@@ -78,11 +78,14 @@ def open_video(video: Path) -> Iterator[OpenVideo]:
     Raises VideoError, naming the file, where it is missing, not a video, or over a limit."""
     if not video.is_file():
         raise VideoError(f"{video}: no such file")
+    size = 0
     try:
+        size = video.stat().st_size
         # FFmpeg never takes an absolute path for an address such as `http:...`.
         container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, **METADATA)
     except BROKEN_FILE as error:
-        raise VideoError(f"{video}: cannot be opened as a video: {_describe_error(error)}") from error
+        found = f"{video}: cannot be opened as a video: {_describe_error(error)}"
+        raise VideoError(f"{found}; it has {size} bytes: if that is not all of it, download it again") from error
     with container:
         stream = _video_stream(video, container)
         stream.codec_context.thread_count = 1  # one thread for each of many videos at once is fastest
