@@ -34,7 +34,7 @@ from tests.support.simulated_losses import (
     simulate,
     tabulate,
 )
-from tests.support.simulated_runs import LONG_PROMPT, Fault, Questions, all_questions, sample_questions
+from tests.support.simulated_runs import Questions, all_questions, sample_questions
 from videobench.compare.accuracy import questions_needed
 from videobench.compare.diagnosis import diagnose
 from videobench.compare.divergence import measure
@@ -304,52 +304,17 @@ NEEDED = [
 ]
 
 
-# ------------------------------------------------------------------------- planted faults, through whole rows
+# ------------------------------------------------------------------------- sound runs, through whole rows
 
 
-def verdicts(
-    dtypes: tuple[str, str], fault: Fault | None, questions: int, comparisons: int, seed: int = 0
-) -> Counter[str]:
-    """How often each verdict, and under "cause: ..." each first finding, comes out of whole comparisons."""
+def verdicts(dtypes: tuple[str, str], questions: int, comparisons: int, seed: int = 0) -> Counter[str]:
+    """How often each verdict comes out of whole comparisons of sound runs."""
     rng, everything, counts = np.random.default_rng(seed), all_questions(), Counter[str]()
     for _ in range(comparisons):
-        rows = simulated_runs.simulate_rows(sample_questions(everything, questions, rng), rng, dtypes, fault)
-        pairs = simulated_runs.build_pairs(rows)
-        verdict, diagnosis = judge_pairs(pairs, Margin(MARGIN))
+        rows = simulated_runs.simulate_rows(sample_questions(everything, questions, rng), rng, dtypes)
+        verdict, _ = judge_pairs(simulated_runs.build_pairs(rows), Margin(MARGIN))
         counts[verdict.name] += 1
-        if diagnosis.findings:
-            counts[f"cause: {diagnosis.findings[0].cause}"] += 1
-        counts["flips"] += sum(pair.candidate.letter != pair.reference.letter for pair in pairs)
     return counts
-
-
-FAULTS = [
-    Fault(name, size)
-    for name, sizes in (
-        ("layer noise", (0.05, 0.08, 0.1, 0.15)),
-        ("letter", (0.02, 0.04, 0.06, 0.1)),
-        ("truncated", (0.05, 0.1, 0.2, 0.3)),
-        ("frame order", (0.05, 0.1, 0.2, 0.3)),
-        ("card", (0.05, 0.08, 0.1, 0.2)),
-        ("mass", (0.05, 0.08, 0.1, 0.2)),
-        ("overflow", (120, 60, 0)),
-    )
-    for size in sizes
-]
-
-
-def fault_line(fault: Fault, comparisons: int) -> str:
-    times = max(5, comparisons // 40)
-    found = [verdicts(("float16", "float16"), fault, count, times) for count in (100, 300, 1000)]
-    by_size = " | ".join(f"{100 * _found(counts) / times:.0f}" for counts in found)
-    causes = [cause.removeprefix("cause: ") for cause, _ in found[1].most_common() if cause.startswith("cause")]
-    size = f"beyond {LONG_PROMPT + fault.size:g} tokens" if fault.name == "overflow" else f"{fault.size:g}"
-    flips = 100 * found[1]["flips"] / times / 300
-    return f"| {fault.name} | {size} | {flips:.1f} | {by_size} | {', '.join(causes[:2]) or '-'} |"
-
-
-def _found(counts: Counter[str]) -> int:
-    return sum(count for name, count in counts.items() if name.startswith("cause"))
 
 
 VERDICTS = "PASS / FAIL / INCONCLUSIVE, %"
@@ -378,11 +343,6 @@ TABLES: dict[str, tuple[str, Sequence[Any], Callable[[Any, int], str]]] = {
         "| by | scale | noise, nats | from | comparisons | said, median | 10 to 90 % | so many PASS, % |",
         NEEDED,
         needed_line,
-    ),
-    "faults": (
-        "| fault in float16 | size, nats | flips, % | found with 100 questions, % | with 300 | with 1000 | named as |",
-        FAULTS,
-        fault_line,
     ),
 }
 

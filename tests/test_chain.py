@@ -6,14 +6,11 @@ question is on order or direction, with the frames in the wrong order.
 
 import json
 import random
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 
-import precision_test
 import run_gpu
 from videobench.data.dataset import build_question_text, load_answers, resolve_names
 from videobench.data.letters import read_letter
@@ -145,35 +142,3 @@ def test_ids_equal_one_plain_generate_per_question(replies, qa_rows, video_root,
         for letter, logprob in row["letter_logprobs"].items():
             id = checkpoint.tokenizer.convert_tokens_to_ids(letter)
             assert logprob == pytest.approx(float(logprobs[id]), abs=1e-3), name
-
-
-def rounded_to_8_bits(model_path, folder):
-    """A copy of the checkpoint whose matrices have 8 bits, scaled for each output channel: as W8A16 computes."""
-    shutil.copytree(model_path, folder)
-    tensors = load_file(folder / "model.safetensors")
-    for name, weight in tensors.items():
-        if weight.ndim > 1:
-            scale = weight.abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True).clamp(min=1e-12) / 127
-            tensors[name] = (weight / scale).round() * scale
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    return folder
-
-
-@pytest.mark.slow
-def test_a_quantised_checkpoint_is_judged_by_accuracy_alone(qa_root, video_root, tiny_model_path, tmp_path, capsys):
-    quantised = rounded_to_8_bits(tiny_model_path, tmp_path / "tiny-w8")
-    for name, model in (("npu", quantised), ("gpu", tiny_model_path)):
-        run_all(qa_root, video_root, model, tmp_path / name, "--dtype", "bfloat16")
-    flags = [f"--eval_{side}_path={tmp_path / side}" for side in ("npu", "gpu")]
-    flags += [f"--sampling_answer_path={qa_root / 'ANSWER.json'}", "--margin=2", f"--output_json={tmp_path / 'r.json'}"]
-    found = {}
-    for tolerance in ((), ("--tolerance", "none")):
-        assert precision_test.main([*flags, *tolerance]) == 0
-        found[tolerance] = json.loads((tmp_path / "r.json").read_text())
-    without, judged = found.values()
-    assert (without["verdict"], without["decided_by"]) == ("INCONCLUSIVE", "inputs")
-    assert without["summary"]["verdict"].startswith("INCONCLUSIVE: not comparable: checkpoint_sha256 is ")
-    assert judged["decided_by"] == "smoothed accuracy"
-    assert "; only accuracy was judged (--tolerance none), " in judged["summary"]["verdict"]
-    assert judged["summary"]["numbers"].startswith("not judged: median difference ")
-    print(judged["summary"], judged["smoothed"], judged["divergence"]["largest_difference"])

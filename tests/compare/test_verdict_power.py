@@ -25,7 +25,7 @@ NONE = Tolerance(is_judged=False)
 
 @pytest.mark.parametrize("dtypes", [("float16", "float16"), ("bfloat16", "float32"), ("bfloat16", "bfloat16")])
 def test_sound_runs_fail_in_at_most_1_percent(dtypes):
-    assert verdicts(dtypes, None, 300, 200)[FAIL] <= 2
+    assert verdicts(dtypes, 300, 200)[FAIL] <= 2
 
 
 @pytest.mark.parametrize("kind", ["normal", "heavy", "videos"])

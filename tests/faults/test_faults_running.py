@@ -120,16 +120,6 @@ def test_a_video_that_is_cut_short_meanwhile_costs_its_own_questions(bench, afte
     assert outcome.err.count("failed: ") == len(own)
 
 
-@pytest.mark.parametrize("error", [MISALIGNED, MemoryError()])
-def test_a_device_error_that_comes_once_costs_nothing(bench, failing_device, error):
-    failing_device(lambda number, videos: number == 2, error)
-    outcome = bench.answer()
-    assert outcome.status == 0
-    assert "a batch failed and is tried again question by question" in outcome.err
-    assert "Traceback" in outcome.err
-    assert len(json.loads(bench.result.read_bytes())) == len(bench.rows())
-
-
 def test_a_device_error_costs_the_questions_that_cause_it(bench, failing_device):
     _, own = last_video(bench)
     bad = []

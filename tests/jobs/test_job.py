@@ -73,7 +73,11 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
 
 
 @pytest.mark.parametrize("port", ["99999999", None], ids=["no-port", "in-use"])
-def test_a_port_where_no_store_can_be_is_refused(monkeypatch, port):
+def test_an_environment_that_makes_no_job_is_refused(monkeypatch, port):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(InputError, match="use torchrun"):
+        Job.from_environment()
     with socket.create_server(("127.0.0.1", 0)) as server:
         place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port or str(server.getsockname()[1])}
         for name, value in (place | {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}).items():
@@ -82,13 +86,6 @@ def test_a_port_where_no_store_can_be_is_refused(monkeypatch, port):
             InputError, match=r"MASTER_PORT .*: the job has no store there .*; use torchrun, or another"
         ):
             Job.from_environment()
-
-
-def test_half_an_environment_is_refused(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(InputError, match="use torchrun"):
-        Job.from_environment()
 
 
 @pytest.mark.parametrize(

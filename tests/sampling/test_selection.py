@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.simulated_runs import VIDEO_BENCH
 from tests.support.stand_in import extract, make_benchmark, read, sampled
 from videobench.data.dataset import Question, load_answers
 from videobench.errors import InputError
@@ -81,24 +80,6 @@ def test_so_many_questions_come_from_each_set(strategy, num, expected):
     order = draw_order(questions_of({"MOT": 10, "MSVD": 60, "TGIF": 30}), strategy, seed=0)
     assert counts(order[:num]) == expected
     assert len({(each.dataset, each.id) for each in order}) == 100
-
-
-REAL_SIZES = {name: sum(by_options.values()) for name, (_, by_options) in VIDEO_BENCH.items()}
-
-
-@pytest.mark.parametrize("num", [13, 100, 250, 1000, 5000, 17036])
-def test_of_the_real_sets_each_gives_its_share(num):
-    questions = questions_of(REAL_SIZES)
-    proportional = counts(draw_order(questions, "proportional", 3)[:num])
-    assert sum(proportional.values()) == num
-    for name, size in REAL_SIZES.items():
-        assert abs(proportional.get(name, 0) - num * size / 17036) < 1
-    stratified = counts(draw_order(questions, "stratified", 3)[:num])
-    assert sum(stratified.values()) == num
-    by_size = sorted(REAL_SIZES, key=REAL_SIZES.get)
-    for smaller, larger in pairwise(by_size):
-        assert stratified[smaller] >= min(num // 13, REAL_SIZES[smaller])
-        assert stratified[smaller] <= stratified[larger] + (REAL_SIZES[smaller] == REAL_SIZES[larger])
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
