@@ -98,6 +98,21 @@ def test_paths_of_the_launchers_become_absolute(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("processes", "begin"),
+    [(("1", "1"), [None]), (("2", "2"), ["torchrun", "--standalone", "--nproc_per_node", "2"]),
+     (("2", "4"), ["torchrun", "TORCHRUN_FLAGS"])],
+)  # fmt: skip
+def test_processes_of_torchrun_are_started_again_by_torchrun(monkeypatch, processes, begin):
+    for name, value in zip(("LOCAL_WORLD_SIZE", "WORLD_SIZE"), processes, strict=True):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    own = this_command("run_gpu.py", ["--limit", "1"], lambda words: [*words])
+    *words, script, _, _ = shlex.split(own.text)
+    assert script == str(ROOT / "run_gpu.py")
+    assert words == begin or (begin == [None] and len(words) == 1)
+
+
+@pytest.mark.parametrize(
     ("words", "names", "switches", "left"),
     [
         ("--nums 3 --x", ["nums"], [], "--x"),

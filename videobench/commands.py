@@ -37,7 +37,7 @@ class Command:
     launcher: str = ""  # "run_pa_videobench.sh", if that started the script
     launched: tuple[str, ...] = ()  # the launcher's own arguments
     environment: Mapping[str, str] = field(default_factory=dict)  # of VARIABLES, as they were set
-    processes: int = 1  # that torchrun started, without a launcher
+    processes: int = 1  # that torchrun started on this machine, without a launcher; 0: on several machines
     host: str = field(default_factory=platform.node)
     available: int = 0  # of a sample: questions that could be drawn
 
@@ -82,8 +82,9 @@ class Command:
         words = [f"{name}={quote(value)}" for name, value in self.environment.items()]
         if self.launcher:
             words += ["bash", self._place(self.launcher)]
-        elif self.processes > 1:
-            words += ["torchrun", "--standalone", "--nproc_per_node", str(self.processes), self._place(self.script)]
+        elif self.processes != 1:
+            flags = ["--standalone", "--nproc_per_node", str(self.processes)] if self.processes else ["TORCHRUN_FLAGS"]
+            words += ["torchrun", *flags, self._place(self.script)]
         else:
             words += [interpreter() if self.is_local else "python", self._place(self.script)]
         return " ".join([*words, *map(quote, self.launched if self.launcher else self.arguments)])
@@ -115,9 +116,10 @@ def this_command(script: str, arguments: Sequence[str], absolute: Callable[[Sequ
     name = next((Path(word).name for word in typed if Path(word).name in LAUNCHERS), "")
     own = Command(script, tuple(arguments), environment=_variables(os.environ, CARDS))
     if not name or script not in RUNS:
-        is_under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-        count = os.environ.get("LOCAL_WORLD_SIZE", "1") if is_under_torchrun else "1"
-        return replace(own, processes=int(count) if count.isdecimal() else 1)
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return own
+        here, everywhere = (os.environ.get(name, "1") for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+        return replace(own, processes=int(here) if here == everywhere and here.isdecimal() else 0)
     place = next(index for index, word in enumerate(typed) if Path(word).name == name)
     before = dict(word.split("=", 1) for word in typed[:place] if "=" in word)
     words = typed[place + 1 :]

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from videobench.commands import CARDS, COMPARISON, SAMPLE_COMMAND_FILE, SAMPLER, Command, read_command
+from videobench.commands import CARDS, COMPARISON, SAMPLE_COMMAND_FILE, SAMPLER, Command, read_command, split_words
 from videobench.compare.accuracy import ALL_QUESTIONS
 from videobench.compare.advice import NEXT_STEP
 from videobench.compare.comparison import Comparison
@@ -32,6 +32,7 @@ PLACES = {
     "QA_ROOT": "the folder that holds Eval_QA/",
     "VIDEO_ROOT": "the folder that holds Eval_video/",
     "OUTPUT": "that run's output folder",
+    "TORCHRUN_FLAGS": "torchrun's own flags, on each machine",
     "ALL_ANSWERS": "the file that has all the right answers",
 }
 ROOTS = ("--Eval_QA_root", "QA_ROOT", "--Eval_Video_root", "VIDEO_ROOT")
@@ -127,10 +128,12 @@ class _Finder:
 
     def _step(self, text: str, *commands: Command, is_new: bool = False) -> NextStep:
         """With what to fill in, and where to type what is not for this machine; `is_new`: the sample has changed."""
-        words = [word for each in commands for word in each.arguments]
+        words = {word for each in commands for word in split_words(each.text)}
         fill = [f"{name} by {meaning}" for name, meaning in PLACES.items() if name in words]
         if fill:
             text += f"; replace {', '.join(fill)}"
+        if any(each.environment.get("NNODES", "1") != "1" for each in commands):
+            text += "; start what has NNODES on each machine, with its own NODE_RANK"
         places = dict.fromkeys((each.host, each.script) for each in commands if not each.is_local)
         if places:
             there = ", ".join(f"{script} on {host}" for host, script in places)

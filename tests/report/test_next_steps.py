@@ -1,0 +1,159 @@
+"""The commands to go on with, where the runs and the sampler have kept what was typed."""
+
+import json
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
+from videobench.commands import SAMPLE_COMMAND_FILE, Command, keep_command
+from videobench.compare.comparison import compare_runs
+from videobench.compare.settings import ComparisonSettings, Margin
+from videobench.report.next_steps import next_step
+
+SET = "sampling_data"
+DATA = ("--Eval_QA_root", "/d/qa", "--Eval_Video_root", "/d/v d", "--chat_conversation_output_folder", "/d/out")
+TYPED = ("/m", "/d/v", "/d/qa", "/d/out")
+RUN = {
+    "npu": Command("run_npu.py", ("--model_path", "/m", *DATA), "run_pa_videobench.sh", TYPED),
+    "gpu": Command("run_gpu.py", ("--model_path", "/m", *DATA)),
+}
+SAMPLER = Command("extract_dataset.py", ("--Eval_QA_root", "/d/qa", "--nums", "300"), available=900)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    rng = np.random.default_rng(0)
+    return simulate_rows(sample_questions(all_questions(), 300, rng), rng)
+
+
+@pytest.fixture
+def step(tmp_path, rows):
+    """(sentence, words of each command) of two sound runs that were changed."""
+
+    def find(change=lambda npu, gpu: None, runs=RUN, sampler=SAMPLER, margin=1.0):
+        sides = [{"/".join(name): dict(both[side]) for name, both in rows.items()} for side in (0, 1)]
+        change(*sides)
+        paths = [tmp_path / side / f"{SET}_eval.json" for side in RUN]
+        for path, content, side in zip(paths, sides, RUN, strict=True):
+            (path.parent / "journal").mkdir(parents=True)
+            path.write_text(json.dumps(content))
+            keep_command(path.parent / f"journal/{SET}.command.json", runs[side])
+        answers = {}
+        for (dataset, id), (*_, right) in rows.items():
+            answers.setdefault(dataset, {})[id] = {"answer": right}
+        (tmp_path / "sampling_answer.json").write_text(json.dumps(answers))
+        if sampler:
+            keep_command(tmp_path / SAMPLE_COMMAND_FILE, sampler)
+        own = Command("precision_test.py", ("--eval_npu_path", str(paths[0]), "--eval_gpu_path", str(paths[1])))
+        settings = ComparisonSettings(*paths, tmp_path / "sampling_answer.json", margin=Margin(margin), command=own)
+        found = next_step(compare_runs(settings))
+        return found.text, [shlex.split(each) for each in found.commands]
+
+    return find
+
+
+def scripts(commands):
+    return [next(Path(word).name for word in words if word.endswith((".py", ".sh"))) for words in commands]
+
+
+ALL = ["extract_dataset.py", "run_pa_videobench.sh", "run_gpu.py", "precision_test.py"]
+
+
+def test_more_questions_are_drawn_asked_and_compared(step):
+    text, commands = step()
+    assert text == "draw 440 questions, start both runs again (they ask only what is new), then compare again"
+    assert scripts(commands) == ALL
+    assert commands[0][-4:] == ["--Eval_QA_root", "/d/qa", "--nums", "440"]
+    assert commands[1][2:] == list(RUN["npu"].launched)
+    assert commands[2][2:] == list(RUN["gpu"].arguments)
+
+
+def test_a_limit_gives_way_to_questions_that_are_drawn_already(step):
+    runs = {side: run.with_flag("limit", 300) for side, run in RUN.items()}
+    text, commands = step(runs=runs, sampler=SAMPLER.with_flag("nums", 1000))
+    assert text.startswith("take 440 questions of the sample, start both runs again")
+    assert scripts(commands) == ALL[1:]
+    assert [words[-2:] for words in commands[:2]] == [["--limit", "440"]] * 2
+
+
+def test_a_limit_goes_with_a_larger_sample(step):
+    runs = {side: run.with_flag("limit", 300) for side, run in RUN.items()}
+    _, commands = step(runs=runs)
+    assert scripts(commands) == ALL
+    assert not any("--limit" in words for words in commands)
+
+
+def test_no_more_questions_are_asked_for_than_there_are(step):
+    text, commands = step(sampler=replace(SAMPLER, available=339))
+    assert (text, commands) == ("440 questions would be needed, and 339 can be drawn from these sets", [])
+
+
+def test_what_is_for_another_machine_says_so(step):
+    runs = RUN | {"npu": replace(RUN["npu"], host="node7", environment={"NNODES": "2", "NODE_RANK": "0"})}
+    text, commands = step(runs=runs)
+    assert text.endswith(
+        "; start what has NNODES on each machine, with its own NODE_RANK; run_npu.py on node7, in the suite's folder, "
+        "with a copy of the new sample there"
+    )
+    assert commands[1][:4] == ["NNODES=2", "NODE_RANK=0", "bash", "run_pa_videobench.sh"]
+
+
+def test_only_the_side_that_lacks_answers_starts_again(step):
+    def fail(_, gpu):
+        for row in list(gpu.values())[:40]:
+            row |= {"error": "cannot be decoded", "output_sequence": [""], "letter_logprobs": {}}
+
+    text, commands = step(fail)
+    assert text.startswith("start the run again: it asks only what failed or is missing (40 on the GPU)")
+    assert scripts(commands) == ALL[2:]
+
+
+def test_another_setting_is_taken_over_into_another_folder(step):
+    def other(npu, gpu):
+        for side, frames in ((npu, 16), (gpu, 8)):
+            for row in side.values():
+                row["run"] = row.get("run", {}) | {"num_frames": frames}
+
+    _, [run, compare] = step(other)
+    assert run[-4:] == ["--num_frames", "8", "--chat_conversation_output_folder", "/d/out_8"]
+    assert compare[-2:] == ["--eval_npu_path", f"/d/out_8/{SET}_eval.json"]
+
+
+def test_files_in_each_others_place_are_exchanged(step):
+    def swap(npu, gpu):
+        for side, device in ((npu, "cuda"), (gpu, "npu")):
+            for row in side.values():
+                row["run"] = row.get("run", {}) | {"device": device}
+
+    _, [compare] = step(swap)
+    paths = dict(zip(compare[2::2], compare[3::2], strict=True))
+    assert "/gpu/" in paths["--eval_npu_path"]
+    assert "/npu/" in paths["--eval_gpu_path"]
+
+
+def test_broken_numbers_are_looked_for_with_what_the_run_was_given(step):
+    def shake(npu, _):
+        for index, row in enumerate(npu.values()):
+            row["letter_logprobs"] = {name: each - index % 3 for name, each in row["letter_logprobs"].items()}
+            row["letter_logprobs"]["A"] -= 0.5
+
+    runs = RUN | {"npu": RUN["npu"].with_flag("batch_size", 4).with_flag("tensor_parallel", 2)}
+    text, [check] = step(shake, runs=runs)
+    assert text == "find the module that breaks"
+    flags = check[2:-1]
+    assert flags == ["--model_path", "/m", *DATA, "--check_model", "--check_questions"]
+    assert scripts([check]) == ["run_npu.py"]
+
+
+def test_flips_are_read_with_the_videos_of_the_run(step):
+    def lose(npu, _):
+        for row in list(npu.values())[:150]:
+            row["output_sequence"] = ["no idea"]
+
+    text, [compare] = step(lose)
+    assert text == f"read what flipped in {Path('report.html').absolute()}"
+    assert compare[-4:] == ["--report_html", str(Path("report.html").absolute()), "--Eval_Video_root", "/d/v d"]
