@@ -1,5 +1,6 @@
 """--check_model on the CPU, which is sound. Devices with faults: tests/device/npu_cases/cases_locate.py."""
 
+import csv
 import json
 import math
 import re
@@ -18,6 +19,12 @@ from videobench.locate.check import ModelCheck
 from videobench.model import engine
 from videobench.model.prompts import Answer
 from videobench.run.model_check import choose
+
+MSPROBE = [
+    "NPU Name", "Bench Name", "NPU Dtype", "Bench Dtype", "NPU Tensor Shape", "Bench Tensor Shape", "Cosine", "EucDist",
+    "MaxAbsErr", "MaxRelativeErr", "One Thousandth Err Ratio", "Five Thousandths Err Ratio", "NPU max", "NPU min",
+    "NPU mean", "NPU l2norm", "Bench max", "Bench min", "Bench mean", "Bench l2norm", "Result",
+]  # fmt: skip
 
 
 def check(capsys, flags, *more):
@@ -47,6 +54,25 @@ def test_a_sound_device(capsys, flags, small):
     assert report["passes"][0]["first"] is None
     assert f"{report['passes'][0]['module_calls']:,}" in agrees
     assert len(report["questions"]) == 4
+
+
+def test_a_table_has_a_row_for_each_module_call(capsys, flags, small):
+    path = small / "check.csv"
+    check(capsys, flags, "--check_questions", keys_of(small)[0], "--output_csv", path, "--batch_size", 1)
+    columns, *rows = csv.reader(path.read_text().splitlines())
+    assert columns == [*MSPROBE, "Error Over Tolerance"]
+    by_name = {row[0]: dict(zip(columns, row, strict=True)) for row in rows}
+    assert len(by_name) == len(rows)
+    [norm] = [
+        row
+        for name, row in by_name.items()
+        if name.endswith("layers.0.input_layernorm.LlamaRMSNorm.forward.2.output.0")
+    ]
+    assert (norm["Bench Name"], norm["NPU Dtype"], norm["Bench Dtype"]) == (norm["NPU Name"], "float32", "float32")
+    assert norm["NPU Tensor Shape"] == norm["Bench Tensor Shape"] == "[1, 1, 128]"  # the first decoding step
+    assert (float(norm["Cosine"]), norm["Result"]) == (pytest.approx(1), "pass")
+    assert {row["Result"] for row in by_name.values()} == {"pass"}
+    assert max(float(row["Error Over Tolerance"]) for row in by_name.values()) < 0.1
 
 
 def keys_of(small):
@@ -160,7 +186,7 @@ def test_what_cannot_be_checked(flags, small, more, message):
 
 
 def test_its_flags_are_its_own(flags):
-    with pytest.raises(InputError, match="--check_questions and --output_json need --check_model"):
+    with pytest.raises(InputError, match="--check_questions, --output_json and --output_csv need --check_model"):
         run_gpu.main([*flags, "--check_questions", "MSVD/1"])
 
 

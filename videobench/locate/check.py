@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -26,6 +27,7 @@ from videobench.locate.recording import (
     recording,
 )
 from videobench.locate.replay import Compared, ReadWeight, Replay
+from videobench.locate.table import Table
 from videobench.model.engine import Engine, batch_rows
 from videobench.model.prompts import Answer, VideoQuestions
 
@@ -38,7 +40,6 @@ VISION_PARTS = ("vision_tower", "vision_resampler", "multi_modal_projector", ENC
 PARTS = {VISION: (0.0, 0.3), PREFIX: (0.3, 0.5), SUFFIX: (0.8, 0.15), DECODE: (0.95, 0.05)}
 
 Progress = Callable[[str, float], None]  # where it is, and how many batches are done
-Watch = Callable[[str, Compared, Deviation], None]  # kind of the forward pass, and what was compared in it
 
 
 @dataclass(frozen=True)
@@ -95,12 +96,12 @@ class ModelCheck:
         read_weight: ReadWeight,
         dtype: str,
         progress: Progress = lambda *_: None,
-        watch: Watch = lambda *_: None,
+        table: Table | None = None,
         by_layer: bool = False,
     ) -> None:
         self._engine, self._model = engine, engine.model
         self._replay = Replay(self._model, read_weight)
-        self._dtype, self._progress, self._watch, self._by_layer = dtype, progress, watch, by_layer
+        self._dtype, self._progress, self._table, self._by_layer = dtype, progress, table, by_layer
         names = [name for name, _ in self._model.named_modules()]
         in_vision = sum(any(part in name for part in VISION_PARTS) for name in names)
         self._events = {VISION: 2 * in_vision}, 2 * (len(names) - in_vision)
@@ -153,6 +154,8 @@ class ModelCheck:
             isinstance(each, Result) and each.module != ENCODE and not each.is_compared for each in forward.events
         )
         suspects: list[_Suspect] = []
+        rows: dict[tuple[int, int], list[Any]] = {}
+        judged: dict[tuple[int, int], Deviation] = {}
         fields: Counter[int] = Counter()
 
         def compare(compared: Compared) -> None:
@@ -160,7 +163,10 @@ class ModelCheck:
             fields[compared.number] += 1
             self._show(forward.kind, compared)
             found = deviation(compared.found, compared.expected, compared.dtype)
-            self._watch(forward.kind, compared, found)
+            judged[place] = found
+            if self._table and compared.handed_to is None and compared.module != ENCODE and place[1] == 0:
+                module = self._model.get_submodule(compared.module)
+                rows[place] = self._table.row(compared, type(module).__name__)
             if found.deviates:
                 suspects.append(_Suspect(place, compared, found))
             else:
@@ -182,6 +188,10 @@ class ModelCheck:
                 suspect.deviation,
             )
             self._found.append(finding)
+        judged |= {each.place: each.deviation for each in suspects}
+        for place, row in rows.items():
+            assert self._table
+            self._table.add(row, judged[place])
 
     def _show(self, kind: str, compared: Compared) -> None:
         begin, part = PARTS[kind]

@@ -137,7 +137,7 @@ class Replay:
                 module, call = self._running[-1].module, self._running[-1].call
                 self._compare(Compared(number, module, call, handed_to, found, expected, recorded.dtype))
         elif isinstance(found, dict) and isinstance(expected, dict):
-            for key in found.keys() & expected.keys():
+            for key in (each for each in found if each in expected):
                 self._pairs(number, expected[key], found[key], recorded[key], handed_to)
         elif isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
             for each in zip(expected, found, recorded, strict=True):

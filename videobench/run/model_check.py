@@ -25,7 +25,7 @@ from videobench.device.devices import (
     release_memory,
 )
 from videobench.errors import InputError, OutOfMemory
-from videobench.files import write_json
+from videobench.files import write_json, write_whole
 from videobench.model.cost import DTYPE_BYTES
 from videobench.model.prompts import VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from videobench.locate.batches import PlainAnswers
     from videobench.locate.check import Batch
     from videobench.locate.findings import Findings
+    from videobench.locate.table import Table
     from videobench.model.checkpoint import Checkpoint
     from videobench.model.engine import Engine
 
@@ -56,6 +57,7 @@ def check_model(settings: ModelCheckSettings) -> int:
     dtype = settings.run.dtype or DEFAULT_DTYPES[device.kind]
     longest = max(settings.run.max_new_tokens, settings.decoding_steps + 1)
     run = replace(settings.run, device=device.kind, dtype=dtype, max_new_tokens=longest)
+    from videobench.locate.table import Table
     from videobench.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(run.model_path)
@@ -63,9 +65,13 @@ def check_model(settings: ModelCheckSettings) -> int:
     works = choose(plan, settings.questions)
     videos = [read_video(work, run, checkpoint) for work in works]
     together = read_batch(works, plan, run, checkpoint)
-    check = Check(run, device, checkpoint, videos, together, settings.decoding_steps)
+    table = Table() if settings.output_csv else None
+    check = Check(run, device, checkpoint, videos, together, settings.decoding_steps, table)
     check.announce(works)
     report = check.run()
+    if settings.output_csv and table:
+        write_whole(settings.output_csv, table.text.encode())
+        print(f"wrote {settings.output_csv}")
     if settings.output_json:
         names = [f"{each.dataset}/{each.id}" for work in works for each in work.questions]
         description = {"device": name_of(device), **describe_device(device)}
@@ -162,9 +168,11 @@ class Check:
         videos: list[VideoQuestions],
         together: list[VideoQuestions],
         decoding_steps: int,
+        table: "Table | None" = None,
     ) -> None:
         self._settings, self._device, self._checkpoint = settings, device, checkpoint
         self._videos, self._together, self._new_tokens = videos, together, decoding_steps + 1
+        self._table = table
 
     def announce(self, works: list[VideoWork]) -> None:
         questions, videos = sum(len(work.prompts) for work in works), len(works)
@@ -256,7 +264,7 @@ class Check:
             status.show(f"{dtype}: {100 * done / len(batches):.0f} % done, in {place}")
 
         with closing(StatusLine()) as status:
-            return ModelCheck(engine, weights, dtype, show).run(batches)
+            return ModelCheck(engine, weights, dtype, show, self._table).run(batches)
 
     def _try(
         self, engine: "Engine", dtype: str, batch: "Batch", plain: "PlainAnswers", is_known: bool

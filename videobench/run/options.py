@@ -73,6 +73,7 @@ class ModelCheckSettings:
     questions: tuple[str, ...]  # "MSVD/40810"; none: the check chooses
     decoding_steps: int
     output_json: Path | None
+    output_csv: Path | None
 
 
 def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSettings | ModelCheckSettings:
@@ -93,8 +94,8 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
         parser.error(f"--num_frames must be at most {MOST_FRAMES}: each takes a token and more of the prompt")
     if args.num_workers < 0:
         parser.error("--num_workers must be at least 0")
-    if (args.check_questions or args.output_json) and not args.check_model:
-        parser.error("--check_questions and --output_json need --check_model")
+    if (args.check_questions or args.output_json or args.output_csv) and not args.check_model:
+        parser.error("--check_questions, --output_json and --output_csv need --check_model")
     if args.check_model and args.tensor_parallel > 1:
         parser.error(
             "--check_model computes on one card: leave --tensor_parallel out, and take a card with room for the weights"
@@ -105,10 +106,12 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     args.max_new_tokens = args.max_new_tokens or DEFAULT_NEW_TOKENS
     if not args.check_model:
         return _run_settings(args, device, command)
-    if args.output_json:
-        check_writable(args.output_json)  # before the minutes that the check takes
+    for path in filter(None, (args.output_json, args.output_csv)):
+        check_writable(path)  # before the minutes that the check takes
     run = _run_settings(args, device, command)
-    return ModelCheckSettings(run, _named_questions(args.check_questions), decoding_steps, args.output_json)
+    return ModelCheckSettings(
+        run, _named_questions(args.check_questions), decoding_steps, args.output_json, args.output_csv
+    )
 
 
 def _named_questions(text: str | None) -> tuple[str, ...]:
@@ -201,6 +204,9 @@ def _build_parser(device: str) -> FlagParser:
     add("--check_model", action="store_true", help="which module computes something else than the CPU? answers nothing")
     keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report"
     add("--check_questions", metavar="KEYS", help=keys)
+    add(
+        "--output_csv", type=Path, metavar="PATH", help="of --check_model: write a row for each module call, as msprobe"
+    )
     add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
     return parser
 

@@ -22,7 +22,7 @@ def what_else(settings: RunSettings) -> Iterator[str]:
 
 
 def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
-    run = check.without("check_questions", "output_json", switches=["check_model"])
+    run = check.without("check_questions", "output_json", "output_csv", switches=["check_model"])
     manifest = settings.sources[0].qa_path.with_name(SAMPLE_MANIFEST_FILE).absolute()
 
     def into(name: str, changed: Command) -> str:
