@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from tests.support.engine_lines import MAKERS, aisbench_failure, write_lines
+from tests.support.engine_lines import MAKERS, aisbench_failure, asked_text, write_lines
 from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
 
 
@@ -68,7 +68,8 @@ def journal_to_run(bench):
 def lines_to_compare(kind):
     def reader(bench):
         path, start = result_to_compare(bench)
-        asked = {f"{SET}/{key}": row | {"output_sequence": ["A"]} for key, row in bench.rows().items()}
+        reply = {"output_sequence": ["A"]}
+        asked = {f"{SET}/{key}": row | reply | {"question": asked_text(row)} for key, row in bench.rows().items()}
         (bench.folder / "gpu.json").write_text(json.dumps(asked))
         lines = [MAKERS[kind](f"{SET}/{key}", row) for key, row in bench.rows().items()]
         return write_lines(path, lines), start
@@ -128,7 +129,7 @@ def test_a_byte_order_mark_changes_nothing(bench, reader):
     before = start()
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     after = start()
-    assert (after.status, after.err) == (before.status, before.err)
+    assert (before.status, after.status, after.err) == (0, 0, before.err)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import videobench.model.checkpoint
-from tests.support.engine_lines import MAKERS
+from tests.support.engine_lines import MAKERS, asked_text
 from tests.support.fault_tools import SET, Bench
 from tests.support.mutations import Pairs, changed_bytes, changed_values, mutated, plain
 
@@ -188,7 +188,8 @@ def test_lines_of_other_engines(bench, understood, kind, data):
     report = bench.folder / "report.json"
     report.unlink(missing_ok=True)
     (bench.folder / "npu.json").write_bytes(content)
-    asked = {f"{SET}/{key}": row | {"output_sequence": ["A"]} for key, row in some_questions(4).items()}
+    reply = {"output_sequence": ["A"]}
+    asked = {f"{SET}/{key}": row | reply | {"question": asked_text(row)} for key, row in some_questions(4).items()}
     (bench.folder / "gpu.json").write_text(json.dumps(asked))
     outcome = bench.compare("--output_json", report)
     assert understood(outcome) == report.exists()

@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from videobench.data.dataset import build_question_text
+
 Line = dict[str, Any]
 ENTRIES = (("A", -0.25), ("B", -2.0), ("C", -5.0), ("D", -6.0), ("the", -7.0))
 
@@ -38,11 +40,11 @@ def aisbench_failure(key: str, row: Line) -> Line:
 
 def _parts(row: Line) -> list[Line]:
     url = {"type": "video_url", "video_url": {"url": f"file:///data/{row['vid_path']}"}}
-    return [url, {"type": "text", "text": _asked(row)}]
+    return [url, {"type": "text", "text": asked_text(row)}]
 
 
-def _asked(row: Line) -> str:
-    return " ".join([row["question"], *(f"{letter}.{text}" for letter, text in row["choices"].items() if text)])
+def asked_text(row: Line) -> str:
+    return build_question_text(row["question"], {letter: text for letter, text in row["choices"].items() if text})
 
 
 MAKERS = {"batch": batch_line, "aisbench": aisbench_line}
