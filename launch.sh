@@ -159,11 +159,19 @@ launch() {
     trap 'stop 129' HUP
     trap 'stop 130' INT
     trap 'stop 143' TERM
+    # torchrun, but what it says of itself goes to a file, which is shown if the end was not asked for: its loggers take the
+    # stream that they find when they are imported. The current folder is no place for modules.
+    local torchrun='
+import os, sys
+sys.path[:] = filter(None, sys.path)
+sys.stderr = open(os.environ["VIDEOBENCH_TORCHRUN_LOG"], "w", buffering=1)
+from torch.distributed.run import main
+main()'
     # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once. What torchrun leaves in TMPDIR
     # when it is killed goes with the folder.
     TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" VIDEOBENCH_TORCHRUN_LOG="$folder/torchrun" \
         VIDEOBENCH_COMMAND="$typed" \
-        setsid "$python" "$here/videobench/jobs/torchrun.py" --nproc_per_node "$processes" "${where[@]}" \
+        setsid "$python" -c "$torchrun" --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!
     [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before its number was known

@@ -8,8 +8,7 @@ import pytest
 from videobench.errors import InputError
 from videobench.jobs.job import Job
 from videobench.model.checkpoint import load_checkpoint
-from videobench.model.cost import row_bytes
-from videobench.model.sharding import check_tensor_parallel, weights_per_card
+from videobench.model.cost import check_tensor_parallel, row_bytes, weights_per_card
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
-"""What a run will cost, from sizes alone: memory in bytes of a question, and the device's time at a stated rate."""
+"""What a run will cost, from sizes alone: memory in bytes of a question, of weights split over cards, and the device's
+time at a stated rate. What it has cost: Usage."""
 
+import re
 import resource
 import time
 from collections import defaultdict
@@ -10,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from videobench.console import in_bytes
 from videobench.device.devices import peak_memory_bytes
+from videobench.errors import InputError
 
 if TYPE_CHECKING:
     from videobench.device.devices import Device
-    from videobench.model.checkpoint import Checkpoint
+    from videobench.model.checkpoint import Checkpoint, WeightFiles
     from videobench.model.prompts import Prompt
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -72,6 +75,32 @@ def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, pref
     numbers: int = per_text * prefix_length + per_patch * num_frames * _patches(checkpoint)
     # As they come, as numbers, and those of a batch that is copied meanwhile (loop.stage_ahead).
     return numbers * DTYPE_BYTES[dtype] + pixels * (DTYPE_BYTES["float32"] + 2)
+
+
+# Weights that transformers splits: the text model's projections and the head; every card holds all of the others.
+SHARDED = re.compile(r"(?!.*vision_tower).*(\.(q|k|v|o|gate|up|down)_proj\.|lm_head\.)")
+
+
+def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
+    """Raises InputError where the weights cannot be split into `cards` equal parts."""
+    text = checkpoint.config.text_config
+    sizes = {
+        "attention heads": text.num_attention_heads,
+        "key-value heads": text.num_key_value_heads or text.num_attention_heads,
+        "intermediate size": text.intermediate_size,
+    }
+    for name, size in sizes.items():
+        if size % cards:
+            fitting = [each for each in range(1, 65) if not any(other % each for other in sizes.values())]
+            raise InputError(
+                f"--tensor_parallel {cards}: {checkpoint.path} has {size} {name}, which {cards} cards cannot share; "
+                f"use one of {', '.join(map(str, fitting))}"
+            )
+
+
+def weights_per_card(weights: "WeightFiles", cards: int) -> int:
+    """Numbers of weights that each card of a group holds."""
+    return sum(-(-size // cards) if SHARDED.match(name) else size for name, size in weights.sizes.items())
 
 
 def device_seconds(checkpoint: "Checkpoint", num_frames: int, tokens: Tokens, rate: float) -> float:

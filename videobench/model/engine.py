@@ -8,8 +8,9 @@ those of one plain `generate` per question (tests/model/test_engine.py).
 
 import copy
 import math
+import sys
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -25,7 +26,6 @@ from videobench.model.cache import CACHE_ARGUMENT, Prefixes, select_rows
 from videobench.model.checkpoint import Checkpoint, naming_checkpoint
 from videobench.model.cost import Usage
 from videobench.model.prompts import Answer, Prompt, VideoQuestions
-from videobench.model.sharding import kept_output, split_arguments
 from videobench.video.pixels import normalise
 
 
@@ -132,7 +132,7 @@ def load_engine(
     with (
         reading_weights(device),
         world or nullcontext(),
-        kept_output(),
+        _kept_output(),
         naming_checkpoint(checkpoint.path, RuntimeError),
     ):
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
@@ -146,7 +146,7 @@ def load_engine(
             use_safetensors=True,
             dtype=getattr(torch, dtype),
             # By name: of a torch.device transformers takes the number alone, which older safetensors read as CUDA's.
-            **(split_arguments() if world else {"device_map": {"": str(device.torch_device)}}),
+            **(_split_arguments() if world else {"device_map": {"": str(device.torch_device)}}),
         )
     for kind, words in WRONG_WEIGHTS.items():
         # A key of another size comes with both sizes since transformers 5.
@@ -155,6 +155,26 @@ def load_engine(
             raise InputError(f"{checkpoint.path}: {found}; get the checkpoint again, all files of one upload")
     drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, length_multiple)
+
+
+def _split_arguments() -> dict[str, Any]:
+    """Split the weights over torch.distributed's world: arguments of from_pretrained, in old and new transformers."""
+    try:
+        from transformers.distributed import DistributedConfig
+
+        return {"distributed_config": DistributedConfig(tp_plan="auto")}
+    except (ImportError, TypeError):
+        return {"tp_plan": "auto"}
+
+
+@contextmanager
+def _kept_output() -> Iterator[None]:
+    """Restores the streams: transformers up to 5.0 drops what a process of a group prints, tracebacks too."""
+    streams = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 def _greedy(checkpoint: Checkpoint) -> GenerationConfig:

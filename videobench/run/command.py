@@ -16,7 +16,7 @@ from videobench.data.rows import NONFINITE_FIX
 from videobench.device.devices import DEFAULT_DTYPES, check_free_memory
 from videobench.device.packages import check_packages
 from videobench.jobs.job import Job
-from videobench.model.sharding import check_tensor_parallel
+from videobench.model.cost import check_tensor_parallel
 from videobench.run.device_check import check_device
 from videobench.run.export import export_requests, facts_path
 from videobench.run.journals import Journals, find_left, foreign_videos, open_journals

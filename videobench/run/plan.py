@@ -17,9 +17,8 @@ from videobench.device.devices import Device, kind_to_use, open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.jobs.job import Job
-from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, question_bytes, rate_of
+from videobench.model.cost import DTYPE_BYTES, Tokens, device_seconds, question_bytes, rate_of, weights_per_card
 from videobench.model.prompts import VIDEO_PLACEHOLDER, Prompt, PromptBuilder
-from videobench.model.sharding import weights_per_card
 from videobench.run.options import RunSettings
 
 if TYPE_CHECKING:
