@@ -114,7 +114,7 @@ def this_command(script: str, arguments: Sequence[str], absolute: Callable[[Sequ
     """What started this process; `absolute` makes the paths among flags absolute."""
     typed = os.environ.get(TYPED, "").split(SEPARATOR)[:-1]
     name = next((Path(word).name for word in typed if Path(word).name in LAUNCHERS), "")
-    own = Command(script, tuple(arguments), environment=_variables(os.environ, CARDS))
+    own = Command(script, tuple(arguments), environment=_variables(os.environ, CARDS if script in RUNS else ()))
     if not name or script not in RUNS:
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return own

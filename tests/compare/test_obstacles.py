@@ -182,13 +182,17 @@ def test_another_sample_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("side", ["NPU", "GPU"])
-def test_the_side_whose_run_lacks_a_part_of_the_sample_is_named(tmp_path, side):
-    """Only one side was enlarged."""
-    npu, gpu, answers = runs_of(tmp_path, {"qa_sha256": "f" * 64})
-    path = {"NPU": npu, "GPU": gpu}[side]
-    rows = json.loads(path.read_text())
+@pytest.mark.parametrize("first", ["dddd", "ffff"], ids=["kept-replies", "all-replies"])
+def test_the_side_whose_run_lacks_a_part_of_the_sample_is_named(tmp_path, side, first):
+    """Only one side was enlarged: its new replies name the larger sample, those that it has kept the former one."""
+    npu, gpu, answers = runs_of(tmp_path, {"qa_sha256": "d" * 64})
+    path, other = {"NPU": (npu, gpu), "GPU": (gpu, npu)}[side]
+    rows, larger = (json.loads(each.read_text()) for each in (path, other))
     left = dict(list(rows.items())[200:])
     path.write_text(json.dumps(left))
+    for name, row in larger.items():
+        row["run"] = row["run"] | {"qa_sha256": 16 * (first if name in left else "ffff")}
+    other.write_text(json.dumps(larger))
     comparison = compare(npu, gpu, answers)
     summary = summarize(comparison)
     found = f"the {side}'s run lacks {len(rows) - len(left)} questions of this sample"

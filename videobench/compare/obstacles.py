@@ -117,8 +117,9 @@ def _both_values(row: InputRow, names: Names) -> str:
 def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     alone, other = len(pairing.pairs) - len(pairing.compared), inputs.other
     samples = [row for row in inputs.rows if row.name in SAMPLE_FILES and row.state == DIFFERS]
-    lacking = lacking_side(pairing) if samples else ""
-    if lacking:
+    lacking = lacking_side(pairing)
+    is_enlarged = bool(lacking) and (bool(samples) or _is_of_larger_sample(pairing, inputs, lacking))
+    if is_enlarged:
         count = alone + sum({**pairing.sets_only_candidate, **pairing.sets_only_reference}.values())
         text = f"{getattr(names, lacking).phrase}'s run lacks {_questions(count)} of this sample"
         yield Obstacle("enlarged", text, allows_fail=True)
@@ -138,7 +139,7 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
         if keys:
             yield Obstacle(cause, f"{text} in {_questions(len(keys))} ({_some(keys)})", allows_fail=True)
     left_out = {**pairing.sets_only_candidate, **pairing.sets_only_reference}
-    if left_out and not lacking:
+    if left_out and not is_enlarged:
         text = f"sets that only one file has are left out ({', '.join(left_out)}, {_questions(sum(left_out.values()))})"
         yield Obstacle("sets", f"{text}: answer them on both sides, or name files of the same sets", allows_fail=True)
 
@@ -151,6 +152,20 @@ def lacking_side(pairing: Pairing) -> str:
     }
     found = [side for side, lacks in lacking.items() if lacks]
     return found[0] if len(found) == 1 else ""
+
+
+def _is_of_larger_sample(pairing: Pairing, inputs: Inputs, lacking: str) -> bool:
+    """Whether the other side's further questions are of a sample that `lacking` has not seen, or whole sets of one.
+
+    Replies that were kept when a sample was enlarged name the former one: those of both sides are alike."""
+    other = "reference" if lacking == "candidate" else "candidate"
+    if getattr(pairing, f"sets_only_{other}"):
+        return any(row.name == SAMPLE_FILES[0] for row in inputs.rows)
+    both = [(getattr(pair, lacking).reply, getattr(pair, other).reply) for pair in pairing.pairs]
+    seen = {str(own.run[name]) for own, _ in both if own for name in SAMPLE_FILES if name in own.run}
+    alone = [more.run for own, more in both if more and not own]
+    new = {str(run[name]) for run in alone for name in SAMPLE_FILES if name in run}
+    return bool(seen) and not new <= seen
 
 
 def _questions(count: int) -> str:
