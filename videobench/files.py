@@ -29,7 +29,7 @@ def without_waiting(path: str, flags: int) -> int:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The file, to be read; OSError where it is missing or no regular file.
+    """The file, to be read; OSError if it is missing or no regular file.
 
     Does not wait for the writer of a pipe. A device might be read for ever."""
     file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
@@ -45,7 +45,7 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     Raises InputError, naming the file, where it is missing, no regular file, or larger than `most_bytes`."""
     try:
         with open_regular(path) as file:
-            content = file.read(most_bytes + 1) or b""  # None where a file of /proc has nothing yet
+            content = file.read(most_bytes + 1) or b""  # None if a file of /proc has nothing yet
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if len(content) > most_bytes:
@@ -146,7 +146,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, forces it to the disk, and renames. Raises InputError where the folder refuses.
+    """Writes `content` beside `path`, forces it to the disk, and renames. Raises InputError if the folder refuses.
 
     A pipe or a device, as /dev/stdout, is written into: renaming would replace it."""
     try:
@@ -163,7 +163,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises InputError where `write_whole` could not write: before the work that would be lost. Makes the folder."""
+    """Raises InputError if `write_whole` could not write: before the work that would be lost. Makes the folder."""
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file, as {path / 'report'}{path.suffix}")
@@ -184,7 +184,7 @@ def _unwritable(path: Path, error: OSError) -> InputError:
 
 
 def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a regular file's bytes, read in blocks; OSError where it cannot be read."""
+    """Hexadecimal SHA-256 of a regular file's bytes, read in blocks; OSError if it cannot be read."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while block := file.read(HASH_BLOCK_BYTES):
@@ -193,7 +193,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def open_to_append(path: Path) -> FileIO:
-    """For reading too, unbuffered; creates its folder. Raises InputError where the folder refuses."""
+    """For reading too, unbuffered; creates its folder. Raises InputError if the folder refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = FileIO(path, "a+", opener=without_waiting)
@@ -235,7 +235,7 @@ class JsonLines:
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """When it returns the lines outlive this process, but only `force` makes them outlive the machine.
 
-        Raises InputError where the disk takes no more: the file then ends where it ended before."""
+        Raises InputError if the disk takes no more: the file then ends where it ended before."""
         content = b"".join(encode_json(line) + b"\n" for line in lines)
         self.bring_back()
         end = self._file.seek(0, os.SEEK_END)

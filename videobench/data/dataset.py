@@ -67,7 +67,7 @@ class Question:
 def resolve_names(requested: str, qa_root: Path) -> list[str]:
     """Names of data sets from a flag: one name, several with commas, or `all`; `Driving_exam` is `Driving-exam`.
 
-    With `all`, a set without a QA file is left out and named on stderr. Raises InputError where a set that was named
+    With `all`, a set without a QA file is left out and named on stderr. Raises InputError if a set that was named
     has no QA file, is unknown, or is named twice."""
     if requested == "all":
         present = [name for name in DATASET_NAMES if qa_file(qa_root, name).is_file()]
@@ -171,7 +171,7 @@ def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path])
 
 
 def canonical_name_of_row(name: str, row: Mapping[str, Any]) -> str:
-    """The set that a row comes from: that of the file, in a sample that of the row. ValueError where it names none."""
+    """The set that a row comes from: that of the file, in a sample that of the row. ValueError if it names none."""
     if name != SAMPLE_NAME:
         return name
     dataset = row.get("dataset")
@@ -273,7 +273,7 @@ def build_question_text(text: str, options: Mapping[str, str]) -> str:
 
 
 def check_kind(path: Path, content: Any, wanted: str) -> None:
-    """Raises InputError where `content` is clearly another one of the benchmark's files than `wanted`."""
+    """Raises InputError if `content` is clearly another one of the benchmark's files than `wanted`."""
     found = _kind_of(content)
     if found not in ("", wanted):
         raise InputError(f"{path}: holds {found}, not {wanted}; {TAKEN_BY[wanted]}")
@@ -326,7 +326,7 @@ class VideoRoot:
         boundary = root.parent if root.parent.name == VIDEOS_NAME else root
         for path in (video, *_linked_images(video)):
             place = Path(self._real_folder(path.parent), path.name)
-            if os.path.islink(place):  # also False where access is denied; the decoder reports that
+            if os.path.islink(place):  # also False if access is denied; the decoder reports that
                 place = Path(os.path.realpath(place))
             if not place.is_relative_to(boundary):
                 raise ValueError(

@@ -24,7 +24,7 @@ from videobench.files import JsonLines, lock, open_regular, open_to_append, pars
 
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
-UNFIT = "the stored reply is not one of a run; the question is asked again"
+UNFIT = "the stored row is invalid; the question is asked again"
 PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or transformers); it is asked again"
 VIDEO_GONE = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
 VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # why a stored reply does not count
@@ -42,7 +42,7 @@ class Journal:
 
     folder: Path
     name: str
-    settings: Mapping[str, Any]  # InputError where a journal that is there has another one
+    settings: Mapping[str, Any]  # InputError if a journal that is there has another one
     replica: int
     asked: Mapping[str, Row]  # question key -> what a row must share with the question of now; others are left out
     is_seen_video: IsSeenVideo  # judges the video of each reply that holds its hash
@@ -135,7 +135,7 @@ class Journal:
             self._file.bring_back()
 
     def check_result(self) -> None:
-        """Raises InputError where there is a result without a journal: this run would overwrite what it holds."""
+        """Raises InputError if there is a result without a journal: this run would overwrite what it holds."""
         if self.result_path.is_file() and not self._paths():
             raise InputError(
                 f"{self.result_path}: its journal is gone, so that this run would overwrite it; choose another output "

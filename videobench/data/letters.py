@@ -76,7 +76,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def read_letter(reply: str, options: Mapping[str, str]) -> str | None:
-    """The one letter that a reply names, upper case; None where it names none, several, or one that is not an option.
+    """The one letter that a reply names, upper case; None if it names none, several, or one that is not an option.
 
     `options` maps letters to texts. If it is empty, as where a file does not hold them, any of A to F is read."""
     text = _clean(reply)

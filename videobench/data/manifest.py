@@ -31,7 +31,7 @@ class Manifest:
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raises InputError where the file is not a manifest of this suite, or names a file outside of the sample."""
+    """Raises InputError if the file is not a manifest of this suite, or names a file outside of the sample."""
     content = read_json(path)
     try:
         sizes, hashes = content["videos_bytes"], content["videos_sha256"]
@@ -85,7 +85,7 @@ def _require_size(value: Any) -> int:
 def manifest_hash(qa_path: Path, qa_sha256: str) -> dict[str, str]:
     """What a run stores of the manifest beside a sample's QA file: {} for another set, or where there is no manifest.
 
-    Raises InputError where the manifest belongs to another QA file: part of the sample was replaced or changed."""
+    Raises InputError if the manifest belongs to another QA file: part of the sample was replaced or changed."""
     path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
     if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
         return {}

@@ -104,7 +104,7 @@ class Reply:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Of each option: its log-probability, or its bound."""
+        """Option letter -> its log-probability, or its bound."""
         known = {**self.bounds, **self.logprobs}
         return {letter: value for letter, value in known.items() if not self.options or letter in self.options}
 

@@ -100,7 +100,7 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
 
 
 def count_cards(kind: str) -> int:
-    """How many cards are visible, 1 for cpu. Raises InputError where the packages do not fit, or no card is visible."""
+    """How many cards are visible, 1 for cpu. Raises InputError if the packages do not fit, or no card is visible."""
     if kind == "npu":
         count = npu.count_cards()
     else:
@@ -217,7 +217,7 @@ def _let_overflows_show() -> None:
 
 
 def _shows_overflows() -> bool:
-    """False where the card has the largest number in place of infinity, and 0 in place of NaN."""
+    """False if the card has the largest number in place of infinity, and 0 in place of NaN."""
     import torch
 
     return bool(getattr(torch, "npu").utils.is_support_inf_nan())  # noqa: B009
@@ -314,7 +314,7 @@ def peak_memory_bytes(device: Device) -> int:
 
 
 def too_large(device: Device) -> str:
-    """Why a question failed that did not fit by itself."""
+    """Error for a question that does not fit even alone."""
     return (
         f"not enough memory on {device.torch_device} ({device.name}) for this question alone; use fewer --num_frames, "
         "a 16-bit --dtype, or a larger card"

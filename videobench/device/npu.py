@@ -46,7 +46,7 @@ def count_cards() -> int:
 
 
 def versions() -> dict[str, str]:
-    """Of "torch_npu", "cann" and "npu_driver"; "unknown" where none is recorded."""
+    """The versions "torch_npu", "cann" and "npu_driver"; "unknown" if none is recorded."""
     torch_npu = installed_version("torch_npu") or UNKNOWN
     return {"torch_npu": torch_npu, "cann": cann_version(), "npu_driver": driver_version()}
 
@@ -76,7 +76,7 @@ def _cann_folders() -> Iterator[Path]:
 
 
 def _find_entry(path: Path, pattern: str) -> str | None:
-    """The group of the first match at the start of a line; None where the file is missing or has none."""
+    """The group of the first match at the start of a line; None if the file is missing or has none."""
     try:
         text = read_bytes(path, MAX_INFO_BYTES).decode(errors="replace")
     except InputError:

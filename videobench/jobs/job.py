@@ -38,7 +38,7 @@ class Heartbeats:
         self._thread.start()
 
     def check(self, processes: Iterable[int]) -> None:
-        """Raises ProcessLost where one of them has been silent for SILENCE_S, if this is called now and then."""
+        """Raises ProcessLost if one of them has been silent for SILENCE_S, if this is called now and then."""
         now = time.monotonic()
         if now < self._next_check:
             return
@@ -74,7 +74,7 @@ POLL_S = 0.1
 class Job:
     """This process's view of its job.
 
-    Whatever waits for other processes raises OtherProcessFailed where one of them has ended the job, and ProcessLost
+    Whatever waits for other processes raises OtherProcessFailed if one of them has ended the job, and ProcessLost
     where one that it waits for is gone."""
 
     def __init__(
@@ -173,7 +173,7 @@ class Job:
             _connect()[0].set(note, "")
 
     def check_others(self) -> None:
-        """Raises OtherProcessFailed where another process has ended the job by stop_others."""
+        """Raises OtherProcessFailed if another process has ended the job by stop_others."""
         if self.store is not None:
             _check_stopped(_connect()[0])
 

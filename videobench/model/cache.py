@@ -83,7 +83,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._show(length)
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: object, **__: object) -> Any:
-        """Adds them, and returns all. RuntimeError where there is no room for them."""
+        """Adds them, and returns all. RuntimeError if there is no room for them."""
         begin, count = self.keys.shape[2], keys.shape[2]
         for buffer, states in zip(self._buffers, (keys, values), strict=True):
             buffer.narrow(2, begin, count).copy_(states)

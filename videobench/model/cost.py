@@ -82,7 +82,7 @@ SHARDED = re.compile(r"(?!.*vision_tower).*(\.(q|k|v|o|gate|up|down)_proj\.|lm_h
 
 
 def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
-    """Raises InputError where the weights cannot be split into `cards` equal parts."""
+    """Raises InputError if the weights cannot be split into `cards` equal parts."""
     text = checkpoint.config.text_config
     sizes = {
         "attention heads": text.num_attention_heads,

@@ -34,7 +34,7 @@ class GeneratedRow:
     """What one row of a batch has generated so far."""
 
     ids: list[int] = field(default_factory=list)  # with the end-of-sequence token where it came
-    is_finite: bool = True  # False where a logit of its positions is NaN or infinite
+    is_finite: bool = True  # False if a logit of its positions is NaN or infinite
     has_ended: bool = False
 
     def add(self, ids: Sequence[int], finite: Sequence[bool], end_ids: Sequence[int]) -> None:
@@ -311,7 +311,7 @@ class Engine:
         return stacked.to(device)
 
     def letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
-        """Of logits (rows, vocabulary): for each row, of each letter in the order of `_letter_ids`."""
+        """From logits (rows, vocabulary): for each row, the letters' values in the order of `_letter_ids`."""
         logprobs = logits.float().log_softmax(-1)
         by_letter = [logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()]
         return list(torch.stack(by_letter, -1).tolist())
@@ -345,7 +345,7 @@ class Engine:
 
 
 def drop_unread_layers(model: LlavaNextVideoForConditionalGeneration) -> None:
-    """Of the vision tower, those behind the layer that the features come from: 1 of 24 in the five checkpoints."""
+    """Drops the vision layers whose output is unused: 1 of 24 in the five checkpoints."""
     index = model.config.vision_feature_layer
     [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"] or [None]
     if encoder is None or not isinstance(index, int):

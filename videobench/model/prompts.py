@@ -33,7 +33,7 @@ class Prompt:
 
     @property
     def sha256(self) -> str:
-        """Of all token ids as little-endian int32."""
+        """The hash of all token ids as little-endian int32."""
         return hashlib.sha256(np.array(self.prefix_ids + self.suffix_ids, dtype="<i4").tobytes()).hexdigest()
 
 
@@ -53,7 +53,7 @@ class Answer:
     token_ids: tuple[int, ...]  # generated, without what follows the end-of-sequence token
     text: str
     letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
-    is_finite: bool  # False where a logit of a generated position is NaN or infinite
+    is_finite: bool  # False if a logit of a generated position is NaN or infinite
 
     @property
     def option_mass(self) -> float:

@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None, device: str) -> int:
 
 
 def run(settings: RunSettings) -> int:
-    """The exit status: 0 all answered, 1 some failed; InputError where the input is wrong."""
+    """The exit status: 0 all answered, 1 some failed; InputError if the input is wrong."""
     job = Job.from_environment(settings.tensor_parallel)
     try:
         return _run(settings, job)

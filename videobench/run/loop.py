@@ -62,12 +62,12 @@ class Tally:
 
     @property
     def accuracy(self) -> str:
-        """`, right 61.2 % (153/250)`; empty where no answers are known."""
+        """`, right 61.2 % (153/250)`; empty if no answers are known."""
         return f", right {100 * self.right / self.judged:.1f} % ({self.right}/{self.judged})" if self.judged else ""
 
 
 class Progress(StatusLine):
-    """Of the whole job, on process 0. Every process adds to it."""
+    """The progress of the whole job, on process 0. Every process adds to it."""
 
     def __init__(self, total: int, answers: RightAnswers, job: Job) -> None:
         super().__init__()
@@ -222,7 +222,7 @@ class RetryingEngine:
         return answers
 
     def _try(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]] | None:
-        """None where the device has too little memory for it."""
+        """None if the device has too little memory for it."""
         try:
             return [list(each) for each in self._engine.answer(videos, self._most_questions)]
         except RuntimeError as error:
@@ -233,7 +233,7 @@ class RetryingEngine:
         return None
 
     def _halve(self, videos: Sequence[VideoQuestions]) -> bool:
-        """False where nothing is left to halve: one video, one question at a time."""
+        """False if nothing is left to halve: one video, one question at a time."""
         questions = min(self._most_questions, sum(len(video.prompts) for video in videos))
         if len(videos) > 1:
             self._most_videos = _half(len(videos))

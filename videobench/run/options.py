@@ -58,7 +58,7 @@ class RunSettings:
 
 @dataclass(frozen=True)
 class CheckSettings:
-    """Of --check_device."""
+    """What --check_device needs."""
 
     device: str
     may_use_cpu: bool  # as in RunSettings
@@ -67,7 +67,7 @@ class CheckSettings:
 
 @dataclass(frozen=True)
 class ModelCheckSettings:
-    """Of --check_model."""
+    """What --check_model needs."""
 
     run: RunSettings
     questions: tuple[str, ...]  # "MSVD/40810"; none: the check chooses

@@ -64,7 +64,7 @@ class Plan:
 
 
 def load_all_questions(settings: RunSettings) -> list[Question]:
-    """Of all data sets, in the order of the files; InputError where not one of their videos is there."""
+    """All questions of the data sets, in the order of the files; InputError if not one of their videos is there."""
     questions: list[Question] = []
     for source in settings.sources:
         locate = cache(source.videos.locate)  # 17,036 questions are on 5,917 videos
@@ -85,7 +85,7 @@ def open_run_device(settings: RunSettings, local_rank: int) -> Device:
 
 
 def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
-    """Raises InputError where no question at all could be asked: the frames alone fill the checkpoint's positions."""
+    """Raises InputError if no question at all could be asked: the frames alone fill the checkpoint's positions."""
     questions, beyond_limit = _split_at_limit(questions, settings.limit)
     texts = [build_question_text(each.text, each.options) for each in questions]
     for each, text in zip(questions, texts, strict=True):

@@ -41,7 +41,7 @@ class Group:
     """The processes that share a copy of the weights, as a world of torch.distributed."""
 
     def __init__(self, job: Job, device: Device) -> None:
-        """Returns when all of them are there. Raises OtherProcessFailed where a process of the job has failed."""
+        """Returns when all of them are there. Raises OtherProcessFailed if a process of the job has failed."""
         import torch.distributed as dist
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -108,7 +108,7 @@ class GroupEngine:
         self._calls = 0
 
     def answer(self, videos: Sequence["VideoQuestions"], batch_size: int) -> list[list["Answer"]]:
-        """As Engine.answer. Raises GroupFailed where that raises anything."""
+        """As Engine.answer. Raises GroupFailed if that raises anything."""
         call = {
             "batch_size": batch_size,
             "in_flight": self._in_flight.videos,

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
-    """Raises InputError where the videos that still have to be copied are larger than the free space."""
+    """Raises InputError if the videos that still have to be copied are larger than the free space."""
     if settings.copy_mode != "copy":
         return
     needed = 0

@@ -32,7 +32,7 @@ class VerifySettings:
 
 
 def verify_sample(settings: VerifySettings) -> int:
-    """The exit status 0, after one line on stdout; InputError where a file is wrong, after naming each on stderr.
+    """The exit status 0, after one line on stdout; InputError if a file is wrong, after naming each on stderr.
 
     QA and answer file lie beside the manifest. Every file is compared by size, then by hash."""
     manifest = load_manifest(settings.manifest_path)
@@ -59,7 +59,7 @@ def verify_sample(settings: VerifySettings) -> int:
 
 
 def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
-    """sampling_data in the named folder, or else in the first of PLACES that exists; InputError where there is none."""
+    """sampling_data in the named folder, or else in the first of PLACES that exists; InputError if there is none."""
     if output_folder is not None:
         places = [output_folder / SAMPLE_NAME]
     else:

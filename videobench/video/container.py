@@ -124,7 +124,7 @@ def _describe_error(error: BaseException) -> str:
 
 
 def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
-    """The packets that hold data, in decode order; VideoError over a limit, FFmpegError where the file is damaged."""
+    """The packets that hold data, in decode order; VideoError over a limit, FFmpegError if the file is damaged."""
     count = 0
     # PyAV 18 raises it at the end of a file in which streams appeared late, as in a damaged TS.
     with suppress(IndexError):
@@ -141,7 +141,7 @@ def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
 def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
     """All frames that decode, in presentation order; a packet that does not is skipped, as players do.
 
-    Raises MemoryError where memory ends: skipping for that would give other frames."""
+    Raises MemoryError if memory ends: skipping for that would give other frames."""
     decoder = opened.stream.codec_context
     packets = demux(opened)
     while True:

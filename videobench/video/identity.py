@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def stamp_of(video: Path) -> Stamp | None:
-    """None where the video cannot be looked at."""
+    """None if the video cannot be looked at."""
     try:
         states = [os.stat(each) for each in (video, *(images_in(video) if video.is_dir() else ()))]
     except OSError:

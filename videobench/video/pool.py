@@ -78,7 +78,7 @@ class PreparedVideo:
     """The pixels of one video, or the reason why there are none."""
 
     video: Path
-    pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width); None where error is set
+    pixels: torch.Tensor | None  # uint8 (num_frames, 3, crop_height, crop_width); None if error is set
     pixels_sha256: str  # of those bytes, in C order
     video_sha256: str  # of the video's own bytes
     stamp: Stamp | None  # of the video when it was read
@@ -222,7 +222,7 @@ class _Worker:
         self._settings: tuple[PixelSpec, int] | None = settings
 
     def prepare(self, video: Path, timeout_s: float, room: Room) -> PreparedVideo:
-        """Raises _WorkerLost, or InputError where the process did not start."""
+        """Raises _WorkerLost, or InputError if the process did not start."""
         self._finish_start()
         try:
             self._connection.send_bytes(os.fsencode(video))
