@@ -31,7 +31,7 @@ FOREIGN_FLAGS = {
     "torchrun": {"--nnodes", "--rdzv_backend", "--rdzv_endpoint", "--rdzv_id", "--master_addr", "--node_rank"},
     "slurm": {"--nodes", "--ntasks-per-node", "--exclusive", "--signal", "--kill-on-bad-exit"},
     "vllm": {"--model", "--dtype", "--served-model-name", "--max-model-len", "--max-logprobs", "--generation-config"},
-    "lmms-eval": {"--log_samples"},
+    "lm-eval": {"--log_samples", "--tasks", "--model_args", "--num_fewshot", "--output_path"},
     "pytest": {"--cov"},
     "ruff": {"--check"},
     "chromium": {"--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size", "--screenshot"},

@@ -10,7 +10,7 @@ import pytest
 from tests.support.paths import ROOT
 
 SCRIPTS = ["extract_dataset.py", "run_npu.py", "run_gpu.py", "precision_test.py"]
-MOST_FLAGS = 58
+MOST_FLAGS = 60
 HEAVY = ["torch", "torch_npu", "transformers", "av"]
 
 

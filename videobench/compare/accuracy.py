@@ -105,7 +105,9 @@ def right_leads(answers: Answers) -> FloatArray:
     An option's bound counts as its value: it lies nearer to the others than the option itself does."""
     leads = np.stack([leads_of(answers.scores[:, side], answers.right) for side in (0, 1)], axis=1)
     best = np.nan_to_num(answers.scores, nan=-np.inf).max(axis=2, initial=-np.inf)
-    read = np.take_along_axis(answers.scores, np.maximum(answers.letters, 0)[:, :, None], axis=2)[:, :, 0]
+    read = np.take_along_axis(
+        answers.scores, np.clip(answers.letters, 0, answers.scores.shape[2] - 1)[:, :, None], axis=2
+    )[:, :, 0]
     follows = (answers.letters >= 0) & (read == best) & (answers.mass >= LEAST_OPTION_MASS)
     return np.where(follows, leads, np.nan)
 

@@ -97,6 +97,32 @@ NEXT_STEP = {  # one sentence with the command or flag
 }
 
 
+# Of runs that this suite did not make, as logs of lm-eval: what to do about each obstacle, and next.
+SAME_TASK = "evaluate both sides with one version of the tool and of the task's files"
+OF_OTHERS = {
+    "swapped": NEXT_STEP["swapped"],
+    "one_device": NEXT_STEP["one_device"],
+    "mixed": "name the log of one evaluation on each side",
+    "task_version": SAME_TASK,
+    "metric": SAME_TASK,
+    "num_fewshot": "evaluate both sides with the same --num_fewshot",
+    "chat_template": "evaluate both sides with the same --apply_chat_template and tokenizer",
+    "filter": "name one filter that both logs have: --filter NAME",
+    "dtype": "evaluate both sides in a dtype that is not quantised, or give --tolerance none",
+    "sample": "evaluate all documents on both sides, without --limit",
+    "questions": "evaluate both sides on one copy of the task's data",
+    "prompts": f"{SAME_TASK}, the same --num_fewshot and chat template",
+    "sets": "evaluate the same tasks on both sides, or name the logs of one task",
+    "nonfinite": "evaluate again in bfloat16 or float32: float16 ends at 65504",
+    "broken": "read what flipped: --report_html FILE; then change one thing at a time: batch size 1, "
+    "another dtype, another attention",
+    "flips": "read what flipped: --report_html FILE",
+    "clusters": "evaluate more documents, or name another field by --cluster_by",
+    "repeat": "evaluate one side twice, and compare it with itself by --repeat_path",
+    "pass": "done: keep both files beside this report",
+}
+
+
 def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
     """`runs`: side -> the run's settings and versions, which are named where releases may not fit together."""
     named = {side: [f"{name} {run[name]}" for name in VERSIONS if run.get(name)] for side, run in (runs or {}).items()}

@@ -178,12 +178,12 @@ def _is_large_enough(members: Mask) -> bool:
 def _all_subgroups(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
     yield from _by_value("data set", "", [pair.dataset for pair in pairs])
     yield from _cards(pairs, names)
-    yield from _by_value("right letter", "right answer ", [pair.right for pair in pairs])
+    yield from _by_value("right letter", "right answer ", [None if pair.reply.logged else pair.right for pair in pairs])
     yield from _by_value("number of options", "number of options ", [len(pair.reply.options) or None for pair in pairs])
     yield from _by_size("prompt length", "prompts of more than {} tokens", [_longest_prompt(pair) for pair in pairs])
     yield from _by_size("video length", "videos of more than {} frames", [pair.reply.frames_decoded for pair in pairs])
     yield from _by_size("resolution", "videos of more than {} pixels a frame", [_area(pair) for pair in pairs])
-    about_time = [bool(ABOUT_TIME.search(pair.reply.own_question)) for pair in pairs]
+    about_time = [not pair.reply.logged and bool(ABOUT_TIME.search(pair.reply.own_question)) for pair in pairs]
     yield Subgroup("order in time", "questions about order in time", _mask(about_time))
 
 

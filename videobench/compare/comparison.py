@@ -11,15 +11,19 @@ from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.diagnosis import Diagnosis, diagnose
 from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
 from videobench.compare.obstacles import ServiceNote, check_services, find_obstacles
-from videobench.compare.pairing import Pair, Pairing, Side, knows_videos, pair_runs, tabulate
+from videobench.compare.pairing import Pair, Pairing, Side, knows_videos, pair_logs, pair_runs, tabulate
 from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
 from videobench.compare.scoring import FAILED, UNREADABLE, chance_level
 from videobench.compare.settings import SIDES, ComparisonSettings
 from videobench.compare.verdict import Verdict, decide, weigh
+from videobench.data.dataset import DATASET_NAMES
+from videobench.data.eval_logs import load_logs
 from videobench.data.results import Asked, load_results
 from videobench.data.rows import Reply
 from videobench.errors import InputError
 
+VIDEO_BENCH = "Video-Bench"
+SHOWN_SETS = 3  # in a title
 CLASSES = {  # in the order in which they deserve a look
     "drift": "a lead clearer than the noise, and yet another letter",
     "format": "one side's reply cannot be read",
@@ -27,6 +31,7 @@ CLASSES = {  # in the order in which they deserve a look
     "input": "the sides were given different questions, prompts or pixels",
     "unknown": "no log-probabilities to judge by",
     "tie": "the lead is within the noise on both sides",
+    "wording": "another text, and both sides are right or both are wrong",
 }
 
 
@@ -55,13 +60,29 @@ class Comparison:
     knows_videos: bool  # whether any row names its video
     chance: float | None  # 0 to 1: of these very questions
 
+    @property
+    def benchmark(self) -> str:
+        """ "Video-Bench", or the names of other sets."""
+        names = [name for name in self.groups.per_dataset if name]
+        if not names or any(name in DATASET_NAMES for name in names):
+            return VIDEO_BENCH
+        return ", ".join(names[:SHOWN_SETS]) + (", ..." if len(names) > SHOWN_SETS else "")
+
+    @property
+    def is_of_others(self) -> bool:
+        """Whether the questions are not Video-Bench's, so that no script of this suite asked them."""
+        return self.benchmark != VIDEO_BENCH
+
 
 def compare_runs(settings: ComparisonSettings) -> Comparison:
     """Raises InputError where a file is wrong or the files have no question in common."""
-    paths = settings.candidate_path, settings.reference_path, settings.answer_path
-    pairing = pair_runs(*paths, settings.scoring, settings.facts_path)
-    path, by_key = settings.repeat_path, settings.scoring == "mindie"
-    return compare_pairs(pairing, settings, measure_repeat(pairing.compared, path, by_key) if path else None)
+    paths = settings.candidate_path, settings.reference_path
+    if settings.answer_path:
+        pairing = pair_runs(*paths, settings.answer_path, settings.scoring, settings.facts_path)
+    else:
+        pairing = pair_logs(*paths, settings.log_filter, settings.cluster_by)
+    path = settings.repeat_path
+    return compare_pairs(pairing, settings, measure_repeat(pairing.compared, path, settings) if path else None)
 
 
 def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differences | None = None) -> Comparison:
@@ -94,12 +115,16 @@ def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differ
     )
 
 
-def measure_repeat(compared: list[Pair], repeat_path: Path, by_key: bool) -> Differences:
+def measure_repeat(compared: list[Pair], repeat_path: Path, settings: ComparisonSettings) -> Differences:
     """A second run against the side that it repeats: the one whose log-probabilities it is nearer to.
 
-    `by_key` as of load_results. Raises InputError where the second run has no log-probabilities to compare."""
-    names = [(pair.dataset, pair.id) for pair in compared]
-    replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
+    Raises InputError if the second run has no log-probabilities to compare."""
+    by_key = settings.scoring == "mindie"
+    if settings.answer_path:
+        names = [(pair.dataset, pair.id) for pair in compared]
+        replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
+    else:
+        replies = load_logs(repeat_path, settings.log_filter, settings.cluster_by)
     measured = []
     for side in SIDES.values():
         pairs = []
@@ -136,6 +161,8 @@ def _classify(pair: Pair, noise_lead: float) -> str:
         return "input"
     if UNREADABLE in outcomes:
         return "format"
+    if pair.reply.logged and not pair.reply.options and pair.candidate.outcome == pair.reference.outcome:
+        return "wording"
     known = [lead for lead in leads if lead is not None]
     if len(known) < 2:
         return "unknown"

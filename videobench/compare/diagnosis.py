@@ -33,7 +33,7 @@ from videobench.compare.associations import (
     restrict,
     significant,
 )
-from videobench.compare.divergence import Differences, coarser_dtype, without_letter
+from videobench.compare.divergence import Differences, coarser_dtype, option_words, without_letter
 from videobench.compare.pairing import Answers, Mask, Pair
 from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
 from videobench.compare.statistics import FloatArray, sign_flip_p
@@ -112,8 +112,9 @@ def diagnose(
     elif tolerance.nats is not None:
         limit, explained = tolerance.nats, f"{tolerance.nats:g} nats of --tolerance"
     else:
-        limit = TOLERANCES[dtype].devices
-        explained = f"{limit:g} nats that {dtype} rounding explains"
+        words = option_words(differences.pairs)
+        limit = words * TOLERANCES[dtype].devices
+        explained = f"{limit:g} nats that {dtype} rounding explains{f' in {words} words' if words > 1 else ''}"
     findings = _nonfinite(answers, groups, names)
     if len(largest):
         measured = np.zeros(len(answers.videos), dtype=bool)

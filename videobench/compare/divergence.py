@@ -5,6 +5,7 @@ A broken port moves log-probabilities long before it moves accuracy; what two so
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from videobench.tolerances import TOLERANCES
 
 COARSEST = "bfloat16"  # taken where a file does not give its dtype
 SPREAD_MEDIAN = np.array([0.6745, 0.8326, 0.8881, 0.9160, 0.9329])  # of the standard deviation of 2 to 6 normal numbers
+BYTES_OF_A_WORD = 8  # of texts without spaces
 BULK_TO_TAIL = 2.5758 / 0.6745  # of a normal distribution: the 99 % point of |x| over the median of |x|
 
 
@@ -68,11 +70,28 @@ def measure(answers: Answers) -> Differences:
         common=np.abs(mean),
         shift=(candidate[row, first] - candidate[row, second]) - (reference[row, first] - reference[row, second]),
         kl=_divergence(reference, candidate),
-        by_letter=_against_others(difference),
+        by_letter=np.where(_asks_for_letters(answers, rows)[:, None], _against_others(difference), np.nan),
         right_leads=np.stack([leads_of(side, right) for side in sides], axis=1),
         right_chances=np.stack([np.where(right >= 0, each[row, right], np.nan) for each in chances], axis=1),
         same_top=top == reference_top,
     )
+
+
+def _asks_for_letters(answers: Answers, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """A log's options may be texts, of which A is only the first."""
+    texts = [_logged_options(answers.pairs[row]) for row in rows.tolist()]
+    return np.array([list(each) == list(each.values()) for each in texts], dtype=bool)
+
+
+def option_words(pairs: Sequence[Any]) -> int:
+    """How many words a log's options have in the middle: their log-likelihoods add up so many roundings."""
+    texts = [text for pair in pairs for text in _logged_options(pair).values()]
+    counts = [max(1, len(text.split()), len(text.encode()) // BYTES_OF_A_WORD) for text in texts]
+    return round(float(np.median(counts))) if counts else 1
+
+
+def _logged_options(pair: Any) -> dict[str, str]:
+    return pair.reply.options if isinstance(pair, Pair) and pair.reply.logged else {}
 
 
 def _against_others(difference: FloatArray) -> FloatArray:

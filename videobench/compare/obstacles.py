@@ -13,6 +13,7 @@ from videobench.data.rows import Reply
 
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
 FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are no option: so few are slips of the benchmark
+SAMPLES = (*SAMPLE_FILES, "limit")  # what says which questions were asked
 LUCK = 3.09  # standard errors: 1 in 1000
 MANY_VIDEOS = 200  # of fewer, a model that knows something can look like one that guesses
 # Of a quantised port, which is expected to differ in these.
@@ -51,7 +52,8 @@ def find_obstacles(
         for row in inputs.rows
         if not row.allows_verdict and (tolerance.is_judged or row.name not in OTHER_MODEL)
     ]
-    return [*devices, *mixed, *sampled, *settings, *_of_answers(pairing), *_of_questions(pairing, inputs, names)]
+    answers = [] if pairing.is_of_logs else _of_answers(pairing)  # a log holds its own right answers
+    return [*devices, *mixed, *sampled, *settings, *answers, *_of_questions(pairing, inputs, names)]
 
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
@@ -115,25 +117,29 @@ def _both_values(row: InputRow, names: Names) -> str:
 
 
 def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Obstacle]:
-    alone, other = len(pairing.pairs) - len(pairing.compared), inputs.other
-    samples = [row for row in inputs.rows if row.name in SAMPLE_FILES and row.state == DIFFERS]
-    lacking = lacking_side(pairing)
+    alone, other, logs = len(pairing.pairs) - len(pairing.compared), inputs.other, pairing.is_of_logs
+    samples = [row for row in inputs.rows if row.name in SAMPLES and row.state == DIFFERS]
+    lacking = "" if logs else lacking_side(pairing)
     is_enlarged = bool(lacking) and (bool(samples) or _is_of_larger_sample(pairing, inputs, lacking))
     if is_enlarged:
         count = alone + sum({**pairing.sets_only_candidate, **pairing.sets_only_reference}.values())
         text = f"{getattr(names, lacking).phrase}'s run lacks {_questions(count)} of this sample"
         yield Obstacle("enlarged", text, allows_fail=True)
     elif alone and samples:
-        row = min(samples, key=lambda each: SAMPLE_FILES.index(each.name))
+        row = min(samples, key=lambda each: SAMPLES.index(each.name))
         text = f"different samples: {alone:,} of {_questions(len(pairing.pairs))} are in one file only"
         yield Obstacle("sample", f"{text} ({_both_values(row, names)})", allows_fail=True)
     if inputs.are_unlike:
         text = f"the numbers of prompt tokens differ in {len(other['prompt_tokens']):,} of {_questions(inputs.lengths)}"
         yield Obstacle("prompt_tokens", f"{text}: the ids may be shifted, or the prompts are others")
     for cause, keys, text in (
-        ("questions", other["questions"], "text, choices or video differ"),
+        (
+            "questions",
+            other["questions"],
+            "document, options or right answer differ" if logs else "text, choices or video differ",
+        ),
         ("prompt_tokens", [] if inputs.are_unlike else other["prompt_tokens"], "the numbers of prompt tokens differ"),
-        ("prompts", other["prompts"], "the prompts' token ids differ"),
+        ("prompts", other["prompts"], "the prompts differ" if logs else "the prompts' token ids differ"),
         ("pixels", other["pixels"], "the pixels differ"),
     ):
         if keys:
@@ -180,6 +186,8 @@ def _some(keys: Sequence[str]) -> str:
 def check_services(compared: Sequence[Pair], names: Names) -> list[ServiceNote]:
     """`compared` are pairs with a reply on both sides."""
     notes = []
+    if any(pair.reply.logged for pair in compared):
+        return []
     for key, side in SIDES.items():
         replies = [getattr(pair, side).reply for pair in compared]
         title = getattr(names, side).title

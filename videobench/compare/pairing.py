@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from videobench.compare.scoring import (
+    MISSING,
     RIGHT,
     UNREADABLE,
     WRONG,
@@ -22,6 +23,7 @@ from videobench.compare.scoring import (
 )
 from videobench.compare.statistics import Clusters, FloatArray, number_clusters
 from videobench.data.dataset import LETTERS, QuestionName, load_answers
+from videobench.data.eval_logs import load_logs
 from videobench.data.results import Asked, load_facts, load_sides
 from videobench.data.rows import Reply
 from videobench.errors import InputError
@@ -82,6 +84,11 @@ class Pairing:
     dropped: int  # `mindie` only: questions that a side left unanswered, which the original leaves out
 
     @property
+    def is_of_logs(self) -> bool:
+        """Whether lm-eval or lmms-eval asked the questions."""
+        return self.pairs[0].reply.logged is not None
+
+    @property
     def compared(self) -> list[Pair]:
         """Those that both files have: what the paired statistics are about."""
         return [pair for pair in self.pairs if pair.candidate.reply and pair.reference.reply]
@@ -127,6 +134,33 @@ def pair_runs(
         answers_unused=len(answers.keys() - candidate.keys() - reference.keys()),
         dropped=0,
     )
+
+
+def pair_logs(candidate_path: Path, reference_path: Path, log_filter: str, cluster_by: str) -> Pairing:
+    """Read two logs of lm-eval or lmms-eval, which say of each document whether its reply is right.
+
+    Raises InputError, naming the files, if they have no document in common."""
+    candidate, reference = (load_logs(path, log_filter, cluster_by) for path in (candidate_path, reference_path))
+    tasks = [list(dict.fromkeys(task for task, _ in replies)) for replies in (candidate, reference)]
+    shared = {*tasks[0]} & {*tasks[1]}
+    pairs = []
+    for name in {**reference, **candidate}:
+        if name[0] in shared:
+            sides = candidate.get(name), reference.get(name)
+            right = next(each.logged.right for each in sides[::-1] if each and each.logged)
+            pairs.append(Pair(*name, right, *map(_logged_side, sides)))
+    if not any(pair.candidate.reply and pair.reference.reply for pair in pairs):
+        found = " and ".join(f"{', '.join(each[:3])}{', ...' if len(each) > 3 else ''}" for each in tasks)
+        raise InputError(f"{candidate_path} and {reference_path} have no document in common (tasks {found})")
+    return Pairing(pairs, _count_sets(candidate, shared), _count_sets(reference, shared), [], 0, 0)
+
+
+def _logged_side(reply: Reply | None) -> Side:
+    """Without log-likelihoods the text stands where a letter does."""
+    if not reply or not reply.logged:
+        return Side(None, None, MISSING)
+    letter = choose_letter(reply, "logprob") if reply.options else None if reply.nonfinite else reply.text
+    return Side(reply, letter, RIGHT if reply.logged.is_right else WRONG)
 
 
 def _lend_options(
@@ -192,7 +226,7 @@ class Answers:
     pairs: Sequence[Any]  # the Pair that each row is about
     videos: Clusters  # number of the question's video
     right: NDArray[np.intp]  # column of the right letter; -1: not known
-    letters: NDArray[np.intp]  # columns of the letters that were read; -1: none
+    letters: NDArray[np.intp]  # columns of the letters that were read; -1: none; beyond F: a reply in words
     is_right: Mask
     unreadable: Mask
     nonfinite: Mask  # the logits held NaN or infinity
@@ -209,7 +243,7 @@ def tabulate(pairs: Sequence[Pair]) -> Answers:
     mass = np.zeros(shape)
     for row, pair in enumerate(pairs):
         for cell, side in zip(((row, 0), (row, 1)), pair.sides, strict=True):
-            letters[cell] = LETTERS.find(side.letter) if side.letter else -1
+            letters[cell] = _column(side)
             is_right[cell], unreadable[cell] = side.outcome == RIGHT, side.outcome == UNREADABLE
             nonfinite[cell] = bool(side.reply and side.reply.nonfinite)
             if side.reply is None or side.reply.nonfinite or side.reply.error:
@@ -220,8 +254,15 @@ def tabulate(pairs: Sequence[Pair]) -> Answers:
                     mass[cell] += math.exp(score)
                 else:
                     vague[cell] |= score > LOG_FLOOR
-    right = np.array([LETTERS.find(pair.right) if pair.right else -1 for pair in pairs], dtype=np.intp)
+    right = np.array([LETTERS.find(pair.right) if len(pair.right) == 1 else -1 for pair in pairs], dtype=np.intp)
     return Answers(pairs, number_videos(pairs), right, letters, is_right, unreadable, nonfinite, scores, mass, vague)
+
+
+def _column(side: Side) -> int:
+    """Two replies in words are alike if both are right or both are wrong."""
+    if side.reply and side.reply.logged and not side.reply.options:
+        return len(LETTERS) + side.reply.logged.is_right
+    return LETTERS.find(side.letter) if side.letter else -1
 
 
 def number_videos(pairs: Sequence[Pair]) -> Clusters:

@@ -14,14 +14,17 @@ from videobench.tolerances import TOLERANCES
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (
+    *("task_version", "num_fewshot", "limit", "filter", "metric", "chat_template", "model"),
     *("device", "device_name", "checkpoint", "checkpoint_sha256", "weights_sha256", "qa_sha256", "dtype", "num_frames"),
     *("max_new_tokens", "max_input_length", "batch_size", "tensor_parallel", "deterministic"),
 )
 # Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
 MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "npu_driver", "cuda", "batch_size", "tensor_parallel"}
 SAMPLE_FILES = ("manifest_sha256", "qa_sha256")  # which sample was answered: each row holds its own question, too
+# How lm-eval and lmms-eval were asked.
+TASK_SETTINGS = ("task_version", "num_fewshot", "chat_template", "filter", "metric")
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
-NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256"}
+NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256", *TASK_SETTINGS}
 FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing reads
 # One run has one value of each: a file with two of them was put together from two runs.
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
@@ -50,7 +53,10 @@ class Inputs:
 
     rows: list[InputRow]
     other: dict[str, list[str]]  # of CAUSES -> keys of the questions that differ in it, in the files' order
-    known: bool  # whether both sides store prompts and pixels of every question that they answered
+    known: (
+        bool  # whether both sides store prompts and pixels of every question that they answered, or documents' hashes
+    )
+    lacking: str  # what a side may not store: "prompts or pixels"
     lengths: int  # questions whose number of prompt tokens could be compared
     with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
     identical: int  # of those: every log-probability is the same number, to the last bit
@@ -76,7 +82,7 @@ class Inputs:
         """To the question whether the inputs were the same."""
         if self.differing:
             return f"no: {', '.join(self.differing)}"
-        return "yes" if self.known else "not known to be the same: prompts or pixels are not stored"
+        return "yes" if self.known else f"not known to be the same: {self.lacking} are not stored"
 
 
 def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
@@ -85,14 +91,20 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     sides = {"candidate": [first for first, _ in replies], "reference": [second for _, second in replies]}
     questions = [(pair.key, compare_question(pair)) for pair in compared]
     same = {cause: [each[cause] for _, each in questions] for cause in CAUSES}
-    videos = [_same_video(*each) for each in replies]
-    rows = [
-        _question_row(pairing),
-        _row("question, video" if set(videos) != {None} else "question", same["questions"]),
-        _hash_row("videos (bytes)", "video_sha256", compared, sides),
-        _hash_row("prompts (token ids)", "prompt_sha256", compared, sides),
-        _hash_row("pixels", "pixels_sha256", compared, sides),
-    ]
+    videos, logs = (
+        [_same_video(*each) for each in replies],
+        [each for each in replies if all(side.logged for side in each)],
+    )
+    if logs:
+        rows = [_question_row(pairing), *_document_rows(logs), _hash_row("prompts", "prompt_sha256", compared, sides)]
+    else:
+        rows = [
+            _question_row(pairing),
+            _row("question, video" if set(videos) != {None} else "question", same["questions"]),
+            _hash_row("videos (bytes)", "video_sha256", compared, sides),
+            _hash_row("prompts (token ids)", "prompt_sha256", compared, sides),
+            _hash_row("pixels", "pixels_sha256", compared, sides),
+        ]
     if lengths := sum(each is not None for each in same["prompt_tokens"]):
         counted = [any(each.prompt_tokens is not None for each in own) for own in sides.values()]
         rows.insert(4, _row("prompt tokens (number)", same["prompt_tokens"], counted, "as exported"))
@@ -107,13 +119,38 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     return Inputs(
         rows=rows,
         other={cause: [key for key, each in questions if each[cause] is False] for cause in CAUSES},
-        known=all(each.prompt_sha256 and each.pixels_sha256 for each in chain(*sides.values()) if not each.error),
+        known=all(map(_stores_inputs, chain(*sides.values()))),
+        lacking="hashes of the documents" if logs else "prompts or pixels",
         lengths=lengths,
         with_logprobs=len(equal),
         identical=sum(equal),
         devices={side: _count(own, "device") for side, own in sides.items()},
         mixed=[text for side, own in sides.items() for text in _mixed(own, getattr(names, side))],
     )
+
+
+def _stores_inputs(reply: Reply) -> bool:
+    seen = reply.logged.doc_sha256 if reply.logged else reply.pixels_sha256
+    return bool(reply.error or (reply.prompt_sha256 and seen))
+
+
+def _document_rows(logs: Sequence[tuple[Reply, Reply]]) -> Iterator[InputRow]:
+    parts = [_document_parts(*each) for each in logs]
+    for name in ("documents", "right answers", "options"):
+        if any(each[name] is not None for each in parts):
+            yield _row(name, [each[name] for each in parts])
+
+
+def _document_parts(first: Reply, second: Reply) -> dict[str, bool | None]:
+    """Whether each part of a log's document is the same; None if the logs do not say."""
+    assert first.logged, "of a log"
+    assert second.logged, "likewise"
+    parts = {
+        "documents": (first.logged.doc_sha256, second.logged.doc_sha256),
+        "right answers": (first.logged.target_sha256, second.logged.target_sha256),
+        "options": (first.options, second.options),
+    }
+    return {name: one == other if one and other else None for name, (one, other) in parts.items()}
 
 
 def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
@@ -193,6 +230,10 @@ def _setting_row(name: str, first: list[str], second: list[str], is_crucial: boo
     else:
         may_differ = name in MAY_DIFFER or (name == "torch" and _releases(first) == _releases(second))
         state = EXPECTED if may_differ else DIFFERS
+    if state == DIFFERS:  # of many tasks those alone that differ
+        first, second = (
+            [each for each in own if each not in other] or own for own, other in ((first, second), (second, first))
+        )
     is_other_kind = name == "dtype" and _kinds(first) != _kinds(second)
     allows_verdict = state != DIFFERS or not (is_crucial or is_other_kind)
     return InputRow(name, _shown(first), _shown(second), state, allows_verdict)
@@ -249,6 +290,8 @@ def _same_length(first: Reply, second: Reply) -> bool | None:
 
 def _same_question(first: Reply, second: Reply) -> bool | None:
     """Text, instruction, choices and video, as far as both rows hold them."""
+    if first.logged and second.logged:
+        return False not in _document_parts(first, second).values()
     same = [_same_video(first, second), _same_text(first, second)]
     if _both_state_options(first, second):
         same.append(first.options == second.options)

@@ -25,6 +25,7 @@ class Names:
     candidate: Name = Name("npu", "NPU", "the NPU")
     reference: Name = Name("gpu", "GPU", "the GPU")
     are_devices: bool = True  # by the flags that name their files: an NPU's file in the GPU's place is then a mistake
+    cluster: str = "video"  # what questions that depend on each other share
 
 
 NPU_AND_GPU = Names()
@@ -57,11 +58,13 @@ class Tolerance:
 class ComparisonSettings:
     candidate_path: Path  # result file, or folder of result files
     reference_path: Path
-    answer_path: Path  # sampling_answer.json or ANSWER.json
+    answer_path: Path | None  # sampling_answer.json or ANSWER.json; None: two logs, which hold their own right answers
     repeat_path: Path | None = None  # a second run of either device
     facts_path: Path | None = None  # of the requests that a service was asked: what --export_requests wrote beside them
     scoring: str = SCORINGS[0]  # of SCORINGS: how a reply becomes a letter
     margin: Margin = Margin()
     tolerance: Tolerance = Tolerance()
+    log_filter: str = ""  # of a log's tasks with several filters; empty: the first of each
+    cluster_by: str = ""  # field of a log's documents; empty: each document by itself
     names: Names = NPU_AND_GPU
     command: Command | None = None  # what was typed

@@ -89,7 +89,7 @@ RULES: Sequence[tuple[Callable[[Evidence], bool], str, str | None, Callable[[Evi
     (lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
      FAIL, SMOOTHED, lambda e: _moved(e, e.estimate, " of smoothed accuracy")),
     (lambda e: bool(e.obstacles), INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
-    (lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: "all questions are about one video"),
+    (lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: f"all questions are about one {e.names.cluster}"),
     (lambda e: bool(e.outliers),
      INCONCLUSIVE, GROUPS, lambda e: f"groups differ by more than {points_text(e.margin)}: {_outliers(e)}"),
     (lambda e: e.estimate.unseen >= e.margin,
@@ -197,11 +197,11 @@ def _reasons(e: Evidence, by: str) -> list[str]:
     known = {
         INPUTS: [f"not comparable: {text}" if index == 0 else text for index, text in enumerate(obstacles)],
         DIVERGENCE: [f"numerically broken: {each.text}" for each in e.broken[:1]],
-        VIDEOS: ["all questions are about one video; an interval takes two or more"],
+        VIDEOS: [f"all questions are about one {e.names.cluster}; an interval takes two or more"],
         FLIPS: [
             f"flips favour {e.favoured}: {paired.reference_only} answers are right on {reference.phrase} alone, "
             f"{paired.candidate_only} on {candidate.phrase} alone; random flips would split evenly (sign test over "
-            f"videos, p {paired.p_clustered:.2g})"
+            f"{e.names.cluster}s, p {paired.p_clustered:.2g})"
         ],
         AGREEMENT: [
             f"{_disagree(e)}; without log-probabilities of half the pairs a PASS takes {MOST_DISAGREEMENT:g} % or "

@@ -54,6 +54,16 @@ def question_fields(question: Question) -> Row:
 
 
 @dataclass(frozen=True, slots=True)
+class Logged:
+    """What only a log of lm-eval or lmms-eval says of a reply: eval_logs.py."""
+
+    is_right: bool  # by the log's own metric
+    right: str  # letter of the right option, of a reply in words the right text; empty if not known
+    doc_sha256: str  # of the document; empty if the log has no hash of its own for each
+    target_sha256: str  # of the right answer as the log states it
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """One row; None, an empty text or an empty dict for what its file does not say. In a row `options` are `choices`,
     `logprobs` are `letter_logprobs`, `bounds` are `letter_bounds`. docs/result.schema.json says the same."""
@@ -90,6 +100,7 @@ class Reply:
     run: Mapping[str, Any]  # settings and environment: run/journals.py
     # Of no row.
     options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
+    logged: Logged | None = None
 
     @property
     def cards(self) -> tuple[str, ...]:
@@ -216,7 +227,7 @@ OF_TYPE: dict[Any, Callable[[Mapping[str, Any], str], Any]] = {
     **{str: _text, int | None: _whole_number, float | None: _number, bool | None: _flag, Mapping[str, Any]: _run},
     **{str | int: _video_id, dict[str, float]: _logprobs, dict[str, str]: _options},
 }
-NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent"}
+NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent", "logged"}
 # Field of a Reply -> its name in a row, and how it is read there. `dataset` is found with the key, in results.py.
 READERS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
     name: (ROW_NAMES.get(name, name), _resolution if name == "resolution" else OF_TYPE[hint])

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from videobench.compare.accuracy import Accuracy, Estimate, Paired, Smoothed
-from videobench.compare.advice import look_at
+from videobench.compare.advice import OF_OTHERS, look_at
 from videobench.compare.associations import Association, association_text
 from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.diagnosis import list_groups
@@ -41,13 +41,17 @@ def build_report(comparison: Comparison) -> Json:
         "next_commands": summary.next_commands,
         "decided_by": verdict.decided_by,
         "comparable": not verdict.evidence.obstacles,
-        "obstacles": [vars(each) | {"look_at": look_at(each.cause)} for each in verdict.evidence.obstacles],
+        "obstacles": [
+            vars(each) | {"look_at": _look_at(each.cause, comparison)} for each in verdict.evidence.obstacles
+        ],
+        "benchmark": comparison.benchmark,
+        "cluster": comparison.settings.names.cluster,
         "margin_points": verdict.evidence.margin,
         "margin": vars(comparison.settings.margin),
         "reasons": verdict.reasons,
         "questions_needed": {"if_no_difference": verdict.questions_needed, "text": verdict.advice},
         "names": {side: vars(getattr(comparison.settings.names, name)) for side, name in SIDES.items()},
-        "scoring": comparison.settings.scoring,
+        "scoring": _scoring(comparison),
         "tolerance": vars(comparison.settings.tolerance),
         "files": _files(comparison),
         "inputs": _inputs(comparison),
@@ -69,6 +73,19 @@ def build_report(comparison: Comparison) -> Json:
         "flips": [_flip(flip) for flip in comparison.flips],
         "listed": {side: _listed(comparison.pairing.pairs, name) for side, name in SIDES.items()},
     }
+
+
+def _scoring(comparison: Comparison) -> str:
+    """Of logs the tasks' own metrics, with the filters that they have."""
+    if not comparison.pairing.is_of_logs:
+        return comparison.settings.scoring
+    runs = [pair.reply.run for pair in comparison.pairing.pairs]
+    found = dict.fromkeys((run["metric"].split()[-1], run["filter"].split()[-1]) for run in runs)
+    return "by the log's " + ", ".join(name if each == "none" else f"{name} ({each})" for name, each in found)
+
+
+def _look_at(cause: str, comparison: Comparison) -> str:
+    return (OF_OTHERS.get(cause) if comparison.is_of_others else None) or look_at(cause)
 
 
 def _over(overall: Accuracy, evidence: Evidence, names: Names) -> list[str]:

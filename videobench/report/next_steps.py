@@ -9,7 +9,7 @@ from typing import Any
 
 from videobench.commands import CARDS, COMPARISON, SAMPLE_COMMAND_FILE, SAMPLER, Command, read_command, split_words
 from videobench.compare.accuracy import ALL_QUESTIONS
-from videobench.compare.advice import NEXT_STEP
+from videobench.compare.advice import NEXT_STEP, OF_OTHERS
 from videobench.compare.comparison import Comparison
 from videobench.compare.divergence import Differences
 from videobench.compare.obstacles import lacking_side
@@ -46,7 +46,24 @@ class NextStep:
 
 
 def next_step(comparison: Comparison) -> NextStep:
-    return _Finder(comparison).find()
+    return NextStep(_of_others(comparison), []) if comparison.is_of_others else _Finder(comparison).find()
+
+
+def _of_others(comparison: Comparison) -> str:
+    """Without a command: these questions were not asked by a script of this suite."""
+    verdict, findings = comparison.verdict, comparison.diagnosis.findings
+    if verdict.decided_by == INPUTS:
+        cause = verdict.evidence.obstacles[0].cause
+        return OF_OTHERS.get(cause) or NEXT_STEP[cause]
+    if verdict.decided_by == DIVERGENCE:
+        return OF_OTHERS["nonfinite" if findings[0].cause == "nonfinite" else "broken"]
+    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
+        return OF_OTHERS["flips"]
+    if verdict.name == INCONCLUSIVE:
+        needed = verdict.questions_needed
+        more = f"compare {needed:,} such questions, of this set or of several" if needed else verdict.advice
+        return more or OF_OTHERS["sample" if verdict.decided_by == COUNTS else "clusters"]
+    return OF_OTHERS["repeat" if any(each.cause == "repeat" for each in findings) else "pass"]
 
 
 def most_different(differences: Differences) -> list[str]:
@@ -101,7 +118,7 @@ class _Finder:
 
     @cached_property
     def _sampler(self) -> Command | None:
-        path = Path(self._settings.answer_path)
+        path = Path(self._settings.answer_path or "")
         return read_command(path.with_name(SAMPLE_COMMAND_FILE)) if path.name == SAMPLE_ANSWER_FILE else None
 
     @cached_property
@@ -169,7 +186,7 @@ class _Finder:
             yield own.with_flag(paths[0], second).with_flag(paths[1], first)
 
     def _verified(self) -> list[Command]:
-        manifest = Path(self._settings.answer_path).with_name("sampling_manifest.json")
+        manifest = Path(self._settings.answer_path or "").with_name("sampling_manifest.json")
         return [Command(SAMPLER, ("--verify", str(manifest.absolute())))] if manifest.is_file() else []
 
     def _again(self, side: str, flag: str, value: str) -> Iterator[Command]:

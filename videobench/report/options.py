@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from videobench.cli import FlagParser
@@ -19,6 +19,7 @@ from videobench.compare.settings import (
     Names,
     Tolerance,
 )
+from videobench.data.eval_logs import holds_logs
 from videobench.errors import InputError
 from videobench.files import check_writable
 
@@ -51,7 +52,7 @@ class Settings:
 
 
 def parse_args(argv: Sequence[str] | None) -> Settings:
-    text = "Compare two runs of Video-Bench, as on an NPU and on a GPU, and give a verdict."
+    text = "Compare two runs of one benchmark, as on an NPU and on a GPU, and give a verdict."
     parser = FlagParser(prog=COMPARISON, description=text)
     _add_flags(parser)
     args = parser.parse_args(argv)
@@ -59,13 +60,15 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
         return Settings(check_file=args.check_file)
     margin = _parse_margin(parser, args.margin, args.one_sided)
     runs = (args.eval_npu_path or args.eval_path, args.eval_gpu_path or args.reference_path)
+    logs = _check_logs(parser, args, [path for path in runs if path])
     paths = (*runs, args.sampling_answer_path)
-    if not all(paths) and not (args.export_leaderboard and any(runs)):
+    is_whole = all(runs) and (logs or args.sampling_answer_path)
+    if not is_whole and not (args.export_leaderboard and any(runs)):
         flags = ("--eval_npu_path (or --eval_path)", "--eval_gpu_path (or --reference_path)", "--sampling_answer_path")
         lacking = " and ".join(flag for flag, path in zip(flags, paths, strict=True) if not path)
         parser.error(f"missing: {lacking}; --export_leaderboard alone needs one run")
     outputs = (args.output_json, args.output_markdown, args.report_html)
-    if not all(paths) and (args.gate or any(outputs) or args.repeat_path):
+    if not is_whole and (args.gate or any(outputs) or args.repeat_path):
         parser.error(
             "--gate, --output_json, --output_markdown, --report_html and --repeat_path are of a comparison, which "
             "needs --eval_npu_path, --eval_gpu_path and --sampling_answer_path"
@@ -77,20 +80,40 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     names = _names(parser, args)
     _check_paths(parser, args, [path for path in (*runs, args.repeat_path) if path])
     comparison = export = None
-    if all(paths):
+    if is_whole:
         comparison = ComparisonSettings(
             *paths,
             repeat_path=args.repeat_path,
             facts_path=args.requests_facts,
-            scoring=args.scoring,
+            scoring=args.scoring or SCORINGS[0],
             margin=margin,
             tolerance=_parse_tolerance(parser, args.tolerance) if args.tolerance else Tolerance(),
-            names=names,
+            names=replace(names, cluster=args.cluster_by or "document") if logs else names,
             command=parser.command(argv),
+            log_filter=args.filter or "",
+            cluster_by=args.cluster_by or "",
         )
     if path := args.export_leaderboard:
-        export = ExportSettings(path, paths[0] or paths[1], paths[2], args.requests_facts, args.scoring)
+        scoring = args.scoring or SCORINGS[0]
+        export = ExportSettings(path, paths[0] or paths[1], paths[2], args.requests_facts, scoring)
     return Settings(comparison, None, args.gate, *outputs, args.Eval_Video_root, export)
+
+
+def _check_logs(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Path]) -> bool:
+    """Whether the runs are logs of lm-eval or lmms-eval, which hold their own right answers and scores."""
+    logs = [path for path in runs if holds_logs(path)]
+    if logs and len(logs) < len(runs):
+        other = next(path for path in runs if path not in logs)
+        parser.error(
+            f"{logs[0]} is a log of lm-eval or lmms-eval, {other} is none: such a log is compared with another"
+        )
+    for flag in ("sampling_answer_path", "requests_facts", "scoring", "export_leaderboard"):
+        if logs and getattr(args, flag):
+            parser.error(f"--{flag} has no use for logs, which hold their right answers and their scores; leave it out")
+    for flag in ("filter", "cluster_by"):
+        if not logs and getattr(args, flag):
+            parser.error(f"--{flag} is for logs of lm-eval or lmms-eval; leave it out")
+    return bool(logs)
 
 
 def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
@@ -157,18 +180,21 @@ def _add_flags(parser: FlagParser) -> None:
 
     evaluated, reference = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
     add_path("--eval_npu_path", "the NPU run: its result file, or the folder of its result files", evaluated)
-    other = "the run that is judged, where it is no NPU's: of this suite, or another engine's"
+    other = "the run that is judged, if it is no NPU's: of this suite, another engine's, a log of lm-eval or lmms-eval"
     add_path("--eval_path", other, evaluated)
     add_path("--eval_gpu_path", "the GPU run: file or folder", reference)
-    add_path("--reference_path", "the run that it is compared with, where it is no GPU's", reference)
+    add_path(
+        "--reference_path", "the run that it is compared with, if it is no GPU's; two logs need no answers", reference
+    )
     parser.add_argument("--names", metavar="A,B", help="what the report calls the two, as vllm,ours")
     add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
     add_path("--repeat_path", "a second run of either device: does it repeat itself, and within which noise")
+    parser.add_argument("--filter", metavar="NAME", help="of a log's tasks with several filters, as strict-match")
+    parser.add_argument("--cluster_by", metavar="FIELD", help="field of a log's documents that some share, as a video")
     add_path("--requests_facts", "what --export_requests wrote beside the requests that a service answered")
     parser.add_argument(
         "--scoring",
         choices=SCORINGS,
-        default=SCORINGS[0],
         help="how a reply becomes a letter: by strict reading (default), the most probable option letter without any "
         "reading, or the original's rule",
     )

@@ -16,8 +16,9 @@ NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
 WIDEST = 120  # longer lines are hard to read
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
+LONGEST_REPLY = 24  # characters of a reply in words
 # Rows of the table of inputs that count questions; the others are settings.
-ASKED = {"pixels", "questions", "question", "question, video"}
+ASKED = {"pixels", "questions", "question", "question, video", "documents", "right answers", "options", "prompts"}
 ASKED |= {"videos (bytes)", "prompts (token ids)", "prompt tokens (number)"}
 FEW_QUESTIONS = 20  # of a set: its interval says next to nothing
 SIDES = ("gpu", "npu")  # the original's order
@@ -136,7 +137,10 @@ def _accuracy(report: Json) -> Iterator[str]:
         label = report["names"][side]["label"]
         yield f"{label} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
     compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
-    videos = f"on {compared['videos']:,} videos" if report["knows_videos"] else "(videos not named: clusters unknown)"
+    unknown = "(videos not named: clusters unknown)"
+    if report["cluster"] == "document":
+        unknown = "(each document by itself; --cluster_by FIELD if some share a text or picture)"
+    videos = f"on {compared['videos']:,} {report['cluster']}s" if report["knows_videos"] else unknown
     yield f"over {compared['questions']:,} questions {videos}, {own} minus {other}"
     for note in report["over"]:
         yield f"  {note}"
@@ -186,7 +190,8 @@ def _group_row(name: str, group: Json) -> str:
         interval = "{:+.1f} to {:+.1f}".format(*group["difference_ci95"])
     p_corrected = group.get("p_corrected")  # of data sets only
     p_value = "" if p_corrected is None else f"{p_corrected:8.2g}"
-    accuracies = f"{100 * group['npu']['accuracy']:6.2f} {100 * group['gpu']['accuracy']:6.2f}"
+    # Rounded to four digits first, as lm-eval prints it.
+    accuracies = " ".join(f"{100 * round(group[side]['accuracy'], 4):6.2f}" for side in ("npu", "gpu"))
     return f"{name} {group['npu']['total']:6} {accuracies} {difference:>7} {interval:>16} {p_value}".rstrip()
 
 
@@ -239,10 +244,10 @@ def _flip_row(flip: Json, key: str, labels: Sequence[str]) -> str:
     leads = {side: flip[f"{side}_margin"] for side in ("npu", "gpu")}
     shown = {side: "-" if lead is None else f"{lead:.3f}" for side, lead in leads.items()}
     sides = ", ".join(
-        f"{label} {flip[f'{side}_letter'] or '-'} {shown[side]}"
+        f"{label} {_cut(flip[f'{side}_letter'] or '-', LONGEST_REPLY)} {shown[side]}"
         for side, label in zip(("npu", "gpu"), labels, strict=True)
     )
-    return f"  {flip['class']:8} {key} {sides}, right {flip['right_letter'] or '-'}"
+    return f"  {flip['class']:8} {key} {sides}, right {_cut(flip['right_letter'] or '-', LONGEST_REPLY)}"
 
 
 def _listed(report: Json) -> Iterator[str]:

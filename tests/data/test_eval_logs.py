@@ -1,0 +1,261 @@
+"""Real logs of lm-eval 0.4.13 and lmms-eval 0.7.3 (tests/assets/eval_logs): the verdict on pairs of them, and that the
+accuracies are those of the tools' own tables."""
+
+import json
+import re
+import tarfile
+
+import pytest
+
+from precision_test import main
+from tests.support.paths import ASSETS
+from videobench.data.eval_logs import load_logs
+from videobench.errors import InputError
+
+SHAPES, WORDS = "samples_shapes_", "samples_words_"  # multiple_choice; generate_until under two filters
+
+
+@pytest.fixture(scope="module")
+def logs(tmp_path_factory):
+    """The folders lm_eval/<run> and lmms_eval/<run>."""
+    folder = tmp_path_factory.mktemp("logs")
+    for name in ("lm_eval", "lmms_eval"):
+        with tarfile.open(ASSETS / "eval_logs" / f"{name}.tar.xz") as archive:
+            archive.extractall(folder / name, filter="data")
+    return folder
+
+
+def log_of(folder, name=SHAPES):
+    return next(folder.glob(f"*{name}*.jsonl"))
+
+
+def copy_of(log, folder, change=lambda line: line):
+    """A log and its results under their own names, each line changed; None leaves the line out."""
+    folder.mkdir(exist_ok=True)
+    for results in log.parent.glob("*results*.json"):
+        (folder / results.name).write_bytes(results.read_bytes())
+    lines = filter(None, (change(json.loads(line)) for line in log.read_text().splitlines()))
+    path = folder / log.name
+    path.write_text("".join(json.dumps(each) + "\n" for each in lines))
+    return path
+
+
+def compare(candidate, reference, capsys, *flags):
+    """Exit status and what was printed."""
+    status = main(["--eval_path", str(candidate), "--reference_path", str(reference), "--gate", *flags])
+    return status, " ".join(capsys.readouterr().out.split())
+
+
+def report_of(candidate, reference, folder, *flags):
+    path = folder / "report.json"
+    main([f"--eval_path={candidate}", f"--reference_path={reference}", f"--output_json={path}", *flags])
+    report = json.loads(path.read_text())
+    return report, {row["name"]: (row["npu"], row["gpu"], row["state"]) for row in report["inputs"]["table"]}
+
+
+def value_in_table(folder, metric, filter_name):
+    rows = [[cell.strip() for cell in line.split("|")] for line in (folder / "table.txt").read_text().splitlines()]
+    return next(
+        cell for row in rows if metric in row and filter_name in row for cell in row if re.match(r"0\.\d+$", cell)
+    )
+
+
+@pytest.mark.parametrize(
+    ("candidate", "flags", "status", "said"),
+    [
+        pytest.param("bfloat16", [], 0, "PASS: the evaluated run answers like the reference run", id="sound"),
+        pytest.param("broken", [], 1, "FAIL: numerically broken: half of all", id="broken"),
+        pytest.param("shots", [], 3, "not comparable: num_fewshot is shapes 5 on the evaluated run", id="shots"),
+        pytest.param("limit", [], 3, "239 of 339 questions are in one file only (limit is 100 on", id="limit"),
+        pytest.param("version", [], 3, "not comparable: task_version is shapes 2.0 on the evaluated run", id="version"),
+    ],
+)  # fmt: skip
+def test_the_verdict_on_multiple_choice(logs, capsys, candidate, flags, status, said):
+    paths = (log_of(logs / "lm_eval" / each) for each in (candidate, "float32"))
+    found, text = compare(*paths, capsys, "--margin=3", "--cluster_by=video", *flags)
+    assert (found, said in text) == (status, True), text[:600]
+
+
+def test_a_verdict_rests_on_log_likelihoods_and_hashes(logs, tmp_path, capsys):
+    paths = [log_of(logs / "lm_eval" / each) for each in ("bfloat16", "float32")]
+    _, text = compare(*paths, capsys, "--margin=3", "--cluster_by=video")
+    assert "PASS by smoothed accuracy (margin 3 points, scoring by the log's acc)" in text
+    _, rows = report_of(*paths, tmp_path)
+    for name in ("documents", "right answers", "options", "prompts"):
+        assert rows[name] == ("339 of 339 equal", "339 of 339 equal", "same")
+    assert "over 339 questions on 80 videos" in text
+    assert "Video-Bench" not in text
+
+
+@pytest.mark.parametrize(
+    ("tool", "run", "name", "metric", "filter_name"),
+    [
+        *(("lm_eval", run, SHAPES, "acc", "none") for run in ("float32", "bfloat16", "broken", "shots", "limit")),
+        *(("lm_eval", run, WORDS, "exact_match", "first-word") for run in ("float32", "bfloat16", "broken")),
+        *(("lm_eval", run, WORDS, "exact_match", "last-word") for run in ("float32", "bfloat16", "broken")),
+        *(("lmms_eval", run, WORDS[:-1], "right", "none") for run in ("float32", "bfloat16", "float16", "broken")),
+    ],
+)
+def test_the_accuracy_is_that_of_the_tools_own_table(logs, capsys, tool, run, name, metric, filter_name):
+    folder = logs / tool / run
+    flags = [] if filter_name == "none" else [f"--filter={filter_name}"]
+    _, text = compare(
+        log_of(folder, name),
+        log_of(logs / tool / ("bfloat16" if run != "bfloat16" else "float32"), name),
+        capsys,
+        *flags,
+    )
+    stated = value_in_table(folder, metric, filter_name)
+    total = len(load_logs(log_of(folder, name), filter_name))
+    if run != "limit":  # of which missing documents count as wrong
+        assert f"eval {float(stated):.4f} (" in text
+        task = name.removeprefix("samples_").strip("_")
+        assert re.search(rf" {task} {total} {100 * float(stated):.2f} ", text)
+    replies = load_logs(log_of(folder, name), filter_name).values()
+    assert f"{sum(each.logged.is_right for each in replies) / total:.4f}".startswith(stated)
+
+
+@pytest.mark.parametrize(("candidate", "status"), [("float16", 0), ("bfloat16", 3), ("broken", 1)])
+def test_the_verdict_on_logs_of_lmms_eval(logs, capsys, candidate, status):
+    """Their log-probabilities are not known, and the right answers were made from the reference's own replies."""
+    found, text = compare(logs / "lmms_eval" / candidate, logs / "lmms_eval/float32", capsys, "--margin=3")
+    assert (found, "inputs not known to be the same" in text) == (status, True)
+    assert "hashes of the documents are not stored" in text or "no: dtype" in text or "no: model" in text
+
+
+def test_replies_in_words_are_compared_as_texts(logs, capsys):
+    paths = [log_of(logs / "lm_eval" / each, WORDS) for each in ("broken", "float32")]
+    status, text = compare(*paths, capsys, "--margin=3", "--cluster_by=video")
+    assert (status, "FAIL by accuracy" in text) == (1, True)
+    assert "unknown: no log-probabilities to judge by" in text
+    assert "wording: another text, and both sides are right or both are wrong" in text
+    replies = [load_logs(path)["words", "0"] for path in paths]
+    assert replies[1].text == "many"
+
+
+def test_another_filter_is_another_comparison(logs, tmp_path, capsys):
+    paths = [log_of(logs / "lm_eval" / each, WORDS) for each in ("bfloat16", "float32")]
+    report, rows = report_of(*paths, tmp_path, "--filter=last-word")
+    assert rows["filter"] == ("words last-word", "words last-word", "same")
+    assert report["scoring"] == "by the log's exact_match (last-word)"
+    with pytest.raises(InputError, match=r"has no filter 'strict'; --filter takes one of first-word, last-word"):
+        compare(*paths, capsys, "--filter=strict")
+
+
+def test_a_folder_holds_several_tasks(logs, tmp_path, capsys):
+    report, rows = report_of(logs / "lm_eval/bfloat16", logs / "lm_eval/float32", tmp_path, "--cluster_by=video")
+    assert set(report["per_dataset"]) == {"shapes", "words"}
+    assert report["scoring"] == "by the log's acc, exact_match (first-word)"
+    assert rows["task_version"] == (*["shapes 1.0, words 1.0"] * 2, "same")
+    only = compare(logs / "lm_eval/bfloat16", log_of(logs / "lm_eval/float32"), capsys)[1]
+    assert "sets that only one file has are left out (words, 339 questions)" in only
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("lm_eval/dates", r"samples_shapes_\S+ and \S*samples_shapes_\S+ are of one task; name one of them"),
+        ("lm_eval/rolling", r"no metric says right or wrong .*word_perplexity is \[-\d.* in document 0, not 0 or 1"),
+    ],
+)
+def test_what_cannot_be_judged_is_said_in_one_line(logs, capsys, path, said):
+    with pytest.raises(InputError, match=said) as error:
+        compare(logs / path, logs / path.replace("dates", "float32"), capsys)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_was_cut_short_is_refused(logs, tmp_path, capsys):
+    whole = log_of(logs / "lm_eval/float32")
+    lines = copy_of(whole, tmp_path, lambda line: line if line["doc_id"] < 200 else None)
+    with pytest.raises(InputError, match=r"200 documents, of 339 in results_.*was it cut short"):
+        compare(lines, whole, capsys)
+    lines.write_bytes(whole.read_bytes()[:-100])
+    with pytest.raises(InputError, match=r"line 339: not JSON.*was the file cut short"):
+        compare(lines, whole, capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "row"),
+    [
+        (lambda line: line | {"doc_hash": "0" * 63 + str(line["doc_id"] % 10)}, "documents 0 of 339 equal"),
+        (lambda line: line | {"target": "9"}, "right answers 0 of 339 equal"),
+        (
+            lambda line: line | {"arguments": {"gen_args_0": {"arg_0": "Another?", "arg_1": "x"}}},
+            "prompts 0 of 339 equal",
+        ),
+    ],
+)
+def test_other_documents_answers_and_prompts_are_not_comparable(logs, tmp_path, capsys, change, row):
+    whole = log_of(logs / "lm_eval/float32")
+    status, text = compare(copy_of(whole, tmp_path, change), whole, capsys, "--margin=3")
+    assert (status, row in text, "INCONCLUSIVE: not comparable" in text) == (3, True, True), text[:800]
+
+
+def test_a_hash_that_is_equal_in_all_lines_is_no_evidence(logs, tmp_path):
+    """lmms-eval hashes null."""
+    paths = [log_of(logs / "lmms_eval" / each, "words") for each in ("bfloat16", "float32")]
+    _, rows = report_of(*paths, tmp_path, "--cluster_by=input")
+    assert "documents" not in rows
+    assert rows["prompts"] == ("339 of 339 equal", "339 of 339 equal", "same")
+
+
+def test_metrics_that_are_not_0_or_1_are_passed_over(logs):
+    """`overlap` comes first in lmms-eval's lines; acc_norm is not what the log-likelihoods say."""
+    assert {each.run["metric"] for each in load_logs(logs / "lmms_eval/float32").values()} == {"words right"}
+
+
+def test_a_metric_by_length_leaves_the_right_option_open(logs, tmp_path, capsys):
+    def change(line):
+        return {name: value for name, value in line.items() if name != "acc"} | {"metrics": ["acc_norm"]}
+
+    whole = copy_of(log_of(logs / "lm_eval/float32"), tmp_path / "float32", change)
+    other = copy_of(log_of(logs / "lm_eval/bfloat16"), tmp_path / "bfloat16", change)
+    _, text = compare(other, whole, capsys, "--margin=3")
+    assert "by accuracy (margin 3 points" in text
+    assert "difference of smoothed accuracy" not in text
+    assert "Numeric divergence of the options' log-probabilities" in text
+
+
+def test_a_mean_that_is_not_in_the_tools_table_is_refused(logs, tmp_path, capsys):
+    whole = log_of(logs / "lm_eval/float32")
+    path = copy_of(whole, tmp_path, lambda line: line | {"acc": 1.0, "acc_norm": 1.0})
+    with pytest.raises(InputError, match=r"acc is 0\.\d+ in the tool's table, which is not the mean of the lines"):
+        compare(path, whole, capsys)
+
+
+def test_nan_breaks_a_run(logs, tmp_path, capsys):
+    whole = log_of(logs / "lm_eval/float32")
+
+    def change(line):
+        nan = [["nan", "False"]] * len(line["filtered_resps"])
+        return line | {"filtered_resps": nan} if line["doc_id"] == 7 else line
+
+    status, text = compare(copy_of(whole, tmp_path, change), whole, capsys, "--margin=3")
+    assert (status, "FAIL: numerically broken: evaluated logits hold NaN or infinity in 1 of 339" in text) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--sampling_answer_path=x.json"], "--sampling_answer_path has no use for logs"),
+        (["--scoring=strict"], "--scoring has no use for logs"),
+        (
+            ["--cluster_by=passage"],
+            "line 1: its document has no field 'passage'; --cluster_by takes one of: question, choices",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit_are_named(logs, capsys, flags, said):
+    path = log_of(logs / "lm_eval/float32")
+    with pytest.raises(InputError, match=re.escape(said)):
+        compare(path, log_of(logs / "lm_eval/bfloat16"), capsys, *flags)
+
+
+def test_a_log_is_compared_with_a_log(logs, tmp_path, capsys):
+    ours = tmp_path / "ours.json"
+    ours.write_text(json.dumps({"MSVD/1": {"output_sequence": ["A"]}}))
+    with pytest.raises(InputError, match=r"is a log of lm-eval or lmms-eval, .*ours.json is none"):
+        compare(log_of(logs / "lm_eval/float32"), ours, capsys)
+    (tmp_path / "x.jsonl").write_bytes(log_of(logs / "lm_eval/float32").read_bytes())
+    with pytest.raises(InputError, match="its name does not say the task"):
+        compare(tmp_path / "x.jsonl", log_of(logs / "lm_eval/float32"), capsys)

@@ -1,0 +1,337 @@
+"""Sample logs of lm-eval and lmms-eval (--log_samples) -> replies, each scored by the log's own metric.
+
+A document is known by its task, which the file's name holds, and by its `doc_id`. `results_<date>.json` beside a log
+says how the task was run, how many documents it had and what the tool's own table shows: a metric is taken only if the
+table's value is the mean of the lines.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from videobench.data.dataset import LETTERS, QuestionName
+from videobench.data.engines import EVAL_LOG, kind_of, read_lines
+from videobench.data.rows import Logged, Reply, build_reply
+from videobench.errors import InputError
+from videobench.files import read_json
+
+# As lm-eval and lmms-eval call their files: of the log, and of the results beside it.
+NAMES = (
+    (re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl"), "results_{}.json"),
+    (re.compile(r"(?P<date>\d{8}_\d{6})_samples_(?P<task>.+)\.jsonl"), "{}_results.json"),
+)
+NO_METRICS = {
+    *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "input", "token_counts"),
+    *("doc_hash", "prompt_hash", "target_hash"),
+}
+TOOLS = {"lm-eval": "lm_eval_version", "lmms-eval": "lmms_eval_version"}  # by the key of its results
+SAME_MEAN = 1e-6  # the table's value and the mean of the lines, 0 to 1
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One document under one filter."""
+
+    place: str  # for messages
+    id: str
+    prompt: str
+    prompt_sha256: str  # of all that the model was given, the options' texts included
+    doc_hash: str
+    target: str
+    options: Sequence[str]
+    values: Sequence[float]  # the options' log-likelihoods; empty if the reply is a text
+    text: str
+    metrics: Mapping[str, Any]
+    cluster: str
+
+    @property
+    def is_finite(self) -> bool:
+        return all(map(math.isfinite, self.values))
+
+
+def holds_logs(path: Path) -> bool:
+    return bool(_logs_in(path)) if path.is_dir() else path.exists() and kind_of(path) == EVAL_LOG
+
+
+def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[QuestionName, Reply]:
+    """The replies of one log, or of all in a folder: a data set is a task.
+
+    `filter_name` is for tasks with several filters, of which the first in the file counts otherwise; `cluster_by` is a
+    field of the documents: those with one value share a video, an image or a passage. Raises InputError, naming the
+    file, if it is damaged or shorter than its results say, if a folder has two logs of one task, or if no metric says
+    right or wrong of each document."""
+    files: dict[str, Path] = {}
+    for file in _logs_in(path) if path.is_dir() else [path]:
+        task = _task_of(file)
+        if task in files:
+            raise InputError(f"{files[task]} and {file} are of one task; name one of them, or move the other away")
+        files[task] = file
+    replies: dict[QuestionName, Reply] = {}
+    for task, file in files.items():
+        replies.update(_load_task(task, file, filter_name, cluster_by))
+    return replies
+
+
+def _logs_in(folder: Path) -> list[Path]:
+    """Of the folder, or of those in it: lm-eval makes one for the model."""
+    return sorted(folder.glob("*samples_*.jsonl")) or sorted(folder.glob("*/*samples_*.jsonl"))
+
+
+def _task_of(file: Path) -> str:
+    for pattern, _ in NAMES:
+        if found := pattern.fullmatch(file.name):
+            return found["task"]
+    raise InputError(
+        f"{file}: its name does not say the task; call it samples_<task>_<date>.jsonl or <date>_samples_<task>.jsonl, "
+        "as lm-eval and lmms-eval do"
+    )
+
+
+def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iterator[tuple[QuestionName, Reply]]:
+    results = _Results(file, task)
+    by_filter: dict[str, dict[str, _Line]] = {}
+    for place, content in read_lines(file, EVAL_LOG):
+        try:
+            line = _read_line(place, content, cluster_by)
+        except ValueError as error:
+            raise InputError(f"{place}: {error}") from None
+        own = by_filter.setdefault(str(content.get("filter", "none")), {})
+        if line.id in own:
+            raise InputError(f"{place} is of the same document as {own[line.id].place}; remove one of them")
+        own[line.id] = line
+    if not by_filter:
+        raise InputError(f"{file}: holds no line; get the file again")
+    name = next(iter(by_filter))
+    if filter_name and len(by_filter) > 1:
+        if filter_name not in by_filter:
+            raise InputError(f"{file}: has no filter {filter_name!r}; --filter takes one of {', '.join(by_filter)}")
+        name = filter_name
+    lines = [*by_filter[name].values()]
+    results.check_count(len(lines))
+    metric = _choose_metric(file, lines, results, name)
+    if all(len(each.values) < 2 for each in lines):  # one continuation a document, which is no choice
+        lines = [replace(each, values=()) for each in lines]
+    rights = _right_options(lines, metric)
+    # lmms-eval may hash nothing, the same in each line; of one line nobody can tell.
+    has_hashes = len({each.doc_hash for each in lines}) > 1
+    run = results.settings() | {"filter": f"{task} {name}", "metric": f"{task} {metric}"}
+    for line, right in zip(lines, rights, strict=True):
+        logged = Logged(
+            is_right=bool(line.metrics[metric]),
+            right=right,
+            doc_sha256=line.doc_hash if has_hashes else "",
+            target_sha256=_sha256(line.target),
+        )
+        reply = build_reply((task, line.id), f"{task}/{line.id}", _row(line, run))
+        yield (task, line.id), replace(reply, logged=logged)
+
+
+def _row(line: _Line, run: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {"question": line.prompt, "prompt_sha256": line.prompt_sha256, "video_id": line.cluster}
+    row |= {"run": run, "output_sequence": [line.text]}
+    if not line.values:
+        return row
+    if not line.is_finite:
+        return row | {"nonfinite": True}
+    if len(line.values) > len(LETTERS):  # accuracy alone is known of these
+        return row
+    largest = max(line.values)
+    total = largest + math.log(math.fsum(math.exp(each - largest) for each in line.values))
+    letters = LETTERS[: len(line.values)]
+    return row | {
+        "choices": dict(zip(letters, line.options, strict=True)),
+        "letter_logprobs": {letter: each - total for letter, each in zip(letters, line.values, strict=True)},
+    }
+
+
+def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line:
+    """ValueError, naming the field, if one cannot be what it should be."""
+    requests = _requests(content.get("arguments"))
+    prompt = requests[0][0] if requests else content.get("input")
+    if not isinstance(prompt, str):
+        raise ValueError(f"it holds no prompt (`arguments` or `input`, which is {prompt!r:.60}); get the file again")
+    asked = json.dumps(requests, sort_keys=True) if requests else prompt
+    values, options, text = _read_reply(content["filtered_resps"], requests)
+    names = content.get("metrics")
+    if not isinstance(names, list):
+        names = [name for name in content if name not in NO_METRICS]
+    return _Line(
+        place=place,
+        id=str(content["doc_id"]),
+        prompt=prompt,
+        prompt_sha256=_sha256(asked),
+        doc_hash="" if " at 0x" in str(content.get("doc")) else str(content["doc_hash"]),  # hashed with an address
+        target=_as_text(content.get("target")),
+        options=options,
+        values=values,
+        text=text,
+        metrics={str(name): content.get(name) for name in names},
+        cluster=_cluster(content.get("doc", content), cluster_by) if cluster_by else "",
+    )
+
+
+def _requests(arguments: Any) -> list[list[Any]]:
+    """What the model was given for each option: prompt and continuation, or prompt and settings. Not pictures, whose
+    text in a log is an address in memory."""
+    listed = [*arguments.values()] if isinstance(arguments, Mapping) else arguments
+    if not isinstance(listed, list):
+        return []
+    given = [[*each.values()] if isinstance(each, Mapping) else each for each in listed]
+    return [each[:2] for each in given if isinstance(each, list) and each]
+
+
+def _read_reply(reply: Any, requests: Sequence[Sequence[Any]]) -> tuple[list[float], list[str], str]:
+    """Log-likelihoods and texts of the options, and what the reply is called: the best option's text, or the reply."""
+    if isinstance(reply, list) and all(isinstance(each, list) and len(each) == 2 for each in reply) and reply:
+        values = [_number(each[0]) for each in reply]
+        options = [str(each[1]).strip() for each in requests if len(each) == 2]
+        if len(options) != len(values):
+            options = [str(index) for index in range(len(values))]
+        # Of one continuation: whether it is what the model would have written.
+        return values, options, options[_best(values)] if len(values) > 1 else str(reply[0][1])
+    while isinstance(reply, list) and len(reply) == 1:  # by version and filter
+        reply = reply[0]
+    return [], [], _as_text(reply)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"a log-likelihood is {value!r:.60}, not a number; get the file again") from None
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _cluster(doc: Any, field: str) -> str:
+    """Of the document, or of the line if it holds no document, as lmms-eval's."""
+    if not isinstance(doc, Mapping) or doc.get(field) in (None, ""):
+        names = ", ".join(map(str, doc)) if isinstance(doc, Mapping) else "no document"
+        raise ValueError(f"its document has no field {field!r}; --cluster_by takes one of: {names:.200}")
+    return _as_text(doc[field])
+
+
+def _best(values: Sequence[float]) -> int:
+    """The first of the largest, as the tools take it."""
+    return max(range(len(values)), key=values.__getitem__)
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _choose_metric(file: Path, lines: Sequence[_Line], results: "_Results", filter_name: str) -> str:
+    """The first whose values are all 0 or 1, 1 is right, and their mean is in the tool's table."""
+    reasons = []
+    for name in lines[0].metrics:
+        values = [each.metrics.get(name) for each in lines]
+        strange = next((each for each in lines if each.metrics.get(name) not in (0, 1)), None)
+        if strange:
+            reasons.append(f"{name} is {_as_text(strange.metrics.get(name)):.40} in document {strange.id}, not 0 or 1")
+        elif results.is_better_if_lower(name):
+            reasons.append(f"of {name} 0 is better")
+        elif (stated := results.value(name, filter_name)) is not None and not _is_mean(stated, values):
+            reasons.append(f"{name} is {stated:.6g} in the tool's table, which is not the mean of the lines")
+        else:
+            return name
+    raise InputError(
+        f"{file}: no metric says right or wrong of each document: {'; '.join(reasons) or 'it has none'}; name a task "
+        "that has one, as acc or exact_match"
+    )
+
+
+def _is_mean(stated: float, values: Sequence[Any]) -> bool:
+    mean = math.fsum(values) / len(values)
+    return any(abs(each - mean) <= SAME_MEAN for each in (stated, stated / 100))
+
+
+def _right_options(lines: Sequence[_Line], metric: str) -> list[str]:
+    """The right option's letter, of a text the right text. Empty for all if the metric does not follow from it: a
+    metric by length (acc_norm) goes another way than the log-likelihoods."""
+    if not any(each.values for each in lines):
+        return [each.target for each in lines]
+    for read in (_by_number, _by_text):
+        found = [read(each) for each in lines]
+        pairs = [(each, right) for each, right in zip(lines, found, strict=True) if each.is_finite]
+        if all(right >= 0 and (right == _best(each.values)) == bool(each.metrics[metric]) for each, right in pairs):
+            return [LETTERS[each] if 0 <= each < len(LETTERS) else "" for each in found]
+    return [""] * len(lines)
+
+
+def _by_number(line: _Line) -> int:
+    return int(line.target) if line.target.isdecimal() and int(line.target) < len(line.values) else -1
+
+
+def _by_text(line: _Line) -> int:
+    return [*line.options].index(line.target.strip()) if line.target.strip() in line.options else -1
+
+
+class _Results:
+    """The tool's own results beside a log, if they are there."""
+
+    def __init__(self, log: Path, task: str) -> None:
+        self._log, self._task = log, task
+        found = ((pattern.fullmatch(log.name), name) for pattern, name in NAMES)
+        self._path = next(log.with_name(name.format(match["date"])) for match, name in found if match)
+        content = read_json(self._path) if self._path.exists() else {}
+        self._content = content if isinstance(content, Mapping) else {}
+
+    def _get(self, *names: str) -> Any:
+        value: Any = self._content
+        for name in names:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value
+
+    def check_count(self, lines: int) -> None:
+        expected = self._get("n-samples", self._task, "effective")
+        if isinstance(expected, int) and expected != lines:
+            raise InputError(
+                f"{self._log}: {lines:,} documents, of {expected:,} in {self._path.name}; was it cut short? copy it "
+                "again"
+            )
+
+    def value(self, metric: str, filter_name: str) -> float | None:
+        value = self._get("results", self._task, f"{metric},{filter_name}")
+        return float(value) if isinstance(value, int | float) else None
+
+    def is_better_if_lower(self, metric: str) -> bool:
+        return self._get("higher_is_better", self._task, metric) is False
+
+    def settings(self) -> dict[str, Any]:
+        """As a run of this suite stores its own."""
+        if not self._content:
+            return {}
+        arguments = _model_arguments(self._get("config", "model_args"))
+        dtype = str(self._get("config", "model_dtype") or arguments.get("dtype"))
+        device = self._get("config", "device")
+        tools = [f"{name} {version}" for name, key in TOOLS.items() if (version := self._get(key))]
+        return {
+            **({"device": device.split(":")[0]} if isinstance(device, str) else {}),
+            **({"dtype": dtype.removeprefix("torch.")} if dtype not in ("None", "auto") else {}),
+            "model": str(self._get("model_name")),
+            "task_version": f"{self._task} {self._get('versions', self._task)}",
+            "num_fewshot": f"{self._task} {self._get('n-shot', self._task)}",
+            "limit": _or_none(self._get("config", "limit")),
+            "chat_template": _or_none(self._get("chat_template_sha")),
+            "batch_size": str(self._get("config", "batch_size")),
+            **({"tool": tools[0].removesuffix(" unknown@unknown")} if tools else {}),
+            **({"transformers": version} if isinstance(version := self._get("transformers_version"), str) else {}),
+        }
+
+
+def _or_none(value: Any) -> str:
+    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _model_arguments(arguments: Any) -> Mapping[str, Any]:
+    """An object in lm-eval, "name=value,..." in lmms-eval."""
+    if isinstance(arguments, str):
+        return dict(each.split("=", 1) for each in arguments.split(",") if "=" in each)
+    return arguments if isinstance(arguments, Mapping) else {}
