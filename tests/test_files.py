@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import socket
 
 import pytest
@@ -91,3 +92,17 @@ def test_a_device_is_written_into_and_stays_one(tmp_path):
     assert null.is_symlink()
     with pytest.raises(InputError, match=r"cannot be written \(Is a directory\)"):
         write_json(tmp_path, {})
+
+
+def test_a_file_that_cannot_be_written_whole_stays_as_it_was(tmp_path):
+    path = tmp_path / "file"
+    write_json(path, {"a": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # the disk takes no more
+    try:
+        with pytest.raises(InputError, match=r"/file: cannot be written .*; free space"):
+            write_json(path, {"a": "x" * 5000})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert read_json(path) == {"a": 1}
+    assert [*tmp_path.iterdir()] == [path]

@@ -106,18 +106,6 @@ def test_another_error_costs_the_questions_that_cause_it_and_the_next_batch_is_w
     assert (engine.asked[4:], retrying.batch_size) == ([(2, 3)], 4)
 
 
-def test_a_device_error_among_questions_that_are_tried_for_their_size_costs_one():
-    class Failing(FakeEngine):
-        def answer(self, videos, batch_size):
-            if [each.prompts for each in videos] == [["0.1"]]:
-                raise RuntimeError("CUDA error: misaligned address")
-            return super().answer(videos, batch_size)
-
-    [[first, second, third]] = RetryingEngine(Failing(failing=["0.0"]), DEVICE, 1).answer(make_videos(3))
-    assert (first, third.text) == (TOO_LARGE, "0.2")
-    assert second == "the device failed: RuntimeError: CUDA error: misaligned address"
-
-
 def test_a_device_is_given_up_after_so_many_failures_in_a_row():
     """An answer between them starts the count again; a batch without a video is no answer."""
     engine = FakeEngine()

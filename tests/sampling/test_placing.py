@@ -82,31 +82,6 @@ def test_a_second_start_keeps_what_is_right_and_replaces_the_rest(benchmark):
         assert path.read_bytes() == original(benchmark, name).read_bytes()
 
 
-def test_an_interrupted_copy_leaves_whole_videos_only_and_goes_on(benchmark, monkeypatch):
-    copy = placing._copy_bytes
-    done = []
-
-    def interrupted(source, target):
-        if len(done) == 4:
-            target.write_bytes(source.read_bytes()[:2])
-            raise KeyboardInterrupt
-        done.append(target)
-        return copy(source, target)
-
-    monkeypatch.setattr(placing, "_copy_bytes", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        extract(benchmark, "--nums", "20", "--num_workers", "1")
-    whole = {name: path for name, path in videos(benchmark).items() if path.suffix == ".mp4"}
-    assert len(whole) == 4
-    assert all(path.read_bytes() == original(benchmark, name).read_bytes() for name, path in whole.items())
-    assert not list((benchmark / "sample/json").iterdir())
-    copied = []
-    monkeypatch.setattr(placing, "_copy_bytes", lambda *paths: copied.append(paths) or copy(*paths))
-    extract(benchmark, "--nums", "20", "--num_workers", "3")
-    assert len(copied) == 6
-    assert len(videos(benchmark)) == 10  # nor is a .part left
-
-
 def test_videos_of_another_sample_are_named_and_overwrite_removes_them(benchmark, capsys):
     extract(benchmark, "--nums", "4")
     extract(benchmark, "--nums", "12")  # holds the smaller one

@@ -169,27 +169,19 @@ def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> N
         next(pool.prepare([folder / "a.avi"]))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_takes_only_a_few_for_each_worker(folder: Path, pool: DecodePool, num_workers: int) -> None:
-    asked = []
-
-    def videos() -> Iterator[Path]:
-        for name in "abcabcabcabc":
-            asked.append(name)
-            yield folder / f"{name}.avi"
-
-    results = (pool if num_workers else DecodePool(SPEC, 8, 0, max_ahead_bytes=6 * VIDEO_BYTES)).prepare(videos())
-    for taken in range(1, 5):
-        next(results)
-        assert len(asked) == (2 + taken if num_workers else taken)
-    assert len(list(results)) == 8
-
-
 def test_a_caller_that_gives_up_leaves_the_pool_usable(folder: Path, pool: DecodePool) -> None:
     results = pool.prepare([folder / "a.avi", *[folder / "slow.avi"] * 20])
     next(results)
     results.close()
     assert_same(next(pool.prepare([folder / "b.avi"])), folder, "b")
+
+
+def test_no_more_than_three_videos_are_drawn_for_a_worker(folder: Path, pool: DecodePool) -> None:
+    asked = []
+    results = pool.prepare(asked.append(name) or folder / f"{name}.avi" for name in "abcabc")
+    next(results)
+    assert asked == [*"abc"]
+    assert len(list(results)) == 5
 
 
 def test_draws_no_further_than_the_bytes_allow_and_leaving_the_pool_ends_a_hanging_worker(folder: Path) -> None:
