@@ -123,6 +123,35 @@ def test_another_setting_is_taken_over_into_another_folder(step):
     assert compare[-2:] == ["--eval_npu_path", f"/d/out_8/{SET}_eval.json"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "values", "model", "flags"),
+    [
+        ("checkpoint_sha256", ("1" * 64, "2" * 64), "/other/m2", ["--model_path", "/other/m2", "/d/out_m2"]),
+        ("checkpoint_sha256", ("1" * 64, "2" * 64), "/m", ["--model_path", "MODEL", "/d/out_MODEL"]),
+        ("dtype", ("int8", "float16"), "/m", ["--dtype", "float16", "/d/out_float16"]),
+        ("dtype", ("float16", "int8"), "/m", None),
+    ],
+)
+def test_another_checkpoint_or_dtype_is_taken_over_if_a_flag_can_ask_for_it(step, setting, values, model, flags):
+    def other(npu, gpu):
+        for side, value in ((npu, values[0]), (gpu, values[1])):
+            for row in side.values():
+                row["run"] = row.get("run", {}) | {setting: value}
+
+    _, commands = step(other, runs=RUN | {"gpu": RUN["gpu"].with_flag("model_path", model)})
+    assert [[*words[-4:-2], words[-1]] for words in commands[:1]] == ([flags] if flags else [])
+
+
+def test_a_service_is_asked_what_is_new_too(step):
+    def serve(npu, _):
+        for row in npu.values():
+            row["run"] = {"model": "m"}
+
+    text, commands = step(serve)
+    assert "ask the NPU's service what is new (--export_requests), start the other run again (it asks only" in text
+    assert scripts(commands) == [ALL[0], *ALL[2:]]
+
+
 def test_files_in_each_others_place_are_exchanged(step):
     def swap(npu, gpu):
         for side, device in ((npu, "cuda"), (gpu, "npu")):

@@ -20,6 +20,7 @@ from videobench.compare.verdict import AGREEMENT, COUNTS, DIVERGENCE, FAIL, FLIP
 from videobench.data.dataset import SAMPLE_NAME
 from videobench.data.manifest import SAMPLE_ANSWER_FILE
 from videobench.data.results import kept_commands
+from videobench.tolerances import TOLERANCES
 
 CHECKED = 4  # questions that --check_model is asked to look at
 SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
@@ -173,9 +174,14 @@ class _Finder:
             return self._step(text, *self._verified(), *runs, self._own)
         if cause in ("prompts", "pixels"):
             return self._step(text, *(each.with_flag("overwrite") for each in self._runs("candidate")), self._own)
+        if cause in ("checkpoint", "checkpoint_sha256"):
+            own, other = (each[0].flag("model_path") if each else None for each in map(self._runs, SIDES.values()))
+            model = other if other and other != own else "MODEL"
+            return self._step(text, *self._again("candidate", "model_path", model))
         if cause in USUAL:
             value = next(each.reference for each in self._comparison.inputs.rows if each.name == cause)
-            return self._step(text, *self._again("candidate", cause, value))
+            is_flag = value.isdecimal() or value in TOLERANCES  # a quantised reference is asked by no flag
+            return self._step(text, *(self._again("candidate", cause, value) if is_flag else ()))
         return self._step(text)
 
     def _swapped(self) -> Iterator[Command]:
@@ -193,7 +199,7 @@ class _Finder:
         """That side into another folder, and the comparison with what it writes there."""
         for each in self._runs(side)[:1]:
             former = each.flag("chat_conversation_output_folder") or "OUTPUT"
-            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{value}"
+            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{Path(value).name}"
             yield each.with_flag(flag, value).with_flag("chat_conversation_output_folder", folder)
             name = next((name for name in PATHS[side] if self._own.flag(name)), PATHS[side][0])
             result = Path(getattr(self._settings, f"{side}_path"))
@@ -270,6 +276,10 @@ class _Finder:
             held = "can be drawn from these sets" if sampler else "are all of Video-Bench"
             return self._step(f"{needed:,} questions would be needed, and {available:,} {held}{fewer}")
         again = f"start both runs again (they ask only what is new), then compare again{fewer}"
+        for side in SIDES.values():
+            if is_service(self._pairing, side):
+                asked = f"ask {getattr(self._names, side).phrase}'s service what is new (--export_requests)"
+                again = again.replace("start both runs", f"{asked}, start the other run").replace("they ask", "it asks")
         runs = [self._of_sample(each) for side in SIDES.values() for each in self._runs(side)]
         nums = (sampler and sampler.flag("nums")) or "1000"
         drawn = int(nums) if sampler and nums.isdecimal() else 0
