@@ -141,10 +141,7 @@ def questions_needed(estimate: Estimate, margin: float, one_sided: bool) -> int 
         most = at_most(at_most(pairs) * size / have * (size - 1) / max(1, have - 1))
         effect = 1 + PRIOR_CORRELATION * 2 * most / size
         error = SAFETY * estimate.error * math.sqrt(have / questions * max(1.0, effect / estimate.effect))
-        chance, known = (
-            ONE_TAIL[one_sided] * error,
-            have / questions,
-        )  # share of the questions whose difference is known
+        chance, known = ONE_TAIL[one_sided] * error, have / questions  # share of which the difference is known
         moved = max(chance, known * abs(estimate.difference) + chance * math.sqrt(1 - known))
         return moved + math.hypot(Z95 * error, 100 * Z95**2 * effect / questions) < margin
 
@@ -204,7 +201,8 @@ class Accuracies:
 
 def compare_groups(pairs: Sequence[Pair]) -> Accuracies:
     """`pairs` may lack a reply on one side: it counts as wrong in the scores and is left out of what is paired."""
-    names = sorted({pair.dataset for pair in pairs}, key=_benchmark_order)
+    found = {pair.dataset for pair in pairs}
+    names = [*(name for name in DATASET_NAMES if name in found), *sorted(found - {*DATASET_NAMES})]
     per_dataset = {name: compare([pair for pair in pairs if pair.dataset == name]) for name in names}
     tested = {name: group.paired.p_clustered for name, group in per_dataset.items() if group.paired}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
@@ -247,7 +245,3 @@ def compare_paired(answers: Answers) -> Paired:
         p_value=sign_flip_p(moved),
         p_clustered=sign_flip_p(cluster_sums(moved, answers.videos)[0]),
     )
-
-
-def _benchmark_order(name: str) -> tuple[int, str]:
-    return (DATASET_NAMES.index(name) if name in DATASET_NAMES else len(DATASET_NAMES)), name

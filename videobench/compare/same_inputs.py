@@ -29,6 +29,7 @@ FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing r
 # One run has one value of each: a file with two of them was put together from two runs.
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
 # What may differ in one question: text, choices or video; token ids, or their number if a side does not store them.
+HASHES = {"videos (bytes)": "video_sha256", "prompts (token ids)": "prompt_sha256", "pixels": "pixels_sha256"}
 CAUSES = ("questions", "prompts", "prompt_tokens", "pixels")
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
 SHOWN_HASH_LENGTH = 12
@@ -91,20 +92,13 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     sides = {"candidate": [first for first, _ in replies], "reference": [second for _, second in replies]}
     questions = [(pair.key, compare_question(pair)) for pair in compared]
     same = {cause: [each[cause] for _, each in questions] for cause in CAUSES}
-    videos, logs = (
-        [_same_video(*each) for each in replies],
-        [each for each in replies if all(side.logged for side in each)],
-    )
-    if logs:
-        rows = [_question_row(pairing), *_document_rows(logs), _hash_row("prompts", "prompt_sha256", compared, sides)]
+    videos = [_same_video(*each) for each in replies]
+    rows = [_question_row(pairing)]
+    if logs := [each for each in replies if all(side.logged for side in each)]:
+        rows += [*_document_rows(logs), _hash_row("prompts", "prompt_sha256", compared, sides)]
     else:
-        rows = [
-            _question_row(pairing),
-            _row("question, video" if set(videos) != {None} else "question", same["questions"]),
-            _hash_row("videos (bytes)", "video_sha256", compared, sides),
-            _hash_row("prompts (token ids)", "prompt_sha256", compared, sides),
-            _hash_row("pixels", "pixels_sha256", compared, sides),
-        ]
+        rows.append(_row("question, video" if set(videos) != {None} else "question", same["questions"]))
+        rows += [_hash_row(name, field, compared, sides) for name, field in HASHES.items()]
     if lengths := sum(each is not None for each in same["prompt_tokens"]):
         counted = [any(each.prompt_tokens is not None for each in own) for own in sides.values()]
         rows.insert(4, _row("prompt tokens (number)", same["prompt_tokens"], counted, "as exported"))
@@ -228,25 +222,21 @@ def _setting_row(name: str, first: list[str], second: list[str], is_crucial: boo
     elif sorted(first) == sorted(second):
         state = SAME
     else:
-        may_differ = name in MAY_DIFFER or (name == "torch" and _releases(first) == _releases(second))
+        # Without the build: an NPU needs torch "2.13.0+cpu" if a GPU has "2.13.0+cu130".
+        releases = [{each.split("+")[0] for each in own} for own in (first, second)]
+        may_differ = name in MAY_DIFFER or (name == "torch" and releases[0] == releases[1])
         state = EXPECTED if may_differ else DIFFERS
     if state == DIFFERS:  # of many tasks those alone that differ
         first, second = (
             [each for each in own if each not in other] or own for own, other in ((first, second), (second, first))
         )
     is_other_kind = name == "dtype" and _kinds(first) != _kinds(second)
-    allows_verdict = state != DIFFERS or not (is_crucial or is_other_kind)
-    return InputRow(name, _shown(first), _shown(second), state, allows_verdict)
+    return InputRow(name, _shown(first), _shown(second), state, state != DIFFERS or not (is_crucial or is_other_kind))
 
 
 def _kinds(dtypes: Iterable[str]) -> set[str]:
     names = (name.removeprefix("torch.") for name in dtypes)
     return {"floating" if name in TOLERANCES else name for name in names}
-
-
-def _releases(versions: Iterable[str]) -> set[str]:
-    """Without the build: an NPU needs torch "2.13.0+cpu" where a GPU has "2.13.0+cu130"."""
-    return {version.split("+")[0] for version in versions}
 
 
 def _shown(values: list[str]) -> str:

@@ -76,22 +76,22 @@ def cluster_sums(values: ArrayLike, clusters: Clusters) -> tuple[FloatArray, Flo
     return sums[sizes > 0], sizes[sizes > 0]
 
 
-def design_effect(values: FloatArray, sums: FloatArray, sizes: FloatArray) -> float:
-    """Variance of the mean with its clusters over that without: 1 where questions on one video are independent."""
-    total, clusters = len(values), len(sizes)
-    if clusters < 2 or np.ptp(values) == 0:
+def design_effect(values: FloatArray, clusters: Clusters) -> float:
+    """Variance of the mean with its clusters over that without: 1 if questions on one video are independent."""
+    (sums, sizes), total = cluster_sums(values, clusters), len(values)
+    count, mean = len(sizes), float(values.mean())
+    if count < 2 or np.ptp(values) == 0:
         return 1.0
-    mean = float(values.mean())
     independent = float(((values - mean) ** 2).sum()) * total / (total - 1)
-    return float(((sums - mean * sizes) ** 2).sum()) * clusters / (clusters - 1) / independent
+    return float(((sums - mean * sizes) ** 2).sum()) * count / (count - 1) / independent
 
 
 def flip_effect(flips: ArrayLike, clusters: Clusters) -> float:
     """Design effect of rare events of -1 or 1 among zeros: that of PRIOR_CORRELATION at least."""
     values = np.asarray(flips, dtype=float)
-    sums, sizes = cluster_sums(values, clusters)
+    _, sizes = cluster_sums(values, clusters)
     shared = float((sizes**2).sum() / sizes.sum()) - 1  # other questions on a question's video, on average
-    return max(design_effect(values, sums, sizes), 1 + PRIOR_CORRELATION * shared)
+    return max(design_effect(values, clusters), 1 + PRIOR_CORRELATION * shared)
 
 
 def cluster_error(values: ArrayLike, clusters: Clusters) -> float:
@@ -130,7 +130,7 @@ def rank_sum_z(ranks: FloatArray, in_group: NDArray[np.bool_], clusters: Cluster
         return 0.0
     gap = ranks[in_group].mean() - ranks[~in_group].mean()
     residuals = ranks - np.where(in_group, ranks[in_group].mean(), ranks[~in_group].mean())
-    effect = max(1.0, design_effect(residuals, *cluster_sums(residuals, clusters)))
+    effect = max(1.0, design_effect(residuals, clusters))
     variance = ranks.var(ddof=1) * (1 / inside + 1 / (total - inside)) * effect
     return float(gap / math.sqrt(variance)) if variance > 0 else 0.0
 

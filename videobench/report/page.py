@@ -74,10 +74,10 @@ class FrameStrips:
             self.failures[vid_path] = "another video lies there than the one that was answered about"
             return None
         picture = self._made.get(vid_path)
-        if picture is None or len(picture.uri) > self._left:
-            return None
-        self._left -= len(picture.uri)
-        return picture
+        if picture and len(picture.uri) <= self._left:
+            self._left -= len(picture.uri)
+            return picture
+        return None
 
     def _build(self, vid_path: str, num_frames: int) -> Picture:
         from av.error import FFmpegError
@@ -89,19 +89,17 @@ class FrameStrips:
             raise VideoError(f"{vid_path}: {num_frames} frames, the report shows 1 to {MOST_FRAMES}")
         try:
             video = self._root.locate(vid_path)
-        except ValueError as error:
-            raise VideoError(str(error).split(";")[0]) from None
-        if not video.exists():
-            raise VideoError(f"{video}: missing")
-        pixels = tile(sample_frames(video, num_frames).pixels)
-        try:
+            if not video.exists():
+                raise VideoError(f"{video}: missing")
+            pixels = tile(sample_frames(video, num_frames).pixels)
             self._hashes[vid_path] = sha256_of_video(video)
-        except OSError as error:
-            raise VideoError(f"{video}: cannot be read ({error.strerror})") from None
-        try:
             picture = encode_jpeg(pixels, JPEG_SCALE)
         except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
             raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
+        except OSError as error:
+            raise VideoError(f"{video}: cannot be read ({error.strerror})") from None
+        except ValueError as error:
+            raise VideoError(str(error).split(";")[0]) from None
         uri = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
         return Picture(uri, pixels.shape[1], pixels.shape[0])
 
