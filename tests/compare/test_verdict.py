@@ -191,10 +191,11 @@ RUNS = st.tuples(st.integers(0, 10**6), st.sampled_from([0.01, 0.1, 0.5]), st.sa
 
 
 def random_pairs(run, count=80):
-    """Sound or not: rounding noise of any size, and a shift of the right option."""
+    """Sound or not: rounding noise of any size, and a shift of the right option. Leads are wide: the bandwidth, which
+    follows from the reference's leads, is then at its largest whichever side is the reference."""
     seed, noise, shift = run
     rng = np.random.default_rng(seed)
-    logits = simulate(sample_questions(all_questions(), count, rng), rng, World((noise, 0.01)))
+    logits = simulate(sample_questions(all_questions(), count, rng), rng, World((noise, 0.01), scale=2.0))
     logits.candidate[np.arange(count), logits.right] -= shift
     return build_pairs(logits)
 
