@@ -251,6 +251,54 @@ def test_flags_that_do_not_fit_are_named(logs, capsys, flags, said):
         compare(path, log_of(logs / "lm_eval/bfloat16"), capsys, *flags)
 
 
+def test_logs_of_both_tools_are_joined_by_task_and_document(logs, tmp_path):
+    """Each scores the words by a metric of its own, so that no verdict follows."""
+    report, rows = report_of(logs / "lmms_eval/float32", log_of(logs / "lm_eval/float32", WORDS), tmp_path)
+    assert rows["questions"] == (*["339 (339 in both)"] * 2, "same")
+    assert rows["prompts"] == (*["339 of 339 equal"] * 2, "same")
+    assert report["reasons"][0].startswith("not comparable: filter is words none on the evaluated run and words first")
+
+
+def test_other_settings_of_generation_are_not_comparable(logs, tmp_path, capsys):
+    def change(line):
+        return line | {"arguments": {"gen_args_0": line["arguments"]["gen_args_0"] | {"arg_1": {"max_gen_toks": 7}}}}
+
+    whole = log_of(logs / "lm_eval/float32", WORDS)
+    _, text = compare(copy_of(whole, tmp_path, change), whole, capsys)
+    assert 'not comparable: generation is words {"max_gen_toks": 7} on the evaluated run' in text
+    assert "Next: evaluate both sides with the same --gen_kwargs" in text
+
+
+def test_more_than_six_options_are_judged_by_accuracy(logs, tmp_path, capsys):
+    def change(line):
+        more = {
+            f"gen_args_{k}": {"arg_0": line["arguments"]["gen_args_0"]["arg_0"], "arg_1": f" {k}"}
+            for k in range(10, 17)
+        }
+        return line | {
+            "arguments": line["arguments"] | more,
+            "filtered_resps": line["filtered_resps"] + [["-99.0", "False"]] * 7,
+        }
+
+    paths = [copy_of(log_of(logs / "lm_eval" / run), tmp_path / run, change) for run in ("bfloat16", "float32")]
+    _, text = compare(*paths, capsys, "--margin=3")
+    assert "by accuracy (margin 3 points" in text
+    assert "eval 0.7965 (270/339)" in text
+
+
+def test_a_repeated_evaluation_gives_the_noise_floor(logs, tmp_path):
+    paths = [log_of(logs / "lm_eval" / run) for run in ("bfloat16", "float32", "version")]
+    report, _ = report_of(*paths[:2], tmp_path, "--margin=3", f"--repeat_path={paths[2]}")
+    assert report["divergence"]["noise_floor"]["repeat"]["largest_difference"]["max"] == 0
+
+
+def test_check_file_takes_a_log(logs, capsys):
+    assert main([f"--check_file={log_of(logs / 'lm_eval/float32')}"]) == 0
+    found = capsys.readouterr().out
+    assert "sample log, 339 replies, 0 of them failed" in found
+    assert "338 of 339" not in found.split("smoothed accuracy")[0]
+
+
 def test_a_log_is_compared_with_a_log(logs, tmp_path, capsys):
     ours = tmp_path / "ours.json"
     ours.write_text(json.dumps({"MSVD/1": {"output_sequence": ["A"]}}))
@@ -259,3 +307,29 @@ def test_a_log_is_compared_with_a_log(logs, tmp_path, capsys):
     (tmp_path / "x.jsonl").write_bytes(log_of(logs / "lm_eval/float32").read_bytes())
     with pytest.raises(InputError, match="its name does not say the task"):
         compare(tmp_path / "x.jsonl", log_of(logs / "lm_eval/float32"), capsys)
+
+
+def test_another_benchmark_in_our_rows_is_judged_and_not_called_video_bench(tmp_path, capsys):
+    """As in the example of docs/any-benchmark.md; the reference knows half of the answers."""
+    for side, shift in (("npu", 0.01), ("gpu", 0.0)):
+        rows = {
+            f"arc/{k}": {
+                "question": f"Which of these conducts electricity in case {k}?",
+                "choices": {"A": "copper", "B": "glass", "C": "wood"},
+                "output_sequence": ["AB"[k % 2]],
+                "letter_logprobs": {"AB"[k % 2]: -0.02 - shift * (k % 3), "BA"[k % 2]: -4.1 - shift, "C": -6.3},
+            }
+            for k in range(600)
+        }
+        (tmp_path / f"{side}.json").write_text(json.dumps(rows))
+    (tmp_path / "answers.json").write_text(json.dumps({"arc": {str(k): "A" for k in range(600)}}))
+    page, answers = tmp_path / "page.html", tmp_path / "answers.json"
+    flags = [f"--sampling_answer_path={answers}", f"--report_html={page}"]
+    status, text = compare(tmp_path / "npu.json", tmp_path / "gpu.json", capsys, *flags)
+    assert (status, "Next: done: keep both files" in text) == (0, True), text
+    for shown in (text, re.sub(r"<style.*?</style>|<script.*?</script>", "", page.read_text(), flags=re.DOTALL)):
+        assert "Video-Bench" not in shown
+        assert "leaderboard" not in shown
+    report, _ = report_of(tmp_path / "npu.json", tmp_path / "gpu.json", tmp_path, "--margin=0.1", flags[0])
+    assert "extract_dataset.py" not in report["summary"]["next_step"]
+    assert "such questions, of this set or of several" in report["summary"]["next_step"]

@@ -22,7 +22,7 @@ FIRST_SETTINGS = (
 MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "npu_driver", "cuda", "batch_size", "tensor_parallel"}
 SAMPLE_FILES = ("manifest_sha256", "qa_sha256")  # which sample was answered: each row holds its own question, too
 # How lm-eval and lmms-eval were asked.
-TASK_SETTINGS = ("task_version", "num_fewshot", "chat_template", "filter", "metric")
+TASK_SETTINGS = ("task_version", "num_fewshot", "chat_template", "generation", "filter", "metric")
 # Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
 NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256", *TASK_SETTINGS}
 FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing reads

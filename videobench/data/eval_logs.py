@@ -40,7 +40,8 @@ class _Line:
     place: str  # for messages
     id: str
     prompt: str
-    prompt_sha256: str  # of all that the model was given, the options' texts included
+    prompt_sha256: str  # of the prompt, or of all if the options have different ones
+    generation: str  # the settings of a generated reply
     doc_hash: str
     target: str
     options: Sequence[str]
@@ -120,6 +121,8 @@ def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iter
     # lmms-eval may hash nothing, the same in each line; of one line nobody can tell.
     has_hashes = len({each.doc_hash for each in lines}) > 1
     run = results.settings() | {"filter": f"{task} {name}", "metric": f"{task} {metric}"}
+    if generation := lines[0].generation:
+        run["generation"] = f"{task} {generation}"
     for line, right in zip(lines, rights, strict=True):
         logged = Logged(
             is_right=bool(line.metrics[metric]),
@@ -127,7 +130,10 @@ def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iter
             doc_sha256=line.doc_hash if has_hashes else "",
             target_sha256=_sha256(line.target),
         )
-        reply = build_reply((task, line.id), f"{task}/{line.id}", _row(line, run))
+        try:
+            reply = build_reply((task, line.id), f"{task}/{line.id}", _row(line, run))
+        except ValueError as error:
+            raise InputError(f"{line.place}: {error}") from None
         yield (task, line.id), replace(reply, logged=logged)
 
 
@@ -155,7 +161,8 @@ def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line
     prompt = requests[0][0] if requests else content.get("input")
     if not isinstance(prompt, str):
         raise ValueError(f"it holds no prompt (`arguments` or `input`, which is {prompt!r:.60}); get the file again")
-    asked = json.dumps(requests, sort_keys=True) if requests else prompt
+    prompts = dict.fromkeys(str(each[0]) for each in requests) or [prompt]
+    settings = requests[0][1] if requests and len(requests[0]) > 1 else None
     values, options, text = _read_reply(content["filtered_resps"], requests)
     names = content.get("metrics")
     if not isinstance(names, list):
@@ -164,7 +171,8 @@ def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line
         place=place,
         id=str(content["doc_id"]),
         prompt=prompt,
-        prompt_sha256=_sha256(asked),
+        prompt_sha256=_sha256("\0".join(prompts)),
+        generation=json.dumps(settings, sort_keys=True) if isinstance(settings, Mapping) else "",
         doc_hash="" if " at 0x" in str(content.get("doc")) else str(content["doc_hash"]),  # hashed with an address
         target=_as_text(content.get("target")),
         options=options,

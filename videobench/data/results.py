@@ -29,6 +29,7 @@ from videobench.data.engines import (
     read_prediction,
     read_reply,
 )
+from videobench.data.eval_logs import holds_logs, load_logs
 from videobench.data.rows import Reply, build_reply
 from videobench.errors import InputError
 from videobench.files import read_json
@@ -102,6 +103,8 @@ def _check_base(path: Path, replies: Iterable[Reply]) -> None:
 def read_replies(path: Path) -> tuple[str, list[Reply]]:
     """The kind of the file, or of the folder's files, and its replies, whatever questions they answer."""
     kind = OWN if path.is_dir() else kind_of(path)
+    if holds_logs(path):
+        return EVAL_LOG, [*load_logs(path).values()]
     if kind != AISBENCH:
         return kind, [*load_results(path, []).values()]
     replies = []

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from videobench.commands import fold
 from videobench.compare.associations import p_value_text
-from videobench.compare.comparison import CLASSES
+from videobench.compare.comparison import CLASSES, VIDEO_BENCH
 from videobench.compare.same_inputs import DIFFERS, EXPECTED, SAME
 from videobench.compare.verdict import PASS, points_text
 from videobench.console import visible
@@ -137,7 +137,8 @@ def _accuracy(report: Json) -> Iterator[str]:
         label = report["names"][side]["label"]
         yield f"{label} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
     compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
-    unknown = "(videos not named: clusters unknown)"
+    is_own = report["benchmark"] == VIDEO_BENCH
+    unknown = f"({'videos not named: clusters unknown' if is_own else 'each by itself: no row has a video_id'})"
     if report["cluster"] == "document":
         unknown = "(each document by itself; --cluster_by FIELD if some share a text or picture)"
     videos = f"on {compared['videos']:,} {report['cluster']}s" if report["knows_videos"] else unknown
