@@ -23,7 +23,6 @@ WRONG_INPUT = 2
 UNFORESEEN = 70  # after a traceback; Python's own would be 1, which says that some questions failed
 NEAR = 0.75  # of a misspelt flag to one that exists, as difflib counts
 UNREAD = 128 + signal.SIGPIPE  # nobody reads the output any more, as after `| head`
-LINE = 80  # columns of a terminal, for a command that is printed
 STATUS_FILE = "VIDEOBENCH_STATUS_FILE"  # set by the launchers (launch.sh)
 
 
@@ -108,7 +107,7 @@ def run_script(main: Callable[[], int]) -> int:
         if _keep_status(status):
             _tell(f"error: {one_line(fault)}")
             for command in getattr(error, "commands", ()):
-                _tell(fold(command, LINE))
+                _tell(fold(command))
         stop_others()
         if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
             # torchrun itself would wait five minutes more for the machine that is gone.

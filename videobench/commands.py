@@ -25,8 +25,8 @@ RUNS = ("run_npu.py", "run_gpu.py")
 LAUNCHERS = {"run_pa_videobench.sh": slice(4), "run_pa_videobench_gpu.sh": slice(1, 5)}  # which arguments are paths
 TYPED = "VIDEOBENCH_COMMAND"  # set by the launchers: what the user typed, words that end with SEPARATOR
 SEPARATOR = "\x1f"
-CARDS = ("ASCEND_RT_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
-VARIABLES = (*CARDS, "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_ADDR")
+CARDS = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
+VARIABLES = (*CARDS.values(), "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_ADDR")
 SAMPLE_COMMAND_FILE = "sampling_command.json"  # beside sampling_answer.json
 
 
@@ -73,7 +73,7 @@ class Command:
 
     def alone(self) -> "Command":
         """The script itself in one process, without launcher."""
-        cards = {name: value for name, value in self.environment.items() if name in CARDS}
+        cards = {name: value for name, value in self.environment.items() if name in CARDS.values()}
         return replace(self, launcher="", launched=(), environment=cards, processes=1)
 
     @property
@@ -114,7 +114,8 @@ def this_command(script: str, arguments: Sequence[str], absolute: Callable[[Sequ
     """What started this process; `absolute` makes the paths among flags absolute."""
     typed = os.environ.get(TYPED, "").split(SEPARATOR)[:-1]
     name = next((Path(word).name for word in typed if Path(word).name in LAUNCHERS), "")
-    own = Command(script, tuple(arguments), environment=_variables(os.environ, CARDS if script in RUNS else ()))
+    cards = _variables(os.environ, [*CARDS.values()]) if script in RUNS else {}
+    own = Command(script, tuple(arguments), environment=cards)
     if not name or script not in RUNS:
         if "TORCHELASTIC_RUN_ID" not in os.environ:
             return own
@@ -176,7 +177,7 @@ def _escaped(character: str) -> str:
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
-def fold(command: str, width: int, indent: str = "    ") -> str:
+def fold(command: str, width: int = 80, indent: str = "    ") -> str:
     """Lines that a shell reads as one command: broken between words, never inside quotes."""
     lines, line = list[str](), indent
     for word in split_words(command):

@@ -236,7 +236,7 @@ class _Finder:
         _, cards = worst = max(by_replica, key=lambda each: median(differences.largest[by_replica[each]]))
         order = sorted(by_replica[worst], key=lambda index: -differences.largest[index])
         for check in self._checks(side, [differences.pairs[index].key for index in order[:CHECKED]]):
-            visible = CARDS[check.script == "run_gpu.py"]
+            visible = CARDS["cuda" if check.script == "run_gpu.py" else "npu"]
             yield from (replace(check, environment={visible: card}) for card in cards)
 
     def _lacking(self) -> dict[str, int]:

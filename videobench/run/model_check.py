@@ -10,8 +10,10 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from videobench.commands import CARDS, SAMPLER, Command, fold, interpreter
 from videobench.console import StatusLine, in_bytes, one_line
 from videobench.data.dataset import Question
+from videobench.data.manifest import SAMPLE_MANIFEST_FILE
 from videobench.device.devices import (
     DEFAULT_BATCH_SIZES,
     DEFAULT_DTYPES,
@@ -30,7 +32,6 @@ from videobench.model.cost import DTYPE_BYTES
 from videobench.model.prompts import VideoQuestions
 from videobench.run.options import ModelCheckSettings, RunSettings
 from videobench.run.plan import Plan, VideoWork, build_plan, costliest_first, load_all_questions, open_run_device
-from videobench.run.what_else import what_else
 from videobench.tolerances import TOLERANCES
 
 if TYPE_CHECKING:
@@ -313,3 +314,48 @@ def _listed(rows: Sequence[int]) -> str:
     shown = ", ".join(map(str, rows[:MOST_REPLAYED]))
     more = f" and {len(rows) - MOST_REPLAYED} more" if len(rows) > MOST_REPLAYED else ""
     return f"row{'s' * (len(rows) > 1)} {shown}{more}"
+
+
+def what_else(settings: RunSettings) -> Iterator[str]:
+    """What is left to try if a comparison fails and the check finds nothing: lines, with a command for each cause."""
+    if settings.command is None:
+        return
+    yield "If a comparison has found a difference all the same, its cause is not in these modules. What is left:"
+    for cause, command in _causes(settings, settings.command):
+        yield f"- {cause}:"
+        yield fold(command)
+
+
+def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
+    run = check.without("check_questions", "output_json", "output_csv", switches=["check_model"])
+    manifest = settings.sources[0].qa_path.with_name(SAMPLE_MANIFEST_FILE).absolute()
+
+    def into(name: str, changed: Command) -> str:
+        """Into a folder of its own, to be compared with the other side's."""
+        folder = f"{settings.output_folder.absolute()}_{name}"
+        return changed.with_flag("chat_conversation_output_folder", folder).text
+
+    inputs = "other pixels or prompts (the comparison's table of inputs)"
+    if manifest.is_file():
+        verify = Command(SAMPLER, ("--verify", str(manifest))).text
+        yield f"{inputs}: is the sample whole, on both machines?", verify
+    else:
+        yield f"{inputs}: is the first prompt the same on both machines?", run.with_flag("dry_run").text
+    if settings.device in CARDS:
+        name = CARDS[settings.device]
+        card = os.environ.get(name, "0").split(",")[0].strip() or "0"
+        alone = run.without("tensor_parallel").with_variable(name, card)
+        yield (
+            "links between cards, or another card: answer on this one alone, and compare that",
+            into("one_card", alone),
+        )
+    release = f"{interpreter()} -m pip install transformers==RELEASE"
+    yield (
+        "a library that device and CPU share: install the other side's RELEASE (table of inputs), check again",
+        release,
+    )
+    repeated = into("deterministic", run.with_flag("deterministic"))
+    yield "numbers that differ from run to run: answer again with fixed ones, and compare that", repeated
+    requests = f"{settings.output_folder.absolute()}_requests.jsonl"
+    exported = run.without(switches=["overwrite"]).with_flag("export_requests", requests).text
+    yield "a service's own kernels, which this check does not see: ask it what this writes, one by one", exported
