@@ -77,6 +77,7 @@ def _path(text: str) -> Path:
 def run_script(main: Callable[[], int]) -> int:
     """The exit status of `main`: what a user can mend becomes one line on stderr and 2; any other error keeps its
     traceback and becomes UNFORESEEN."""
+    most_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))  # by torchrun, of processes that die
     try:
         with stopping_on_signals():
             end_with_torchrun()
@@ -100,7 +101,8 @@ def run_script(main: Callable[[], int]) -> int:
             with suppress(OSError):
                 traceback.print_exc()
             return UNFORESEEN
-        if isinstance(error, DeviceLost) and _will_restart():
+        restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if isinstance(error, DeviceLost) and restarts < most_restarts:
             _tell(f"error: {one_line(fault)}; torchrun starts all processes again")
             return 1
         status = UNREAD if isinstance(error, BrokenPipeError) else WRONG_INPUT
@@ -117,8 +119,7 @@ def run_script(main: Callable[[], int]) -> int:
     if os.environ.get("LOCAL_RANK", "0") == "0":
         _keep_status(status)
     # torchrun takes any status but 0 for a crash, after which it may start all processes again.
-    may_restart = os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
-    return 0 if STATUS_FILE in os.environ or may_restart else status
+    return 0 if STATUS_FILE in os.environ or most_restarts else status
 
 
 def _fault(error: BaseException) -> str | None:
@@ -151,12 +152,6 @@ def _let_unwritten_go() -> None:
                 stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def _will_restart() -> bool:
-    """Whether torchrun restarts this process when it dies."""
-    count, most = (int(os.environ.get(f"TORCHELASTIC_{name}", "0")) for name in ("RESTART_COUNT", "MAX_RESTARTS"))
-    return count < most
 
 
 def _keep_status(status: int) -> bool:

@@ -39,7 +39,8 @@ def load_manifest(path: Path) -> Manifest:
             path=path,
             videos_folder=_require_place(_require_text(content["videos_folder"])),
             json_sha256={
-                _require_file_name(name): _require_text(digest) for name, digest in content["outputs_sha256"].items()
+                _require_place(name, parts=1): _require_text(digest)
+                for name, digest in content["outputs_sha256"].items()
             },
             videos={
                 _require_place(name): SizeAndHash(_require_size(sizes[name]), _require_text(digest))
@@ -62,16 +63,12 @@ def _require_text(value: Any) -> str:
     return value
 
 
-def _require_place(name: str) -> str:
-    """A path below the sample's folder, not that folder itself ("", ".")."""
-    parts = PurePosixPath(name).parts
-    if not parts or name.startswith("/") or ".." in parts or CONTROL_CHARACTER.search(name):
+def _require_place(name: str, parts: int | None = None) -> str:
+    """A path below the sample's folder, of so many parts; not that folder itself ("", ".")."""
+    found = PurePosixPath(name).parts
+    if not found or name.startswith("/") or ".." in found or CONTROL_CHARACTER.search(name):
         raise ValueError(f"{name!r} is not a path below the sample's folder")
-    return name
-
-
-def _require_file_name(name: str) -> str:
-    if PurePosixPath(_require_place(name)).parts != (name,):
+    if parts not in (None, len(found)) or (parts == 1 and found[0] != name):
         raise ValueError(f"{name!r} is not a file name")
     return name
 

@@ -232,7 +232,7 @@ def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
     path: Path | None = args.image_or_video_path
     if path is None:
         root, skipped = args.Eval_Video_root, 0
-    elif not _names_set(path, name):
+    elif not is_known(path.resolve().name) or canonical_name(path.resolve().name) != name:
         if path.is_dir():
             return VideoRoot(path / name, args.allow_outside_root, 2)  # a set that is not there costs its own questions
         root, skipped = path, 2
@@ -243,10 +243,3 @@ def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
         fix = unpacking(root / "video") or f"check {'--image_or_video_path' if path else '--Eval_Video_root'}"
         raise InputError(f"{root}: no such folder of videos; {fix}")
     return VideoRoot(root, args.allow_outside_root, skipped)
-
-
-def _names_set(path: Path, name: str) -> bool:
-    try:
-        return canonical_name(path.resolve().name) == name
-    except InputError:
-        return False

@@ -47,7 +47,7 @@ def draw_order(
     is one; if the strategy is "uniform", by the next of all."""
     sizes = Counter(each.dataset for each in questions)
     left = [each for each in questions if each.video not in unusable]
-    left.sort(key=lambda each: _place_in_draw(each, seed))
+    left.sort(key=lambda each: hashlib.sha256(f"{seed}/{each.dataset}/{each.id}".encode()).digest())
     if one_per_video:
         first: dict[Path, Question] = {}
         for each in left:
@@ -59,10 +59,6 @@ def draw_order(
     for each in left:
         by_set[each.dataset].append(each)
     return _stratified(by_set, sizes) if strategy == "stratified" else _proportional(by_set, sizes)
-
-
-def _place_in_draw(question: Question, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}/{question.dataset}/{question.id}".encode()).digest()
 
 
 def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, int]) -> list[Question]:
