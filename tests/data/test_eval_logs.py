@@ -191,6 +191,23 @@ def test_other_documents_answers_and_prompts_are_not_comparable(logs, tmp_path, 
     assert (status, row in text, "INCONCLUSIVE: not comparable" in text) == (3, True, True), text[:800]
 
 
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ({"filtered_resps": [["x", "False"], ["-1", "False"]]}, r"line 1: a log-likelihood is 'x', not a number"),
+        ({"arguments": None}, r"line 1: it holds no prompt"),
+        ({"metrics": [["acc"]]}, r"no metric says right or wrong of each document: it has none"),
+        ({"filtered_resps": [["-1e30", "False"], ["-1", "False"]]}, r"line 1: letter_logprobs is"),
+        ({"doc_id": 1}, r"line 2 is of the same document as .*line 1; remove one of them"),
+    ],
+)
+def test_a_damaged_line_is_named(logs, tmp_path, capsys, damage, said):
+    whole = log_of(logs / "lm_eval/float32")
+    path = copy_of(whole, tmp_path, lambda line: line | damage if line["doc_id"] == 0 else line)
+    with pytest.raises(InputError, match=said):
+        compare(path, whole, capsys)
+
+
 def test_a_hash_that_is_equal_in_all_lines_is_no_evidence(logs, tmp_path):
     """lmms-eval hashes null."""
     paths = [log_of(logs / "lmms_eval" / each, "words") for each in ("bfloat16", "float32")]

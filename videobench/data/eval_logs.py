@@ -178,7 +178,7 @@ def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line
         options=options,
         values=values,
         text=text,
-        metrics={str(name): content.get(name) for name in names},
+        metrics={name: content.get(name) for name in names if isinstance(name, str)},
         cluster=_cluster(content.get("doc", content), cluster_by) if cluster_by else "",
     )
 
@@ -197,9 +197,10 @@ def _read_reply(reply: Any, requests: Sequence[Sequence[Any]]) -> tuple[list[flo
     """Log-likelihoods and texts of the options, and what the reply is called: the best option's text, or the reply."""
     if isinstance(reply, list) and all(isinstance(each, list) and len(each) == 2 for each in reply) and reply:
         values = [_number(each[0]) for each in reply]
-        options = [str(each[1]).strip() for each in requests if len(each) == 2]
-        if len(options) != len(values):
-            options = [str(index) for index in range(len(values))]
+        texts = [str(each[1]).strip() for each in requests if len(each) == 2]
+        options = (
+            [text or "(empty)" for text in texts] if len(texts) == len(values) else [*map(str, range(len(values)))]
+        )
         # Of one continuation: whether it is what the model would have written.
         return values, options, options[_best(values)] if len(values) > 1 else str(reply[0][1])
     while isinstance(reply, list) and len(reply) == 1:  # by version and filter
