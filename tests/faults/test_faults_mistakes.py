@@ -75,7 +75,7 @@ def test_a_name_of_the_hub_gets_the_command_that_downloads_it(bench):
     assert_refused(bench.answer("--model_path", name), name, found)
 
 
-@pytest.mark.parametrize("name", [f"{SET}/", "msvd/", " MSVD"])
+@pytest.mark.parametrize("name", [f"{SET}/", "msvd/", " MSVD", "ALL"])
 def test_a_set_may_be_written_as_its_folder(bench, name):
     assert bench.answer("--dataset_name", name, "--dry_run").status == 0
     assert bench.sample("--datasets", name).status == 0

@@ -30,6 +30,7 @@ def verify(manifest, *flags):
         pytest.param("all", "all/sampling_data", None, id="in-one-folder"),
         pytest.param("Video-Bench/Eval_QA", "VideoBench/Eval_video/sampling_data", None, id="as-in-the-readme"),
         pytest.param("here", "there/and far away/sampling_data", "there/and far away", id="named-by-its-flag"),
+        pytest.param("here", "there/sampling_data", "there/sampling_data", id="named-itself"),
     ],
 )
 def test_a_sample_verifies_wherever_it_was_carried(sample, tmp_path, json_folder, video_folder, named, capsys):

@@ -69,7 +69,7 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
 
     With `all`, a set without a QA file is left out and named on stderr. Raises InputError if a set that was named
     has no QA file, is unknown, or is named twice."""
-    if requested == "all":
+    if requested.lower() == "all":
         present = [name for name in DATASET_NAMES if qa_file(qa_root, name).is_file()]
         absent = [name for name in DATASET_NAMES if name not in present]
         if not present:
@@ -105,7 +105,8 @@ def _where_it_may_be(qa_root: Path, names: Sequence[str]) -> str:
 def canonical_name(name: str) -> str:
     """The name as Video-Bench spells it, from any case and with `_` for `-`; InputError for an unknown one."""
     if not is_known(name):
-        raise InputError(f"unknown data set {name!r}; known: {', '.join(KNOWN_NAMES.values())}, or all")
+        known = ", ".join(KNOWN_NAMES.values())
+        raise InputError(f"unknown data set {name!r}; known: {known}, or all; put commas between several")
     return KNOWN_NAMES[folded(name)]
 
 

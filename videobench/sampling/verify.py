@@ -61,7 +61,7 @@ def verify_sample(settings: VerifySettings) -> int:
 def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
     """sampling_data in the named folder, or else in the first of PLACES that exists; InputError if there is none."""
     if output_folder is not None:
-        places = [output_folder / SAMPLE_NAME]
+        places = [output_folder / SAMPLE_NAME, *([output_folder] if output_folder.name == SAMPLE_NAME else [])]
     else:
         above = Path(os.path.abspath(manifest.path)).parents
         places = [above[up] / place.format(manifest.videos_folder) for up, place in PLACES if up < len(above)]
