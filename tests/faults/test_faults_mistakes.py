@@ -1,14 +1,12 @@
 """What people get wrong on their first day: each mistake gets a line that says so, and what to do instead."""
 
 import json
-import os
 import shutil
 import subprocess
 
 import pytest
 
 from tests.support.fault_tools import SAMPLE, SET, Bench, assert_refused
-from tests.support.forks import call_script, fork
 
 
 @pytest.fixture
@@ -121,56 +119,6 @@ def test_a_run_that_was_stopped_is_compared(bench, given, keeps):
         assert done.returncode == 0, done.stderr
         assert "2 kept" in done.stderr
         assert bench.compare(npu=given).status == 0
-
-
-# Root may read all: a fork becomes somebody else, who comes in by the working folder.
-
-
-def as_somebody_else(folder, script, argv):
-    os.chdir(folder)
-    if os.getuid() == 0:
-        os.setgroups([])
-        os.setgid(65534)
-        os.setuid(65534)
-    return call_script(script, argv)
-
-
-def start_as_somebody_else(bench, script, *argv):
-    """(exit status, stderr)."""
-    for path in [bench.folder, *bench.folder.rglob("*")]:
-        if not path.is_symlink() and path.stat().st_mode & 0o400:  # not what a test has taken away
-            path.chmod(0o777 if path.is_dir() else 0o666)
-    err = bench.folder / "err"
-    process = fork(as_somebody_else, bench.folder, script, [str(each) for each in argv], err=err)
-    process.join()
-    return process.exitcode, err.read_text()
-
-
-@pytest.mark.parametrize(
-    ("which", "script", "names"),
-    [
-        pytest.param("model/model.safetensors", "run_gpu", "model.safetensors", id="weights"),
-        pytest.param("model", "run_gpu", "model", id="checkpoint"),
-        pytest.param(f"qa/Eval_QA/{SET}_QA_new.json", "run_gpu", f"{SET}_QA_new.json", id="questions"),
-        pytest.param("npu.json", "precision_test", "npu.json", id="result"),
-        pytest.param("qa/ANSWER.json", "precision_test", "ANSWER.json", id="answers"),
-        pytest.param("sealed", "precision_test", "sealed/report.html", id="place-of-the-report"),
-    ],
-)
-def test_what_this_user_may_not_read_or_write_is_named_in_one_line(bench, which, script, names):
-    shutil.copytree(bench.model, bench.folder / "model")
-    (bench.folder / "sealed").mkdir()
-    (bench.folder / which).chmod(0)
-    run = ["--model_path", "model", "--Eval_QA_root", "qa", "--Eval_Video_root", "videos", "--dataset_name", SET]
-    run += ["--chat_conversation_output_folder", "out", "--device", "cpu", "--num_workers", 0, "--limit", 1]
-    compare = ["--eval_npu_path", "npu.json", "--eval_gpu_path", "gpu.json", "--sampling_answer_path", "qa/ANSWER.json"]
-    argv = {"run_gpu": run, "precision_test": [*compare, "--report_html", "sealed/report.html"]}[script]
-    status, err = start_as_somebody_else(bench, script, *argv)
-    assert status == 2, err
-    assert names in err
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert "Permission denied" in err or "may not read it" in err
 
 
 @pytest.mark.parametrize(

@@ -123,24 +123,6 @@ def test_a_video_that_kills_only_the_second_process_of_a_group_fails(bench, jobs
     assert set(failures(bench)) == {key for key, name in videos.items() if name == poison}
 
 
-@pytest.mark.slow
-def test_a_group_whose_other_process_does_not_answer_ends_within_10_seconds(bench, jobs):
-    """A signal does not bring the first one out of the collective: it ends all the same."""
-    job = start_held(bench, jobs, 2, "--tensor_parallel", 2)
-    first, second = job.ranks()
-    kill(second, signal.SIGSTOP)
-    job.go()
-    time.sleep(0.5)
-    kill(job.process.pid, signal.SIGTERM)
-    until = time.monotonic() + 10
-    while Path(f"/proc/{first}").exists():
-        assert time.monotonic() < until, job.err
-        time.sleep(0.05)
-    kill(second, signal.SIGKILL)
-    job.wait()
-    assert all(path.read_bytes().endswith(b"\n") for path in journals(bench))
-
-
 # --- Processes that die; at random moments: tests/attack.py ---
 
 

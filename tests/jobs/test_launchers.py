@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
-from videobench.data.dataset import qa_file
 
 NPU_VARIABLES = {  # as the README lists them
     "ASCEND_RT_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7",
@@ -322,88 +321,53 @@ if "TORCHELASTIC_RUN_ID" in os.environ:
             time.sleep(0.05)
     InFlight.take = held
 """
-TIMEOUT_S = 300
-
-
-class Launched:
-    """A launcher in the background, on two processes; what it says goes to files."""
-
-    def __init__(self, folder, *command):
-        self._folder = folder
-        (folder / "temporary").mkdir(parents=True)
-        self.hold, self._taken = folder / "hold", folder / "taken"
-        (folder / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SITE}")
-        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-        environment |= {"PYTHONPATH": str(folder), "HOLD": str(self.hold), "TAKEN": str(self._taken)}
-        environment |= {"TMPDIR": f"{folder}/temporary", "CUDA_VISIBLE_DEVICES": "0,1"}
-        environment |= {"ASCEND_RT_VISIBLE_DEVICES": "0,1", "OMP_NUM_THREADS": "1"}
-        environment.pop("MASTER_PORT", None)
-        command = ["bash", str(ROOT / command[0]), *map(str, command[1:]), "--device", "cpu", "--num_workers", "0"]
-        self.hold.touch()
-        with (folder / "out").open("w") as out, (folder / "err").open("w") as err:
-            self._process = subprocess.Popen(command, env=environment, stdout=out, stderr=err)
-
-    def said(self, stream="err"):
-        return (self._folder / stream).read_text()
-
-    def processes(self):
-        """Process ids of those that have taken videos in hand."""
-        return sorted(set(map(int, self._taken.read_text().split()))) if self._taken.exists() else []
-
-    def wait_for_processes(self, number):
-        until = time.monotonic() + TIMEOUT_S
-        while len(self.processes()) < number:
-            assert time.monotonic() < until, self.said()
-            assert self._process.poll() is None, self.said()
-            time.sleep(0.05)
-
-    def wait(self):
-        self.hold.unlink(missing_ok=True)
-        self.status = self._process.wait(TIMEOUT_S)
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_under_a_launcher_is_started_again(tmp_path, tiny_model_path, qa_root, video_root):
+def test_dead_processes_are_started_again_and_end_with_their_torchrun(tmp_path, tiny_model_path, qa_root, video_root):
     """On `Driving_exam`, which is the README's own example for the set Driving-exam."""
-    out = tmp_path / "out"
-    launched = Launched(tmp_path / "one", NPU, tiny_model_path, video_root / "Eval_video/Driving_exam", qa_root, out)
-    try:
-        launched.wait_for_processes(2)
-        os.kill(launched.processes()[1], signal.SIGKILL)
-    finally:
-        launched.wait()
-    assert launched.status == 1, launched.said()
-    assert len(launched.processes()) > 2
-    assert "a process of this job died; all of them were started again (restart 1 of 3)\n" in launched.said()
-    assert "torch/distributed" not in launched.said()  # what torchrun says of it
-    rows = json.loads((out / "Driving-exam_eval.json").read_text())
-    assert set(rows) == set(json.loads(qa_file(qa_root, "Driving-exam").read_text()))
-    failed = [row["error"] for row in rows.values() if "error" in row]  # what the killed process had in hand
-    assert failed
-    assert all("a process died while it worked on this video" in reason for reason in failed)
-    assert f"answered {len(rows) - len(failed)}, failed {len(failed)}" in launched.said("out")
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "hold").touch()
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{SITE}")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONPATH": str(tmp_path), "HOLD": f"{tmp_path}/hold", "TAKEN": f"{tmp_path}/taken"}
+    environment |= {"TMPDIR": f"{tmp_path}/temporary", "ASCEND_RT_VISIBLE_DEVICES": "0,1"}
+    environment.pop("MASTER_PORT", None)
+    command = ["bash", ROOT / NPU, tiny_model_path, video_root / "Eval_video/Driving_exam", qa_root, tmp_path / "out"]
+    command += ["--device", "cpu", "--num_workers", "0"]
 
+    def said():
+        return (tmp_path / "err").read_text()
 
-@pytest.mark.slow
-def test_a_torchrun_that_is_killed_takes_its_processes_with_it(tmp_path, tiny_model_path, qa_root, video_root):
-    launched = Launched(tmp_path / "one", GPU, "MSVD", qa_root, video_root, tiny_model_path, tmp_path / "out")
-    try:
-        launched.wait_for_processes(2)
-        ranks = launched.processes()
-        os.kill(int(Path(f"/proc/{ranks[0]}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
-        until = time.monotonic() + 10
-        while any(map(is_running, ranks)):
-            assert time.monotonic() < until
+    def wait_for_processes(number):
+        """Their ids, when so many have taken videos in hand."""
+        until = time.monotonic() + 300
+        while len(taken := (tmp_path / "taken").read_text().split() if (tmp_path / "taken").exists() else []) < number:
+            assert time.monotonic() < until, said()
+            assert launched.poll() is None, said()
             time.sleep(0.05)
-    finally:
-        launched.wait()
-    assert launched.status == 70
-    assert "error: torchrun was killed (status 137), as the system does if memory runs out; what" in launched.said()
-    assert "launch.sh: line" not in launched.said()  # bash's own words
-    command = launched.said().partition("; to go on: ")[2]
-    assert "CUDA_VISIBLE_DEVICES=0,1 " in command
-    assert f"{GPU} MSVD" in command
-    assert not list((tmp_path / "one/temporary").iterdir())
+        return list(map(int, taken))
+
+    with (tmp_path / "err").open("w") as err, subprocess.Popen(command, env=environment, stderr=err) as launched:
+        try:
+            os.kill(wait_for_processes(2)[1], signal.SIGKILL)
+            ranks = wait_for_processes(4)[2:]
+            assert "a process of this job died; all of them were started again (restart 1 of 3)\n" in said()
+            assert "torch/distributed" not in said()  # what torchrun says of it
+            os.kill(int(Path(f"/proc/{ranks[0]}/stat").read_text().rpartition(")")[2].split()[1]), signal.SIGKILL)
+            until = time.monotonic() + 30
+            while any(map(is_running, ranks)):
+                assert time.monotonic() < until, said()
+                time.sleep(0.05)
+            assert launched.wait(60) == 70
+        finally:
+            (tmp_path / "hold").unlink()
+    assert "error: torchrun was killed (status 137), as the system does if memory runs out; what" in said()
+    assert "launch.sh: line" not in said()  # bash's own words
+    command = said().partition("; to go on: ")[2]
+    assert "ASCEND_RT_VISIBLE_DEVICES=0,1 " in command
+    assert f"{NPU} " in command
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def is_running(process):

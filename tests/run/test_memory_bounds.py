@@ -42,23 +42,6 @@ assert video.error is None, video.error
 print(peak() - before, *reserved)
 """
 REFERENCES = {"preset": "ultrafast", "x264-params": "ref=16:keyint=99:bframes=3"}
-DECODE = """
-from videobench.video.pool import DecodePool
-from videobench.video.pixels import PixelSpec
-spec = PixelSpec(336, 336, "bicubic", mean=(0.5,) * 3, std=(0.5,) * 3, shortest_edge=336)
-videos = sorted(Path(sys.argv[1]).iterdir())
-with DecodePool(spec, 8, 2, max_ahead_bytes=int(sys.argv[2])) as pool:
-    pool.look_ahead(1000)
-    results = pool.prepare(videos)
-    next(results)
-    before = peak()
-    found = 1
-    for video in results:
-        assert video.error is None, video.error
-        found += 1
-        time.sleep(0.05 * (found % 10 == 0))
-    print(found, peak() - before)
-"""
 
 
 def run(script, *arguments):
@@ -83,18 +66,6 @@ def test_weights_are_in_memory_once(tmp_path):
     for dtype, own_copy in (("bfloat16", 0), ("float16", in_files), ("float32", 2 * in_files)):
         [grown] = run(LOAD, folder, dtype)
         assert grown < own_copy + in_files + SLACK_BYTES, dtype
-
-
-@pytest.mark.slow
-def test_a_long_queue_of_videos_takes_no_more_than_its_bound(tmp_path):
-    """300 clips are 776 MB of pixels; 32 MB of them may be there at once."""
-    clip = write_clip(tmp_path / "clip.mp4", "mpeg4", 8)
-    (tmp_path / "clips").mkdir()
-    for number in range(300):
-        os.link(clip, tmp_path / "clips" / f"{number:03}.mp4")
-    found, grown = run(DECODE, tmp_path / "clips", 32 * MB)
-    assert found == 300
-    assert grown < 32 * MB + 2 * SLACK_BYTES  # the C library keeps for each thread what that one has freed
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """run_gpu.py in a fork (tests/support/forks.py) that notes each batch."""
 
 import os
-import signal
 from pathlib import Path
 
 from tests.support.forks import call_script, fork
@@ -13,14 +12,9 @@ class NotedRuns:
     def __init__(self, log: Path):
         self._log = log
 
-    def start(self, argv, stop=None, stays=False):
-        """The process. With `stop`, (batch, signal), it gets that signal at that batch; one that `stays` waits for a
-        signal when all is done."""
-        return fork(run, argv, self._log, stop, stays)
-
     def finish(self, argv, stop=None):
-        """The exit status."""
-        process = self.start(argv, stop)
+        """The exit status. With `stop`, (batch, signal), the process gets that signal at that batch."""
+        process = fork(run, argv, self._log, stop)
         process.join()
         return process.exitcode
 
@@ -35,7 +29,7 @@ class NotedRuns:
         return sizes
 
 
-def run(argv, log, stop, stays):
+def run(argv, log, stop):
     from videobench.model.engine import Engine
 
     answer, calls = Engine.answer, []
@@ -49,7 +43,4 @@ def run(argv, log, stop, stays):
         return answer(self, videos, batch_size)
 
     Engine.answer = noted
-    status = call_script("run_gpu", argv)
-    if stays:
-        signal.pause()
-    return status
+    return call_script("run_gpu", argv)

@@ -7,7 +7,6 @@ import av
 import numpy as np
 import pytest
 from av.error import FFmpegError
-from av.packet import PacketSideData, packet_sidedata_type_from_literal
 from av.video.reformatter import VideoReformatter
 
 from tests.support.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST, REFUSED_CASES
@@ -307,29 +306,6 @@ def test_placeholders_are_no_frames(tmp_path: Path, suffix: str) -> None:
     copy = copy_packets([clip], tmp_path / f"copy{suffix}", not_coded)
     assert len(decode_everything(copy)) == 58
     assert_exact(copy)
-
-
-def test_headers_that_change_within_the_file_are_taken(tmp_path: Path) -> None:
-    """A file that was joined of two: frame 31, which is not wanted, brings the headers of the second."""
-    first = write_clip(tmp_path / "first.mp4", "libx264", 31, options=FAST, gop=10, b_frames=0)
-    options = FAST | {"x264-params": "chroma-qp-offset=9"}
-    second = write_clip(tmp_path / "second.mp4", "libx264", 29, options=options, gop=2, b_frames=0)
-    with av.open(str(second)) as container:
-        headers = container.streams.video[0].codec_context.extradata
-
-    def with_headers(number: int, packet: av.Packet) -> av.Packet:
-        changed = av.Packet(bytes(packet))
-        changed.is_keyframe = packet.is_keyframe
-        if number == 31:
-            data = PacketSideData(packet_sidedata_type_from_literal("new_extradata"), len(headers))
-            data.update(headers)
-            changed.set_sidedata(data)
-        return changed
-
-    clip = copy_packets([first, second], tmp_path / "clip.mp4", with_headers)
-    with av.open(str(clip)) as container:
-        assert [n for n, each in enumerate(container.demux()) if each.has_sidedata("new_extradata")] == [31]
-    assert_exact(clip)
 
 
 def test_frames_called_key_frames_that_are_none_are_found_out(tmp_path: Path) -> None:
