@@ -18,6 +18,7 @@ from videobench.data.dataset import (
     QuestionName,
     VideoRoot,
     canonical_name,
+    is_known,
     load_answers,
     load_questions,
     qa_file,
@@ -178,16 +179,6 @@ def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
 def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[QuestionName]:
     """Questions named by a sample's QA, answer or result file, or by lines `<dataset>/<id>`. Raises InputError for a
     name that is no question's: a misspelt one would be drawn after all."""
-    names = frozenset(_read_names(path))
-    known = {(each.dataset, each.id) for each in questions}
-    sets = {dataset for dataset, _ in known}
-    unknown = sorted(name for name in names if name[0] in sets and name not in known)
-    if unknown:
-        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such); correct the file")
-    return names
-
-
-def _read_names(path: Path) -> list[QuestionName]:
     text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path).removeprefix("\ufeff")  # which editors write
     if text.lstrip().startswith(("{", "[")):
         keys = _keys_of_json(read_json(path))
@@ -195,28 +186,28 @@ def _read_names(path: Path) -> list[QuestionName]:
         keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(COMMENT)]
     if not keys:
         raise InputError(f"{path}: names no question; correct it or leave --exclude out")
-    try:
-        return [_question_name(key) for key in keys]
-    except InputError as error:
-        raise InputError(f"{path}: {error}; --exclude takes a sample's JSON file, or one question per line") from None
+    names: set[QuestionName] = set()
+    for key in keys:
+        dataset, _, id = key.partition("/")
+        if not id or not is_known(dataset):
+            found = f"{path}: {key!r} is not <dataset>/<id> of Video-Bench"
+            raise InputError(f"{found}; --exclude takes a sample's JSON file, or one question per line")
+        names.add((canonical_name(dataset), id))
+    known = {(each.dataset, each.id) for each in questions}
+    sets = {dataset for dataset, _ in known}
+    unknown = sorted(name for name in names if name[0] in sets and name not in known)
+    if unknown:
+        raise InputError(f"{path}: {'/'.join(unknown[0])} is in no QA file ({len(unknown)} such); correct the file")
+    return frozenset(names)
 
 
 def _keys_of_json(content: Any) -> list[str]:
     """`<dataset>/<id>`: the keys of a sample's QA or result file, or from an answer file (data set -> id -> answer)."""
     keys: list[str] = []
     for key, entry in content.items() if isinstance(content, dict) else ():  # a list gives none and is refused
-        if key in DATASET_NAMES and isinstance(entry, dict):
-            keys += [f"{key}/{id.removeprefix(f'{key}/')}" for id in entry]
-        else:
-            keys.append(key)
+        is_set = key in DATASET_NAMES and isinstance(entry, dict)
+        keys += [f"{key}/{id.removeprefix(f'{key}/')}" for id in entry] if is_set else [key]
     return keys
-
-
-def _question_name(key: str) -> QuestionName:
-    dataset, slash, id = key.partition("/")
-    if not slash or not id:
-        raise InputError(f"{key!r} is not <dataset>/<id>")
-    return canonical_name(dataset), id
 
 
 def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
