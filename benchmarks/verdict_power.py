@@ -36,8 +36,7 @@ from tests.support.simulated_losses import (
 )
 from tests.support.simulated_runs import Questions, all_questions, sample_questions
 from videobench.compare.accuracy import questions_needed
-from videobench.compare.diagnosis import diagnose
-from videobench.compare.divergence import measure
+from videobench.compare.divergence import diagnose, measure
 from videobench.compare.settings import Margin, Tolerance
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, Evidence, judge, weigh
 

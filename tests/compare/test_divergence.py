@@ -13,8 +13,7 @@ from tests.support.simulated_runs import FAULTS, Fault, all_questions, build_pai
 from videobench.compare.accuracy import compare_paired
 from videobench.compare.associations import association_text, find_subgroups
 from videobench.compare.comparison import find_flips
-from videobench.compare.diagnosis import diagnose
-from videobench.compare.divergence import coarser_dtype, find_noise_floor, measure
+from videobench.compare.divergence import coarser_dtype, diagnose, find_noise_floor, measure
 from videobench.compare.obstacles import find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, tabulate
 from videobench.compare.same_inputs import compare_inputs, inputs_differ

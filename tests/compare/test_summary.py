@@ -13,8 +13,7 @@ from tests.support.simulated_runs import Fault, all_questions, sample_questions,
 from videobench.commands import CARDS
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
 from videobench.compare.comparison import compare_pairs
-from videobench.compare.diagnosis import diagnose
-from videobench.compare.divergence import measure
+from videobench.compare.divergence import diagnose, measure
 from videobench.compare.pairing import Pairing, Side, tabulate
 from videobench.compare.settings import ComparisonSettings, Margin, Names, Tolerance
 from videobench.report.build import summarize

@@ -15,8 +15,7 @@ import numpy as np
 from tests.support.simulated_runs import LETTERS, Questions, all_questions
 from videobench.compare import associations, pairing
 from videobench.compare.associations import Subgroup
-from videobench.compare.diagnosis import Diagnosis, diagnose
-from videobench.compare.divergence import coarser_dtype, measure
+from videobench.compare.divergence import Diagnosis, coarser_dtype, diagnose, measure
 from videobench.compare.pairing import Answers, Pair, Side
 from videobench.compare.scoring import LEVEL_OF, RIGHT, UNREADABLE, WRONG
 from videobench.compare.settings import SIDES, Margin

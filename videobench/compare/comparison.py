@@ -8,8 +8,15 @@ import numpy as np
 
 from videobench.compare.accuracy import Accuracies, compare_groups
 from videobench.compare.associations import find_levels, find_subgroups
-from videobench.compare.diagnosis import Diagnosis, diagnose
-from videobench.compare.divergence import Differences, NoiseFloor, coarser_dtype, find_noise_floor, measure
+from videobench.compare.divergence import (
+    Diagnosis,
+    Differences,
+    NoiseFloor,
+    coarser_dtype,
+    diagnose,
+    find_noise_floor,
+    measure,
+)
 from videobench.compare.obstacles import ServiceNote, check_services, find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, knows_videos, pair_logs, pair_runs, tabulate
 from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ

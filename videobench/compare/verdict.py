@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from videobench.compare.accuracy import Estimate, Paired, Smoothed, compare_paired, estimate_smoothed, questions_needed
 from videobench.compare.associations import Outlier, Subgroup, find_outliers
-from videobench.compare.diagnosis import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis, Finding, list_groups
+from videobench.compare.divergence import LEAST_MEASURED, SHOWN_GROUPS, Diagnosis, Finding, list_groups
 from videobench.compare.obstacles import Obstacle
 from videobench.compare.pairing import Answers, Pairing, tabulate
 from videobench.compare.settings import NPU_AND_GPU, Margin, Names

@@ -11,8 +11,7 @@ from videobench.compare.accuracy import Accuracy, Estimate, Paired, Smoothed
 from videobench.compare.advice import OF_OTHERS, look_at
 from videobench.compare.associations import Association, association_text
 from videobench.compare.comparison import CLASSES, Comparison, Flip
-from videobench.compare.diagnosis import list_groups
-from videobench.compare.divergence import Differences, right_chance_change
+from videobench.compare.divergence import Differences, list_groups, right_chance_change
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import CAUSES, Inputs
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
