@@ -219,7 +219,7 @@ def test_a_broken_card_is_named_as_the_user_counts_them_and_the_command_checks_i
     spoilt = [with_reply([each], "candidate", run=run)[0] for each, run in zip(pairs, full, strict=True)]
     summary = summary_of(spoilt)
     assert summary.verdict == f"FAIL: numerically broken: {named}"
-    assert [each.partition(" ")[0] for each in summary.next_commands] == [f"{CARDS[0]}={each}" for each in cards]
+    assert [each.partition(" ")[0] for each in summary.next_commands] == [f"{CARDS['npu']}={each}" for each in cards]
     for command in summary.next_commands:
         keys = shlex.split(command)[-1].split(",")
         assert all(each.candidate.reply.rank == 2 for each in pairs if each.key in keys)
