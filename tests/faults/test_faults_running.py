@@ -1,11 +1,9 @@
-"""What happens while a run goes on: files that vanish, devices and workers that fail. What was answered stays answered,
+"""What happens while a run goes on: files that vanish, devices that fail. What was answered stays answered,
 and the status tells what happened."""
 
 import json
 import os
 import shutil
-import signal
-from pathlib import Path
 
 import pytest
 
@@ -150,22 +148,3 @@ def test_a_device_that_answers_nothing_any_more_ends_the_run(bench, failing_devi
     assert bench.answer().status == 1  # what was in flight may have been the cause: it fails once
     assert bench.answer().status == 0
     assert bench.journal.read_bytes().startswith(kept)
-
-
-def test_a_worker_that_is_killed_costs_one_video(bench, after_batch):
-    """As the kernel does with a process for which there is no memory. Also where it waits for its next one."""
-
-    def kill_worker():
-        for tasks in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-            for child in tasks.read_text().split():
-                if b"videobench.video.pool" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    os.kill(int(child), signal.SIGKILL)
-
-    after_batch(kill_worker, 1)
-    outcome = bench.answer("--num_workers", 1)
-    assert outcome.status == 1
-    rows = json.loads(bench.result.read_bytes())
-    failed = {row["vid_path"] for row in rows.values() if "error" in row}
-    assert len(rows) == len(bench.rows())
-    assert len(failed) == 1
-    assert bench.answer().status == 0

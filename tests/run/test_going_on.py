@@ -66,14 +66,6 @@ def test_a_reply_to_another_prompt_is_asked_again(answer, journal, small):
     assert results(small) == before
 
 
-def test_videos_that_are_computed_again_as_a_whole_are_said(answer):
-    answer("--limit", FIRST)
-    _, out, said = answer("--limit", 11, "--verbose")
-    assert f"{FIRST} kept, 3 to answer; 2 of those kept are computed again with their videos, and not stored\n" in said
-    assert "cpu: 5 questions, 2 of them again with their videos, in " in said
-    assert f"answered 11, failed 0, {FIRST} kept, 3 new" in out
-
-
 def test_a_dry_run_says_what_is_left(answer, small):
     _, whole, _ = answer("--limit", 11, "--dry_run")
     assert "answered already" not in whole

@@ -65,7 +65,7 @@ class Jobs:
         flags = ["--nproc_per_node", str(processes), "--max_restarts", "3"]
         # As torchrun's --standalone does: the port is the one that was free when it was taken.
         flags += more or ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "--rdzv_id", folder.name]
-        usual = {"poison": [], "immune": None, "hold": 10**9, "silence": 60.0, "die_at_end": False}
+        usual = {"poison": [], "hold": 10**9, "silence": 60.0, "die_at_end": False}
         usual |= {"go": folder / "go", "out": argv[argv.index("--chat_conversation_output_folder") + 1]}
         arguments = (flags, argv, (beside.folder if beside else folder) / "forked", usual | order)
         environment = {"VIDEOBENCH_STATUS_FILE": f"{folder}/status", "TMPDIR": str(folder)}

@@ -2,8 +2,8 @@
 
 Beside torchrun's flags and those of run_gpu.py an order says:
 
-- A rank that takes one of the videos `poison` in hand kills itself, but for rank `immune`; with `die_at_end` the last
-  rank of the first start does so when all is done.
+- A rank that takes one of the videos `poison` in hand kills itself; with `die_at_end` the last rank of the first start
+  does so when all is done.
 - When `hold` replies are in the journals of the folder `out`, the ranks wait, each with a batch in hand, until there is
   a file `go`.
 - A process is lost after `silence` seconds without a beat.
@@ -71,7 +71,7 @@ def be_rank(argv: list[str], forked: Path, order: dict[str, Any]) -> None:
     def taken(self, videos):
         videos = list(videos)
         take(self, videos)
-        if {*order["poison"]} & {video.name for video in videos} and os.environ["RANK"] != str(order["immune"]):
+        if {*order["poison"]} & {video.name for video in videos}:
             os.kill(os.getpid(), signal.SIGKILL)
         while count_replies(Path(order["out"])) >= order["hold"] and not Path(order["go"]).exists():
             time.sleep(0.005)
