@@ -34,7 +34,7 @@ def small_check(device, num_frames=8, steps=2, rows=6):
     flags = ["--model_path", SMALL_MODEL, "--Eval_QA_root", ASSETS / "egs/Video-Bench", "--dataset_name", "MSVD"]
     flags += ["--Eval_Video_root", ASSETS / "egs/VideoBench", "--num_frames", num_frames]
     flags += ["--batch_size", rows]
-    settings = replace(parse_args([str(each) for each in flags], "npu"), device=device.kind)
+    settings = replace(parse_args([str(each) for each in flags], "npu"), device=device.kind, dtype="float32")
     checkpoint = load_checkpoint(SMALL_MODEL)
     builder = checkpoint.prompt_builder(num_frames)
     plan = build_plan(load_all_questions(settings), builder, checkpoint.positions, settings)

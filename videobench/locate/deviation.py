@@ -39,7 +39,7 @@ class Deviation:
     @property
     def text(self) -> str:
         """As torch.testing says it."""
-        share = f"{100 * self.beyond:.2g} % of the elements"
+        share = f"{100 * self.beyond:.3g} % of the elements"
         if self.overflow:
             return f"infinite or NaN where the CPU has a number, first at index {self.index}; {share}"
         if not self.index:

@@ -9,6 +9,7 @@ import types
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,8 +69,9 @@ class Replay:
             self._cache.update(self._to_host(keys), self._to_host(values), layer)
         given = forward.events[0]
         assert isinstance(given, Given)
-        with torch.no_grad():
-            self._modules[given.module](*self._to_host(given.args), **self._to_host(given.kwargs))
+        call = self._modules[given.module]
+        with torch.no_grad():  # in another context: in its own a model that is computing collects its layers' states
+            Context().run(call, *self._to_host(given.args), **self._to_host(given.kwargs))
 
     def _copy(self, module: nn.Module, name: str) -> Any:
         """Of its code and settings: weights of no memory, which say float32 and CPU to whoever asks."""
@@ -85,7 +87,8 @@ class Replay:
         own = {key: value for kind in ("_parameters", "_buffers") for key, value in getattr(module, kind).items()}
         for kind in ("_parameters", "_buffers"):
             copied.__dict__[kind] = {key: _hollow(value) for key, value in getattr(module, kind).items()}
-        code = types.MethodType(getattr(module.forward, "__func__", type(module).forward), copied)
+        own_forward = getattr(module, "_old_forward", module.forward)  # accelerate, which brings weights, wraps it
+        code = types.MethodType(getattr(own_forward, "__func__", type(module).forward), copied)
         copied.__dict__["forward"] = self._around(code, copied, name, own)
         return copied
 

@@ -9,7 +9,7 @@ those of one plain `generate` per question (tests/model/test_engine.py).
 import copy
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -123,10 +123,12 @@ def load_engine(
     max_new_tokens: int,
     length_multiple: int = 1,
     world: AbstractContextManager[None] | None = None,
+    device_map: Mapping[str, str] | None = None,
 ) -> "Engine":
     """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
 
-    In a `world`, the environment in which transformers finds the processes that share them, they are split over those.
+    In a `world`, the environment in which transformers finds the processes that share them, they are split over those;
+    with a `device_map` (module -> device, or "disk") some stay in the files.
     Raises InputError if the device has too little memory, and if the files do not hold exactly the weights of the
     config's model: transformers fills in random numbers, and drops what it does not know."""
     with (
@@ -146,7 +148,7 @@ def load_engine(
             use_safetensors=True,
             dtype=getattr(torch, dtype),
             # By name: of a torch.device transformers takes the number alone, which older safetensors read as CUDA's.
-            **(_split_arguments() if world else {"device_map": {"": str(device.torch_device)}}),
+            **(_split_arguments() if world else {"device_map": device_map or {"": str(device.torch_device)}}),
         )
     for kind, words in WRONG_WEIGHTS.items():
         # A key of another size comes with both sizes since transformers 5.

@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -19,7 +20,6 @@ from videobench.device.devices import (
     DEFAULT_DTYPES,
     LENGTH_MULTIPLES,
     Device,
-    check_free_memory,
     describe_device,
     is_out_of_memory,
     memory_bytes,
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
 QUESTIONS = 4  # without --check_questions
 MOST_REPLAYED = 4  # rows of a batch
 UNKNOWN_ROWS = "copies of the cache, rows that end and leave the batch; or it is nondeterministic"
-ROOM = 1.3  # of the weights' bytes: what a card must have free for float32, with what a forward pass keeps
+ROOM = 1.3  # of the weights' bytes: what a card must have free to hold them all, with what a forward pass keeps
+OFFLOAD_ROOM = 0.6  # of the free memory: for weights, if not all of them fit
 
 
 def check_model(settings: ModelCheckSettings) -> int:
@@ -185,48 +186,60 @@ class Check:
 
     def run(self) -> dict[str, Any]:
         """Prints each result when it is there; what --output_json writes."""
-        own = self._settings.dtype
-        passes = [] if own == "float32" else self._float32_first()
-        gc.collect()  # a model holds itself in circles; its weights would stay on the card beside the next ones
-        release_memory(self._device)
+        own, passes = self._settings.dtype, []
+        for dtype in dict.fromkeys(("float32", own)):  # most deviations show in float32 alone
+            found = next(filter(None, (self._try_dtype(dtype, each) for each in self._ways(dtype))), None)
+            if found:
+                passes.append(found)
+            elif dtype == own:
+                fix = "name fewer --check_questions, use fewer --num_frames, or a larger card"
+                raise InputError(f"{name_of(self._device)}: out of memory in {dtype}; {fix}")
+            else:
+                print(f"float32: left out: small deviations do not show in {own}")
+        return {"agrees": all(each["agrees"] for each in passes), "passes": passes}
+
+    def _ways(self, dtype: str) -> tuple[bool, ...]:
+        """Whether weights stay in the files: what to try, one after the other."""
+        if self._device.kind == "cpu":
+            return (False,)
+        needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
+        return (False, True) if needed * ROOM <= memory_bytes(self._device)[0] else (True,)
+
+    def _try_dtype(self, dtype: str, is_offloaded: bool) -> dict[str, Any] | None:
+        """None if the card has too little memory, which is said."""
         try:
-            engine = self.load(own)
-            passes.append(self.in_dtype(engine, own))
-            repeats = self._repeats(engine)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
+            return self.in_dtype(self.load(dtype, is_offloaded), dtype)
+        except (RuntimeError, OutOfMemory) as error:
+            if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
                 raise
-            raise InputError(
-                f"device {self._device.torch_device}: out of memory in {own}; name fewer --check_questions, use "
-                "fewer --num_frames, or a larger card"
-            ) from None
-        agrees = repeats["agrees"] and all(each["agrees"] for each in passes)
-        return {"agrees": agrees, "passes": passes, "repeats": repeats}
+        finally:
+            gc.collect()  # a model holds itself in circles; its weights would stay on the card beside the next ones
+            release_memory(self._device)
+        print(f"{dtype}: {name_of(self._device)} ran out of memory")
+        return None
 
-    def _float32_first(self) -> list[dict[str, Any]]:
-        """What is found in float32, before 16 bits; none where the card has no room for it, which is said."""
-        needed = self._checkpoint.weights.total * DTYPE_BYTES["float32"]
-        free = memory_bytes(self._device)[0]
-        reason = f"the weights take {in_bytes(needed)}, {in_bytes(free)} of {self._device.torch_device} is free"
-        if self._device.kind == "cpu" or needed * ROOM <= free:
-            try:
-                return [self.in_dtype(self.load("float32"), "float32")]
-            except (RuntimeError, OutOfMemory) as error:
-                if not (isinstance(error, OutOfMemory) or is_out_of_memory(error)):
-                    raise
-                reason = f"{self._device.torch_device} ran out of memory"
-        print(f"float32: left out, since {reason}: small deviations do not show in {self._settings.dtype}")
-        return []
-
-    def load(self, dtype: str) -> "Engine":
+    def load(self, dtype: str, is_offloaded: bool = False) -> "Engine":
         from transformers.utils import logging
 
+        from videobench.locate.offload import offload_map
         from videobench.model.engine import load_engine
 
         if not sys.stderr.isatty():
             logging.disable_progress_bar()
-        check_free_memory(self._device, self._checkpoint.weights.total * DTYPE_BYTES[dtype], dtype)
-        return load_engine(self._checkpoint, self._device, dtype, self._new_tokens, LENGTH_MULTIPLES[self._device.kind])
+        device_map = None
+        if is_offloaded:
+            free = memory_bytes(self._device)[0]
+            device_map = offload_map(self._checkpoint, self._device, dtype, int(free * OFFLOAD_ROOM))
+            needed = in_bytes(self._checkpoint.weights.total * DTYPE_BYTES[dtype])
+            print(
+                f"{dtype}: the weights take {needed}, {in_bytes(free)} of {name_of(self._device)} is free: what does "
+                "not fit comes to the card module by module, and values are kept for one layer at a time, which can "
+                "hide a fault of timing"
+            )
+        multiple = LENGTH_MULTIPLES[self._device.kind]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # accelerate's, of a weight that is in no module
+            return load_engine(self._checkpoint, self._device, dtype, self._new_tokens, multiple, device_map=device_map)
 
     def in_dtype(self, engine: "Engine", dtype: str) -> dict[str, Any]:
         """The chosen questions, video by video, and a batch as a run answers them. RuntimeError where not even one
@@ -234,15 +247,19 @@ class Check:
         from videobench.locate.batches import PlainAnswers
         from videobench.locate.check import Batch
         from videobench.locate.findings import as_json, lines
+        from videobench.locate.offload import is_offloaded
 
         found = self._replay(engine, dtype, [Batch(f"video {n + 1}", [each]) for n, each in enumerate(self._videos)])
         print("\n".join(lines(found)))
-        plain, batches, is_known = PlainAnswers(engine), [], bool(found.found)
-        for batch in self.batches():
+        plain, batches, is_known = PlainAnswers(engine), list[dict[str, Any]](), bool(found.found)
+        # Each plain answer brings all offloaded weights again: twice as many in float32, whose batches are left out.
+        is_spared = dtype != self._settings.dtype and is_offloaded(engine.model)
+        for batch in () if is_spared else self.batches():
             batches.append(self._try(engine, dtype, batch, plain, is_known))
             is_known = is_known or "replayed" in batches[-1]
-        agrees = not found.found and all(each["agrees"] for each in batches)
-        return {"agrees": agrees, **as_json(found), "batches": batches}
+        repeats = {"repeats": self._repeats(engine)} if dtype == self._settings.dtype else {}
+        agrees = not found.found and all(each["agrees"] for each in [*batches, *repeats.values()])
+        return {"agrees": agrees, **as_json(found), "batches": batches, **repeats}
 
     def batches(self) -> "Iterator[Batch]":
         """Several videos in one prefix; and one with many questions, whose rows begin with copies of one cache."""
@@ -257,6 +274,7 @@ class Check:
         import torch
 
         from videobench.locate.check import ModelCheck
+        from videobench.locate.offload import is_offloaded
         from videobench.locate.replay import HostWeights
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
@@ -265,7 +283,7 @@ class Check:
             status.show(f"{dtype}: {100 * done / len(batches):.0f} % done, in {place}")
 
         with closing(StatusLine()) as status:
-            return ModelCheck(engine, weights, dtype, show, self._table).run(batches)
+            return ModelCheck(engine, weights, dtype, show, self._table, is_offloaded(engine.model)).run(batches)
 
     def _try(
         self, engine: "Engine", dtype: str, batch: "Batch", plain: "PlainAnswers", is_known: bool

@@ -11,7 +11,9 @@ from tests.support.model_checks import check_model, first_named, small_check
 from tests.support.npu_cases import DTYPES, MEMORY_BYTES, SET, SIMULATOR
 from videobench.device.devices import Device, open_device
 from videobench.locate.findings import lines
+from videobench.locate.offload import is_offloaded
 from videobench.locate.operators import check_operators
+from videobench.run import model_check
 
 SELF_ATTENTION = "model.language_model.layers.*.self_attn"
 VISION_ATTENTION = "model.vision_tower.encoder.layers.*.self_attn"
@@ -123,6 +125,29 @@ def test_a_fault_of_one_card_is_named_on_that_card(wrong, tiny_model_path):
     torch.npu.set_device(1)
     second = Device("npu", torch.device("npu", 1), "Simulated910B")
     assert check_model(tiny_model_path, second, "float32").found[0].module == "model.multi_modal_projector.act"
+
+
+@pytest.mark.parametrize(
+    "fault", [None, "rope", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gelu", "argmax", "videos"))]
+)
+def test_a_model_that_does_not_fit_is_checked_with_equal_findings(wrong, monkeypatch, capsys, fault):
+    monkeypatch.setattr(model_check, "OFFLOAD_ROOM", 2e6 / MEMORY_BYTES)  # half of the weights
+    check = small_check(open_device("npu"))
+    if fault:
+        wrong.plant(fault)
+    engines = check.load("float32"), check.load("float32", is_offloaded=True)
+    assert [is_offloaded(each.model) for each in engines] == [False, True]
+    reports = [check.in_dtype(each, "float32") for each in engines]
+    first, second = (
+        [(each[name] for name in ("module", "handed_to", "kind", "where", "operator")) for each in report["findings"]]
+        for report in reports
+    )
+    assert list(map(tuple, first)) == list(map(tuple, second))
+    assert [each["module_calls"] for each in reports] == [reports[0]["module_calls"]] * 2
+    named = [each and each["module"] for each in map(first_named, reports)]
+    assert named[0] == named[1]
+    assert bool(named[0]) == bool(fault)
+    assert "float32: the weights take 3.99 MB, 68." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("dtype", [DTYPES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in DTYPES[1:])])
