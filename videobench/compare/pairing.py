@@ -22,7 +22,7 @@ from videobench.compare.scoring import (
     right_letter_as_original,
 )
 from videobench.compare.statistics import Clusters, FloatArray, number_clusters
-from videobench.data.dataset import LETTERS, QuestionName, load_answers
+from videobench.data.dataset import ALPHABET, LETTERS, QuestionName, load_answers
 from videobench.data.eval_logs import load_logs
 from videobench.data.results import Asked, load_facts, load_sides
 from videobench.data.rows import Reply
@@ -226,7 +226,7 @@ class Answers:
     pairs: Sequence[Any]  # the Pair that each row is about
     videos: Clusters  # number of the question's video
     right: NDArray[np.intp]  # column of the right letter; -1: not known
-    letters: NDArray[np.intp]  # columns of the letters that were read; -1: none; beyond F: a reply in words
+    letters: NDArray[np.intp]  # columns of the letters that were read; -1: none; beyond Z: a reply in words
     is_right: Mask
     unreadable: Mask
     nonfinite: Mask  # the logits held NaN or infinity
@@ -238,7 +238,9 @@ class Answers:
 def tabulate(pairs: Sequence[Pair]) -> Answers:
     """A reply that is missing, or that failed, counts as wrong and has no log-probabilities."""
     shape = len(pairs), 2
-    letters, scores = np.full(shape, -1, dtype=np.intp), np.full((len(pairs), 2, len(LETTERS)), np.nan)
+    options = [len(side.reply.options) for pair in pairs for side in pair.sides if side.reply]
+    columns = max([len(LETTERS), *options])
+    letters, scores = np.full(shape, -1, dtype=np.intp), np.full((*shape, columns), np.nan)
     is_right, unreadable, nonfinite, vague = (np.zeros(shape, dtype=bool) for _ in range(4))
     mass = np.zeros(shape)
     for row, pair in enumerate(pairs):
@@ -249,20 +251,20 @@ def tabulate(pairs: Sequence[Pair]) -> Answers:
             if side.reply is None or side.reply.nonfinite or side.reply.error:
                 continue
             for letter, score in side.reply.scores.items():
-                scores[cell][LETTERS.index(letter)] = score
+                scores[cell][ALPHABET.index(letter)] = score
                 if letter in side.reply.logprobs:
                     mass[cell] += math.exp(score)
                 else:
                     vague[cell] |= score > LOG_FLOOR
-    right = np.array([LETTERS.find(pair.right) if len(pair.right) == 1 else -1 for pair in pairs], dtype=np.intp)
+    right = np.array([ALPHABET.find(pair.right) if len(pair.right) == 1 else -1 for pair in pairs], dtype=np.intp)
     return Answers(pairs, number_videos(pairs), right, letters, is_right, unreadable, nonfinite, scores, mass, vague)
 
 
 def _column(side: Side) -> int:
     """Two replies in words are alike if both are right or both are wrong."""
     if side.reply and side.reply.logged and not side.reply.options:
-        return len(LETTERS) + side.reply.logged.is_right
-    return LETTERS.find(side.letter) if side.letter else -1
+        return len(ALPHABET) + side.reply.logged.is_right
+    return ALPHABET.find(side.letter) if side.letter else -1
 
 
 def number_videos(pairs: Sequence[Pair]) -> Clusters:

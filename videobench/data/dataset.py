@@ -25,6 +25,7 @@ VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 SAMPLE_NAME = "sampling_data"  # the folder of a sample's videos, and its name as a data set
 SAMPLE_QA_FILE = "sampling_datasets_QA_new.json"
 LETTERS = "ABCDEF"  # MOT has six options
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of tasks in logs of lm-eval
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
 MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
 MAX_PATH_BYTES = 1024  # of a vid_path; Linux takes 4096, the video root with it

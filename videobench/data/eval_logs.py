@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from videobench.data.dataset import LETTERS, QuestionName
+from videobench.data.dataset import ALPHABET, QuestionName
 from videobench.data.engines import EVAL_LOG, kind_of, read_lines
 from videobench.data.rows import Logged, Reply, build_reply
 from videobench.errors import InputError
@@ -134,25 +134,24 @@ def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iter
             reply = build_reply((task, line.id), f"{task}/{line.id}", _row(line, run))
         except ValueError as error:
             raise InputError(f"{line.place}: {error}") from None
-        yield (task, line.id), replace(reply, logged=logged)
+        options, logprobs = _options(line)
+        yield (task, line.id), replace(reply, logged=logged, options=options, logprobs=logprobs)
 
 
 def _row(line: _Line, run: Mapping[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {"question": line.prompt, "prompt_sha256": line.prompt_sha256, "video_id": line.cluster}
-    row |= {"run": run, "output_sequence": [line.text]}
-    if not line.values:
-        return row
-    if not line.is_finite:
-        return row | {"nonfinite": True}
-    if len(line.values) > len(LETTERS):  # accuracy alone is known of these
-        return row
+    return row | {"run": run, "output_sequence": [line.text], "nonfinite": None if line.is_finite else True}
+
+
+def _options(line: _Line) -> tuple[dict[str, str], dict[str, float]]:
+    """Letter -> the option's text and its share of the options' likelihoods, as a logarithm."""
+    if not line.values or not line.is_finite or len(line.values) > len(ALPHABET):
+        return {}, {}
     largest = max(line.values)
     total = largest + math.log(math.fsum(math.exp(each - largest) for each in line.values))
-    letters = LETTERS[: len(line.values)]
-    return row | {
-        "choices": dict(zip(letters, line.options, strict=True)),
-        "letter_logprobs": {letter: each - total for letter, each in zip(letters, line.values, strict=True)},
-    }
+    letters = ALPHABET[: len(line.values)]
+    logprobs = {letter: each - total for letter, each in zip(letters, line.values, strict=True)}
+    return dict(zip(letters, line.options, strict=True)), logprobs
 
 
 def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line:
@@ -270,7 +269,7 @@ def _right_options(lines: Sequence[_Line], metric: str) -> list[str]:
         found = [read(each) for each in lines]
         pairs = [(each, right) for each, right in zip(lines, found, strict=True) if each.is_finite]
         if all(right >= 0 and (right == _best(each.values)) == bool(each.metrics[metric]) for each, right in pairs):
-            return [LETTERS[each] if 0 <= each < len(LETTERS) else "" for each in found]
+            return [ALPHABET[each] if 0 <= each < len(ALPHABET) else "" for each in found]
     return [""] * len(lines)
 
 
