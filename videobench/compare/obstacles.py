@@ -132,12 +132,9 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
     if inputs.are_unlike:
         text = f"the numbers of prompt tokens differ in {len(other['prompt_tokens']):,} of {_questions(inputs.lengths)}"
         yield Obstacle("prompt_tokens", f"{text}: the ids may be shifted, or the prompts are others")
+    of_question = "document, options or right answer differ" if logs else "text, choices or video differ"
     for cause, keys, text in (
-        (
-            "questions",
-            other["questions"],
-            "document, options or right answer differ" if logs else "text, choices or video differ",
-        ),
+        ("questions", other["questions"], of_question),
         ("prompt_tokens", [] if inputs.are_unlike else other["prompt_tokens"], "the numbers of prompt tokens differ"),
         ("prompts", other["prompts"], "the prompts differ" if logs else "the prompts' token ids differ"),
         ("pixels", other["pixels"], "the pixels differ"),
@@ -152,12 +149,12 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
 
 def lacking_side(pairing: Pairing) -> str:
     """The side that has a part of the other one's questions, as after its sample alone was enlarged; "" if neither."""
-    lacking = {
-        "candidate": bool(pairing.sets_only_reference) or any(not each.candidate.reply for each in pairing.pairs),
-        "reference": bool(pairing.sets_only_candidate) or any(not each.reference.reply for each in pairing.pairs),
-    }
-    found = [side for side, lacks in lacking.items() if lacks]
-    return found[0] if len(found) == 1 else ""
+    lacking = [
+        side
+        for side, sets in (("candidate", pairing.sets_only_reference), ("reference", pairing.sets_only_candidate))
+        if sets or any(not getattr(each, side).reply for each in pairing.pairs)
+    ]
+    return lacking[0] if len(lacking) == 1 else ""
 
 
 def _is_of_larger_sample(pairing: Pairing, inputs: Inputs, lacking: str) -> bool:

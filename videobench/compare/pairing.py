@@ -111,15 +111,10 @@ def pair_runs(
         check_scorable(path, replies.values(), scoring)
     shared_sets = {dataset for dataset, _ in candidate} & {dataset for dataset, _ in reference}
     names = {**reference, **candidate}
+    asked = [name for name in names if name in answers and name[0] in shared_sets]
     pairs = [
-        Pair(
-            *name,
-            answers[name],
-            _side(candidate.get(name), answers[name], scoring),
-            _side(reference.get(name), answers[name], scoring),
-        )
-        for name in names
-        if name in answers and name[0] in shared_sets
+        Pair(*name, answers[name], *(_side(own.get(name), answers[name], scoring) for own in (candidate, reference)))
+        for name in asked
     ]
     if not any(all(side.reply for side in pair.sides) for pair in pairs):
         raise InputError(
@@ -204,19 +199,13 @@ def _pair_as_the_original(
             dropped += any(reply is not None for reply in sides)
             continue
         right = right_letter_as_original(answer) or ""
-        candidate_side, reference_side = (
-            Side(reply, letter, RIGHT if letter == right else WRONG)
-            for reply, letter in zip(sides, letters, strict=True)
-        )
-        pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, candidate_side, reference_side))
+        outcomes = [RIGHT if letter == right else WRONG for letter in letters]
+        pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, *map(Side, sides, letters, outcomes)))
     if not pairs:
-        raise InputError(
-            f"{candidate_path} and {reference_path} have no question that both answer and {answer_path} knows"
-        )
-    only_candidate, only_reference = (
-        {name: count for name, count in own.items() if name not in other} for own, other in (sets, sets[::-1])
-    )
-    return Pairing(pairs, only_candidate, only_reference, [], 0, dropped)
+        lacking = f"have no question that both answer and {answer_path} knows"
+        raise InputError(f"{candidate_path} and {reference_path} {lacking}")
+    first, second = ({name: own[name] for name in own if name not in other} for own, other in (sets, sets[::-1]))
+    return Pairing(pairs, first, second, [], 0, dropped)
 
 
 @dataclass(frozen=True)
