@@ -1,4 +1,5 @@
-"""Video-Bench's QA and answer files -> checked questions, their wording, their videos' places, and right letters.
+"""Video-Bench's QA and answer files -> checked questions, their wording, their videos' places, and right letters; a
+sample's manifest, by which a copy of the sample can be checked.
 
 Every trap of the real files is handled here and named in tests/data/test_dataset.py: ids that occur in several sets,
 null, empty and numeric options, letters out of order, numeric video ids, a set spelt with `_` for `-`.
@@ -14,7 +15,7 @@ from typing import Any
 
 from videobench.console import warn_once
 from videobench.errors import InputError
-from videobench.files import read_json
+from videobench.files import read_json, sha256_of_file
 
 DATASET_NAMES = (  # a line for each of the three levels of the benchmark
     *("ActivityNet", "MSVD", "MSRVTT", "TGIF", "Youcook2", "Ucfcrime", "MOT"),
@@ -24,6 +25,8 @@ DATASET_NAMES = (  # a line for each of the three levels of the benchmark
 VIDEOS_NAME = "Eval_video"  # the folder of all sets' videos
 SAMPLE_NAME = "sampling_data"  # the folder of a sample's videos, and its name as a data set
 SAMPLE_QA_FILE = "sampling_datasets_QA_new.json"
+SAMPLE_ANSWER_FILE = "sampling_answer.json"
+SAMPLE_MANIFEST_FILE = "sampling_manifest.json"
 LETTERS = "ABCDEF"  # MOT has six options
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of tasks in logs of lm-eval
 CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
@@ -348,3 +351,84 @@ def _linked_images(video: Path) -> list[Path]:
             return [Path(each.path) for each in entries if each.is_symlink()]
     except OSError:
         return []
+
+
+@dataclass(frozen=True)
+class SizeAndHash:
+    """What identifies the content of a file."""
+
+    num_bytes: int
+    sha256: str  # hexadecimal
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The part of a manifest that --verify and the run scripts need (whole: sampling/placing.build_manifest)."""
+
+    path: Path
+    videos_folder: str  # "Eval_video/sampling_data": as in the QA file's vid_path
+    json_sha256: dict[str, str]  # name of the QA and the answer file, beside the manifest -> hexadecimal SHA-256
+    videos: dict[str, SizeAndHash]  # by the place below sampling_data, "<dataset>/<file>"
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Raises InputError if the file is not a manifest of this suite, or names a file outside of the sample."""
+    content = read_json(path)
+    try:
+        sizes, hashes = content["videos_bytes"], content["videos_sha256"]
+        manifest = Manifest(
+            path=path,
+            videos_folder=_require_place(_require_hash(content["videos_folder"])),
+            json_sha256={
+                _require_place(name, parts=1): _require_hash(digest)
+                for name, digest in content["outputs_sha256"].items()
+            },
+            videos={
+                _require_place(name): SizeAndHash(_require_size(sizes[name]), _require_hash(digest))
+                for name, digest in hashes.items()
+            },
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise InputError(
+            f"{path}: not the {SAMPLE_MANIFEST_FILE} of a sample ({found}); get it from where the sample was made"
+        ) from None
+    if not manifest.videos or not manifest.json_sha256 or sizes.keys() != hashes.keys():
+        raise InputError(f"{path}: does not describe a whole sample; get it from where the sample was made")
+    return manifest
+
+
+def _require_hash(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value
+
+
+def _require_place(name: str, parts: int | None = None) -> str:
+    """A path below the sample's folder, of so many parts; not that folder itself ("", ".")."""
+    found = PurePosixPath(name).parts
+    if not found or name.startswith("/") or ".." in found or CONTROL_CHARACTER.search(name):
+        raise ValueError(f"{name!r} is not a path below the sample's folder")
+    if parts not in (None, len(found)) or (parts == 1 and found[0] != name):
+        raise ValueError(f"{name!r} is not a file name")
+    return name
+
+
+def _require_size(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise ValueError(f"{value!r} is not a size in bytes")
+    return value
+
+
+def manifest_hash(qa_path: Path, qa_sha256: str) -> dict[str, str]:
+    """What a run stores of the manifest beside a sample's QA file: {} for another set, or where there is no manifest.
+
+    Raises InputError if the manifest belongs to another QA file: part of the sample was replaced or changed."""
+    path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
+    if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
+        return {}
+    if load_manifest(path).json_sha256.get(qa_path.name) != qa_sha256:
+        raise InputError(
+            f"{qa_path}: not the file that {path.name} beside it was written with; make or copy the sample again"
+        )
+    return {"manifest_sha256": sha256_of_file(path)}

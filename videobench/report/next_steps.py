@@ -17,8 +17,7 @@ from videobench.compare.pairing import Pairing
 from videobench.compare.scoring import FAILED, MISSING
 from videobench.compare.settings import SIDES
 from videobench.compare.verdict import AGREEMENT, COUNTS, DIVERGENCE, FAIL, FLIPS, GROUPS, INCONCLUSIVE, INPUTS, VIDEOS
-from videobench.data.dataset import SAMPLE_NAME
-from videobench.data.manifest import SAMPLE_ANSWER_FILE
+from videobench.data.dataset import SAMPLE_ANSWER_FILE, SAMPLE_NAME
 from videobench.data.results import kept_commands
 from videobench.tolerances import TOLERANCES
 

@@ -13,9 +13,8 @@ from uuid import uuid4
 
 from videobench.commands import Command, keep_command
 from videobench.console import warn_once
-from videobench.data.dataset import SAMPLE_QA_FILE, Question
+from videobench.data.dataset import SAMPLE_MANIFEST_FILE, SAMPLE_QA_FILE, Question, load_manifest, manifest_hash
 from videobench.data.journal import FULL_DISK, Journal
-from videobench.data.manifest import SAMPLE_MANIFEST_FILE, load_manifest, manifest_hash
 from videobench.data.rows import Row, failed_row, question_fields
 from videobench.device.devices import Device, card_numbers, describe_device
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed

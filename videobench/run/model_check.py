@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from videobench.commands import CARDS, SAMPLER, Command, fold, interpreter
 from videobench.console import StatusLine, in_bytes, one_line
-from videobench.data.dataset import Question
-from videobench.data.manifest import SAMPLE_MANIFEST_FILE
+from videobench.data.dataset import SAMPLE_MANIFEST_FILE, Question
 from videobench.device.devices import (
     DEFAULT_BATCH_SIZES,
     DEFAULT_DTYPES,

@@ -194,6 +194,13 @@ def _build_parser(device: str) -> FlagParser:
     add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
     add("--verbose", action="store_true", help="name at the end what each process spent its time and memory on")
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
+    _add_modes(parser)
+    return parser
+
+
+def _add_modes(parser: FlagParser) -> None:
+    """The flags for what is done instead of a run."""
+    add = parser.add_argument
     add(
         "--export_requests",
         type=Path,
@@ -208,7 +215,6 @@ def _build_parser(device: str) -> FlagParser:
         "--output_csv", type=Path, metavar="PATH", help="of --check_model: write a row for each module call, as msprobe"
     )
     add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
-    return parser
 
 
 def _default_workers() -> int:

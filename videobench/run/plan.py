@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from videobench.console import in_bytes, in_time, one_line, warn_once
-from videobench.data.dataset import Question, build_question_text, load_questions
-from videobench.data.manifest import manifest_hash
+from videobench.data.dataset import Question, build_question_text, load_questions, manifest_hash
 from videobench.data.missing import place_hint
 from videobench.device.devices import Device, kind_to_use, open_device
 from videobench.errors import InputError

@@ -9,8 +9,14 @@ from pathlib import Path
 
 from videobench.cli import FlagParser
 from videobench.commands import SAMPLE_COMMAND_FILE, SAMPLER, keep_command
-from videobench.data.dataset import DATASET_NAMES, SAMPLE_NAME, SAMPLE_QA_FILE, VideoRoot, resolve_names
-from videobench.data.manifest import SAMPLE_ANSWER_FILE
+from videobench.data.dataset import (
+    DATASET_NAMES,
+    SAMPLE_ANSWER_FILE,
+    SAMPLE_NAME,
+    SAMPLE_QA_FILE,
+    VideoRoot,
+    resolve_names,
+)
 from videobench.errors import InputError
 from videobench.files import check_writable
 from videobench.sampling.placing import check_free_space, clear_others, place_videos, write_json_files

@@ -14,8 +14,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from videobench.console import StatusLine, one_line
-from videobench.data.dataset import SAMPLE_NAME, SAMPLE_QA_FILE, Question, qa_file
-from videobench.data.manifest import SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, SizeAndHash
+from videobench.data.dataset import (
+    SAMPLE_ANSWER_FILE,
+    SAMPLE_MANIFEST_FILE,
+    SAMPLE_NAME,
+    SAMPLE_QA_FILE,
+    Question,
+    SizeAndHash,
+    qa_file,
+)
 from videobench.errors import InputError
 from videobench.files import HASH_BLOCK_BYTES, open_regular, read_json, replacing, sha256_of_file, write_json
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, sample_path

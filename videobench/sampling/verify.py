@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from videobench.console import StatusLine, one_line
-from videobench.data.dataset import SAMPLE_NAME
-from videobench.data.manifest import Manifest, load_manifest
+from videobench.data.dataset import SAMPLE_NAME, Manifest, load_manifest
 from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
