@@ -8,7 +8,7 @@ import tarfile
 import pytest
 
 from precision_test import main
-from tests.support.paths import ASSETS
+from tests.support.paths import ASSETS, ROOT
 from videobench.data.eval_logs import load_logs
 from videobench.errors import InputError
 
@@ -349,3 +349,15 @@ def test_another_benchmark_in_our_rows_is_judged_and_not_called_video_bench(tmp_
     report, _ = report_of(tmp_path / "npu.json", tmp_path / "gpu.json", tmp_path, "--margin=0.1", flags[0])
     assert "extract_dataset.py" not in report["summary"]["next_step"]
     assert "such questions, of this set or of several" in report["summary"]["next_step"]
+
+
+@pytest.mark.parametrize("page", ["docs/any-benchmark.md", "docs/zh-CN/any-benchmark.md"])
+def test_the_figures_of_the_example_are_those_of_these_logs(logs, capsys, page):
+    printed = re.search(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1]
+    paths = [log_of(logs / "lm_eval" / each) for each in ("bfloat16", "float32")]
+    _, text = compare(*paths, capsys, "--names=NPU,GPU", "--margin=3", "--cluster_by=video")
+    shown = [line for line in printed.splitlines() if re.match(r"PASS: |(GPU|NPU) 0\.|agreement ", line)]
+    assert len(shown) == 4
+    assert all(" ".join(line.split()) in text for line in shown), text
+    for run in ("bfloat16", "float32"):
+        assert value_in_table(logs / "lm_eval" / run, "acc", "none") in (ROOT / page).read_text().replace(printed, "")
