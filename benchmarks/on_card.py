@@ -11,15 +11,20 @@ between the parts: rows, copies, Python.
 """
 
 import argparse
+import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
+
+if TYPE_CHECKING:
+    from tests.support.random_checkpoint import Shape  # imports transformers, which must come after open_device
 
 from videobench.device.devices import KINDS, LENGTH_MULTIPLES, Device, open_device, peak_memory_bytes, release_memory
 
@@ -30,6 +35,39 @@ COLUMNS = (
     "questions a video", "rows", "videos", "a batch, ms", "first", *PARTS, "rest", "TFLOP/s", "share of the floor",
     "questions/s", "peak, GB", "allowed for, GB",
 )  # fmt: skip
+
+
+def floor_operations(shape: "Shape", num_frames: int, num_videos: int, prefix: int, suffixes: Sequence[int]) -> float:
+    """Floating-point operations that cannot be done without when each video is encoded once.
+
+    Two for each weight and token, four for each pair of positions and channel of attention (causal: half of the pairs);
+    of the vision tower all layers but the last, which nothing reads; of the vocabulary's matrix, one position a
+    question and one for the token after it. `suffixes` are the tokens of each question behind the video."""
+    text_hidden, text_inner, text_layers, _ = shape.text
+    hidden, inner, layers, _ = shape.vision
+    tokens = shape.patches + 1
+    vision = (layers - 1) * (2 * tokens * (4 * hidden**2 + 2 * hidden * inner) + 4 * tokens**2 * hidden)
+    vision += 2 * shape.patches * 3 * 14 * 14 * hidden
+    projector = 2 * (shape.patches // 4) * (hidden * text_hidden + text_hidden**2)
+    weights = text_layers * (4 * text_hidden**2 + 3 * text_hidden * text_inner)
+    per_pair = 4 * text_layers * text_hidden
+    videos = num_videos * (2 * weights * prefix + per_pair * prefix**2 / 2 + num_frames * (vision + projector))
+    questions = sum(
+        2 * weights * (own + 1) + per_pair * ((own + 1) * prefix + own**2 / 2) + 4 * text_hidden * shape.vocabulary
+        for own in suffixes
+    )
+    return videos + questions
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, size: int, seconds: float = 2.0) -> float:
+    """Operations a second of a product of square matrices, the best of those that fit in so much time."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    best, end = math.inf, time.monotonic() + seconds
+    while time.monotonic() < end or best is math.inf:
+        begun = time.monotonic()
+        float((left @ right)[0, 0])  # waits for the device
+        best = min(best, time.monotonic() - begun)
+    return 2 * size**3 / best
 
 
 def main() -> int:
@@ -64,7 +102,6 @@ def parse_args() -> argparse.Namespace:
 
 class Bench:
     def __init__(self, device: Device, shape: str, dtype: torch.dtype, num_tokens: int) -> None:
-        from benchmarks.arithmetic import matrix_rate
         from tests.support.random_checkpoint import SHAPES, make_model, write_checkpoint
         from videobench.model.checkpoint import load_checkpoint
         from videobench.model.engine import Engine, drop_unread_layers
@@ -97,7 +134,6 @@ class Bench:
 
     def row(self, questions: int, rows: int, repeats: int) -> Iterator[str]:
         """The cells of one line of the table."""
-        from benchmarks.arithmetic import floor_operations
         from videobench.model.cost import question_bytes
 
         videos = max(1, rows // questions)

@@ -5,6 +5,7 @@ Installed by pip beside the running environment, which stays as it is.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,6 +18,8 @@ pytestmark = pytest.mark.slow
 
 TORCH_NPU = "torch_npu==2.13.0"
 SET = "MSVD"
+# What libtorch_npu.so of this release is linked with; an empty stand-in for each makes a CANN that does not fit.
+CANN_LIBRARIES = ("hccl", "ascendcl", "acl_op_compiler", "ge_runner", "graph", "acl_tdt_channel")
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,15 @@ def test_a_missing_cann_is_named_once(run, tmp_path, tiny_model_path, qa_root, v
         done = run(*command, ASCEND_RT_VISIBLE_DEVICES="0,1")
         assert is_one_line(done, "device npu: CANN is not set up (lib")
         assert "source /usr/local/Ascend/cann/set_env.sh" in done.stderr
+
+
+def test_a_cann_that_does_not_fit_is_named(run, tmp_path):
+    if shutil.which("gcc") is None:
+        pytest.skip("gcc is not installed; it makes the empty libraries")
+    for name in CANN_LIBRARIES:
+        subprocess.run(["gcc", "-shared", "-o", tmp_path / f"lib{name}.so", "-x", "c", "/dev/null"], check=True)
+    done = run(sys.executable, "run_npu.py", "--check_device", LD_LIBRARY_PATH=str(tmp_path))
+    assert is_one_line(done, f"device npu: torch_npu fits neither torch {torch.__version__} nor the installed CANN (")
 
 
 def test_a_run_on_the_cpu_answers_all_the_same(run, tmp_path, tiny_model_path, qa_root, video_root):

@@ -28,20 +28,11 @@ def test_time_is_two_operations_for_each_weight_and_token():
     assert device_seconds(checkpoint_of(205, 3014), 8, tokens, rate=1e6) == pytest.approx(operations / 1e6)
 
 
-@pytest.mark.parametrize(
-    ("count", "shown"),
-    [(734003200, "0.73 GB"), (11.744e9, "11.74 GB"), (3.28e6, "3.28 MB"), (99e6, "99.00 MB"), (1e8, "0.10 GB")],
-)
-def test_in_bytes(count, shown):
-    assert in_bytes(count) == shown
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"),
-    [(12.4, "12 s"), (89, "89 s"), (90, "2 min"), (1395, "23 min"), (5400, "1.5 h"), (9e4, "25.0 h")],
-)
-def test_in_time(seconds, shown):
-    assert in_time(seconds) == shown
+def test_sizes_and_times_are_shown_in_units_that_people_read():
+    sizes = {734003200: "0.73 GB", 11.744e9: "11.74 GB", 3.28e6: "3.28 MB", 99e6: "99.00 MB", 1e8: "0.10 GB"}
+    assert {count: in_bytes(count) for count in sizes} == sizes
+    times = {12.4: "12 s", 89: "89 s", 90: "2 min", 1395: "23 min", 5400: "1.5 h", 9e4: "25.0 h"}
+    assert {seconds: in_time(seconds) for seconds in times} == times
 
 
 def test_the_rate_of_a_card_that_was_measured_goes_by_its_name():

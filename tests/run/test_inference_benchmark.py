@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from benchmarks import inference, on_card
-from benchmarks.arithmetic import floor_operations
 from tests.support.random_checkpoint import SHAPES
 
 
@@ -37,4 +36,4 @@ def test_the_table_of_the_device_alone(capsys, monkeypatch):
 def test_floor_is_about_two_operations_for_each_weight_and_token():
     tokens = 10 * 1157 + 30 * 131
     plain = 2 * (6.48e9 * tokens + 0.29e9 * 10 * 8 * 577)  # without embeddings and the last vision layer
-    assert floor_operations(SHAPES["7b"], 8, 10, 1157, [130] * 30) == pytest.approx(plain, rel=0.05)
+    assert on_card.floor_operations(SHAPES["7b"], 8, 10, 1157, [130] * 30) == pytest.approx(plain, rel=0.05)
