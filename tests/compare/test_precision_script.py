@@ -1,4 +1,4 @@
-"""precision_test.py called wrongly, and for the submission form alone."""
+"""precision_test.py called wrongly; what it imports; and the submission form, which needs one run alone."""
 
 import json
 import shutil
@@ -14,6 +14,13 @@ from videobench.errors import InputError
 
 RUNS = ["--eval_npu_path", "n.json", "--sampling_answer_path", "a.json", "--eval_gpu_path", "g.json"]
 EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--export_leaderboard", "form.json"]
+
+
+OVERWRITING = (
+    "--output_json n.json", "--report_html a.json", "--export_leaderboard ./g.json", "--output_json x --report_html x",
+    "--output_markdown n.json", "--eval_npu_path folder --output_json folder/MSVD_eval.json",
+)  # fmt: skip
+OF_A_COMPARISON = ("--gate", "--output_json r", "--output_markdown r", "--report_html r", "--repeat_path r")
 
 
 @pytest.mark.parametrize(
@@ -38,30 +45,11 @@ EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--ex
         pytest.param([*RUNS, "--tolerance", "some"], "--tolerance must be above 0", id="tolerance-in-words"),
         pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is given for two runs", id="one-run-twice"),
         pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is given for two runs", id="repeat-of-itself"),
-        *(
-            pytest.param([*RUNS, *more], "is an input, or another output", id=f"would-overwrite-{more[-1]}")
-            for more in (
-                ["--output_json", "n.json"],
-                ["--report_html", "a.json"],
-                ["--export_leaderboard", "./g.json"],
-                ["--output_json", "x", "--report_html", "x"],
-                ["--output_markdown", "n.json"],
-                ["--eval_npu_path", "folder", "--output_json", "folder/MSVD_eval.json"],
-            )
-        ),
-        *(
-            pytest.param([*EXPORT, *more], "are of a comparison, which needs --eval_npu_path", id=f"alone-{more[0]}")
-            for more in (
-                ["--gate"],
-                ["--output_json", "r"],
-                ["--output_markdown", "r"],
-                ["--report_html", "r"],
-                ["--repeat_path", "r"],
-            )
-        ),
+        *([[*RUNS, *each.split()], "is an input, or another output"] for each in OVERWRITING),
+        *([[*EXPORT, *each.split()], "are of a comparison, which needs --eval_npu_path"] for each in OF_A_COMPARISON),
     ],
 )
-def test_wrong_flags(flags, message):
+def test_wrong_flags_are_named_with_the_fix(flags, message):
     with pytest.raises(InputError, match=message):
         precision_test.main(flags)
 
