@@ -298,11 +298,15 @@ def test_a_pass_fits_one_screen(tmp_path):
     rng = np.random.default_rng(0)
     rows = simulate_rows(sample_questions(all_questions(), 1000, rng), rng)
     settings = {f"setting{number}": "x" for number in range(19)}
-    versions = {"npu": ("torch_npu", "cann", "npu_driver"), "cuda": ("cuda",)}
+    own = {
+        "npu": dict.fromkeys(("torch_npu", "cann", "npu_driver", "cards", "compatible_impl", "inf_nan_mode"), "1"),
+        "cuda": {"cuda": "1"},
+    }
+    own["npu"] |= {"device": "npu", "device_name": "some NPU", "dtype": "float16", "batch_size": 32}
+    own["cuda"] |= {"device": "cuda", "device_name": "some GPU", "dtype": "float32", "batch_size": 8}
     for candidate, reference, _ in rows.values():
         for device, row in (("npu", candidate), ("cuda", reference)):
-            own = {"device": device, "device_name": f"some {device}"} | dict.fromkeys(versions[device], "1")
-            row["run"] = row["run"] | settings | own
+            row["run"] = row["run"] | settings | own[device]
             row["video_sha256"] = hashlib.sha256(row["vid_path"].encode()).hexdigest()
     comparison = compare(write_runs(tmp_path, rows))
     text, page = text_of(comparison), page_of(comparison)

@@ -327,7 +327,8 @@ def _numbers(comparison: Comparison) -> str:
     if not diagnosis.is_judged and not diagnosis.broken:
         groups = list_groups([each for each in diagnosis.findings if each.cause not in ("unreadable", "repeat")])
         return f"not judged: {median}, {of}{f'; {groups} stand out' if groups else ''}{more}"
-    beyond = f"{100 * diagnosis.beyond:.2g} % beyond the {diagnosis.explained}"
+    percent = 100 * diagnosis.beyond
+    beyond = f"{format(percent, '.0f' if percent >= 10 else '.2g')} % beyond the {diagnosis.explained}"
     sound = "OK" if diagnosis.beyond <= MANY_BEYOND else "no fault found"
     return f"{'broken' if diagnosis.broken else sound}: {median}, {beyond}, {of}{more}"
 

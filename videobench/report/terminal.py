@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from videobench.commands import fold
 from videobench.compare.associations import p_value_text
 from videobench.compare.comparison import CLASSES, VIDEO_BENCH
-from videobench.compare.same_inputs import DIFFERS, EXPECTED, SAME
+from videobench.compare.same_inputs import DIFFERS, EXPECTED, SAME, UNKNOWN
 from videobench.compare.verdict import PASS, points_text
 from videobench.console import visible
 from videobench.report.build import Json
@@ -83,10 +83,11 @@ def _inputs(report: Json, width: int) -> Iterator[str]:
     asked = [name for name in equal if name in ASKED]
     yield f"  the same: {'; '.join([*asked, f'{len(equal) - len(asked)} settings'])}"
     left = [row for row in table if row["state"] != SAME]
-    expected = [row["name"] for row in left if row["state"] == EXPECTED]
-    if report["verdict"] == PASS and expected:
-        yield f"  differ, as they may: {', '.join(expected)}"
-        left = [row for row in left if row["state"] != EXPECTED]
+    if report["verdict"] == PASS:
+        for state, words in ((EXPECTED, "differ, as they may"), (UNKNOWN, "stored by one side or none")):
+            if names := [row["name"] for row in left if row["state"] == state]:
+                yield f"  {words}: {', '.join(names)}"
+        left = [row for row in left if row["state"] not in (EXPECTED, UNKNOWN)]
     rows = [("", candidate, reference, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in left]
     _, *values, state_width = (max(map(len, cells)) for cells in zip(*rows, strict=True))
     column = max(18, min(max(values), (width - 25 - state_width) // 2))  # no name is cut where there is room

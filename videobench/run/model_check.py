@@ -355,9 +355,9 @@ def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
     inputs = "other pixels or prompts (the comparison's table of inputs)"
     if manifest.is_file():
         verify = Command(SAMPLER, ("--verify", str(manifest))).text
-        yield f"{inputs}: is the sample whole, on both machines?", verify
+        yield f"{inputs}: see whether the sample is whole, on both machines", verify
     else:
-        yield f"{inputs}: is the first prompt the same on both machines?", run.with_flag("dry_run").text
+        yield f"{inputs}: see whether the first prompt is the same on both machines", run.with_flag("dry_run").text
     if settings.device in CARDS:
         name = CARDS[settings.device]
         card = os.environ.get(name, "0").split(",")[0].strip() or "0"
