@@ -230,7 +230,7 @@ def compare(pairs: Sequence[Pair]) -> Accuracy:
 
 
 def compare_paired(answers: Answers) -> Paired:
-    """Of one question or more."""
+    """Compare one question or more."""
     candidate, reference = answers.is_right.T
     first, second = answers.letters.T
     moved = candidate.astype(float) - reference

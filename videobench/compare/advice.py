@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-# What to set where a reply shows that its service was not asked as ours is.
+# What to set if a reply shows that its service was not asked as ours is.
 FIXES = {
     "sampling": "temperature 0 in each request, and no penalties: vLLM takes some from the checkpoint's "
     "generation_config.json unless started with --generation-config vllm",
@@ -126,7 +126,7 @@ OF_OTHERS = {
 
 
 def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """`runs`: side -> the run's settings and versions, which are named where releases may not fit together."""
+    """`runs`: side -> the run's settings and versions, which are named if releases may not fit together."""
     named = {side: [f"{name} {run[name]}" for name in VERSIONS if run.get(name)] for side, run in (runs or {}).items()}
     versions = "; ".join(f"{side}: {', '.join(found)}" for side, found in named.items() if found)
     return f"{LOOK_AT[cause]} ({versions})" if versions and cause == "everywhere" else LOOK_AT[cause]

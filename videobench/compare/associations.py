@@ -26,7 +26,7 @@ from videobench.data.rows import Reply
 SIGNIFICANT = 0.001
 OUTLIER_P, OUTLIER_Z = 0.01, 2.5
 SMALLEST_GROUP = 5  # questions; and as many in the rest
-QUANTILES = (0.25, 0.5, 0.75, 0.9)  # where a measured quantity is cut into "above" and the rest
+QUANTILES = (0.25, 0.5, 0.75, 0.9)  # at which a measured quantity is cut into "above" and the rest
 MANY_VALUES = 40  # of a named quantity: more are not looked at one by one
 ALL_BUT = "all but "  # begins the label of a group turned round
 ABOUT_TIME = re.compile(
@@ -104,7 +104,7 @@ def find_outliers(answers: Answers, groups: Sequence[Subgroup], margin: float, o
     moved, p_values = answers.is_right[:, 0].astype(float) - answers.is_right[:, 1], []
     for each in groups:
         sums, _ = cluster_sums(moved[each.members], answers.videos[each.members])
-        # The exact test takes time: it is spared where it would find nothing.
+        # The exact test takes time: it is spared if it would find nothing.
         is_near = sums.sum() ** 2 > OUTLIER_Z**2 * (sums**2).sum()
         p_values.append(sign_flip_p(sums) if is_near else 1.0)
     found = []
@@ -166,7 +166,7 @@ def find_levels(pairs: Sequence[Pair]) -> list[Subgroup]:
 
 
 def restrict(subgroups: Sequence[Subgroup], left: Mask) -> list[Subgroup]:
-    """The groups among the pairs that are `left`, where they are large enough still."""
+    """The groups among the pairs that are `left`, if they are still large enough."""
     smaller = [replace(each, members=each.members[left]) for each in subgroups]
     return [each for each in smaller if _is_large_enough(each.members)]
 
@@ -231,7 +231,7 @@ def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator
 
 
 def _longest_prompt(pair: Pair) -> float | None:
-    """Of both sides: where one side's prompts are cut, the other one's give their length."""
+    """The longer of both sides' prompts: if one side's are cut, the other one's give their length."""
     replies = (side.reply for side in pair.sides if side.reply)
     return max((each.prompt_tokens for each in replies if each.prompt_tokens), default=None)
 

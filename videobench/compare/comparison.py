@@ -82,7 +82,7 @@ class Comparison:
 
 
 def compare_runs(settings: ComparisonSettings) -> Comparison:
-    """Raises InputError where a file is wrong or the files have no question in common."""
+    """Raises InputError if a file is wrong or the files have no question in common."""
     paths = settings.candidate_path, settings.reference_path
     if settings.answer_path:
         pairing = pair_runs(*paths, settings.answer_path, settings.scoring, settings.facts_path)
@@ -148,7 +148,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, settings: Comparison
 
 
 def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
-    """Of pairs that both files have; those that deserve a look first, the clearest leads of a class first."""
+    """Classify the flips among pairs that both files have: what deserves a look first, then by the clearest lead."""
     flipped = [pair for pair in compared if pair.candidate.letter != pair.reference.letter]
     flips = [Flip(pair, _classify(pair, noise_lead), *map(_lead, pair.replies)) for pair in flipped]
     order = list(CLASSES)

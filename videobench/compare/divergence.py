@@ -41,7 +41,7 @@ from videobench.compare.statistics import Clusters, FloatArray, cluster_error, s
 from videobench.data.dataset import LETTERS
 from videobench.tolerances import TOLERANCES
 
-COARSEST = "bfloat16"  # taken where a file does not give its dtype
+COARSEST = "bfloat16"  # taken if a file does not give its dtype
 # Of the standard deviation of 2 to 6 normal numbers, and of more by Wilson and Hilferty's approximation.
 SPREAD_MEDIAN = np.array([0.6745, 0.8326, 0.8881, 0.9160, 0.9329, *((1 - 2 / (9 * k)) ** 1.5 for k in range(6, 26))])
 BYTES_OF_A_WORD = 8  # of texts without spaces
@@ -61,7 +61,7 @@ REPEATED = 0.01  # proportion of questions that may differ by more than the last
 
 @dataclass(frozen=True)
 class Differences:
-    """Of the questions that have two shared option letters or more, in the order of `pairs`; arrays of their length."""
+    """Measures of the questions with two shared option letters or more, as arrays in the order of `pairs`."""
 
     rows: NDArray[np.intp]  # of the answers that were measured
     pairs: list[Pair]
@@ -141,7 +141,7 @@ def _against_others(difference: FloatArray) -> FloatArray:
 
 
 def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
-    """Differences.by_letter where the questions lack that option; nan where a single one is left."""
+    """Differences.by_letter as if the questions lacked that option; nan if a single one is left."""
     options = (~np.isnan(by_letter)).sum(axis=1, keepdims=True)
     difference = by_letter * (options - 1) / np.maximum(options, 1)  # each less the mean of all
     difference[:, column] = np.nan
@@ -151,7 +151,7 @@ def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
 
 
 def _divergence(*sides: FloatArray) -> FloatArray:
-    """Of the second side from the first, over the shared options, each side made to sum to 1."""
+    """Divergence of the second side from the first, over the shared options, each side made to sum to 1."""
     first, second = (side - np.log(np.nansum(np.exp(side), axis=1, keepdims=True)) for side in sides)
     divergence: FloatArray = np.nansum(np.exp(first) * (first - second), axis=1)
     return np.maximum(0.0, divergence)
@@ -160,7 +160,7 @@ def _divergence(*sides: FloatArray) -> FloatArray:
 def right_chance_change(differences: Differences) -> tuple[float, float] | None:
     """Mean change of the right option's probability, 0 to 1, candidate less reference, and its standard error.
 
-    None where it is known of no question."""
+    None if it is known of no question."""
     change = differences.right_chances[:, 0] - differences.right_chances[:, 1]
     known = ~np.isnan(change)
     if not known.any():
@@ -169,7 +169,7 @@ def right_chance_change(differences: Differences) -> tuple[float, float] | None:
 
 
 def coarser_dtype(pairs: Sequence[Pair]) -> str:
-    """The coarser one of both runs' dtypes, COARSEST where one is not stored."""
+    """The coarser one of both runs' dtypes, COARSEST if one is not stored."""
     order = list(TOLERANCES)
     replies = (side.reply for pair in pairs for side in pair.sides if side.reply)
     found = {str(each.run.get("dtype", COARSEST)).removeprefix("torch.") for each in replies}
@@ -177,7 +177,7 @@ def coarser_dtype(pairs: Sequence[Pair]) -> str:
 
 
 def find_noise_floor(differences: Differences, dtype: str, repeat: Differences | None) -> NoiseFloor:
-    """From a repeated run where there is one, else from the bulk of the differences between the devices.
+    """Taken from a repeated run if there is one, else from the bulk of the differences between the devices.
 
     Not below one rounding step, since a device that repeats itself to the bit still rounds otherwise than another; from
     the bulk not above the dtype's tolerance, so that a fault in every question does not pass for noise."""
@@ -304,7 +304,7 @@ def _broken_groups(
     differences: Differences, subgroups: Sequence[Subgroup], limit: float, explained: str
 ) -> tuple[list[Finding], Mask]:
     """Strongest first, each found among the questions outside of those before it, and among the options without a
-    letter before it: where one is favoured, all others are avoided. And which questions are in no such group."""
+    letter before it: if one is favoured, all others are avoided. And which questions are in no such group."""
     above, by_letter = differences.largest > limit, differences.by_letter
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
@@ -383,7 +383,7 @@ def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
 
 
 def _unreadable(answers: Answers, names: Names) -> list[Finding]:
-    """If one side alone has them more often than chance explains."""
+    """Find unreadable replies of one side alone, more than chance explains."""
     alone = answers.unreadable[:, 0].astype(float) - answers.unreadable[:, 1]
     candidate, reference = int((alone > 0).sum()), int((alone < 0).sum())
     p_value, side = sign_flip_p(alone), names.candidate if candidate >= reference else names.reference
@@ -395,7 +395,7 @@ def _unreadable(answers: Answers, names: Names) -> list[Finding]:
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:
-    """One device twice: more than rounding in another order of additions explains."""
+    """Compare one device with itself: more than rounding in another order of additions explains."""
     if repeat is None or not repeat.pairs:
         return []
     dtype, count = coarser_dtype(repeat.pairs), len(repeat.pairs)

@@ -45,7 +45,7 @@ class Pair:
 
     dataset: str
     id: str
-    right: str  # the right letter; empty where the original's rule knows none
+    right: str  # the right letter; empty if the original's rule knows none
     candidate: Side
     reference: Side
 
@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def reply(self) -> Reply:
-        """Of whichever side has one: for what both sides' rows say alike. The GPU's where both have one."""
+        """The reference's, else the candidate's: for what both sides' rows say alike."""
         reply = self.reference.reply or self.candidate.reply
         assert reply, "a pair has at least one reply"
         return reply
@@ -100,7 +100,7 @@ def pair_runs(
     """Read both sides and the answers, and judge every reply under `scoring`, one of settings.SCORINGS.
 
     `facts_path`: of the requests that a service was asked. A reply without options is read with the other side's.
-    Raises InputError, naming the files, where they have no question in common, or naming one that cannot be scored."""
+    Raises InputError, naming the files, if they have no question in common, or naming one that cannot be scored."""
     facts = load_facts(facts_path) if facts_path else None
     if scoring == "mindie":
         return _pair_as_the_original(candidate_path, reference_path, answer_path, facts)
@@ -161,7 +161,7 @@ def _logged_side(reply: Reply | None) -> Side:
 def _lend_options(
     replies: Mapping[QuestionName, Reply], others: Mapping[QuestionName, Reply]
 ) -> dict[QuestionName, Reply]:
-    """So that both sides' replies to a question are read by the same rules."""
+    """Have both sides' replies to a question read by the same rules."""
     lent = {name: others[name].options for name, reply in replies.items() if not reply.options and name in others}
     lenders = {name: replace(replies[name], options=each, options_are_lent=True) for name, each in lent.items()}
     return {**replies, **lenders}
@@ -184,7 +184,7 @@ def _first_keys(candidate: Mapping[QuestionName, Reply], reference: Mapping[Ques
 def _pair_as_the_original(
     candidate_path: Path, reference_path: Path, answer_path: Path, facts: Asked | None
 ) -> Pairing:
-    """By key alone; a question counts where both sides gave a letter."""
+    """Pair by key alone; a question counts if both sides gave a letter."""
     answers = load_raw_answers(answer_path)
     names = [(dataset, key) for key, (dataset, _) in answers.items()]
     candidate, reference = load_sides((candidate_path, reference_path), names, by_key=True, facts=facts)
@@ -210,7 +210,7 @@ def _pair_as_the_original(
 
 @dataclass(frozen=True)
 class Answers:
-    """A row for each question; where there is a second axis it is candidate and reference, a third one A to F."""
+    """A row for each question; a second axis is candidate and reference, a third one A to F."""
 
     pairs: Sequence[Any]  # the Pair that each row is about
     videos: Clusters  # number of the question's video
@@ -274,7 +274,7 @@ def _video(pair: Pair) -> str:
 
 
 def _first(pair: Pair, field: str) -> str:
-    """Of the sides' rows, the reference's first; "" if neither holds the field."""
+    """The field in the reference's row, else in the candidate's; "" if neither holds the field."""
     return next(filter(None, (str(getattr(side.reply, field, "")) for side in pair.sides[::-1])), "")
 
 

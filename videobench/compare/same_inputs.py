@@ -50,7 +50,7 @@ class InputRow:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Of all questions that both files have."""
+    """What both sides were given, in all questions that both files have."""
 
     rows: list[InputRow]
     other: dict[str, list[str]]  # of CAUSES -> keys of the questions that differ in it, in the files' order
@@ -62,7 +62,7 @@ class Inputs:
     with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
     identical: int  # of those: every log-probability is the same number, to the last bit
     devices: dict[str, dict[str, int]]  # "candidate" or "reference" -> device -> replies; "not stored" is one of them
-    mixed: list[str]  # sentences: a setting that has several values within one side, where one run has one
+    mixed: list[str]  # sentences: a setting that has several values within one side; one run has one
 
     @property
     def are_unlike(self) -> bool:
@@ -80,7 +80,7 @@ class Inputs:
 
     @property
     def answer(self) -> str:
-        """To the question whether the inputs were the same."""
+        """Answers whether the inputs were the same."""
         if self.differing:
             return f"no: {', '.join(self.differing)}"
         return "yes" if self.known else f"not known to be the same: {self.lacking} are not stored"
@@ -246,7 +246,7 @@ def _shown(values: list[str]) -> str:
 
 
 def compare_question(pair: Pair) -> dict[str, bool | None]:
-    """For each of CAUSES, whether both sides were given the same; None where the files do not say."""
+    """For each of CAUSES, whether both sides were given the same; None if the files do not say."""
     return {
         "questions": _same_question(*pair.replies),
         "prompts": same_hash(pair, "prompt_sha256"),
@@ -266,7 +266,7 @@ def same_hash(pair: Pair, field: str) -> bool | None:
 
 
 def _same_length(first: Reply, second: Reply) -> bool | None:
-    """By the numbers of prompt tokens, where one side does not store the tokens themselves: a check, no proof.
+    """Compare the numbers of prompt tokens, if one side does not store the tokens themselves: a check, no proof.
 
     A side that does not count them is taken to have as many as the checkpoint's template makes of the exported request,
     so that another number on the other side is not passed over."""
@@ -290,7 +290,7 @@ def _same_question(first: Reply, second: Reply) -> bool | None:
 
 
 def _same_video(first: Reply, second: Reply) -> bool | None:
-    """By the pixels that were seen, else by the file's bytes, else by name: a sample has folders of its own.
+    """Compare the pixels that were seen, else the files' bytes, else their names: a sample has folders of its own.
 
     None if that is not known."""
     if first.pixels_sha256 and first.pixels_sha256 == second.pixels_sha256:
@@ -303,7 +303,7 @@ def _same_video(first: Reply, second: Reply) -> bool | None:
 
 
 def _same_text(first: Reply, second: Reply) -> bool | None:
-    """Of question and instruction. A row without choices holds them in the question's text, in a form of its own."""
+    """Compare question and instruction. A row without choices holds them in the question's text, in its own form."""
     if first.question and (first.question, first.options) == (second.question, second.options):
         return True  # nearly always: the rest takes longer
     options = first.options or second.options

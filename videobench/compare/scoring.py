@@ -45,14 +45,14 @@ class Score:
 
 
 def check_scorable(path: Path, replies: Iterable[Reply], scoring: str) -> None:
-    """Raises InputError where `logprob` would call every reply of a run unreadable: none has log-probabilities."""
+    """Raises InputError if `logprob` would call every reply of a run unreadable: none has log-probabilities."""
     answered = [reply for reply in replies if not reply.error]
     if scoring == "logprob" and answered and not any(reply.logprobs for reply in answered):
         raise InputError(f"{path}: no reply has log-probabilities, which --scoring logprob takes; use --scoring strict")
 
 
 def choose_letter(reply: Reply, scoring: str) -> str | None:
-    """The letter that a reply stands for under one of settings.SCORINGS, or None where there is none to be had."""
+    """The letter that a reply stands for under one of settings.SCORINGS, or None if it stands for none."""
     if scoring == "mindie":
         return read_letter_as_original(reply.output)
     if reply.error:
@@ -97,7 +97,7 @@ def weighted_average(accuracy_of: Mapping[str, float]) -> dict[int | str, float]
 
 
 def chance_level(replies: Iterable[Reply]) -> float | None:
-    """Mean of 1 / number of options, 0 to 1, over the replies that give their options; None where none does."""
+    """Mean of 1 / number of options, 0 to 1, over the replies that give their options; None if none does."""
     counts = [len(reply.options) for reply in replies if reply.options]
     return sum(1 / count for count in counts) / len(counts) if counts else None
 
@@ -134,7 +134,7 @@ def _first_of(letters: str, text: str) -> str | None:
 def load_raw_answers(path: Path) -> dict[str, tuple[str, str]]:
     """Bare key -> (dataset, text of the answer): a later data set overwrites an earlier one's equal key.
 
-    Raises InputError, naming the entry, where the file is no answer file."""
+    Raises InputError, naming the entry, if the file is no answer file."""
     content = read_json(path)
     check_kind(path, content, ANSWERS)
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):

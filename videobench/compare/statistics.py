@@ -14,11 +14,11 @@ _erfc = np.frompyfunc(math.erfc, 1, 1)
 Clusters = NDArray[np.intp]  # for each value the number of its cluster: its video
 
 Z95 = 1.959963984540054  # two-sided 95 % point of the normal distribution
-PRIOR_CORRELATION = 0.1  # of discordance within a video, where there is too little of it to be estimated
+PRIOR_CORRELATION = 0.1  # of discordance within a video, if there is too little of it to be estimated
 
 
 def sign_flip_p(sums: ArrayLike) -> float:
-    """Exact two-sided p of |sum| where each cluster's whole sum may have either sign: McNemar's test with clusters.
+    """Exact two-sided p of |sum| if each cluster's whole sum may have either sign: McNemar's test with clusters.
 
     `sums` are whole numbers; with every one of them -1, 0 or 1 it is McNemar's test itself."""
     whole = np.rint(np.asarray(sums, dtype=float)).astype(int)
@@ -122,9 +122,9 @@ def student_quantile(level: float, degrees: int) -> float:
 
 
 def rank_sum_z(ranks: FloatArray, in_group: NDArray[np.bool_], clusters: Clusters) -> float:
-    """Wilcoxon's rank-sum statistic, its variance times the design effect; above 0 where the group has larger values.
+    """Wilcoxon's rank-sum statistic, its variance times the design effect; above 0 if the group has larger values.
 
-    `ranks` are the values' average_ranks. 0 where the group, or the rest, is empty."""
+    `ranks` are the values' average_ranks. 0 if the group, or the rest, is empty."""
     inside, total = int(in_group.sum()), len(ranks)
     if inside in (0, total):
         return 0.0

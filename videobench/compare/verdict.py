@@ -42,7 +42,7 @@ class Evidence:
 
     @property
     def estimate(self) -> Estimate:
-        """Of the measure that decides."""
+        """The estimate of the measure that decides."""
         return self.smoothed.estimate if self.smoothed else self.accuracy.estimate
 
     @property
@@ -149,7 +149,7 @@ def decide(pairing: Pairing, evidence: Evidence, obstacles: Sequence[Obstacle], 
 
 
 def exit_status(verdict: Verdict) -> int:
-    """Of `--gate`: 0 PASS, 1 FAIL, 3 INCONCLUSIVE; 2 is wrong input."""
+    """The status with `--gate`: 0 PASS, 1 FAIL, 3 INCONCLUSIVE; 2 is wrong input."""
     return {PASS: 0, FAIL: 1, INCONCLUSIVE: 3}[verdict.name]
 
 
@@ -217,7 +217,7 @@ def _reasons(e: Evidence, by: str) -> list[str]:
 
 
 def _place(e: Evidence, measure: str, estimate: Estimate) -> str:
-    """Where the intervals lie."""
+    """Say how the intervals lie to the margin."""
     (low, high), (low99, high99) = estimate.interval(0.95), estimate.interval(0.99)
     text = f"{measure} differs by {estimate.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     limit = f"the margin of {e.margin:.3g}"

@@ -88,7 +88,7 @@ def _look_at(cause: str, comparison: Comparison) -> str:
 
 
 def _over(overall: Accuracy, evidence: Evidence, names: Names) -> list[str]:
-    """Why some figures are not over the same questions; nothing where all are."""
+    """Why some figures are not over the same questions; nothing if all are."""
     paired, notes = overall.paired, []
     if paired and not overall.candidate.total == overall.reference.total == paired.questions:
         own, other = (f"{100 * each:.2f} %" for each in (paired.candidate_accuracy, paired.reference_accuracy))

@@ -33,7 +33,7 @@ class ExportSettings:
     """Of --export_leaderboard."""
 
     path: Path
-    run_path: Path  # the NPU run where both are given
+    run_path: Path  # the candidate's if both are given
     answer_path: Path | None
     facts_path: Path | None
     scoring: str

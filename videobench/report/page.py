@@ -123,9 +123,9 @@ def tile(frames: np.ndarray) -> np.ndarray:
 
 
 def write_html(path: Path, comparison: Comparison, report: Json, video_root: Path | None) -> None:
-    """Write the page of `comparison` and its `report`, with the flips' frames where there is a video root.
+    """Write the page of `comparison` and its `report`, with the flips' frames if there is a video root.
 
-    One warning on stderr covers every video without frames. Raises InputError where `path` cannot be written."""
+    One warning on stderr covers every video without frames. Raises InputError if `path` cannot be written."""
     strips = FrameStrips(video_root, FRAMES_BUDGET_BYTES) if video_root else None
     write_whole(path, build_page(comparison, report, strips).encode("utf-8", "replace"))
     if strips and strips.failures:
@@ -206,7 +206,7 @@ def _cut(text: str) -> str:
 
 
 def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
-    """The picture of the frames, or why there is none; None where no pictures are asked for, or no video is named."""
+    """The picture of the frames, or why there is none; None if no pictures are asked for, or no video is named."""
     reply = pair.reply
     if strips is None or not reply.vid_path:
         return None
@@ -222,7 +222,7 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
 # --- Plots ---
 
 NUMBER_WIDTH = 42  # of an interval's end, "+11.23"
-WIDTH = 480  # of every plot: text of 13 stays readable on a phone, where it is drawn at three quarters
+WIDTH = 480  # of every plot: text of 13 stays readable on a phone, which draws it at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn
 BINS_PER_DECADE = 4
 WIDEST_NUMBER = 56  # of an axis, "0.0001" in a phone's type
@@ -399,7 +399,7 @@ def _decades(values: FloatArray) -> tuple[float, float]:
 
 
 def _proportions(values: FloatArray, edges: FloatArray) -> FloatArray:
-    """Of the values in each bin, 0 to 1; what is equal to the bit, or smaller than the axis, counts in the first."""
+    """Share of the values in each bin, 0 to 1; what is equal to the bit, or below the axis, counts in the first."""
     if not len(values):
         return np.zeros(len(edges) - 1)
     exponents = np.log10(np.maximum(values, 10.0 ** edges[0] * 1.0001))
