@@ -160,7 +160,7 @@ def test_a_folder_holds_several_tasks(logs, tmp_path, capsys):
 )
 def test_what_cannot_be_judged_is_said_in_one_line(logs, capsys, path, said):
     with pytest.raises(InputError, match=said) as error:
-        compare(logs / path, logs / path.replace("dates", "float32"), capsys)
+        compare(logs / path, logs / "lm_eval/float32", capsys)
     assert "\n" not in str(error.value)
 
 
@@ -313,6 +313,15 @@ def test_check_file_takes_a_log(logs, capsys):
     found = capsys.readouterr().out
     assert "sample log, 339 replies, 0 of them failed" in found
     assert "338 of 339" not in found.split("smoothed accuracy")[0]
+
+
+def test_a_log_is_not_compared_with_itself(logs, capsys):
+    folder = logs / "lm_eval/float32"
+    for other in (folder, log_of(folder)):
+        with pytest.raises(InputError, match=f"{other}: is given for two runs"):
+            compare(folder, other, capsys)
+    with pytest.raises(InputError, match=r"missing: --eval_gpu_path \(or --reference_path\);"):
+        main([f"--eval_path={folder}"])
 
 
 def test_a_log_is_compared_with_a_log(logs, tmp_path, capsys):

@@ -56,7 +56,7 @@ class _Line:
 
 
 def holds_logs(path: Path) -> bool:
-    return bool(_logs_in(path)) if path.is_dir() else path.exists() and kind_of(path) == EVAL_LOG
+    return bool(logs_in(path)) if path.is_dir() else path.exists() and kind_of(path) == EVAL_LOG
 
 
 def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[QuestionName, Reply]:
@@ -67,7 +67,7 @@ def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[Q
     file, if it is damaged or shorter than its results say, if a folder has two logs of one task, or if no metric says
     right or wrong of each document."""
     files: dict[str, Path] = {}
-    for file in _logs_in(path) if path.is_dir() else [path]:
+    for file in logs_in(path) if path.is_dir() else [path]:
         task = _task_of(file)
         if task in files:
             raise InputError(f"{files[task]} and {file} are of one task; name one of them, or move the other away")
@@ -78,7 +78,7 @@ def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[Q
     return replies
 
 
-def _logs_in(folder: Path) -> list[Path]:
+def logs_in(folder: Path) -> list[Path]:
     """Of the folder, or of those in it: lm-eval makes one for the model."""
     return sorted(folder.glob("*samples_*.jsonl")) or sorted(folder.glob("*/*samples_*.jsonl"))
 

@@ -19,7 +19,7 @@ from videobench.compare.settings import (
     Names,
     Tolerance,
 )
-from videobench.data.eval_logs import holds_logs
+from videobench.data.eval_logs import holds_logs, logs_in
 from videobench.errors import InputError
 from videobench.files import check_writable
 
@@ -65,7 +65,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     is_whole = all(runs) and (logs or args.sampling_answer_path)
     if not is_whole and not (args.export_leaderboard and any(runs)):
         flags = ("--eval_npu_path (or --eval_path)", "--eval_gpu_path (or --reference_path)", "--sampling_answer_path")
-        lacking = " and ".join(flag for flag, path in zip(flags, paths, strict=True) if not path)
+        lacking = " and ".join(flag for flag, path in zip(flags[: 2 if logs else 3], paths, strict=False) if not path)
         parser.error(f"missing: {lacking}; --export_leaderboard alone needs one run")
     outputs = (args.output_json, args.output_markdown, args.report_html)
     if not is_whole and (args.gate or any(outputs) or args.repeat_path):
@@ -157,7 +157,10 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
     """No run is compared with itself, and nothing is written over what was read or written before."""
     taken: set[str] = set()
     for path in runs:
-        files = {os.path.realpath(each) for each in (path.glob("*_eval.json") if path.is_dir() else [path])}
+        files = {
+            os.path.realpath(each)
+            for each in ((*path.glob("*_eval.json"), *logs_in(path)) if path.is_dir() else [path])
+        }
         if files & taken:
             parser.error(f"{path}: is given for two runs; name the result file of each")
         taken |= files
