@@ -31,20 +31,23 @@ class StatusLine:
     LOG_EVERY_S, SHOW_EVERY_S = 60.0, 0.1
 
     def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
+        from tqdm import tqdm  # not for scripts that show no progress
+
+        self._line = tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=None)
         self._said = time.monotonic()
 
     def show(self, line: str) -> None:
-        if time.monotonic() - self._said < (self.SHOW_EVERY_S if self._is_terminal else self.LOG_EVERY_S):
+        is_terminal = not self._line.disable
+        if time.monotonic() - self._said < (self.SHOW_EVERY_S if is_terminal else self.LOG_EVERY_S):
             return
         self._said = time.monotonic()
-        if self._is_terminal:
-            line = "\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1]
-        print(line, end="" if self._is_terminal else "\n", file=sys.stderr, flush=True)
+        if is_terminal:
+            self._line.set_description_str(line[: shutil.get_terminal_size().columns - 1])
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._is_terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._line.close()
 
 
 def in_bytes(count: float) -> str:

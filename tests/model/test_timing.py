@@ -83,6 +83,8 @@ def test_on_a_terminal_one_line_is_kept_up_to_date_and_taken_away_at_the_end(mon
         for text in ("one", "two"):
             now[0] += 1
             status.show(text * 100)
-    columns = shutil.get_terminal_size().columns - 1
-    shown = [(text * 100)[:columns] for text in ("one", "two")]
-    assert capsys.readouterr().err == "".join(f"\r\x1b[K{each}" for each in (*shown, ""))
+    shown = capsys.readouterr().err
+    assert "\n" not in shown
+    assert [part[:6] for part in shown.split("\r") if part.strip()] == ["oneone", "twotwo"]
+    assert max(map(len, shown.split("\r"))) <= shutil.get_terminal_size().columns
+    assert not shown.split("\r")[-2].strip()  # the line is taken away
