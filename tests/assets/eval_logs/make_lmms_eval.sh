@@ -78,5 +78,5 @@ evaluate float32 model float32
 evaluate bfloat16 model bfloat16
 evaluate float16 model float16
 evaluate broken broken float32
-sed -i '/"pretty_env_info":/d' lmms/*/*_results.json  # of the machine
+sed -i "/\"pretty_env_info\":/d; s|$PWD/||" lmms/*/*_results.json  # what is the machine's own
 tar -C lmms --sort=name --owner=0 --group=0 --mtime=2026-01-01 -cJf lmms_eval.tar.xz .
