@@ -29,12 +29,12 @@ def noise_questions(checkpoint, num_frames=8):
     return VideoQuestions(pixels, prompts, [tuple(OPTIONS)] * len(prompts))
 
 
-def small_check(device, num_frames=8, steps=2, rows=6):
+def small_check(device, num_frames=8, steps=2, rows=6, dtype="float32"):
     """--check_model of the small model and data on `device`, an open one."""
     flags = ["--model_path", SMALL_MODEL, "--Eval_QA_root", ASSETS / "egs/Video-Bench", "--dataset_name", "MSVD"]
     flags += ["--Eval_Video_root", ASSETS / "egs/VideoBench", "--num_frames", num_frames]
     flags += ["--batch_size", rows]
-    settings = replace(parse_args([str(each) for each in flags], "npu"), device=device.kind, dtype="float32")
+    settings = replace(parse_args([str(each) for each in flags], "npu"), device=device.kind, dtype=dtype)
     checkpoint = load_checkpoint(SMALL_MODEL)
     builder = checkpoint.prompt_builder(num_frames)
     plan = build_plan(load_all_questions(settings), builder, checkpoint.positions, settings)

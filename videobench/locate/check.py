@@ -61,7 +61,7 @@ class Batch:
         if not self.rows:
             return None
         videos = tuple(dict.fromkeys(self.order[row][0] for row in self.rows))
-        return Rows(self.rows, len(self.order), videos, len(self.videos), len(self.videos[0].pixels))
+        return Rows(self.rows, len(self.order), videos, len(self.videos))
 
     def answer(self, engine: Engine) -> list[list[Answer]]:
         """Video by video."""

@@ -23,7 +23,7 @@ def offload_map(checkpoint: Checkpoint, device: Device, dtype: str, room: int) -
     numbered: dict[str, Any] = infer_auto_device_map(
         model, {0: room, "disk": 1 << 62}, no_split_module_classes=whole, dtype=getattr(torch, dtype)
     )
-    if "" in numbered:
+    if numbered.get("", 0) != 0 or next(iter(numbered.values())) != 0:  # the first weight says where inputs go
         raise InputError(f"device {device.torch_device}: no room even for parts of the model; free some of its memory")
     return {name: str(device.torch_device) if place == 0 else place for name, place in numbered.items()}
 

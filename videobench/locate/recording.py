@@ -65,19 +65,15 @@ class Rows:
     of: int  # rows of the batch
     videos: tuple[int, ...]  # of these rows, by their numbers in the prefix
     of_videos: int
-    num_frames: int
 
     def __call__(self, kind: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Of a tensor whose first dimension is the batch's; others, as one mask for all rows, stay whole."""
-        is_prefix = kind in (VISION, PREFIX)
-        wanted, count = (self.videos, self.of_videos) if is_prefix else (self.rows, self.of)
-        if tensor.dim() < 2 or count == 1:
+        """Of a tensor whose first dimension is the batch's, alone or with frames and patches; others, as one mask for
+        all rows, stay whole."""
+        wanted, count = (self.videos, self.of_videos) if kind in (VISION, PREFIX) else (self.rows, self.of)
+        if tensor.dim() < 2 or tensor.shape[0] % count:
             return tensor
-        if tensor.shape[0] == count:
-            return torch.cat([tensor[each : each + 1] for each in wanted])
-        if is_prefix and tensor.shape[0] == count * self.num_frames:
-            return torch.cat([tensor[each * self.num_frames :][: self.num_frames] for each in wanted])
-        return tensor
+        each_has = tensor.shape[0] // count
+        return torch.cat([tensor[each * each_has : (each + 1) * each_has] for each in wanted])
 
     def of_states(self, kind: str, states: States) -> States:
         return {layer: (self(kind, keys), self(kind, values)) for layer, (keys, values) in states.items()}
