@@ -20,7 +20,6 @@ STEPS = {"late": 6}  # decoding steps; 2 otherwise
 CARDS = {"card-1": 1}  # 0 otherwise
 FEW_ROWS = 6  # of a batch, for most faults; a sound device is tried with as many as a run has
 ROWS = {"rows-16": 18}
-MOVED = 0.1  # nats: what moves a log-probability by more must be found in 16 bits, too
 
 
 def main() -> int:
@@ -31,6 +30,7 @@ def main() -> int:
         os.execve(sys.executable, [sys.executable, "-W", "ignore", *sys.argv], environment)
     sys.path.insert(0, str(ROOT))
     from videobench.device.devices import DEFAULT_BATCH_SIZES, open_device
+    from videobench.tolerances import TOLERANCES
 
     open_device("npu")  # before transformers
     import torch_npu._wrong as wrong  # the double's
@@ -48,7 +48,9 @@ def main() -> int:
                 wrong.plant(fault)
             first, moved = checked.first(), checked.moved()
             wrong.mend()
-            is_missed = bool(first) if is_sound else not first and (moved > MOVED or (moved > 0 and dtype == "float32"))
+            # In 16 bits it must be found if it moves a log-probability by more than rounding does.
+            least = 0 if dtype == "float32" else TOLERANCES[dtype].devices
+            is_missed = bool(first) if is_sound else not first and moved > least
             missed += is_missed
             print(f"{fault:15} {dtype:9} {moved:11.2g}  {first}{'  MISSED' if is_missed else ''}", flush=True)
     return min(missed, 1)

@@ -19,6 +19,7 @@ from videobench.locate.check import ModelCheck
 from videobench.model import engine
 from videobench.model.prompts import Answer
 from videobench.run.model_check import choose
+from videobench.run.options import parse_args
 
 MSPROBE = [
     "NPU Name", "Bench Name", "NPU Dtype", "Bench Dtype", "NPU Tensor Shape", "Bench Tensor Shape", "Cosine", "EucDist",
@@ -184,6 +185,12 @@ def test_what_cannot_be_checked(flags, small, more, message):
     (small / "qa.json").write_text("{}")
     with pytest.raises(InputError, match=message):
         run_gpu.main([*flags, "--check_model", *(each.format(small) for each in more)])
+
+
+@pytest.mark.parametrize(("more", "steps", "longest"), [((), 2, 60), (("--max_new_tokens", "5"), 5, 5)])
+def test_the_longest_reply_says_how_many_decoding_steps(flags, more, steps, longest):
+    settings = parse_args([*flags, "--check_model", *more], "cuda")
+    assert (settings.decoding_steps, settings.run.max_new_tokens) == (steps, longest)
 
 
 def test_its_flags_are_its_own(flags):

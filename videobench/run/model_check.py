@@ -297,7 +297,7 @@ class Check:
         if not rows:
             print(f"{dtype}: {tried.shape}: each row agrees with one plain generate (up to {nats:.2g} nats)")
             return result
-        print(f"{dtype}: {tried.shape}: {_listed(rows)} differ from one plain generate each (up to {nats:.2g} nats)")
+        print(f"{dtype}: {tried.shape}: unlike plain generate: {_listed(rows)} (up to {nats:.2g} nats)")
         if is_known:
             return result
         rows = rows[:MOST_REPLAYED]
