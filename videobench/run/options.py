@@ -97,9 +97,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     if (args.check_questions or args.output_json or args.output_csv) and not args.check_model:
         parser.error("--check_questions, --output_json and --output_csv need --check_model")
     if args.check_model and args.tensor_parallel > 1:
-        parser.error(
-            "--check_model computes on one card: leave --tensor_parallel out, and take a card with room for the weights"
-        )
+        parser.error("--check_model computes on one card, also a model that does not fit: leave --tensor_parallel out")
     check_folder(args.model_path)
     command = parser.command(argv)
     decoding_steps = args.max_new_tokens or DECODING_STEPS
