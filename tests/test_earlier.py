@@ -1,4 +1,5 @@
-"""What an earlier commit wrote is still understood: a result file, a journal that goes on, a sample to verify.
+"""What an earlier commit wrote is still understood: a result file, a journal that goes on, a sample to verify
+and to draw again.
 
 The files and the command that made them are in tests/assets/earlier."""
 
@@ -48,6 +49,15 @@ def answer(sample, tiny_model_path, tmp_path):
 def test_its_sample_passes_verify(sample, capsys):
     assert extract_dataset.main(["--verify", str(sample / "Eval_QA/sampling_manifest.json")]) == 0
     assert "the sample is whole: 10 videos" in capsys.readouterr().out
+
+
+def test_the_same_command_draws_the_same_sample(tmp_path, video_root):
+    data = ASSETS / "egs/Video-Bench"
+    flags = ("--Eval_QA_root", data, "--Eval_Video_root", video_root, "--correct_answer_file", data / "ANSWER.json")
+    places = ("--sampling_output_folder", tmp_path / "Eval_video", "--json_output_path", tmp_path)
+    assert extract_dataset.main([*map(str, (*flags, *places)), "--nums", "12"]) == 0
+    for name in ("sampling_datasets_QA_new.json", "sampling_answer.json"):
+        assert json.loads((tmp_path / name).read_text()) == json.loads((EARLIER / "Eval_QA" / name).read_text())
 
 
 def test_its_results_equal_those_of_today(sample, answer, tmp_path, capsys):
