@@ -22,6 +22,8 @@ def logs(tmp_path_factory):
     for name in ("lm_eval", "lmms_eval"):
         with tarfile.open(ASSETS / "eval_logs" / f"{name}.tar.xz") as archive:
             archive.extractall(folder / name, filter="data")
+    for results in folder.glob("*/broken/*results*.json"):  # under the sound model's name, as a port that is broken
+        results.write_text(results.read_text().replace('"model_name": "broken"', '"model_name": "model"'))
     return folder
 
 
@@ -29,11 +31,12 @@ def log_of(folder, name=SHAPES):
     return next(folder.glob(f"*{name}*.jsonl"))
 
 
-def copy_of(log, folder, change=lambda line: line):
-    """A log and its results under their own names, each line changed; None leaves the line out."""
+def copy_of(log, folder, change=lambda line: line, results=lambda content: content):
+    """A log and its results under their own names, each line and the results changed; None leaves them out."""
     folder.mkdir(exist_ok=True)
-    for results in log.parent.glob("*results*.json"):
-        (folder / results.name).write_bytes(results.read_bytes())
+    for path in log.parent.glob("*results*.json"):
+        if content := results(json.loads(path.read_text())):
+            (folder / path.name).write_text(json.dumps(content))
     lines = filter(None, (change(json.loads(line)) for line in log.read_text().splitlines()))
     path = folder / log.name
     path.write_text("".join(json.dumps(each) + "\n" for each in lines))
@@ -237,6 +240,76 @@ def test_a_mean_that_is_not_in_the_tools_table_is_refused(logs, tmp_path, capsys
     path = copy_of(whole, tmp_path, lambda line: line | {"acc": 1.0, "acc_norm": 1.0})
     with pytest.raises(InputError, match=r"acc is 0\.\d+ in the tool's table, which is not the mean of the lines"):
         compare(path, whole, capsys)
+
+
+def as_error(line):
+    return {name: value for name, value in line.items() if name not in ("acc", "acc_norm")} | {
+        "error": 1 - line["acc"],
+        "metrics": ["error"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "change", "said"),
+    [
+        (lambda each: None, as_error, "nothing says that 1 is right of error"),
+        (lambda each: each | {"higher_is_better": {"shapes": {"error": False}}}, as_error, "of error 0 is better"),
+        (lambda each: each | {"higher_is_better": {"shapes": {"error": True}}}, as_error, "error is not in the tool's"),
+    ],
+)
+def test_a_metric_that_may_count_errors_is_refused(logs, tmp_path, capsys, results, change, said):
+    whole = log_of(logs / "lm_eval/float32")
+    with pytest.raises(InputError, match=said):
+        compare(copy_of(whole, tmp_path, change, results), whole, capsys)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "said"),
+    [
+        ({"model_name": "hub/other"}, 3, "INCONCLUSIVE: not comparable: checkpoint is other on the evaluated run and"),
+        ({"model_name": "/weights/model/"}, 0, "Were the inputs the same? yes"),
+        ({"model_name": "/hub/models--org--model/snapshots/0f3a"}, 0, "Were the inputs the same? yes"),
+        (
+            {"config": {"model_args": {"pretrained": "model", "dtype": "float32", "peft": "adapter"}}},
+            0,
+            "Were the inputs the same? no: model_args",
+        ),
+        ({}, 0, "not known to be the same: model and settings (the results beside a log) are not stored"),
+    ],
+)
+def test_another_model_or_other_arguments_of_it_are_said(logs, tmp_path, capsys, change, status, said):
+    whole = log_of(logs / "lm_eval/float32")
+    other = copy_of(whole, tmp_path, results=lambda content: change and {**content, **change})
+    found, text = compare(other, whole, capsys, "--margin=3")
+    assert (found, said in text) == (status, True), text[:900]
+
+
+def test_a_task_named_like_a_set_of_video_bench_is_none(logs, tmp_path):
+    paths = []
+    for run in ("bfloat16", "float32"):
+        log = copy_of(log_of(logs / "lm_eval" / run), tmp_path / run)
+        paths.append(log.rename(log.with_name(log.name.replace("shapes", "MSVD"))))
+    assert report_of(*paths, tmp_path, "--margin=3")[0]["benchmark"] == "MSVD"
+
+
+def test_answers_that_lack_are_asked_for_and_no_limit_is_named(tmp_path, capsys):
+    """Of a benchmark in our rows: 40 of its 1000 questions have no right answer."""
+    for side in ("npu", "gpu"):
+        rows = {
+            f"arc/{k}": {
+                "question": f"Case {k}?",
+                "choices": {"A": "copper", "B": "glass", "C": "wood"},
+                "output_sequence": ["AB"[k % 2]],
+                "letter_logprobs": {"AB"[k % 2]: -0.02, "BA"[k % 2]: -4.1, "C": -6.3},
+            }
+            for k in range(1000)
+        }
+        (tmp_path / f"{side}.json").write_text(json.dumps(rows))
+    (tmp_path / "answers.json").write_text(json.dumps({"arc": {str(k): "A" for k in range(960)}}))
+    flags = [f"--sampling_answer_path={tmp_path / 'answers.json'}"]
+    status, text = compare(tmp_path / "npu.json", tmp_path / "gpu.json", capsys, *flags)
+    assert (status, "INCONCLUSIVE: 40 of 1000 questions have no right answer" in text) == (3, True), text[:300]
+    assert "Next: compare again with the file that has all the right answers" in text
 
 
 def test_nan_breaks_a_run(logs, tmp_path, capsys):

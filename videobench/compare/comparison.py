@@ -71,7 +71,7 @@ class Comparison:
     def benchmark(self) -> str:
         """ "Video-Bench", or the names of other sets."""
         names = [name for name in self.groups.per_dataset if name]
-        if not names or any(name in DATASET_NAMES for name in names):
+        if not self.pairing.is_of_logs and all(name in DATASET_NAMES for name in names):
             return VIDEO_BENCH
         return ", ".join(names[:SHOWN_SETS]) + (", ..." if len(names) > SHOWN_SETS else "")
 

@@ -14,7 +14,7 @@ from videobench.tolerances import TOLERANCES
 
 # What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
 FIRST_SETTINGS = (
-    *("task_version", "num_fewshot", "limit", "filter", "metric", "chat_template", "model"),
+    *("task_version", "num_fewshot", "limit", "filter", "metric", "chat_template", "model", "model_args"),
     *("device", "device_name", "checkpoint", "checkpoint_sha256", "weights_sha256", "qa_sha256", "dtype", "num_frames"),
     *("max_new_tokens", "max_input_length", "batch_size", "tensor_parallel", "deterministic"),
 )
@@ -114,7 +114,7 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
         rows=rows,
         other={cause: [key for key, each in questions if each[cause] is False] for cause in CAUSES},
         known=all(map(_stores_inputs, chain(*sides.values()))),
-        lacking="hashes of the documents" if logs else "prompts or pixels",
+        lacking=_lacking_of_logs(replies) if logs else "prompts or pixels",
         lengths=lengths,
         with_logprobs=len(equal),
         identical=sum(equal),
@@ -124,8 +124,13 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
 
 
 def _stores_inputs(reply: Reply) -> bool:
-    seen = reply.logged.doc_sha256 if reply.logged else reply.pixels_sha256
+    seen = reply.logged.doc_sha256 and reply.run.get("checkpoint") if reply.logged else reply.pixels_sha256
     return bool(reply.error or (reply.prompt_sha256 and seen))
+
+
+def _lacking_of_logs(replies: Sequence[tuple[Reply, Reply]]) -> str:
+    are_named = all("checkpoint" in each.run for each in chain(*replies))
+    return "hashes of the documents" if are_named else "model and settings (the results beside a log)"
 
 
 def _document_rows(logs: Sequence[tuple[Reply, Reply]]) -> Iterator[InputRow]:
@@ -153,8 +158,9 @@ def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
 
 
 def _mixed(replies: Sequence[Reply], side: Name) -> Iterator[str]:
-    """A failed reply may lack what a run knows only later, so that a missing value is not another one."""
-    for name in ONE_IN_A_RUN:
+    """A failed reply may lack what a run knows only later, so that a missing value is not another one. A log's model
+    is known by its name alone."""
+    for name in (*ONE_IN_A_RUN, *(["checkpoint"] if any(each.logged for each in replies) else [])):
         counts = {value: count for value, count in _count(replies, name).items() if value != UNKNOWN}
         if len(counts) > 1:
             values = " and ".join(f"{_shown([value])} in {count:,}" for value, count in counts.items())

@@ -30,6 +30,9 @@ NO_METRICS = {
     *("doc_hash", "prompt_hash", "target_hash"),
 }
 TOOLS = {"lm-eval": "lm_eval_version", "lmms-eval": "lmms_eval_version"}  # by the key of its results
+OF_RIGHT = re.compile(r"(.+_)?(acc|accuracy|exact_match)(_norm)?")  # of these metrics 1 is right
+# Of a model's arguments: what is a setting of its own.
+OWN_ROWS = {"pretrained", "model", "dtype", "device", "batch_size", "max_batch_size"}
 SAME_MEAN = 1e-6  # the table's value and the mean of the lines, 0 to 1
 
 
@@ -243,9 +246,12 @@ def _choose_metric(file: Path, lines: Sequence[_Line], results: "_Results", filt
         strange = next((each for each in lines if each.metrics.get(name) not in (0, 1)), None)
         if strange:
             reasons.append(f"{name} is {_as_text(strange.metrics.get(name)):.40} in document {strange.id}, not 0 or 1")
-        elif results.is_better_if_lower(name):
-            reasons.append(f"of {name} 0 is better")
-        elif (stated := results.value(name, filter_name)) is not None and not _is_mean(stated, values):
+        elif not (is_better := results.is_better_if_higher(name)):
+            why = f"of {name} 0 is better" if is_better is False else f"nothing says that 1 is right of {name}"
+            reasons.append(why)
+        elif (stated := results.value(name, filter_name)) is None and results.has_table:
+            reasons.append(f"{name} is not in the tool's table")
+        elif stated is not None and not _is_mean(stated, values):
             reasons.append(f"{name} is {stated:.6g} in the tool's table, which is not the mean of the lines")
         else:
             return name
@@ -309,8 +315,14 @@ class _Results:
         value = self._get("results", self._task, f"{metric},{filter_name}")
         return float(value) if isinstance(value, int | float) else None
 
-    def is_better_if_lower(self, metric: str) -> bool:
-        return self._get("higher_is_better", self._task, metric) is False
+    @property
+    def has_table(self) -> bool:
+        return self._get("results", self._task) is not None
+
+    def is_better_if_higher(self, metric: str) -> bool | None:
+        """None if neither the results nor the metric's name says so."""
+        stated = self._get("higher_is_better", self._task, metric)
+        return stated if isinstance(stated, bool) else True if OF_RIGHT.fullmatch(metric) else None
 
     def settings(self) -> dict[str, Any]:
         """As a run of this suite stores its own."""
@@ -323,7 +335,8 @@ class _Results:
         return {
             **({"device": device.split(":")[0]} if isinstance(device, str) else {}),
             **({"dtype": dtype.removeprefix("torch.")} if dtype not in ("None", "auto") else {}),
-            "model": str(self._get("model_name")),
+            **({"checkpoint": _model_name(name)} if isinstance(name := self._get("model_name"), str) else {}),
+            "model_args": json.dumps({k: v for k, v in arguments.items() if k not in OWN_ROWS}, sort_keys=True),
             "task_version": f"{self._task} {self._get('versions', self._task)}",
             "num_fewshot": f"{self._task} {self._get('n-shot', self._task)}",
             "limit": _or_none(self._get("config", "limit")),
@@ -336,6 +349,13 @@ class _Results:
 
 def _or_none(value: Any) -> str:
     return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _model_name(path: str) -> str:
+    """Without the folders above it, or the hub's name if it is in the hub's cache."""
+    parts = path.rstrip("/").split("/")
+    cached = next((each for each in parts if each.startswith("models--")), parts[-1])
+    return cached.rsplit("--", 1)[-1]
 
 
 def _model_arguments(arguments: Any) -> Mapping[str, Any]:

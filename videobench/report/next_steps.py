@@ -59,10 +59,14 @@ def _of_others(comparison: Comparison) -> str:
         return OF_OTHERS["nonfinite" if findings[0].cause == "nonfinite" else "broken"]
     if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
         return OF_OTHERS["flips"]
+    if verdict.decided_by == COUNTS:
+        pairing = comparison.pairing
+        alone = len(pairing.pairs) > len(pairing.compared)
+        return OF_OTHERS["sample" if alone else "unanswered" if pairing.without_answer else "silent"]
     if verdict.name == INCONCLUSIVE:
         needed = verdict.questions_needed
         more = f"compare {needed:,} such questions, of this set or of several" if needed else verdict.advice
-        return more or OF_OTHERS["sample" if verdict.decided_by == COUNTS else "clusters"]
+        return more or OF_OTHERS["clusters"]
     return OF_OTHERS["repeat" if any(each.cause == "repeat" for each in findings) else "pass"]
 
 
@@ -95,10 +99,9 @@ class _Finder:
             text = f"start the run again: it asks only what failed or is missing ({named}); then compare again"
             return self._step(text, *self._same_limit(lacking), self._own)
         if by == COUNTS and self._pairing.without_answer:
-            text = "compare again with the file that has all the right answers"
-            return self._step(text, self._own.with_flag(ANSWERS, "ALL_ANSWERS"))
+            return self._step(OF_OTHERS["unanswered"], self._own.with_flag(ANSWERS, "ALL_ANSWERS"))
         if by == COUNTS:
-            return self._read_flips("read the replies that have no letter, or score by another --scoring")
+            return self._read_flips(OF_OTHERS["silent"])
         if verdict.name == FAIL or by in (AGREEMENT, FLIPS, GROUPS):
             return self._read_flips(NEXT_STEP["flips"])
         if verdict.name == INCONCLUSIVE:
