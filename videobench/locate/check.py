@@ -1,5 +1,7 @@
 """Questions through the engine on the device, every module call again on the CPU: what deviates?"""
 
+import copy
+import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -8,8 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from accelerate import infer_auto_device_map, init_empty_weights
+from transformers import LlavaNextVideoForConditionalGeneration
 
-from videobench.device.devices import is_out_of_memory
+from videobench.device.devices import Device, is_out_of_memory
+from videobench.errors import InputError
 from videobench.locate.deviation import EXPLAINED, Deviation, deviation
 from videobench.locate.findings import Finding, Findings, first_of_families
 from videobench.locate.operators import OUTSIDE, first_deviating, watching
@@ -28,6 +33,7 @@ from videobench.locate.recording import (
 )
 from videobench.locate.replay import Compared, ReadWeight, Replay
 from videobench.locate.table import Table
+from videobench.model.checkpoint import Checkpoint
 from videobench.model.engine import Engine, batch_rows
 from videobench.model.prompts import Answer, VideoQuestions
 
@@ -66,6 +72,26 @@ class Batch:
     def answer(self, engine: Engine) -> list[list[Answer]]:
         """Video by video."""
         return engine.answer(self.videos, len(self.order))
+
+
+def offload_map(checkpoint: Checkpoint, device: Device, dtype: str, room: int) -> dict[str, str]:
+    """Module -> the card, or "disk", from where accelerate brings it whenever it computes.
+
+    At most `room` bytes of weights lie on the card at once."""
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # says that parameters are offloaded
+    with init_empty_weights():
+        model = LlavaNextVideoForConditionalGeneration(copy.deepcopy(checkpoint.config))
+    whole = list(model._no_split_modules or ())
+    numbered: dict[str, Any] = infer_auto_device_map(
+        model, {0: room, "disk": 1 << 62}, no_split_module_classes=whole, dtype=getattr(torch, dtype)
+    )
+    if numbered.get("", 0) != 0 or next(iter(numbered.values())) != 0:  # the first weight says where inputs go
+        raise InputError(f"device {device.torch_device}: no room even for parts of the model; free some of its memory")
+    return {name: str(device.torch_device) if place == 0 else place for name, place in numbered.items()}
+
+
+def is_offloaded(model: torch.nn.Module) -> bool:
+    return any(each.is_meta for each in model.parameters())
 
 
 @contextmanager

@@ -220,7 +220,7 @@ class Check:
     def load(self, dtype: str, is_offloaded: bool = False) -> "Engine":
         from transformers.utils import logging
 
-        from videobench.locate.offload import offload_map
+        from videobench.locate.check import offload_map
         from videobench.model.engine import load_engine
 
         if not sys.stderr.isatty():
@@ -244,9 +244,8 @@ class Check:
         """The chosen questions, video by video, and a batch as a run answers them. RuntimeError where not even one
         question fits the device."""
         from videobench.locate.batches import PlainAnswers
-        from videobench.locate.check import Batch
+        from videobench.locate.check import Batch, is_offloaded
         from videobench.locate.findings import as_json, lines
-        from videobench.locate.offload import is_offloaded
 
         found = self._replay(engine, dtype, [Batch(f"video {n + 1}", [each]) for n, each in enumerate(self._videos)])
         print("\n".join(lines(found)))
@@ -272,8 +271,7 @@ class Check:
     def _replay(self, engine: "Engine", dtype: str, batches: "list[Batch]") -> "Findings":
         import torch
 
-        from videobench.locate.check import ModelCheck
-        from videobench.locate.offload import is_offloaded
+        from videobench.locate.check import ModelCheck, is_offloaded
         from videobench.locate.replay import HostWeights
 
         weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))

@@ -10,8 +10,8 @@ import run_npu
 from tests.support.model_checks import check_model, first_named, small_check
 from tests.support.npu_cases import DTYPES, MEMORY_BYTES, SET, SIMULATOR
 from videobench.device.devices import Device, open_device
+from videobench.locate.check import is_offloaded
 from videobench.locate.findings import lines
-from videobench.locate.offload import is_offloaded
 from videobench.locate.operators import check_operators
 from videobench.model.cost import DTYPE_BYTES
 from videobench.run import model_check
