@@ -177,49 +177,64 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
         check_writable(output)
 
 
-def _add_flags(parser: FlagParser) -> None:
-    def add_path(flag: str, text: str, place: argparse._ActionsContainer = parser) -> None:
-        place.add_argument(*flag.split(), type=Path, metavar="PATH", help=text)
+def _add_path(place: argparse._ActionsContainer, flag: str, text: str) -> None:
+    place.add_argument(*flag.split(), type=Path, metavar="PATH", help=text)
 
-    evaluated, reference = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
-    add_path("--eval_npu_path", "the NPU run: its result file, or the folder of its result files", evaluated)
+
+def _add_flags(parser: FlagParser) -> None:
+    _add_runs(parser.add_argument_group("runs"))
+    _add_rule(parser.add_argument_group("verdict"))
+    output = parser.add_argument_group("output")
+    output.add_argument("--names", metavar="A,B", help="what the report calls the two runs, as vllm,ours")
+    _add_path(output, "--output_json", "write everything as JSON to this file")
+    _add_path(output, "--output_markdown", "write the report as Markdown, for a CI's page or an issue")
+    _add_path(output, "--report_html --output_html", "write a report for the browser to this one file")
+    _add_path(output, "--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
+    other = parser.add_argument_group("other modes")
+    _add_path(other, "--check_file", "is this a result file, of any engine, and what does it lack for which part?")
+    submission = "write Video-Bench's submission form of the NPU run, or of the one run given"
+    _add_path(other, "--export_leaderboard", submission)
+
+
+def _add_runs(group: argparse._ArgumentGroup) -> None:
+    evaluated, reference = group.add_mutually_exclusive_group(), group.add_mutually_exclusive_group()
+    _add_path(evaluated, "--eval_npu_path", "the NPU run: its result file, or the folder of its result files")
     other = "the run that is judged, if it is no NPU's: of this suite, another engine's, a log of lm-eval or lmms-eval"
-    add_path("--eval_path", other, evaluated)
-    add_path("--eval_gpu_path", "the GPU run: file or folder", reference)
-    add_path(
-        "--reference_path", "the run that it is compared with, if it is no GPU's; two logs need no answers", reference
-    )
-    parser.add_argument("--names", metavar="A,B", help="what the report calls the two, as vllm,ours")
-    add_path("--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
-    add_path("--repeat_path", "a second run of either device: does it repeat itself, and within which noise")
-    parser.add_argument("--filter", metavar="NAME", help="of a log's tasks with several filters, as strict-match")
-    parser.add_argument("--cluster_by", metavar="FIELD", help="field of a log's documents that some share, as a video")
-    add_path("--requests_facts", "what --export_requests wrote beside the requests that a service answered")
-    parser.add_argument(
+    _add_path(evaluated, "--eval_path", other)
+    _add_path(reference, "--eval_gpu_path", "the GPU run: file or folder")
+    other = "the run that it is compared with, if it is no GPU's; two logs need no answers"
+    _add_path(reference, "--reference_path", other)
+    _add_path(group, "--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
+    repeat = "a second run of either device: does it repeat itself, and within which noise?"
+    _add_path(group, "--repeat_path", repeat)
+    _add_path(group, "--requests_facts", "what --export_requests wrote beside the requests that a service answered")
+    first = "of a log's tasks with several filters, as strict-match (default: the first in the log)"
+    group.add_argument("--filter", metavar="NAME", help=first)
+    alone = "field of a log's documents that some share, as a video (default: each document by itself)"
+    group.add_argument("--cluster_by", metavar="FIELD", help=alone)
+
+
+def _add_rule(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
         "--scoring",
         choices=SCORINGS,
         help="how a reply becomes a letter: by strict reading (default), the most probable option letter without any "
         "reading, or the original's rule",
     )
-    parser.add_argument(
+    add(
         "--margin",
         default="1",
         metavar="POINTS",
         help="accuracy differences smaller than this count as equal, in points (default: %(default)s); 99%% instead: "
         "at least so much of the reference's accuracy must be kept",
     )
-    parser.add_argument("--one_sided", action="store_true", help="only a loss counts: a better run never fails")
-    parser.add_argument(
+    add("--one_sided", action="store_true", help="only a loss counts: a better run never fails")
+    add(
         "--tolerance",
         metavar="NATS",
         help="by how much log-probabilities may differ, in nats (default: what rounding in the dtype explains); none: "
         "other numbers are expected, as of a quantised port, so that checkpoint and dtype may differ and only accuracy "
         "is judged",
     )
-    parser.add_argument("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE")
-    add_path("--output_json", "write everything as JSON to this file")
-    add_path("--output_markdown", "write the report as Markdown, for a CI's page or an issue")
-    add_path("--report_html --output_html", "write a report for the browser to this one file")
-    add_path("--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
-    add_path("--check_file", "instead: is this a result file, of any engine, and what does it lack for which part")
-    add_path("--export_leaderboard", "write Video-Bench's submission form of the NPU run, or of the one run given")
+    add("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE (default: 0)")

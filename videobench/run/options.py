@@ -148,13 +148,20 @@ def _may_use_cpu(args: argparse.Namespace, device: str) -> bool:
 def _build_parser(device: str) -> FlagParser:
     text = f"Answer Video-Bench with LLaVA-NeXT-Video on {device}."
     parser = FlagParser(prog="run_npu.py" if device == "npu" else "run_gpu.py", description=text)
-    add = parser.add_argument
-    add("--model_path", type=Path, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
-    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
-    videos = parser.add_mutually_exclusive_group()
-    videos.add_argument(
-        "--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/"
-    )
+    _add_data(parser.add_argument_group("data"))
+    _add_model(parser.add_argument_group("model"), device)
+    _add_speed(parser.add_argument_group("speed"))
+    _add_output(parser.add_argument_group("output"))
+    _add_modes(parser.add_argument_group("checks and other modes, which answer nothing"))
+    return parser
+
+
+def _add_data(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    root = "folder that holds {} (default: %(default)s)"
+    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help=root.format("Eval_QA/"))
+    videos = group.add_mutually_exclusive_group()
+    videos.add_argument("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help=root.format("Eval_video/"))
     videos.add_argument(
         "--image_or_video_path",
         type=Path,
@@ -164,10 +171,16 @@ def _build_parser(device: str) -> FlagParser:
         "--dataset_name",
         help="a set, several with commas, or all (default: what --image_or_video_path names, else sampling_data)",
     )
-    add("--chat_conversation_output_folder", type=Path, default=Path("Chat_results"), help="default: %(default)s")
-    add("--device", choices=KINDS, help=f"default: {device}")
+    add("--limit", type=int, help="answer only the first N questions of each set (default: all)")
+    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
+
+
+def _add_model(group: argparse._ArgumentGroup, device: str) -> None:
+    add = group.add_argument
+    add("--model_path", type=Path, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
+    add("--device", choices=KINDS, help=f"where the model computes (default: {device})")
     defaults = ", ".join(f"{dtype} on {kind}" for kind, dtype in DEFAULT_DTYPES.items())
-    add("--dtype", choices=DTYPES, help=f"default: {defaults}")
+    add("--dtype", choices=DTYPES, help=f"numbers of weights and activations (default: {defaults})")
     add("--num_frames", type=int, default=DEFAULT_NUM_FRAMES, help="frames of each video (default: %(default)s)")
     longest = (
         f"longest reply (default: {DEFAULT_NEW_TOKENS}); of --check_model: decoding steps (default: {DECODING_STEPS})"
@@ -176,43 +189,47 @@ def _build_parser(device: str) -> FlagParser:
     add(
         "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
     )
+    add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
+
+
+def _add_speed(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     sizes = ", ".join(f"{size} on {kind}" for kind, size in DEFAULT_BATCH_SIZES.items())
-    together = f"questions answered together (default: {sizes}, or what fits)"
-    add("--batch_size", type=int, help=together)
+    add("--batch_size", type=int, help=f"questions answered together (default: {sizes}, or what fits)")
     add(
         "--num_workers", type=int, default=_default_workers(), help="decoding processes, 0: none (default: %(default)s)"
     )
     add(
         "--tensor_parallel", type=int, default=1, help="cards that share one copy of the weights (default: %(default)s)"
     )
-    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
-    add("--limit", type=int, help="answer only the first N questions of each set")
+
+
+def _add_output(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    results = "folder of the result files (default: %(default)s)"
+    add("--chat_conversation_output_folder", type=Path, default=Path("Chat_results"), help=results)
     add("--answer_path", type=Path, help="the right answers: progress and the last line show the accuracy")
     add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
-    add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
     add("--verbose", action="store_true", help="name at the end what each process spent its time and memory on")
-    add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
-    _add_modes(parser)
-    return parser
 
 
-def _add_modes(parser: FlagParser) -> None:
-    """The flags for what is done instead of a run."""
-    add = parser.add_argument
-    add(
-        "--export_requests",
-        type=Path,
-        metavar="FILE",
-        help="instead: write the questions with their frames as OpenAI batch requests; no device, no weights",
-    )
-    add("--check_device", action="store_true", help="try the device and what it needs installed, answer nothing")
-    add("--check_model", action="store_true", help="which module computes something else than the CPU? answers nothing")
-    keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report"
+def _add_modes(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
+    add("--check_device", action="store_true", help="try the device and what it needs installed")
+    add("--check_model", action="store_true", help="which module computes something else than the CPU?")
+    keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report (default: 4, longest and shortest)"
     add("--check_questions", metavar="KEYS", help=keys)
     add(
         "--output_csv", type=Path, metavar="PATH", help="of --check_model: write a row for each module call, as msprobe"
     )
     add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
+    add(
+        "--export_requests",
+        type=Path,
+        metavar="FILE",
+        help="write the questions with their frames as OpenAI batch requests; no device, no weights",
+    )
 
 
 def _default_workers() -> int:

@@ -113,16 +113,13 @@ def _json_folder(args: argparse.Namespace) -> Path:
 def _build_parser() -> FlagParser:
     text = "Sample questions of Video-Bench with their videos and answers, or verify one."
     parser = FlagParser(prog=SAMPLER, description=text)
-    add = parser.add_argument
-    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help="folder that holds Eval_QA/")
-    add("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help="folder that holds Eval_video/")
-    add(
-        "--sampling_output_folder",
-        type=Path,
-        help="the videos go to sampling_data/ in this folder (default: Eval_video in Eval_Video_root)",
-    )
-    add("--json_output_path", type=Path, help="the three JSON files go here (default: Eval_QA in Eval_QA_root)")
-    add("--correct_answer_file", type=Path, help="default: ANSWER.json in Eval_QA_root")
+    add = parser.add_argument_group("data").add_argument
+    root = "folder that holds {} (default: %(default)s)"
+    add("--Eval_QA_root", type=Path, default=Path("egs/Video-Bench"), help=root.format("Eval_QA/"))
+    add("--Eval_Video_root", type=Path, default=Path("egs/VideoBench"), help=root.format("Eval_video/"))
+    add("--correct_answer_file", type=Path, help="the right answers (default: ANSWER.json in Eval_QA_root)")
+    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of --Eval_Video_root")
+    add = parser.add_argument_group("sample").add_argument
     add("--nums", type=int, default=1000, help="number of questions (default: %(default)s)")
     add("--seed", type=int, default=0, help="the same seed gives the same sample (default: %(default)s)")
     add("--datasets", default="all", help="sets to draw from, separated by commas (default: %(default)s)")
@@ -135,15 +132,23 @@ def _build_parser() -> FlagParser:
     )
     add("--one_per_video", action="store_true", help="no two questions on one video")
     add("--exclude", type=Path, metavar="FILE", help="questions not to draw: a sample's JSON, or <dataset>/<id> lines")
+    add = parser.add_argument_group("output").add_argument
+    add(
+        "--sampling_output_folder",
+        type=Path,
+        help="the videos go to sampling_data/ in this folder (default: Eval_video in Eval_Video_root)",
+    )
+    add("--json_output_path", type=Path, help="the three JSON files go here (default: Eval_QA in Eval_QA_root)")
+    copied = "how videos get into the sample (default: %(default)s)"
+    add("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy", help=copied)
+    add("--overwrite", action="store_true", help="remove videos from sampling_data/ that are not of this sample")
+    add = parser.add_argument_group("checks and speed").add_argument
     add("--check_videos", action="store_true", help="decode each chosen video, replace those that do not decode")
-    add("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy", help="default: %(default)s")
-    add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of --Eval_Video_root")
+    add("--verify", type=Path, metavar="MANIFEST", help="check a sample by its sampling_manifest.json instead")
     add(
         "--num_workers",
         type=int,
         default=len(os.sched_getaffinity(0)),
         help="videos copied, verified or decoded at once (default: %(default)s)",
     )
-    add("--overwrite", action="store_true", help="remove videos from sampling_data/ that are not of this sample")
-    add("--verify", type=Path, metavar="MANIFEST", help="check a sample by its sampling_manifest.json instead")
     return parser
