@@ -131,7 +131,7 @@ def test_flags_are_taken_out(words, names, switches, left):
     [
         {"script": "/tmp/run_gpu.py"}, {"script": "evil.py"}, {"launcher": "evil.sh"}, {"arguments": "--x"},
         {"arguments": [1]}, {"host": None}, {"environment": {"CUDA_VISIBLE_DEVICES": 1}}, {"launched": None},
-        {"processes": "x"}, {"arguments": ["\0"]},
+        {"processes": "x"}, {"processes": -7}, {"processes": 10**300}, {"arguments": ["\0"]},
     ],
 )  # fmt: skip
 def test_what_this_suite_has_not_written_is_no_command(tmp_path, change):

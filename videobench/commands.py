@@ -27,6 +27,7 @@ TYPED = "VIDEOBENCH_COMMAND"  # set by the launchers: what the user typed, words
 SEPARATOR = "\x1f"
 CARDS = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 VARIABLES = (*CARDS.values(), "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_ADDR")
+MOST_PROCESSES = 1 << 10  # on one machine: more are a damaged file
 SAMPLE_COMMAND_FILE = "sampling_command.json"  # beside sampling_answer.json
 
 
@@ -155,6 +156,8 @@ def _checked(stored: Mapping[str, Any]) -> Command:
     arguments, launched = (tuple(map(_text, list.copy(stored[name]))) for name in ("arguments", "launched"))
     environment = {name: _text(value) for name, value in dict(stored["environment"]).items() if name in VARIABLES}
     processes, available = (int(stored[name]) for name in ("processes", "available"))
+    if not 0 <= processes < MOST_PROCESSES:
+        raise ValueError("no number of processes")
     return Command(script, arguments, launcher, launched, environment, processes, host, available)
 
 

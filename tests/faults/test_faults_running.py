@@ -103,6 +103,16 @@ def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
     assert bench.answer("--limit", 1, "--overwrite").status == 0
 
 
+def test_a_journal_with_damaged_settings_is_mended_as_the_message_says(bench):
+    assert bench.answer("--limit", 1).status == 0
+    bench.journal.write_bytes(b"\0" + bench.journal.read_bytes())
+    found = f"line 1 .* remove the file and {bench.result.name}: its replies are asked again"
+    assert_refused(bench.answer("--limit", 1), bench.journal, found)
+    for path in (bench.journal, bench.result):
+        path.unlink()
+    assert bench.answer("--limit", 1).status == 0
+
+
 def test_a_journal_that_is_replaced_ends_the_run(bench, after_batch):
     after_batch(lambda: write_json(bench.journal, {}))
     assert_refused(bench.answer(), bench.journal, "was replaced while this run wrote to it")

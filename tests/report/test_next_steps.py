@@ -97,7 +97,8 @@ def test_what_is_for_another_machine_says_so(step):
     text, commands = step(runs=runs)
     assert text.endswith(
         "; start what has NNODES on each machine, with its own NODE_RANK; run_npu.py on node7, in the suite's folder, "
-        "with a copy of the new sample there"
+        "with a copy of the new sample there; before comparing, copy the results from there, unless the machines share "
+        "the disk"
     )
     assert commands[1][:4] == ["NNODES=2", "NODE_RANK=0", "bash", "run_pa_videobench.sh"]
 

@@ -197,10 +197,12 @@ class Journal:
             try:
                 entries.append(_checked(parse_json(line.decode()), number))
             except ValueError as error:
-                raise InputError(
-                    f"{path}: damaged at line {number} ({error}); repair or remove that line (the file, if it is line "
-                    "1), then start again: what the others hold is kept"
-                ) from None
+                fix = "repair or remove that line, then start again: what the others hold is kept"
+                if number == 1:  # without its settings no reply of the file counts
+                    fix = (
+                        f"repair that line, or remove the file and {self.result_path.name}: its replies are asked again"
+                    )
+                raise InputError(f"{path}: damaged at line {number} ({error}); {fix}") from None
         stored = entries[0]["settings"] if entries else self.settings
         for setting in {**stored, **self.settings}:
             was, now = stored.get(setting), self.settings.get(setting)

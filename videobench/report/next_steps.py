@@ -159,6 +159,8 @@ class _Finder:
             there = ", ".join(f"{script} on {host}" for host, script in places)
             copied = ", with a copy of the new sample there" if is_new else ""
             text += f"; {there}, in the suite's folder{copied}"
+            if any(each.script == COMPARISON for each in commands):
+                text += "; before comparing, copy the results from there, unless the machines share the disk"
         return NextStep(text, [*dict.fromkeys(each.text for each in commands)])
 
     # --- Each kind of step ---
