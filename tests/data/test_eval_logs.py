@@ -376,9 +376,13 @@ def test_ten_options_are_judged_like_four(logs, tmp_path, capsys):
 
 
 def test_a_repeated_evaluation_gives_the_noise_floor(logs, tmp_path):
-    paths = [log_of(logs / "lm_eval" / run) for run in ("bfloat16", "float32", "version")]
-    report, _ = report_of(*paths[:2], tmp_path, "--margin=3", f"--repeat_path={paths[2]}")
+    paths = [log_of(logs / "lm_eval" / run) for run in ("bfloat16", "float32")]
+    again = copy_of(paths[0], tmp_path / "again")
+    report, _ = report_of(*paths, tmp_path, "--margin=3", f"--repeat_path={again}")
     assert report["divergence"]["noise_floor"]["repeat"]["largest_difference"]["max"] == 0
+    other = copy_of(paths[0], tmp_path / "other", results=lambda content: content | {"model_name": "other"})
+    with pytest.raises(InputError, match="repeats neither run: other checkpoint; name a second run of one"):
+        report_of(*paths, tmp_path, f"--repeat_path={other}")
 
 
 def test_check_file_takes_a_log(logs, capsys):

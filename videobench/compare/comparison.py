@@ -19,7 +19,7 @@ from videobench.compare.divergence import (
 )
 from videobench.compare.obstacles import ServiceNote, check_services, find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, knows_videos, pair_logs, pair_runs, tabulate
-from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ
+from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ, unlike_settings
 from videobench.compare.scoring import FAILED, UNREADABLE, chance_level
 from videobench.compare.settings import SIDES, ComparisonSettings
 from videobench.compare.verdict import Verdict, decide, weigh
@@ -125,14 +125,14 @@ def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differ
 def measure_repeat(compared: list[Pair], repeat_path: Path, settings: ComparisonSettings) -> Differences:
     """A second run against the side that it repeats: the one whose log-probabilities it is nearer to.
 
-    Raises InputError if the second run has no log-probabilities to compare."""
+    Raises InputError if it is a run of something else than both, or has no log-probabilities to compare."""
     by_key = settings.scoring == "mindie"
     if settings.answer_path:
         names = [(pair.dataset, pair.id) for pair in compared]
         replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
     else:
         replies = load_logs(repeat_path, settings.log_filter, settings.cluster_by)
-    measured = []
+    measured, unlike = [], list[str]()
     for side in SIDES.values():
         pairs = []
         for pair in compared:
@@ -140,7 +140,12 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, settings: Comparison
             again = replies.get(("", first.reply.key) if by_key and first.reply else (pair.dataset, pair.id))
             if again:
                 pairs.append(Pair(pair.dataset, pair.id, pair.right, Side(again, None, ""), first))
+        if found := unlike_settings(*zip(*(each.replies for each in pairs), strict=True)) if pairs else []:
+            unlike = found
+            continue
         measured.append(measure(tabulate([each for each in pairs if not inputs_differ(each)])))
+    if not measured:
+        raise InputError(f"{repeat_path}: repeats neither run: other {', '.join(unlike)}; name a second run of one")
     if not any(each.pairs for each in measured):
         lacks = "no reply with log-probabilities to a question that was compared"
         raise InputError(f"{repeat_path}: {lacks}; name a second run")

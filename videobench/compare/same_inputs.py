@@ -123,6 +123,11 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     )
 
 
+def unlike_settings(first: Sequence[Reply], second: Sequence[Reply]) -> list[str]:
+    """Settings in which no two runs of one thing differ, and these do."""
+    return [row.name for row in _setting_rows(_settings(first), _settings(second)) if not row.allows_verdict]
+
+
 def _stores_inputs(reply: Reply) -> bool:
     seen = reply.logged.doc_sha256 and reply.run.get("checkpoint") if reply.logged else reply.pixels_sha256
     return bool(reply.error or (reply.prompt_sha256 and seen))
