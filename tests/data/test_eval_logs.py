@@ -289,7 +289,11 @@ def test_a_task_named_like_a_set_of_video_bench_is_none(logs, tmp_path):
     for run in ("bfloat16", "float32"):
         log = copy_of(log_of(logs / "lm_eval" / run), tmp_path / run)
         paths.append(log.rename(log.with_name(log.name.replace("shapes", "MSVD"))))
-    assert report_of(*paths, tmp_path, "--margin=3")[0]["benchmark"] == "MSVD"
+    report, _ = report_of(*paths, tmp_path, "--margin=3", f"--report_html={tmp_path / 'page.html'}")
+    assert (report["benchmark"], report["weighted_average"]["npu"]) == ("MSVD", {})
+    assert "leaderboard" not in re.sub(
+        r"<script.*?</script>", "", (tmp_path / "page.html").read_text(), flags=re.DOTALL
+    )
 
 
 def test_answers_that_lack_are_asked_for_and_no_limit_is_named(tmp_path, capsys):
@@ -310,6 +314,17 @@ def test_answers_that_lack_are_asked_for_and_no_limit_is_named(tmp_path, capsys)
     status, text = compare(tmp_path / "npu.json", tmp_path / "gpu.json", capsys, *flags)
     assert (status, "INCONCLUSIVE: 40 of 1000 questions have no right answer" in text) == (3, True), text[:300]
     assert "Next: compare again with the file that has all the right answers" in text
+
+
+@pytest.mark.parametrize("setting", ["chat_template", "filter", "generation", "metric", "num_fewshot", "task_version"])
+def test_rows_that_hold_another_tools_settings_are_compared_by_them(tmp_path, capsys, setting):
+    for side in ("npu", "gpu"):
+        row = {"choices": {"A": "copper", "B": "glass"}, "output_sequence": ["A"], "run": {setting: side}}
+        (tmp_path / f"{side}.json").write_text(json.dumps({f"MSVD/{k}": row for k in range(30)}))
+    (tmp_path / "answers.json").write_text(json.dumps({"MSVD": {str(k): "A" for k in range(30)}}))
+    flags = [f"--sampling_answer_path={tmp_path / 'answers.json'}"]
+    status, text = compare(tmp_path / "npu.json", tmp_path / "gpu.json", capsys, *flags)
+    assert (status, f"not comparable: {setting} is npu on the evaluated run and gpu on" in text) == (3, True), text
 
 
 def test_nan_breaks_a_run(logs, tmp_path, capsys):

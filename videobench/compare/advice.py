@@ -132,4 +132,5 @@ def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> 
     """`runs`: side -> the run's settings and versions, which are named if releases may not fit together."""
     named = {side: [f"{name} {run[name]}" for name in VERSIONS if run.get(name)] for side, run in (runs or {}).items()}
     versions = "; ".join(f"{side}: {', '.join(found)}" for side, found in named.items() if found)
-    return f"{LOOK_AT[cause]} ({versions})" if versions and cause == "everywhere" else LOOK_AT[cause]
+    text = LOOK_AT.get(cause) or OF_OTHERS[cause]
+    return f"{text} ({versions})" if versions and cause == "everywhere" else text

@@ -184,9 +184,9 @@ def _dataset(comparison: Comparison, name: str, group: Accuracy) -> Json:
 
 
 def _weighted(comparison: Comparison) -> Json:
-    present = comparison.groups.per_dataset
+    present, weighted = comparison.groups.per_dataset, comparison.groups.weighted
     return {
-        side: {str(level): 100 * value for level, value in comparison.groups.weighted[name].items()}
+        side: {} if comparison.is_of_others else {str(level): 100 * each for level, each in weighted[name].items()}
         for side, name in SIDES.items()
     } | {
         "unit": "percent",

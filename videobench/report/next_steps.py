@@ -166,7 +166,7 @@ class _Finder:
     # --- Each kind of step ---
 
     def _of_inputs(self, cause: str) -> NextStep:
-        text = NEXT_STEP[cause]
+        text = NEXT_STEP.get(cause) or OF_OTHERS[cause]  # rows of another tool may hold its settings
         if cause == "swapped":
             return self._step(text, *self._swapped())
         if cause == "enlarged":
