@@ -147,7 +147,7 @@ def change_line(number, change):
         pytest.param(change_line(1, lambda line: line[:20] + bytes(20) + line[40:]), "line 2", id="zeros"),
         pytest.param(change_line(1, lambda line: b"[]\n"), "line 2 .it holds no reply", id="a-list"),
         pytest.param(change_line(1, lambda line: b'{"key": "1", "row": 5}\n'), "it holds no reply", id="row"),
-        pytest.param(change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "not one of a run", id="empty-row"),
+        pytest.param(change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "row is invalid", id="empty-row"),
         pytest.param(lambda content: content.decode().encode("utf-16"), "line 1", id="UTF-16"),
     ],
 )

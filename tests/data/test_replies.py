@@ -53,7 +53,7 @@ def test_a_row_finds_its_question(tmp_path, file_name, key, content, name):
 def test_an_ambiguous_bare_id_is_refused(tmp_path):
     path = write(tmp_path / "results.json", {"1": row()})
     with pytest.raises(
-        InputError, match=r"results.json: row '1': the id stands in 2 data sets \(MSVD, MOT\).*call the file"
+        InputError, match=r"results.json: row '1': the id is ambiguous: 2 data sets have it \(MSVD, MOT\).*call"
     ):
         load_results(path, ANSWERS)
 

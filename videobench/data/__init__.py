@@ -1,1 +1,1 @@
-"""What Video-Bench provides (questions, answers, the names of videos), and how a reply is read."""
+"""Reading what Video-Bench provides (questions, answers, names of videos) and what models replied."""

@@ -1,7 +1,7 @@
-"""Video-Bench's QA and answer files -> checked questions, their wording, their videos' places, and right letters; a
-sample's manifest, by which a copy of the sample can be checked.
+"""Read Video-Bench's QA and answer files: checked questions, their wording, their videos' paths, the right letters.
+Also reads a sample's manifest, which a copy of the sample is checked against.
 
-Every trap of the real files is handled here and named in tests/data/test_dataset.py: ids that occur in several sets,
+Handles the oddities of the real files (each has a test in tests/data/test_dataset.py): ids that occur in several sets,
 null, empty and numeric options, letters out of order, numeric video ids, a set spelt with `_` for `-`.
 """
 
@@ -17,7 +17,7 @@ from videobench.console import warn_once
 from videobench.errors import InputError
 from videobench.files import read_json, sha256_of_file
 
-DATASET_NAMES = (  # a line for each of the three levels of the benchmark
+DATASET_NAMES = (  # one line per level of the benchmark
     *("ActivityNet", "MSVD", "MSRVTT", "TGIF", "Youcook2", "Ucfcrime", "MOT"),
     *("TVQA", "MV", "NBA"),
     *("Driving-exam", "Driving-decision-making", "SQA3D"),
@@ -28,20 +28,21 @@ SAMPLE_QA_FILE = "sampling_datasets_QA_new.json"
 SAMPLE_ANSWER_FILE = "sampling_answer.json"
 SAMPLE_MANIFEST_FILE = "sampling_manifest.json"
 LETTERS = "ABCDEF"  # MOT has six options
-ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # of tasks in logs of lm-eval
-CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # would end a line, or steer a terminal
-MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
-MAX_PATH_BYTES = 1024  # of a vid_path; Linux takes 4096, the video root with it
+ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"  # tasks in lm-eval logs may have more options
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # could break a line or control the terminal
+MAX_NAME_BYTES = 255  # of a file or folder name, on all common file systems
+MAX_PATH_BYTES = 1024  # of a vid_path; Linux allows 4096 including the video root
 
-# Source: the chat step of Video-Bench (https://github.com/PKU-YuanGroup/Video-Bench). The forms differ by number
-# of options in spaces only, and spaces are part of the benchmark; tests/model/test_prompts.py has each one in full.
+# Source: the chat step of Video-Bench (https://github.com/PKU-YuanGroup/Video-Bench). Depending on the
+# number of options, the texts differ only in spaces, which are part of the benchmark; tests/model/test_prompts.py has
+# all of them in full.
 NUMBER_WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 CLOSING = "\n Among the {number} {noun} {letters} above, the one closest to the correct answer is:"
 INSTRUCTION = (
     "Please respond with only the corresponding options and do not provide any explanations or additional information."
 )
 
-# Which of the benchmark's JSON files one is, so that a file given in another's place is named.
+# Kinds of JSON files in the benchmark, so that an error can say which one was given by mistake.
 QUESTIONS, ANSWERS, REPLIES, MANIFEST = "questions", "right answers", "a run's replies", "a sample's manifest"
 TAKEN_BY = {
     QUESTIONS: "questions are found through --Eval_QA_root",
@@ -49,19 +50,19 @@ TAKEN_BY = {
     REPLIES: "name a run's output folder, its <set>_eval.json, or another engine's output",
 }
 
-QuestionName = tuple[str, str]  # (dataset, id): an id alone is unique within its data set only
+QuestionName = tuple[str, str]  # (dataset, id): ids are unique only within a data set
 
 
 @dataclass(frozen=True)
 class Question:
     """One row of a QA file, checked."""
 
-    source: str  # the set that was asked for, "MSVD" or "sampling_data": names the result file of the reply
+    source: str  # the requested set, "MSVD" or "sampling_data"; the result file is named after it
     dataset: str  # "MSVD"
-    id: str  # "40810": unique within its dataset only
-    key: str  # as in the QA and result files: the id, in a sample "MSVD/40810"
+    id: str  # "40810": unique only within its dataset
+    key: str  # as in the QA and result files: the id, or in a sample "MSVD/40810"
     vid_path: str  # "Eval_video/MSVD/x.avi", relative to the video root, as in the QA file
-    video: Path  # the absolute or relative place of that file; it may be missing, which is checked when the work starts
+    video: Path  # path of that file; whether it exists is checked when the work starts
     video_id: str | int  # 7011 in MSRVTT, a text elsewhere
     text: str  # without the options
     # Letter -> text, letters ascending, at least one; null and empty options are left out.
@@ -69,10 +70,10 @@ class Question:
 
 
 def resolve_names(requested: str, qa_root: Path) -> list[str]:
-    """Names of data sets from a flag: one name, several with commas, or `all`; `Driving_exam` is `Driving-exam`.
+    """Parse a flag that names data sets: one name, several separated by commas, or `all`. `_` counts as `-`.
 
-    With `all`, a set without a QA file is left out and named on stderr. Raises InputError if a set that was named
-    has no QA file, is unknown, or is named twice."""
+    `all` skips sets without a QA file, with a warning. Raises InputError if a named set has no QA file, is unknown, or
+    is named twice."""
     if requested.lower() == "all":
         present = [name for name in DATASET_NAMES if qa_file(qa_root, name).is_file()]
         absent = [name for name in DATASET_NAMES if name not in present]
@@ -82,7 +83,7 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
         if absent:
             warn_once(f"warning: no QA file in {qa_root / 'Eval_QA'} for: {', '.join(absent)}; left out")
         return present
-    names = [canonical_name(name) for name in requested.replace("，", ",").split(",")]  # as a Chinese keyboard gives it
+    names = [canonical_name(name) for name in requested.replace("，", ",").split(",")]  # the comma of Chinese keyboards
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"data set {name} is named twice; name each set once")
@@ -92,7 +93,7 @@ def resolve_names(requested: str, qa_root: Path) -> list[str]:
 
 
 def _where_it_may_be(qa_root: Path, names: Sequence[str]) -> str:
-    """What to do about QA files that are not there."""
+    """Suggest where missing QA files are."""
     for file in (qa_file(qa_root, name).name for name in names):
         if (qa_root / file).is_file():
             is_folder_itself = qa_root.resolve().name == "Eval_QA"
@@ -107,7 +108,7 @@ def _where_it_may_be(qa_root: Path, names: Sequence[str]) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """The name as Video-Bench spells it, from any case and with `_` for `-`; InputError for an unknown one."""
+    """Return Video-Bench's spelling of a name given in any case and with `_` or `-`; InputError if it is unknown."""
     if not is_known(name):
         known = ", ".join(KNOWN_NAMES.values())
         raise InputError(f"unknown data set {name!r}; known: {known}, or all; put commas between several")
@@ -119,7 +120,7 @@ def is_known(name: str) -> bool:
 
 
 def folded(name: str) -> str:
-    """One spelling for all variants of a name: `Driving_Exam` and `Driving-exam/` become `driving-exam`."""
+    """Normalise a name for lookup: `Driving_Exam` and `Driving-exam/` become `driving-exam`."""
     return name.strip().rstrip("/").lower().replace("_", "-")
 
 
@@ -127,14 +128,14 @@ KNOWN_NAMES = {folded(each): each for each in (*DATASET_NAMES, SAMPLE_NAME)}
 
 
 def qa_file(qa_root: Path, name: str) -> Path:
-    """The QA file of a data set. (`MOT_QA.json`, beside that of MOT, holds answers.)"""
+    """Path of a data set's QA file. (`MOT_QA.json`, which lies next to MOT's, holds answers.)"""
     return qa_root / "Eval_QA" / (SAMPLE_QA_FILE if name == SAMPLE_NAME else f"{name}_QA_new.json")
 
 
 def load_questions(qa_path: Path, name: str, locate: Callable[[str], Path]) -> list[Question]:
-    """The questions of one QA file, in its order; `locate` turns a row's `vid_path` into the video's place.
+    """Read the questions of one QA file, in file order; `locate` turns a row's `vid_path` into the video's path.
 
-    Raises InputError, naming file, question and fix, at the first row that is not a question."""
+    Raises InputError with file, question and fix at the first invalid row."""
     rows = read_json(qa_path)
     check_kind(qa_path, rows, QUESTIONS)
     if not isinstance(rows, dict) or not rows:
@@ -176,7 +177,7 @@ def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path])
 
 
 def canonical_name_of_row(name: str, row: Mapping[str, Any]) -> str:
-    """The set that a row comes from: that of the file, in a sample that of the row. ValueError if it names none."""
+    """Return the set of a row: the file's, or in a sample the row's own. ValueError if the row names no known set."""
     if name != SAMPLE_NAME:
         return name
     dataset = row.get("dataset")
@@ -197,7 +198,7 @@ def _check_vid_path(vid_path: str) -> str:
 
 
 def _id_in_sample(key: str, dataset: str) -> str:
-    """In samples of the original ids are bare, in those of this suite the set comes first."""
+    """Strip the set from a sample's key: this suite writes `<set>/<id>`, the original suite only the id."""
     head, slash, id = key.partition("/")
     if slash and head in DATASET_NAMES and (head != dataset or not id):
         raise ValueError(f"the key names {head}, but the row's dataset is {dataset}")
@@ -205,10 +206,10 @@ def _id_in_sample(key: str, dataset: str) -> str:
 
 
 def load_answers(path: Path) -> dict[QuestionName, str]:
-    """(dataset, id) -> right letter, from ANSWER.json or a sample's answer file.
+    """Read (dataset, id) -> right letter from ANSWER.json or a sample's answer file.
 
-    An entry is `{"answer": "A"}` or a bare `"A"`; an id may be written `<dataset>/<id>`, as in a sample, and a set's
-    name with `_` for `-`. Raises InputError, naming file, data set and question, at the first entry that is neither."""
+    An entry is `{"answer": "A"}` or just `"A"`; an id may be written `<dataset>/<id>`, as in a sample, and a set's name
+    with `_` for `-`. Raises InputError with file, data set and question at the first invalid entry."""
     sets = read_json(path)
     check_kind(path, sets, ANSWERS)
     if not isinstance(sets, dict) or not sets:
@@ -241,7 +242,7 @@ def _require_text(row: Mapping[str, Any], field: str) -> str:
 
 
 def _read_options(choices: Any) -> dict[str, str]:
-    """Letter -> text in the order of the letters; null and empty options are left out, numbers become text."""
+    """Read letter -> text, sorted by letter; drops null and empty options and turns numbers into text."""
     if not isinstance(choices, dict):
         raise ValueError(f"choices is {_describe_type(choices)}, not an object of letters")
     options = {}
@@ -264,7 +265,7 @@ def _describe_type(value: Any) -> str:
 
 
 def build_question_text(text: str, options: Mapping[str, str]) -> str:
-    """The user's turn without the video, as Video-Bench words it: question, options and instruction.
+    """Build the user's turn without the video, as Video-Bench words it: question, options and instruction.
 
     `options` maps 1 to 6 letters, in order, to their texts."""
     count = len(options)
@@ -278,14 +279,14 @@ def build_question_text(text: str, options: Mapping[str, str]) -> str:
 
 
 def check_kind(path: Path, content: Any, wanted: str) -> None:
-    """Raises InputError if `content` is clearly another one of the benchmark's files than `wanted`."""
+    """Raises InputError if `content` is clearly a different kind of benchmark file than `wanted`."""
     found = _kind_of(content)
     if found not in ("", wanted):
         raise InputError(f"{path}: holds {found}, not {wanted}; {TAKEN_BY[wanted]}")
 
 
 def _kind_of(content: Any) -> str:
-    """By its first entry; "" where that does not say."""
+    """Guess the kind from the first entry; "" if that does not tell."""
     first = _first(content)
     if isinstance(content, dict) and "videos_sha256" in content:
         return MANIFEST
@@ -308,16 +309,16 @@ def _first(content: Any) -> Any:
 class VideoRoot:
     """A folder of videos.
 
-    Through a link, a stranger's QA file, result file or archive could name any file of the user. Links between folders
-    of Eval_video are allowed, since `extract_dataset.py --copy_mode symlink` makes such. In a folder of images, each
-    image is checked."""
+    Links that leave the folder are refused: otherwise a QA file, result file or archive from someone else could reach
+    any file of the user. Links between folders of Eval_video are allowed, since `extract_dataset.py --copy_mode
+    symlink` creates them. In a folder of images, every image is checked."""
 
     folder: Path
     allow_outside_root: bool = False  # follow links that lead out of the folder
-    skipped_parts: int = 0  # leading folders of a vid_path that `folder` stands for: 2 where it is the set's own
+    skipped_parts: int = 0  # leading parts of a vid_path that `folder` already includes: 2 if it is the set's own
 
     def locate(self, vid_path: str) -> Path:
-        """The place of `Eval_video/<set>/<file>`; ValueError, with the fix, where it lies outside of the folder."""
+        """Return the path of `Eval_video/<set>/<file>`; ValueError, with the fix, if it is outside the folder."""
         parts = PurePosixPath(vid_path).parts
         if vid_path.startswith("/") or ".." in parts or len(parts) <= self.skipped_parts:
             raise ValueError(f"{vid_path!r} is not a path below {self.folder}")
@@ -331,7 +332,7 @@ class VideoRoot:
         boundary = root.parent if root.parent.name == VIDEOS_NAME else root
         for path in (video, *_linked_images(video)):
             place = Path(self._real_folder(path.parent), path.name)
-            if os.path.islink(place):  # also False if access is denied; the decoder reports that
+            if os.path.islink(place):  # False also if access is denied, which the decoder reports
                 place = Path(os.path.realpath(place))
             if not place.is_relative_to(boundary):
                 raise ValueError(
@@ -345,7 +346,7 @@ class VideoRoot:
 
 
 def _linked_images(video: Path) -> list[Path]:
-    """Symbolic links in a folder of images; [] where it cannot be read, which the decoder reports."""
+    """List symbolic links in a folder of images; [] if it cannot be read, which the decoder reports."""
     try:
         with os.scandir(video) as entries:
             return [Path(each.path) for each in entries if each.is_symlink()]
@@ -355,7 +356,7 @@ def _linked_images(video: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class SizeAndHash:
-    """What identifies the content of a file."""
+    """Size and hash, which identify the content of a file."""
 
     num_bytes: int
     sha256: str  # hexadecimal
@@ -363,16 +364,16 @@ class SizeAndHash:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The part of a manifest that --verify and the run scripts need (whole: sampling/placing.build_manifest)."""
+    """The part of a manifest that --verify and the run scripts need (see sampling/placing.build_manifest for all)."""
 
     path: Path
     videos_folder: str  # "Eval_video/sampling_data": as in the QA file's vid_path
     json_sha256: dict[str, str]  # name of the QA and the answer file, beside the manifest -> hexadecimal SHA-256
-    videos: dict[str, SizeAndHash]  # by the place below sampling_data, "<dataset>/<file>"
+    videos: dict[str, SizeAndHash]  # by path below sampling_data, "<dataset>/<file>"
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Raises InputError if the file is not a manifest of this suite, or names a file outside of the sample."""
+    """Read a manifest. Raises InputError if it is not one of this suite's, or names a file outside the sample."""
     content = read_json(path)
     try:
         sizes, hashes = content["videos_bytes"], content["videos_sha256"]
@@ -405,7 +406,7 @@ def _require_hash(value: Any) -> str:
 
 
 def _require_place(name: str, parts: int | None = None) -> str:
-    """A path below the sample's folder, of so many parts; not that folder itself ("", ".")."""
+    """Check that a name is a path below the sample's folder, with `parts` parts if given; "" and "." are refused."""
     found = PurePosixPath(name).parts
     if not found or name.startswith("/") or ".." in found or CONTROL_CHARACTER.search(name):
         raise ValueError(f"{name!r} is not a path below the sample's folder")
@@ -421,9 +422,9 @@ def _require_size(value: Any) -> int:
 
 
 def manifest_hash(qa_path: Path, qa_sha256: str) -> dict[str, str]:
-    """What a run stores of the manifest beside a sample's QA file: {} for another set, or where there is no manifest.
+    """Return the manifest hash that a run stores; {} if the set is not a sample or has no manifest.
 
-    Raises InputError if the manifest belongs to another QA file: part of the sample was replaced or changed."""
+    Raises InputError if the manifest belongs to another QA file, so part of the sample was replaced or changed."""
     path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
     if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
         return {}

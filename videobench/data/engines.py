@@ -1,8 +1,8 @@
-"""Files of other engines: JSON lines, told apart by what they hold -> rows.
+"""Read JSON lines of other engines into rows; the format is detected from the content.
 
-The key of a question travels as `custom_id` in OpenAI batch output. AISBench's `id` depends on the order of files on
-the disk: the question is known by its video's file name and its exact text. Logs of lm-eval and lmms-eval answer
-questions of their own: eval_logs.py.
+OpenAI batch output carries a question's key as `custom_id`. AISBench's `id` depends on the order of files on the disk,
+so its questions are matched by the video's file name and the exact text. Logs of lm-eval and lmms-eval have questions
+of their own and are read by eval_logs.py.
 """
 
 import json
@@ -17,14 +17,14 @@ from videobench.data.dataset import LETTERS
 from videobench.errors import InputError
 from videobench.files import decode_utf8, open_regular, parse_json
 
-# Limits against hostile files. A line of AISBench may hold a video's frames, and its eight largest take 40 MB.
+# Limits against hostile files. A line of AISBench may contain a video's frames: eight large ones take 40 MB.
 MAX_LINE_BYTES = 1 << 26
-MAX_LINES = 200_000  # 17,036 questions are all of Video-Bench
+MAX_LINES = 200_000  # Video-Bench has 17,036 questions
 
 OWN, BATCH, AISBENCH, EVAL_LOG = "result file", "OpenAI batch output", "AISBench predictions", "sample log"
 AISBENCH_FAILED = "AISBench's failed questions"
 REQUESTS, FACTS = "OpenAI batch requests", "facts of exported requests"
-# What each line of a kind holds and no other kind's does.
+# Keys that identify a line's kind: no other kind has all of them.
 MARKS = {
     BATCH: {"custom_id", "response"},
     REQUESTS: {"custom_id", "body"},
@@ -38,19 +38,19 @@ KNOWN = (
     "samples of lm-eval's or lmms-eval's --log_samples"
 )
 ROLES = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)  # as a chat template writes them
-SAMPLED_GAP = 0.05  # nats; an engine that computes its log-probabilities apart from its choice rounds otherwise
-SPACES = " \t\r\n\u2581\u0120\u010a"  # also as tokenizers write them: the letter is read as in model/engine.py
+SAMPLED_GAP = 0.05  # nats; engines may compute log-probabilities separately from the choice, with other rounding
+SPACES = " \t\r\n\u2581\u0120\u010a"  # including the forms in tokenizer vocabularies, as in model/engine.py
 Entry = tuple[str, float]  # a token's text and its log-probability
 
 
 def kind_of(path: Path) -> str:
-    """OWN, or the kind of MARKS that the first line has the marks of.
+    """Detect a file's kind from its first line: a key of MARKS, otherwise OWN.
 
-    Raises InputError where it has those of two, where it is a line of no known kind, or cannot be read."""
+    Raises InputError if the line fits two kinds or none, or cannot be read."""
     lines = _raw_lines(path)
     try:
         first = parse_json(next(lines, (0, b""))[1].decode("utf-8"))
-    except ValueError:  # JSON over several lines, or what its reader refuses
+    except ValueError:  # JSON over several lines, or invalid, which its own reader reports
         return OWN
     if not isinstance(first, dict):
         return OWN
@@ -65,9 +65,9 @@ def kind_of(path: Path) -> str:
 
 
 def read_lines(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """(place, for messages; content) of each line that is not blank.
+    """Yield (place for messages, content) of all lines that are not blank.
 
-    Raises InputError, naming file and line, for what files.parse_json refuses, and at a line that is not of `kind`."""
+    Raises InputError with file and line if a line is not valid JSON (files.parse_json) or not of this `kind`."""
     for number, line in _raw_lines(path):
         place = f"{path}: line {number}"
         try:
@@ -100,10 +100,10 @@ def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 @dataclass(frozen=True)
 class Unnamed:
-    """A reply of another engine whose line holds no key: its question is known by its video and its exact text."""
+    """A reply of another engine without a key: its question is found by video and exact text."""
 
     text: str  # of the question as it was asked, with options and instruction
-    videos: Sequence[str]  # paths or addresses that may be the video's; none where the line names none
+    videos: Sequence[str]  # candidate paths or addresses of the video; empty if the line has none
     row: dict[str, Any]  # as in a result file
 
     @property
@@ -112,17 +112,17 @@ class Unnamed:
 
 
 def exact_name(video: str, question: str) -> tuple[str, str]:
-    """A question's name if a line has no key: its video's file name and its text, without the roles of a chat."""
+    """Identify a question without a key: its video's file name, and its text without the chat's role markers."""
     return PurePosixPath(video.split("?")[0]).name, " ".join(ROLES.sub(" ", question).split())
 
 
 def failed_file(path: Path) -> Path:
-    """Beside the predictions: the questions that the service did not answer."""
+    """Path of the file next to the predictions that lists questions the service did not answer."""
     return path.with_name(f"{path.stem}_failed{path.suffix}")
 
 
 def read_prediction(line: Mapping[str, Any]) -> Unnamed:
-    """ValueError, naming the field, where one cannot be what it should be."""
+    """Read a line of predictions. ValueError, naming the field, if it is invalid."""
     text, videos = _read_prompt(line["origin_prompt"])
     if line.get("success", True) is not True:
         return Unnamed(text, videos, {"question": text, "output_sequence": [""], "error": _stated(line)})
@@ -143,7 +143,7 @@ def _stated(line: Mapping[str, Any]) -> str:
 
 
 def _read_prompt(prompt: Any) -> tuple[str, list[str]]:
-    """The texts of all turns, and the videos that they name by a path; frames within a line name none."""
+    """Return the text of all turns and the video paths they contain; inline frames have no path."""
     turns = prompt if isinstance(prompt, list) else [prompt]
     texts, videos = list[str](), list[str]()
     for turn in turns:
@@ -166,7 +166,7 @@ def _paths(value: Any) -> list[str]:
 
 
 def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The question's key and its row; ValueError, naming the field, where one cannot be what it should be."""
+    """Return the question's key and its row; ValueError, naming the field, if a field is invalid."""
     key = line["custom_id"]
     if not isinstance(key, str) or not key.strip():
         raise ValueError(f"custom_id is {key!r:.60}, not the key of a question; export the requests again")
@@ -190,7 +190,7 @@ def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _failure(line: Mapping[str, Any]) -> str:
-    """Why there is no reply; "" where there is one."""
+    """Why the request failed; "" if it has a reply."""
     response = line["response"]
     status = response.get("status_code", 200) if isinstance(response, Mapping) else None
     body = response.get("body") if isinstance(response, Mapping) else None
@@ -202,7 +202,7 @@ def _failure(line: Mapping[str, Any]) -> str:
 
 
 def _reason(found: Any) -> str:
-    """Of an error's text or object: OpenAI's `message`, which vLLM has one object deeper, or FastAPI's `detail`."""
+    """Extract an error's text: OpenAI's `message`, which vLLM nests one level deeper, or FastAPI's `detail`."""
     while isinstance(found, Mapping | list) and found:
         names = ("error", "message", "detail", "msg")
         found = found[0] if isinstance(found, list) else next((found[name] for name in names if found.get(name)), None)
@@ -210,7 +210,7 @@ def _reason(found: Any) -> str:
 
 
 def _entries(position: Any) -> list[tuple[str, float | None]]:
-    """The chosen token first, then the top ones; the log-probability of a NaN is None."""
+    """List the chosen token, then the top ones; a log-probability of NaN is stored as None."""
     position = _object(position, "logprobs.content")
     top = _list(position.get("top_logprobs") or [], "top_logprobs")
     return [_entry(position), *map(_entry, top)]
@@ -239,7 +239,7 @@ def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> d
         "is_greedy": all(entries[0][1] >= max(value for _, value in entries) - SAMPLED_GAP for entries in with_top)
     }
     chosen, *top = listed[0]
-    if len(top) > 1:  # the chosen one alone bounds nothing
+    if len(top) > 1:  # the chosen token alone gives no bound for the others
         is_listed = any(token == chosen[0] and abs(value - chosen[1]) <= SAMPLED_GAP for token, value in top)
         entries = top if is_listed else [chosen, *top]
         found = letter_logprobs(entries)
@@ -249,7 +249,7 @@ def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> d
 
 
 def letter_logprobs(entries: Iterable[Entry]) -> dict[str, float]:
-    """Letter -> natural log of the summed probability of its spellings (`A`, ` A`) among the entries."""
+    """Map letters to the natural log of the summed probability of their spellings (`A`, ` A`) in the entries."""
     found: dict[str, list[float]] = {}
     for token, logprob in entries:
         letter = token.strip(SPACES)

@@ -1,8 +1,8 @@
 """Sample logs of lm-eval and lmms-eval (--log_samples) -> replies, each scored by the log's own metric.
 
-A document is known by its task, which the file's name holds, and by its `doc_id`. `results_<date>.json` beside a log
-says how the task was run, how many documents it had and what the tool's own table shows: a metric is taken only if the
-table's value is the mean of the lines.
+A document is identified by its task, taken from the file name, and its `doc_id`. `results_<date>.json` next to a log
+says how the task was run, how many documents it had and what the tool's own table shows: a metric is used only if the
+table's value equals the mean of the lines.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from videobench.data.rows import Logged, Reply, build_reply
 from videobench.errors import InputError
 from videobench.files import read_json
 
-# As lm-eval and lmms-eval call their files: of the log, and of the results beside it.
+# File names of lm-eval and lmms-eval: the log, and the results next to it.
 NAMES = (
     (re.compile(r"samples_(?P<task>.+)_(?P<date>\d{4}-\d\d-\d\dT[\d.-]+)\.jsonl"), "results_{}.json"),
     (re.compile(r"(?P<date>\d{8}_\d{6})_samples_(?P<task>.+)\.jsonl"), "{}_results.json"),
@@ -29,11 +29,11 @@ NO_METRICS = {
     *("doc_id", "doc", "target", "arguments", "resps", "filtered_resps", "filter", "metrics", "input", "token_counts"),
     *("doc_hash", "prompt_hash", "target_hash"),
 }
-TOOLS = {"lm-eval": "lm_eval_version", "lmms-eval": "lmms_eval_version"}  # by the key of its results
-OF_RIGHT = re.compile(r"(.+_)?(acc|accuracy|exact_match)(_norm)?")  # of these metrics 1 is right
-# Of a model's arguments: what is a setting of its own.
+TOOLS = {"lm-eval": "lm_eval_version", "lmms-eval": "lmms_eval_version"}  # tool -> key of its version
+OF_RIGHT = re.compile(r"(.+_)?(acc|accuracy|exact_match)(_norm)?")  # metrics for which 1 means right
+# Model arguments that are stored as separate settings.
 OWN_ROWS = {"pretrained", "model", "dtype", "device", "batch_size", "max_batch_size"}
-SAME_MEAN = 1e-6  # the table's value and the mean of the lines, 0 to 1
+SAME_MEAN = 1e-6  # largest difference between the table's value and the mean of the lines, both 0 to 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Line:
     place: str  # for messages
     id: str
     prompt: str
-    prompt_sha256: str  # of the prompt, or of all if the options have different ones
+    prompt_sha256: str  # of the prompt, or of all prompts if the options have different ones
     generation: str  # the settings of a generated reply
     doc_hash: str
     target: str
@@ -63,12 +63,12 @@ def holds_logs(path: Path) -> bool:
 
 
 def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[QuestionName, Reply]:
-    """The replies of one log, or of all in a folder: a data set is a task.
+    """Read the replies of one log, or of all logs in a folder; each task counts as a data set.
 
-    `filter_name` is for tasks with several filters, of which the first in the file counts otherwise; `cluster_by` is a
-    field of the documents: those with one value share a video, an image or a passage. Raises InputError, naming the
-    file, if it is damaged or shorter than its results say, if a folder has two logs of one task, or if no metric says
-    right or wrong of each document."""
+    `filter_name` selects among a task's filters; by default the first in the file is used. `cluster_by` is a field of
+    the documents: those with equal values share a video, an image or a passage. Raises InputError, naming the file, if
+    it is damaged or shorter than its results say, if a folder has two logs of one task, or if no metric marks every
+    document as right or wrong."""
     files: dict[str, Path] = {}
     for file in logs_in(path) if path.is_dir() else [path]:
         task = _task_of(file)
@@ -82,7 +82,7 @@ def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[Q
 
 
 def logs_in(folder: Path) -> list[Path]:
-    """Of the folder, or of those in it: lm-eval makes one for the model."""
+    """List the logs in a folder, or in its subfolders: lm-eval creates one per model."""
     return sorted(folder.glob("*samples_*.jsonl")) or sorted(folder.glob("*/*samples_*.jsonl"))
 
 
@@ -118,10 +118,10 @@ def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iter
     lines = [*by_filter[name].values()]
     results.check_count(len(lines))
     metric = _choose_metric(file, lines, results, name)
-    if all(len(each.values) < 2 for each in lines):  # one continuation a document, which is no choice
+    if all(len(each.values) < 2 for each in lines):  # one continuation per document: not multiple choice
         lines = [replace(each, values=()) for each in lines]
     rights = _right_options(lines, metric)
-    # lmms-eval may hash nothing, the same in each line; of one line nobody can tell.
+    # lmms-eval may hash nothing, so that all lines have the same hash; with a single line this cannot be told.
     has_hashes = len({each.doc_hash for each in lines}) > 1
     run = results.settings() | {"filter": f"{task} {name}", "metric": f"{task} {metric}"}
     if generation := lines[0].generation:
@@ -147,7 +147,7 @@ def _row(line: _Line, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _options(line: _Line) -> tuple[dict[str, str], dict[str, float]]:
-    """Letter -> the option's text and its share of the options' likelihoods, as a logarithm."""
+    """Map letters to option texts, and to log-probabilities normalised over the options."""
     if not line.values or not line.is_finite or len(line.values) > len(ALPHABET):
         return {}, {}
     largest = max(line.values)
@@ -158,7 +158,7 @@ def _options(line: _Line) -> tuple[dict[str, str], dict[str, float]]:
 
 
 def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line:
-    """ValueError, naming the field, if one cannot be what it should be."""
+    """Parse one line of a log. ValueError, naming the field, if a field is invalid."""
     requests = _requests(content.get("arguments"))
     prompt = requests[0][0] if requests else content.get("input")
     if not isinstance(prompt, str):
@@ -186,8 +186,8 @@ def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line
 
 
 def _requests(arguments: Any) -> list[list[Any]]:
-    """What the model was given for each option: prompt and continuation, or prompt and settings. Not pictures, whose
-    text in a log is an address in memory."""
+    """List the requests, one per option: prompt and continuation, or prompt and settings. Leaves out pictures, which
+    the log shows only as memory addresses."""
     listed = [*arguments.values()] if isinstance(arguments, Mapping) else arguments
     if not isinstance(listed, list):
         return []
@@ -196,14 +196,14 @@ def _requests(arguments: Any) -> list[list[Any]]:
 
 
 def _read_reply(reply: Any, requests: Sequence[Sequence[Any]]) -> tuple[list[float], list[str], str]:
-    """Log-likelihoods and texts of the options, and what the reply is called: the best option's text, or the reply."""
+    """Return the options' log-likelihoods and texts, and the reply's text: the best option's, or what was generated."""
     if isinstance(reply, list) and all(isinstance(each, list) and len(each) == 2 for each in reply) and reply:
         values = [_number(each[0]) for each in reply]
         texts = [str(each[1]).strip() for each in requests if len(each) == 2]
         options = (
             [text or "(empty)" for text in texts] if len(texts) == len(values) else [*map(str, range(len(values)))]
         )
-        # Of one continuation: whether it is what the model would have written.
+        # With a single continuation, whether the model would have generated it.
         return values, options, options[_best(values)] if len(values) > 1 else str(reply[0][1])
     while isinstance(reply, list) and len(reply) == 1:  # by version and filter
         reply = reply[0]
@@ -222,7 +222,7 @@ def _as_text(value: Any) -> str:
 
 
 def _cluster(doc: Any, field: str) -> str:
-    """Of the document, or of the line if it holds no document, as lmms-eval's."""
+    """Read the cluster field from the document, or from the line if it has no document, as in lmms-eval."""
     if not isinstance(doc, Mapping) or doc.get(field) in (None, ""):
         names = ", ".join(map(str, doc)) if isinstance(doc, Mapping) else "no document"
         raise ValueError(f"its document has no field {field!r}; --cluster_by takes one of: {names:.200}")
@@ -230,7 +230,7 @@ def _cluster(doc: Any, field: str) -> str:
 
 
 def _best(values: Sequence[float]) -> int:
-    """The first of the largest, as the tools take it."""
+    """Index of the largest value; the first one if several are equal, as in the tools."""
     return max(range(len(values)), key=values.__getitem__)
 
 
@@ -239,7 +239,7 @@ def _sha256(text: str) -> str:
 
 
 def _choose_metric(file: Path, lines: Sequence[_Line], results: "_Results", filter_name: str) -> str:
-    """The first whose values are all 0 or 1, 1 is right, and their mean is in the tool's table."""
+    """Return the first metric whose values are all 0 or 1, with 1 for right, and whose mean is in the tool's table."""
     reasons = []
     for name in lines[0].metrics:
         values = [each.metrics.get(name) for each in lines]
@@ -267,8 +267,8 @@ def _is_mean(stated: float, values: Sequence[Any]) -> bool:
 
 
 def _right_options(lines: Sequence[_Line], metric: str) -> list[str]:
-    """The right option's letter, of a text the right text. Empty for all if the metric does not follow from it: a
-    metric by length (acc_norm) goes another way than the log-likelihoods."""
+    """Return the right option's letter per line, or the right text for generated replies. All empty if the metric
+    cannot be derived from them: one normalised by length (acc_norm) may disagree with the log-likelihoods."""
     if not any(each.values for each in lines):
         return [each.target for each in lines]
     for read in (_by_number, _by_text):
@@ -288,7 +288,7 @@ def _by_text(line: _Line) -> int:
 
 
 class _Results:
-    """The tool's own results beside a log, if they are there."""
+    """The tool's own results next to a log, if there are any."""
 
     def __init__(self, log: Path, task: str) -> None:
         self._log, self._task = log, task
@@ -320,12 +320,12 @@ class _Results:
         return self._get("results", self._task) is not None
 
     def is_better_if_higher(self, metric: str) -> bool | None:
-        """None if neither the results nor the metric's name says so."""
+        """Whether higher is better; None if neither the results nor the metric's name tells."""
         stated = self._get("higher_is_better", self._task, metric)
         return stated if isinstance(stated, bool) else True if OF_RIGHT.fullmatch(metric) else None
 
     def settings(self) -> dict[str, Any]:
-        """As a run of this suite stores its own."""
+        """Return the tool's settings in the form in which this suite stores its own."""
         if not self._content:
             return {}
         arguments = _model_arguments(self._get("config", "model_args"))
@@ -352,14 +352,14 @@ def _or_none(value: Any) -> str:
 
 
 def _model_name(path: str) -> str:
-    """Without the folders above it, or the hub's name if it is in the hub's cache."""
+    """Last part of the path, or the hub's model name if it is in the hub's cache."""
     parts = path.rstrip("/").split("/")
     cached = next((each for each in parts if each.startswith("models--")), parts[-1])
     return cached.rsplit("--", 1)[-1]
 
 
 def _model_arguments(arguments: Any) -> Mapping[str, Any]:
-    """An object in lm-eval, "name=value,..." in lmms-eval."""
+    """Parse model_args: an object in lm-eval, "name=value,..." in lmms-eval."""
     if isinstance(arguments, str):
         return dict(each.split("=", 1) for each in arguments.split(",") if "=" in each)
     return arguments if isinstance(arguments, Mapping) else {}

@@ -1,9 +1,10 @@
-"""Replies -> one JSON line each -> the result file.
+"""Append replies to a journal as JSON lines, and join the journals into the result file.
 
-A run can be stopped at any moment: the next start reads the journals, drops a half-written last line, and answers what
-is left. The first line of a journal holds the settings that its replies depend on; other settings are refused. Each
-reply holds its question: one that has changed since is asked again, and a sample that was enlarged goes on. Each
-replica writes a journal of its own, `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads those of all replicas.
+A run can be stopped at any moment: the next start reads the journals, drops a half-written last line, and answers the
+remaining questions. The first line of a journal has the settings that its replies depend on; a start with different
+settings is refused. Every reply includes its question: if the question has changed since, it is asked again, so a
+sample can also be enlarged. Every replica writes its own `<folder>/journal/<data set>.rank<k>.jsonl`; a start reads all
+of them.
 """
 
 import os
@@ -27,27 +28,27 @@ VIDEO_CHANGED = "the video has changed since the question was answered; it is as
 UNFIT = "the stored row is invalid; the question is asked again"
 PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or transformers); it is asked again"
 VIDEO_GONE = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
-VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # why a stored reply does not count
+VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # reasons to discard a stored reply
 FULL_DISK = "free space, then start again: what was answered is kept"
 HASH = "checkpoint_sha256"
 MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 
-# (question key, video_sha256 of its row, stamp) -> whether the video is still the one that was seen; None: cannot tell.
+# (question key, video_sha256 of its row, stamp) -> whether the video is unchanged; None if that is unknown.
 IsSeenVideo = Callable[[str, str, Any], bool | None]
 
 
 @dataclass
 class Journal:
-    """The rows of one data set: those of earlier starts, and this replica's file to append to."""
+    """The rows of one data set from earlier starts, and the file that this replica appends to."""
 
     folder: Path
     name: str
-    settings: Mapping[str, Any]  # InputError if a journal that is there has another one
+    settings: Mapping[str, Any]  # InputError if an existing journal has different ones
     replica: int
-    asked: Mapping[str, Row]  # question key -> what a row must share with the question of now; others are left out
-    is_seen_video: IsSeenVideo  # judges the video of each reply that holds its hash
-    prompt_sha256: Callable[[str], str | None] = lambda key: None  # of a question's prompt, if that is known
-    others: int = field(default=0, init=False)  # by read(): questions with an answer that are not asked
+    asked: Mapping[str, Row]  # question key -> fields that a stored row must match; other questions are ignored
+    is_seen_video: IsSeenVideo  # checks the video of replies that include its hash
+    prompt_sha256: Callable[[str], str | None] = lambda key: None  # question key -> hash of its prompt, if known
+    others: int = field(default=0, init=False)  # set by read(): answered questions that are not in `asked`
     _file: JsonLines | None = field(default=None, init=False)
     _lock: FileIO | None = field(default=None, init=False)
 
@@ -60,12 +61,12 @@ class Journal:
         return self.folder / "journal" / f"{self.name}.command.json"
 
     def read(self, report: bool = False) -> dict[str, Row]:
-        """Question key -> row of all replies so far: the last answer that still fits question and video, else the last
-        entry of all.
+        """Return question key -> row for all replies so far: the newest answer that still fits question and video,
+        otherwise the newest entry.
 
-        A reply that does not count any more is a failure, for one of the reasons VOID. One whose video cannot be read
-        counts unless something newer is stored: it may be of a video that was replaced since. With `report`, a line on
-        stderr says how many questions each reason has met."""
+        A reply that no longer counts becomes a failed row with a reason from VOID. A reply whose video cannot be read
+        is kept unless there is a newer entry: the video may have been replaced. With `report`, prints to stderr how
+        many questions each reason affects."""
         rows: dict[str, Row] = {}
         reasons: dict[str, str | None] = {}
         others: set[str] = set()
@@ -89,7 +90,7 @@ class Journal:
         return rows
 
     def _why_void(self, key: str, row: Row, stamp: Any) -> str | None:
-        """One of VOID, VIDEO_GONE if that cannot be told, None if the stored row counts."""
+        """Return a reason from VOID, VIDEO_GONE if the video cannot be read, or None if the stored row counts."""
         if any(row.get(name) != value for name, value in self.asked[key].items()):
             return QUESTION_CHANGED
         if not is_of_a_run(row):
@@ -102,21 +103,21 @@ class Journal:
         return VIDEO_GONE if is_same is None else None if is_same else VIDEO_CHANGED
 
     def lock(self) -> None:
-        """Keeps other jobs out until close(): process 0 takes it for its job. Raises InputError naming who holds it."""
+        """Lock out other jobs until close(); process 0 does this for its job. Raises InputError naming the holder."""
         path = self.folder / "journal" / f"{self.name}.lock"
         self._lock = open_to_append(path)
         self._lock.seek(0)
         lock(self._lock, path, f"another run ({self._lock.read().decode(errors='replace').strip()})")
-        with suppress(OSError):  # a full disk: the holder's name is a courtesy, and the replies will fail on the disk
+        with suppress(OSError):  # a full disk: the holder's name is optional, and writing replies will report it
             self._lock.truncate(0)
             self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
 
     def open(self) -> None:
-        """Takes this replica's file for writing."""
+        """Open this replica's file for appending."""
         self._file = JsonLines(self._path(self.replica), FULL_DISK, {"settings": self.settings})
 
     def append(self, rows: Mapping[str, Row], stamps: Mapping[str, Any] | None = None) -> None:
-        """One line per reply, with the stamp of its video where there is one; as JsonLines.append."""
+        """Write one line per reply, with its video's stamp if there is one; see JsonLines.append."""
         assert self._file, "open() comes first"
         now = round(time.time(), 3)
         self._file.append(
@@ -125,17 +126,17 @@ class Journal:
         )
 
     def force(self) -> None:
-        """As JsonLines.force."""
+        """See JsonLines.force."""
         if self._file:
             self._file.force()
 
     def bring_back(self) -> None:
-        """As JsonLines.bring_back."""
+        """See JsonLines.bring_back."""
         if self._file:
             self._file.bring_back()
 
     def check_result(self) -> None:
-        """Raises InputError if there is a result without a journal: this run would overwrite what it holds."""
+        """Raises InputError if there is a result without a journal, which this run would overwrite."""
         if self.result_path.is_file() and not self._paths():
             raise InputError(
                 f"{self.result_path}: its journal is gone, so that this run would overwrite it; choose another output "
@@ -143,7 +144,7 @@ class Journal:
             )
 
     def write_results(self) -> dict[str, Row]:
-        """Join the journals into the result file, in the order of the questions; the rows written."""
+        """Join the journals into the result file, in question order; returns the rows written."""
         self.bring_back()
         rows = self.read()
         results = {key: rows[key] for key in self.asked if key in rows}
@@ -155,14 +156,14 @@ class Journal:
         return results
 
     def set_aside(self) -> None:
-        """Keeps result and journals under `.old` names until new ones are complete; older `.old` ones stay."""
+        """Rename result and journals to `.old` until new ones are complete; existing `.old` files stay."""
         for path in [self.result_path, *self._paths()]:
             if not path.exists():
                 continue
             old = _with_old(path)
             try:
                 if old.exists():
-                    path.unlink()  # of a start with --overwrite that did not get through: .old is the complete one
+                    path.unlink()  # left by an unfinished --overwrite: the complete one is .old
                 else:
                     path.rename(old)
             except OSError as error:
@@ -177,7 +178,7 @@ class Journal:
         self._file = self._lock = None
 
     def _keep_if_better(self) -> None:
-        """A result that was set aside gets a name to stay by where it has more answers than the new one."""
+        """Keep the `.old` result, under another name, if it has more answers than the new one."""
         old, kept = _with_old(self.result_path), self.result_path.with_name(self.result_path.name + ".kept")
         if old.exists() and _answered(old) > max(_answered(self.result_path), _answered(kept)):
             with suppress(OSError):
@@ -185,11 +186,11 @@ class Journal:
                 print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
 
     def _read_file(self, path: Path) -> list[dict[str, Any]]:
-        """A journal's replies: `key`, `row`, `at` in seconds since 1970, `stamp`. Raises InputError for other settings,
-        and for the first whole line that this suite does not write."""
+        """Read a journal's replies: `key`, `row`, `at` in seconds since 1970, `stamp`. Raises InputError if the
+        settings differ, or at the first invalid complete line."""
         try:
             with open_regular(path) as file:
-                lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # what follows the last line end was cut short
+                lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # an incomplete last line is dropped
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
         entries: list[dict[str, Any]] = []
@@ -226,7 +227,7 @@ def _with_old(path: Path) -> Path:
 
 
 def _answered(path: Path) -> int:
-    """How many questions a result file answers; 0 where there is none."""
+    """Count the answered questions in a result file; 0 if there is no file."""
     rows = None
     with suppress(InputError):
         rows = read_json(path)
@@ -244,5 +245,5 @@ def _checked(entry: Any, number: int) -> dict[str, Any]:
     if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
         raise ValueError("its time is not a number")
     if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
-        raise ValueError("its reply is not one of a run")
+        raise ValueError("its row is invalid")
     return dict(entry)

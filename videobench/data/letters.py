@@ -1,9 +1,9 @@
-"""Reply -> letter: what a model wrote, read as one of the question's own options or as unreadable. It never guesses.
+"""Read the option letter from a reply, or report it as unreadable; never guess.
 
 Two kinds of evidence count: a letter used as a label ("B", "(B) Trees", "Option B") or called the answer ("the answer
-is B"), and an option's text that is the whole reply or a sentence of it. All evidence in a reply must point to one
-letter; a second one ("A, B", "B. The answer is C", B's letter with C's text) makes it unreadable. In a reply that
-discusses options ("A: not supported. B: supported.") no label counts: it is readable if it names its answer as well.
+is B"), and an option's text as the whole reply or as one of its sentences. All evidence must point to the same letter;
+a second letter ("A, B", "B. The answer is C", B's letter with C's text) makes the reply unreadable. In a reply that
+discusses options ("A: not supported. B: supported.") labels do not count: it must also say which one is the answer.
 """
 
 import re
@@ -14,12 +14,12 @@ from itertools import islice
 
 from videobench.data.dataset import LETTERS
 
-# A reply names its letter at its beginning or its end. Of a longer one, which no model of this benchmark gives, the
-# middle is left out, so that reading it takes no longer.
+# Replies name the letter at the beginning or the end. The middle of a longer reply, which no model of this benchmark
+# gives, is skipped to bound the time.
 MOST_CHARACTERS = 8192
-MOST_STATEMENTS = 20  # of "the answer is B": more say nothing else
+MOST_STATEMENTS = 20  # "the answer is B": further ones are ignored
 
-CHINESE_STOPS = {0x3002: ".", 0x3001: ","}  # the two that NFKC leaves as they are
+CHINESE_STOPS = {0x3002: ".", 0x3001: ","}  # NFKC does not convert these two
 SPECIAL_TOKENS = re.compile(
     r"<\|im_start\|>\s*assistant|<\|\w+\|>|</?s>|<unk>|<pad>|\[/?INST\]|^\s*ASSISTANT\s*:", re.I
 )
@@ -44,7 +44,7 @@ CALLED_RIGHT = re.compile(
     rf"(?:{NOUN}\s*[(\[]?([A-F])[)\]]?\s+is\s+(?:the\s+)?(?:correct|right|best|closest)"
     rf"|[(\[]?\b([A-F])[)\]]?\s+is\s+the\s+(?:correct|right|best|closest)\s+{NOUN})"
 )
-# In English and Chinese: a label that is refused, or taken back; other letters that are discussed behind it.
+# In English and Chinese: a label that is rejected or taken back; other letters that are discussed after it.
 VERBS = r"(?:is|are|was|were|seems|looks|does|has|shows|can|could|would|should|cannot|isn't|doesn't)"
 ADVERBS = r"(?:(?:be|clearly|the|an?)\s+)*"
 FIT = (
@@ -76,9 +76,9 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def read_letter(reply: str, options: Mapping[str, str]) -> str | None:
-    """The one letter that a reply names, upper case; None if it names none, several, or one that is not an option.
+    """Return the letter that a reply names, upper case; None if it names several, no letter, or one that is no option.
 
-    `options` maps letters to texts. If it is empty, as where a file does not hold them, any of A to F is read."""
+    `options` maps letters to texts. If it is empty, as when a file does not include them, A to F are accepted."""
     text = _clean(reply)
     letters = options or LETTERS
     bare = text.strip("()[].:,;! \n")
@@ -102,24 +102,24 @@ def _clean(reply: str) -> str:
         reply = f"{reply[: MOST_CHARACTERS // 2]}\n{reply[-MOST_CHARACTERS // 2 :]}"
     text = SPECIAL_TOKENS.sub(" ", unicodedata.normalize("NFKC", reply)).translate(CHINESE_STOPS)
     text = MARKUP.sub("", text.replace("\u201c", '"').replace("\u201d", '"').replace("\u2019", "'")).strip()
-    return SPACES.sub(lambda run: "\n" if "\n" in run[0] else " ", text)  # so that no pattern meets a long run
+    return SPACES.sub(lambda run: "\n" if "\n" in run[0] else " ", text)  # long runs would be slow
 
 
-@lru_cache(maxsize=1 << 17)  # all option texts of the benchmark: each is compared with at least two replies
+@lru_cache(maxsize=1 << 17)  # holds all option texts of the benchmark, which are compared at least twice
 def _plain(text: str) -> str:
-    """For comparing a reply with an option: without case, extra spaces, and punctuation at the ends."""
+    """Normalise a text for comparison: no case, no extra spaces, no punctuation at the ends."""
     return " ".join(_clean(text).casefold().split()).strip(" .,;:!?'")
 
 
 def _letters_of_text(text: str, options: Mapping[str, str]) -> list[str]:
-    """The letters whose option is this text; several where options are equal."""
+    """Return the letters whose option is this text; several if options are equal."""
     plain = _plain(text)
     return [letter for letter, option in options.items() if plain and _plain(option) == plain]
 
 
 def _opens_discussion(label: re.Match[str], rest: str, options: Mapping[str, str]) -> bool:
-    """Whether the label is refused ("(A) is not right"), taken back ("A. Wait"), or stands before a remark that is not
-    its option's text and before another letter ("A: no grass is seen. B: trees are")."""
+    """Whether the label is rejected ("(A) is not right"), taken back ("A. Wait"), or followed by a remark other than
+    its option's text and then another letter ("A: no grass is seen. B: trees are")."""
     letter = (label[1] or label[2]).upper()
     own = re.match(re.escape(options.get(letter, "").strip()), rest, re.I)
     behind = rest[own.end() if own else 0 :].lstrip(" .:;-\u2013\u2014")
@@ -135,7 +135,8 @@ def _opens_discussion(label: re.Match[str], rest: str, options: Mapping[str, str
 
 
 def _labels(label: re.Match[str] | None, text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """The letter of the reply's label and those that it calls its answer, and letters behind that contradict them."""
+    """Yield the letter of the reply's label, letters that it calls the answer, and later letters that contradict
+    them."""
     for match in ([label] if label else []) + list(islice(STATEMENT.finditer(text), MOST_STATEMENTS)):
         letter = (match[1] or match[2]).upper()
         yield letter
@@ -144,7 +145,8 @@ def _labels(label: re.Match[str] | None, text: str, options: Mapping[str, str]) 
 
 
 def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Another letter ("A, B", "(A) or (B)", "A. cat B. dog"), or another option's text behind a label ("B. Grass")."""
+    """Yield other letters after a label ("A, B", "(A) or (B)", "A. cat B. dog") or another option's text ("B.
+    Grass")."""
     sentence = SENTENCE_END.split(rest.strip(), maxsplit=1)[0]
     named = _letters_of_text(sentence, options) or _letters_of_text(rest, options)
     if named and letter not in named:
@@ -152,14 +154,14 @@ def _contradictions(letter: str, rest: str, options: Mapping[str, str]) -> Itera
     link = LINK.match(rest)
     assert link, "the pattern matches the empty text"
     following = None if named else LABEL.match(rest, link.end())
-    # Behind a dash a reason may begin with a letter: "B - A is wrong".
+    # After a dash, a reason may begin with a letter: "B - A is wrong".
     if following and not (link[1] in DASHES and rest[following.end() :].strip()):
         yield (following[1] or following[2]).upper()
     yield from (each for each in _listed_pairs(rest, options) if each != letter)
 
 
 def _pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """A letter with its own option's text: "B Trees", "b. trees", "B.a tree", "Trees (B)"."""
+    """Yield the letter of a reply that is a letter with its option's text: "B Trees", "b. trees", "Trees (B)"."""
     for pattern, letter_at, text_at in ((LETTER_AND_TEXT, 1, 2), (TEXT_AND_LETTER, 2, 1)):
         match = pattern.fullmatch(text)
         if match and match[letter_at].upper() in _letters_of_text(match[text_at], options):
@@ -167,7 +169,7 @@ def _pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
 
 
 def _listed_pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Letters anywhere with a dot and their own option's text, as in a reply that repeats the options."""
+    """Yield letters that are followed anywhere by a dot and their option's text, as in a reply that repeats options."""
     plain = " ".join(text.casefold().split())
     for match in LISTED.finditer(plain):
         own = _plain(options.get(match[1].upper(), ""))
@@ -176,11 +178,11 @@ def _listed_pairs(text: str, options: Mapping[str, str]) -> Iterator[str]:
 
 
 def _sentences(text: str, options: Mapping[str, str]) -> Iterator[str]:
-    """Letters whose text is a sentence of its own, or follows "the answer is"."""
+    """Yield letters whose option text is a whole sentence, or follows "the answer is"."""
     behind = PREAMBLE.match(text)
     if behind and (whole := _letters_of_text(behind[1], options)):
         yield from whole
-        text = text[: behind.start(1)]  # an option's text can hold what looks like a sentence's end: "Dr . Cooper"
+        text = text[: behind.start(1)]  # an option may contain what looks like the end of a sentence: "Dr . Cooper"
     for sentence in SENTENCE_END.split(text):
         preamble = PREAMBLE.match(sentence)
         for part in (sentence, preamble[1] if preamble else ""):

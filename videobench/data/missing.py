@@ -1,4 +1,4 @@
-"""Where a video is that is not in its place: at another level of the folders, or still in an archive."""
+"""Find missing videos: at another level of the folders, or still in an archive."""
 
 import os
 import re
@@ -13,18 +13,19 @@ from shlex import quote
 from videobench.data.dataset import VIDEOS_NAME, Question, VideoRoot
 from videobench.files import open_regular
 
-# `MSVD.zip`, `MSVD.tar.gz`, and the parts of a split one: `MSVD.zip.001`, `MSVD.tar.gz.aa`, `MSVD.zip.part-01`.
+# `MSVD.zip`, `MSVD.tar.gz`, and parts of split archives: `MSVD.zip.001`, `MSVD.tar.gz.aa`, `MSVD.zip.part-01`.
 ARCHIVE = re.compile(
     r"(.+?\.(?:zip|tgz|tar\.(?:gz|bz2|xz)|tar))(?:(\.(?:part[-_.]?)?)(?:\d+|[a-z]{2}))?", re.IGNORECASE
 )
 ZIP_MAGIC, SPLIT_ZIP_MAGIC = b"PK\x03\x04", b"PK\x07\x08"
-LEVELS = 3  # folders above a video in which archives are looked for: its set's, Eval_video, and the root
+LEVELS = 3  # folders above a video to search for archives: its set's, Eval_video, and the root
 MOST_NAMED = 6  # archives in one message
 
 
 def place_hint(missing: Iterable[tuple[VideoRoot, Question]]) -> str:
-    """What brings missing videos to their places, as the end of a message: a path, or commands; "" if nothing does."""
-    first: dict[Path, tuple[VideoRoot, Question]] = {}  # in each folder
+    """Suggest how to fix missing videos, for the end of a message: another path, or commands; "" if nothing is
+    found."""
+    first: dict[Path, tuple[VideoRoot, Question]] = {}  # the first missing video of each folder
     for root, question in missing:
         first.setdefault(question.video.parent, (root, question))
     hints = [*dict.fromkeys(hint for root, question in first.values() if (hint := _hint(root, question)))]
@@ -56,25 +57,25 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def unpacking(video: Path) -> str:
-    """The archives near a missing video that may hold it, each with the command that unpacks it to its place."""
+    """List archives near a missing video that may hold it, with the commands that unpack them to the right place."""
     found: list[str] = []
     for place in video.parents[:LEVELS]:
         names = _names_in(place)
-        archives: dict[str, str] = {}  # a whole archive's name -> what the names of its parts begin with, "" if whole
+        archives: dict[str, str] = {}  # archive -> prefix of its parts' names, "" if not split
         for match in filter(None, map(ARCHIVE.fullmatch, names)):
             archives.setdefault(match[1], match[1] + match[2] if match[2] else "")
         for name, prefix in archives.items():
             first = next(each for each in names if each.startswith(prefix or name))
             if (spanned := Path(name).with_suffix(".z01").name) in names:
-                first = spanned  # of a zip in several volumes, of which .zip is the last
+                first = spanned  # first volume of a multi-volume zip, whose last is .zip
             if target := _target(video, place / name, _first_folder(place / first)):
                 found.append(f"{place / name} may hold it: {_command(place / name, prefix, target)}")
     return "; ".join(found)
 
 
 def _target(video: Path, archive: Path, folder: PurePosixPath | None) -> Path | None:
-    """Where to unpack an archive whose first entry is in `folder`, so that the folder of `video` comes to its place;
-    None for an archive of other folders."""
+    """Return where to unpack an archive whose first entry is in `folder`, so that the folder of `video` is in place
+    afterwards; None if the archive holds other folders."""
     if folder is None or not folder.parts:
         fits = archive.parent == video.parent or archive.name.partition(".")[0] == video.parent.name
         return video.parent if fits else None
@@ -86,7 +87,7 @@ def _target(video: Path, archive: Path, folder: PurePosixPath | None) -> Path | 
 
 
 def _first_folder(archive: Path) -> PurePosixPath | None:
-    """The folder of an archive's first entry; None if it cannot be read."""
+    """Return the folder of an archive's first entry; None if the archive cannot be read."""
     with suppress(OSError, tarfile.TarError, zlib.error, EOFError, struct.error), open_regular(archive) as file:
         head = file.read(30 + 4 + 1024)
         head = head.removeprefix(SPLIT_ZIP_MAGIC)

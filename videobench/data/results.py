@@ -1,4 +1,4 @@
-"""Result files and folders, of this suite or of another engine -> replies."""
+"""Read replies from result files and folders of this suite or of another engine."""
 
 import glob
 import math
@@ -36,31 +36,30 @@ from videobench.files import read_json
 
 RESULT_SUFFIX = "_eval.json"
 OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
-MOST_MASS = 1.02  # of all options' probabilities: rounding may pass 1, logarithms to base 10 go beyond
-LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # so many replies add up to 1 by no chance
+MOST_MASS = 1.02  # sum of all options' probabilities: rounding may exceed 1 slightly, base-10 logarithms by more
+LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # this many sums of 1 are no coincidence
 
 Placed = tuple[str, str, Mapping[str, Any]]  # place for messages, key, row
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is known of the questions beside a file of replies."""
+    """What is known about the questions from outside a file of replies."""
 
-    replies: Collection[Reply] = ()  # to questions that a reply without a key may answer: the other side's, or facts
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # by custom_id: rows of exported requests
+    replies: Collection[Reply] = ()  # to match replies without a key: the other side's, or exported facts
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # custom_id -> row of the exported requests
 
 
 def load_results(
     path: Path, answers: Iterable[QuestionName], by_key: bool = False, asked: Asked | None = None
 ) -> dict[QuestionName, Reply]:
-    """The replies of one result file, or of every `*_eval.json` of a folder.
+    """Read the replies of one result file, or of every `*_eval.json` in a folder.
 
-    A row belongs to the data set that its key names (`MSVD/40810`), else its `dataset`, else its file's name
-    (`MSVD_eval.json`), else the only set of `answers` that has its id; a row without a key to the question that
-    `asked` has with its video and exact text. Raises InputError, naming file and row, if two sets have it, if key and
-    `dataset` name two sets, if two rows answer one question, or if a row is none. `by_key` is for the original's way
-    of scoring, which knows no data sets: the replies are then named ("", key as in the file), a later file's before an
-    earlier one's."""
+    A row's data set is the one in its key (`MSVD/40810`), else its `dataset`, else its file's name (`MSVD_eval.json`),
+    else the only set of `answers` that has its id. A row without a key is matched by video and exact text with `asked`.
+    Raises InputError, naming file and row, if an id is ambiguous, if key and `dataset` disagree, if two rows answer the
+    same question, or if a row is invalid. `by_key` is for the original scoring, which ignores data sets: replies are
+    then named ("", key as in the file), and later files win."""
     finder = _Finder(answers, by_key)
     replies: dict[QuestionName, Reply] = {}
     places: dict[QuestionName, str] = {}
@@ -79,8 +78,8 @@ def load_results(
 
 
 def _check_base(path: Path, replies: Iterable[Reply]) -> None:
-    """Raises InputError if the log-probabilities are not natural: the options' probabilities add up to more than 1, or,
-    of logarithms to base 2, to less, while powers of 2 add up to 1."""
+    """Raises InputError if the log-probabilities are not natural logarithms: the options' probabilities add up to more
+    than 1 (base 10), or to less than 1 while powers of 2 add up to 1 (base 2)."""
     stored = [[*reply.logprobs.values()] for reply in replies if reply.logprobs]
     totals = [math.fsum(map(math.exp, each)) for each in stored]
     above = [total for total in totals if total > MOST_MASS]
@@ -101,7 +100,7 @@ def _check_base(path: Path, replies: Iterable[Reply]) -> None:
 
 
 def read_replies(path: Path) -> tuple[str, list[Reply]]:
-    """The kind of the file, or of the folder's files, and its replies, whatever questions they answer."""
+    """Return the kind of a file (or a folder's files) and all its replies, without matching them to questions."""
     kind = OWN if path.is_dir() else kind_of(path)
     if holds_logs(path):
         return EVAL_LOG, [*load_logs(path).values()]
@@ -115,7 +114,7 @@ def read_replies(path: Path) -> tuple[str, list[Reply]]:
 
 
 def load_facts(path: Path) -> Asked:
-    """Of the file beside exported requests: InputError where it is another one."""
+    """Read the facts file written with exported requests; InputError if it is another file."""
     if kind_of(path) != FACTS:
         raise InputError(f"{path}: not the facts of exported requests; name what --export_requests wrote beside them")
     finder, facts, replies = _Finder([], False), dict[str, Mapping[str, Any]](), list[Reply]()
@@ -132,8 +131,8 @@ def load_facts(path: Path) -> Asked:
 def load_sides(
     paths: Sequence[Path], answers: Collection[QuestionName], by_key: bool = False, facts: Asked | None = None
 ) -> list[dict[QuestionName, Reply]]:
-    """The replies of two sides. Where one side's lines name no question, they are found among the other side's, or
-    among `facts`; InputError where neither names any."""
+    """Read the replies of two sides. If one side has no keys, its lines are matched with the other side's or with
+    `facts`; InputError if neither side has keys."""
     for path in paths:
         _check_finished(path)
     asked, loaded = facts or Asked(), dict[Path, dict[QuestionName, Reply]]()
@@ -150,7 +149,7 @@ def load_sides(
 
 
 def kept_commands(path: Path) -> list[Command]:
-    """What was typed to make a result file, or those of a folder, where the runs kept it."""
+    """Return the commands that made a result file, or those of a folder, if the runs stored them."""
     folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
     found = [read_command(each) for each in sorted((folder / "journal").glob(f"{name}.command.json"))]
     return [*{each.text: each for each in found if each and each.script in RUNS}.values()]
@@ -179,7 +178,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _rows_of(file: Path, asked: Asked) -> Iterator[Placed]:
-    """Each row, of whatever kind the file is."""
+    """Yield all rows of a file of any kind."""
     kind = kind_of(file)
     if kind == OWN:
         yield from _own_rows(file)
@@ -207,7 +206,7 @@ def _own_rows(file: Path) -> Iterator[Placed]:
 
 
 def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[Placed]:
-    """With what `facts` says of the request: not the prompt's tokens, which are the service's own."""
+    """Yield rows completed with `facts` about the request, except prompt tokens: the service counts its own."""
     for place, line in read_lines(file, BATCH):
         with _named(place):
             key, row = read_reply(line)
@@ -229,7 +228,8 @@ def _unnamed(file: Path) -> Iterator[tuple[str, Unnamed]]:
 
 
 def _joined(file: Path, lines: Iterable[tuple[str, Unnamed]], asked: Iterable[Reply]) -> Iterator[Placed]:
-    """Lines of equal questions on one video take their keys in order; those of other questions are left out."""
+    """Match lines to keys by video and text; identical questions on one video in order. Skips
+    unknown ones."""
     waiting: dict[tuple[str, str], list[Reply]] = {}
     for reply in asked:
         waiting.setdefault(exact_name(reply.vid_path, reply.question), []).append(reply)
@@ -261,10 +261,10 @@ def _named(place: str) -> Iterator[None]:
 
 
 class _Finder:
-    """Which question a row answers."""
+    """Finds out which question a row answers."""
 
     def __init__(self, answers: Iterable[QuestionName], takes_last: bool) -> None:
-        self.takes_last = takes_last  # of several data sets that have a bare id
+        self.takes_last = takes_last  # use the last data set if several have the id, instead of an error
         answers = list(answers)
         self.sets = {folded(name): name for name in DATASET_NAMES}
         self.sets.update({folded(dataset): dataset for dataset in {dataset for dataset, _ in answers}})
@@ -289,7 +289,7 @@ class _Finder:
         candidates = self.sets_of_id.get(key, [])
         if len(candidates) > 1 and not self.takes_last:
             raise ValueError(
-                f"the id stands in {len(candidates)} data sets ({', '.join(candidates)}) and the row names none; "
+                f"the id is ambiguous: {len(candidates)} data sets have it ({', '.join(candidates)}); "
                 f"call the file <data set>{RESULT_SUFFIX}, or write the keys as <data set>/<id>"
             )
         return (candidates[-1] if candidates else ""), key

@@ -1,8 +1,7 @@
-"""A row of journals and result files: one reply, its question, and what it was computed from.
+"""The row of journals and result files: one reply, its question, and what it was computed from.
 
-`Reply` has all of its fields: a run writes them as JSON, a `Row`; `build_reply` reads them, from other files too:
-Video-Bench's own form, MindIE's, whose `output_sequence` is a bare text, and what engines.py makes of other engines'
-lines.
+`Reply` defines the fields, which a run writes as JSON (a `Row`). `build_reply` reads them, also from Video-Bench's own
+files, from MindIE's, whose `output_sequence` is a plain text, and from what engines.py makes of other engines' lines.
 """
 
 import re
@@ -16,19 +15,19 @@ NONFINITE_FIX = (
     "float16 ends at 65504; use --dtype bfloat16 or float32 (on an NPU, leave INF_NAN_MODE_ENABLE at 1: 0 would hide "
     "such overflows, not fix them)"
 )
-LEAST_LOGPROB, GREATEST_LOGPROB = -1e5, 1e-2  # nats: a 16-bit logit is at least -65504; rounding may pass 0
-MOST_CARDS = 64  # of a replica
-LARGEST_NUMBER = 1e12  # of any field of a row; sums and squares of these stay finite
+LEAST_LOGPROB, GREATEST_LOGPROB = -1e5, 1e-2  # nats: float16 logits are at least -65504; rounding may exceed 0
+MOST_CARDS = 64  # per replica
+LARGEST_NUMBER = 1e12  # in any field; sums and squares of such numbers stay finite
 SHA256 = re.compile("[0-9a-f]{64}")
 
 Row = dict[str, Any]  # the JSON of one Reply; every field but `output_sequence` may be missing
 
-# NaN and infinity have no place in JSON and no meaning as a probability: such a row is marked instead.
+# JSON has no NaN or infinity, and neither is a probability: such a row is marked instead.
 NONFINITE: Row = {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16"}
 
 
 def is_of_a_run(row: Row) -> bool:
-    """Whether a run has written this row: each field has a value that can be read, and hashes are hashes."""
+    """Whether this is a valid row of a run: all fields can be read, and hashes are hashes."""
     try:
         build_reply(("", ""), "", row)
     except ValueError:
@@ -38,12 +37,12 @@ def is_of_a_run(row: Row) -> bool:
 
 
 def failed_row(question: Question, reason: str, run: Mapping[str, Any]) -> Row:
-    """An empty reply with the reason."""
+    """Build the row of a failed question: an empty reply and the reason."""
     return {**question_fields(question), "output_sequence": [""], "error": reason, "run": run}
 
 
 def question_fields(question: Question) -> Row:
-    """What a row holds of its question: a reply counts only if all of it is still the same."""
+    """The question's fields in a row; a stored reply counts only if all of them are unchanged."""
     return {
         "video_id": question.video_id,
         "dataset": question.dataset,
@@ -55,23 +54,24 @@ def question_fields(question: Question) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What only a log of lm-eval or lmms-eval says of a reply: eval_logs.py."""
+    """What only logs of lm-eval or lmms-eval say about a reply (eval_logs.py)."""
 
     is_right: bool  # by the log's own metric
-    right: str  # letter of the right option, of a reply in words the right text; empty if not known
-    doc_sha256: str  # of the document; empty if the log has no hash of its own for each
+    right: str  # letter of the right option, or the right text for generated replies; empty if unknown
+    doc_sha256: str  # of the document; empty if the log does not hash documents individually
     target_sha256: str  # of the right answer as the log states it
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One row; None, an empty text or an empty dict for what its file does not say. In a row `options` are `choices`,
-    `logprobs` are `letter_logprobs`, `bounds` are `letter_bounds`. docs/result.schema.json says the same."""
+    """One row; fields missing from the file are None, an empty text or an empty dict. In a row, `options` is called
+    `choices`, `logprobs` `letter_logprobs`, and `bounds` `letter_bounds`. The JSON schema is
+    docs/result.schema.json."""
 
     dataset: str  # "MSVD"
     id: str  # "40810"
     key: str  # as the file writes it: "40810", in a sample "MSVD/40810"
-    output: str | list[str]  # `output_sequence` as the file writes it: a list of one text, from MindIE a bare text
+    output: str | list[str]  # `output_sequence` as in the file: a list of one text, or from MindIE a plain text
     text: str  # what the model wrote; empty if the question failed
     error: str  # why the question failed; the next start asks it again
     # The question, as it was asked.
@@ -83,28 +83,29 @@ class Reply:
     nonfinite: bool | None  # True if the logits held NaN or infinity; such a row has none of the next three
     logprobs: dict[str, float]  # option letter -> natural log of its probability at the first position
     option_mass: float | None  # the sum of the probabilities
-    bounds: dict[str, float]  # of a service: as `logprobs`, of letters that are only known to be at most as probable
+    bounds: dict[str, float]  # from a service: upper bounds of the log-probability, for letters that it did not list
     num_output_tokens: int | None
-    finish_reason: str  # of a service: "stop", or "length" if the reply was cut off
-    is_greedy: bool | None  # of a service: False if a token was not the most probable one
+    finish_reason: str  # from a service: "stop", or "length" if the reply was cut off
+    is_greedy: bool | None  # from a service: False if a token was not the most probable one
     # What it was computed from.
     prompt_tokens: int | None
-    expected_prompt_tokens: int | None  # of a service: as many as the checkpoint's own template makes
+    expected_prompt_tokens: int | None  # for a service: the number that the checkpoint's own template gives
     prompt_sha256: str  # of the token ids as little-endian int32
-    video_sha256: str  # of the file's bytes, of a folder of images as video/identity.py says
+    video_sha256: str  # of the file's bytes; for a folder of images see video/identity.py
     pixels_sha256: str  # of the resized and cropped frames, uint8 (num_frames, 3, height, width)
     frames_decoded: int | None  # how many frames the video really has
     frames_stated: int | None  # how many its container states, 0 if it states none
     resolution: str  # "320x240", before the resize
     rank: int | None  # number of the replica that answered
     run: Mapping[str, Any]  # settings and environment: run/journals.py
-    # Of no row.
-    options_are_lent: bool = False  # by the other side's reply to the question, if the file does not give them
+    # Not in a row.
+    options_are_lent: bool = False  # taken from the other side's reply, since the file does not give them
     logged: Logged | None = None
 
     @property
     def cards(self) -> tuple[str, ...]:
-        """Those that answered, as their machine counts them, of a `--tensor_parallel` replica all; () if not known."""
+        """Numbers of the cards that answered (all of a `--tensor_parallel` replica), on their machine; () if
+        unknown."""
         stored, count = self.run.get("cards"), self.run.get("tensor_parallel")
         if isinstance(stored, str):
             return tuple(stored.split(","))
@@ -121,7 +122,7 @@ class Reply:
 
     @property
     def bounded(self) -> list[str]:
-        """The options of which the bound alone is known."""
+        """Options with only a bound instead of a log-probability."""
         return [letter for letter in self.bounds if letter not in self.logprobs and letter in self.options]
 
     @property
@@ -135,12 +136,12 @@ class Reply:
 
 
 def folded_text(text: str) -> str:
-    """Without case, and with single spaces."""
+    """Lower-case a text and collapse its spaces."""
     return " ".join(text.casefold().split())
 
 
 def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
-    """The row as a Reply; ValueError, naming the field and what it holds, where one cannot be what it should be."""
+    """Read a row as a Reply; ValueError with field and value if a field is invalid."""
     error, output = _text(row, "error"), row.get("output_sequence")
     if output is None and error:
         output = [""]
@@ -222,13 +223,13 @@ def _logprobs(row: Mapping[str, Any], field: str) -> dict[str, float]:
     return {letter: float(value) for letter, value in values.items() if value is not None}
 
 
-ROW_NAMES = {"options": "choices", "logprobs": "letter_logprobs", "bounds": "letter_bounds"}  # others have their own
+ROW_NAMES = {"options": "choices", "logprobs": "letter_logprobs", "bounds": "letter_bounds"}  # others keep their names
 OF_TYPE: dict[Any, Callable[[Mapping[str, Any], str], Any]] = {
     **{str: _text, int | None: _whole_number, float | None: _number, bool | None: _flag, Mapping[str, Any]: _run},
     **{str | int: _video_id, dict[str, float]: _logprobs, dict[str, str]: _options},
 }
 NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent", "logged"}
-# Field of a Reply -> its name in a row, and how it is read there. `dataset` is found with the key, in results.py.
+# Field of a Reply -> its name in a row, and the function that reads it. `dataset` is found with the key, in results.py.
 READERS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
     name: (ROW_NAMES.get(name, name), _resolution if name == "resolution" else OF_TYPE[hint])
     for name, hint in get_type_hints(Reply).items()
