@@ -1,1 +1,1 @@
-"""npu, cuda and cpu: opening one, its memory, and what an NPU needs installed."""
+"""Open a device (npu, cuda or cpu), look at its memory, check what an NPU needs installed."""

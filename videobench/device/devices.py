@@ -1,11 +1,11 @@
-"""npu, cuda and cpu behind one value: which card, and how it is set up.
+"""One interface for npu, cuda and cpu: choose a card and set it up.
 
-All settings of a device are made here, each with its reason and its source ("docs of TorchNPU" are those of
-gitcode.com/Ascend/pytorch and of hiascend.com).
+All device settings are made here, with reasons and sources ("docs of TorchNPU": gitcode.com/Ascend/pytorch and
+hiascend.com).
 
-When torch may be imported: nothing imports torch or transformers before `open_device`. It sets the variables that
-libraries read at their start, and decides whether torch_npu may be loaded, which transformers does wherever it finds
-it. Modules that are needed earlier (flags, questions, journals, formats) import both inside functions that run later.
+Nothing may import torch or transformers before `open_device`: it sets the variables that libraries read when they
+start, and decides whether torch_npu may be loaded, which transformers does whenever it is installed. Modules that are
+needed earlier (flags, questions, journals, formats) import both inside functions that run later.
 """
 
 import os
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     import torch
 
 KINDS = ("npu", "cuda", "cpu")
-# float16 on an NPU: cards of the first generation have no bfloat16 (torch.npu.is_bf16_supported, docs of TorchNPU).
+# float16 on NPUs: first-generation cards have no bfloat16 (torch.npu.is_bf16_supported, docs of TorchNPU).
 DEFAULT_DTYPES = {"npu": "float16", "cuda": "float16", "cpu": "float32"}
-# Prompts are padded to a multiple, so that few lengths occur: an NPU prepares each operator again for each new shape,
-# and may even compile it (docs of TorchNPU, set_compile_mode; CANN's chapter on dynamic shapes). 16 on CUDA, where
-# PyTorch's attention copies a mask of any other length in every layer (aten, pad_bias in attention.cpp).
+# Prompts are padded to a multiple, so that few lengths occur: an NPU prepares every operator again for every new shape,
+# and may even compile it (docs of TorchNPU, set_compile_mode; CANN's chapter on dynamic shapes). 16 on CUDA:
+# PyTorch's attention copies masks of other lengths in every layer (aten, pad_bias in attention.cpp).
 LENGTH_MULTIPLES = {"npu": 32, "cuda": 16, "cpu": 1}
-# Questions answered together if the memory allows it (run/loop.py). One video's questions fill a CPU. On a card the
-# questions' own tokens decide, about 130 each: 32 questions have the few thousand that fill its matrix units, and every
-# card from 64 GB on has room for them with a 7B model, so that both sides compute in batches of the same size.
+# Questions answered together if memory allows (run/loop.py). The questions on one video are enough to keep a CPU busy.
+# A card needs a few thousand tokens to fill its matrix units: 32 questions of about 130 tokens. With a 7B model they
+# fit on any card with 64 GB or more, so both sides use the same batch size.
 DEFAULT_BATCH_SIZES = {"npu": 32, "cuda": 32, "cpu": 8}
 BACKENDS = {"npu": "hccl", "cuda": "nccl", "cpu": "gloo"}  # of torch.distributed
 TOOLS = {"npu": "npu-smi info", "cuda": "nvidia-smi"}
 VISIBLE = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 
-# What --deterministic needs in the environment: (the value that is set if there is none, others that are accepted).
-# Libraries read them when they start, so they are set before a device is used.
+# Variables for --deterministic: (value to set if unset, other accepted values). Libraries read them when they start, so
+# they are set before a device is used.
 DETERMINISTIC_VARIABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "npu": {
-        # All-reduce in a fixed order (docs of CANN, HCCL_DETERMINISTIC; strict is a stronger form).
+        # Reduces in a fixed order (docs of CANN, HCCL_DETERMINISTIC; strict is stronger).
         "HCCL_DETERMINISTIC": ("true", "strict"),
         # The same for LCCL, which replaces HCCL on one machine if HCCL_OP_EXPANSION_MODE or MindIE requests it (docs of
         # MindFormers, environment variables).
         "LCCL_DETERMINISTIC": ("1",),
-        # Matrix products: the inner dimension is always summed in one order. CANN reads the first (docs of verl and
+        # Matrix products always sum the inner dimension in the same order. CANN reads the first (docs of verl and
         # MindSpeed on Ascend), only ATB the second (set_env.sh of CANN's nnal package).
         "CLOSE_MATMUL_K_SHIFT": ("1",),
         "ATB_MATMUL_SHUFFLE_K_ENABLE": ("0",),
@@ -56,8 +56,8 @@ DETERMINISTIC_VARIABLES: dict[str, dict[str, tuple[str, ...]]] = {
     "cuda": {"CUBLAS_WORKSPACE_CONFIG": (":4096:8", ":16:8")},
     "cpu": {},
 }
-# In the messages of torch, cuBLAS (its handle and workspace: pytorch issue 128601), torch_npu (also of plain
-# RuntimeErrors) and CANN (error codes EL0004 and 207001).
+# Parts of the out-of-memory messages of torch, cuBLAS (handle and workspace: pytorch issue 128601), torch_npu (also in
+# plain RuntimeErrors) and CANN (error codes EL0004 and 207001).
 OUT_OF_MEMORY_SIGNS = (
     "out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "EL0004", "error code is 207001",
 )  # fmt: skip
@@ -73,7 +73,7 @@ class Device:
 
 
 def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Device:
-    """Set up card `index` of a kind ("npu", "cuda"; "cpu" has one) and make it the current one.
+    """Set up card `index` of a kind ("npu", "cuda" or "cpu", which has one) and make it current.
 
     With `deterministic`, operators without a deterministic form raise."""
     if deterministic:
@@ -81,9 +81,9 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
     count = count_cards(kind)
     import torch
 
-    # torch_npu passes it on to CANN's operators (docs of op-plugin, deterministic computing: to be set once, before the
-    # first operator).
-    if torch.are_deterministic_algorithms_enabled() != deterministic:  # setting it imports torch's compiler: seconds
+    # torch_npu passes it on to CANN's operators (docs of op-plugin, deterministic computing: set it once, before the
+    # first operator runs).
+    if torch.are_deterministic_algorithms_enabled() != deterministic:  # it imports torch's compiler: seconds
         torch.use_deterministic_algorithms(deterministic)
     if kind == "cpu":
         return Device("cpu", torch.device("cpu"), "cpu")
@@ -100,16 +100,16 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
 
 
 def count_cards(kind: str) -> int:
-    """How many cards are visible, 1 for cpu. Raises InputError if the packages do not fit, or no card is visible."""
+    """Count visible cards; 1 for cpu. Raises InputError if the packages do not fit, or no card is visible."""
     if kind == "npu":
         count = npu.count_cards()
     else:
-        sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # transformers must not find it: see above
+        sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # hide it from transformers, see above
         import torch
 
         count = 1 if kind == "cpu" else torch.cuda.device_count()
     if count == 0:
-        # CANN's runtime accepts the list in ascending order only (documented in torch_npu's device_count).
+        # CANN's runtime accepts only ascending numbers (documented in torch_npu's device_count).
         order = ", with ascending numbers," if kind == "npu" else ""
         raise InputError(
             f"device {kind}: no card is visible ({_visible(kind)}); check {TOOLS[kind]} and {VISIBLE[kind]}{order} "
@@ -119,12 +119,12 @@ def count_cards(kind: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device, or the host for it, ran out of memory, judging by the message of torch, torch_npu or CANN."""
+    """Whether the device, or the host on its behalf, ran out of memory, judging by the error message."""
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
 
 
 def kind_to_use(kind: str, may_use_cpu: bool) -> str:
-    """`kind`; "cpu", with a warning, if that is allowed and torch sees no CUDA card."""
+    """Return `kind`, or "cpu" with a warning if that is allowed and torch sees no CUDA card."""
     if not may_use_cpu:
         return kind
     sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # as in count_cards
@@ -137,7 +137,7 @@ def kind_to_use(kind: str, may_use_cpu: bool) -> str:
 
 
 def describe_device(device: Device) -> dict[str, Any]:
-    """What is stored with each reply: the card, and the versions below torch that can change a result."""
+    """Describe the card and the versions below torch that can change a result; stored with every reply."""
     import torch
 
     found: dict[str, Any] = {"device_name": device.name}
@@ -172,24 +172,24 @@ def _start(kind: str, index: int) -> str:
 def _set_up_cuda() -> None:
     import torch
 
-    # float32 means float32. By default both makers round the inputs of its convolutions to fewer bits, and not to the
-    # same number of them (docs of PyTorch, torch.backends.cudnn.allow_tf32; of TorchNPU, torch.npu.conv.allow_hf32).
+    # Compute float32 in full precision. By default both vendors round the inputs of convolutions to fewer bits, and not
+    # to the same number (docs of PyTorch, torch.backends.cudnn.allow_tf32; of TorchNPU, torch.npu.conv.allow_hf32).
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
-    # Sums of 16-bit products that are split over several blocks stay in float32 until the end: the card is what the
-    # other device is measured by (docs of PyTorch, numerical accuracy, reduced precision reduction).
+    # Keep split sums of 16-bit products in float32 until the end, since this card is the reference (docs of PyTorch,
+    # numerical accuracy, reduced precision reduction).
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    # Attention without cuDNN, which torch prefers on some cards. On those of 2025 it gives wrong tokens with models of
-    # few key-value heads (pytorch issue 193893, open), and for each new shape it makes a plan, which takes longer than
-    # the attention itself (FunASR issue 3704). PyTorch has its own kernels for it.
+    # Do not use cuDNN's attention, which torch prefers on some cards. On cards of 2025 it gives wrong tokens for models
+    # with few key-value heads (pytorch issue 193893, open), and planning for every new shape takes longer than the
+    # attention itself (FunASR issue 3704). PyTorch's own kernels are used instead.
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _set_up_npu() -> None:
-    """Attention needs no setting: transformers uses scaled_dot_product_attention by default, with bool masks, and with
-    those or none torch_npu runs it as one fused operator (op-plugin, ScaledDotProductAttentionKernelNpuOpApi.cpp: 910B1
-    and later, heads of at most 512 numbers; a float mask takes the plain way)."""
+    """Apply the NPU settings. Attention needs none: transformers uses scaled_dot_product_attention by default, which
+    torch_npu runs as one fused operator if the mask is bool or absent (op-plugin,
+    ScaledDotProductAttentionKernelNpuOpApi.cpp: 910B1 and later, head size up to 512; float masks are not fused)."""
     import torch
 
     module = getattr(torch, "npu")  # noqa: B009  # made by torch_npu
@@ -198,7 +198,7 @@ def _set_up_npu() -> None:
     # Use the operators that CANN ships compiled: with many prompt lengths, compiling each would take minutes. This is
     # the default on Atlas A2 and A3, but not on older cards (docs of TorchNPU, set_compile_mode).
     module.set_compile_mode(jit_compile=False)
-    # Keep tensors in their plain layout: private ones must be converted back wherever an operator or a copy does not
+    # Keep tensors in their plain layout: private layouts must be converted back whenever an operator or a copy does not
     # support them. This is the default on newer releases (docs of TorchNPU, config.allow_internal_format).
     module.config.allow_internal_format = False
     if not _shows_overflows():
@@ -210,14 +210,14 @@ def _set_up_npu() -> None:
 
 
 def _let_overflows_show() -> None:
-    """INF_NAN_MODE_ENABLE=0, which MindIE's launchers export, prevents torch_npu from starting on Atlas A2 and A3. It
-    has no effect on older cards (docs of TorchNPU, INF_NAN_MODE_ENABLE and INF_NAN_MODE_FORCE_DISABLE)."""
+    """Set INF_NAN_MODE_ENABLE=1: with 0, which MindIE's launchers export, torch_npu does not start on Atlas A2 and A3.
+    It has no effect on older cards (docs of TorchNPU, INF_NAN_MODE_ENABLE and INF_NAN_MODE_FORCE_DISABLE)."""
     if os.environ.get("INF_NAN_MODE_FORCE_DISABLE", "0") != "1":
         os.environ["INF_NAN_MODE_ENABLE"] = "1"
 
 
 def _shows_overflows() -> bool:
-    """False if the card has the largest number in place of infinity, and 0 in place of NaN."""
+    """False if the card replaces infinity by the largest number, and NaN by 0."""
     import torch
 
     return bool(getattr(torch, "npu").utils.is_support_inf_nan())  # noqa: B009
@@ -231,14 +231,14 @@ def _set_deterministic_variables(kind: str) -> None:
 
 
 def another_process(kind: str) -> str:
-    """The second half of an error: what uses the memory of a card, and the fix."""
+    """Second half of an error: what uses the card's memory, and the fix."""
     return (
         f"another process holds it: find it with {TOOLS[kind]} and end it, or choose another card with {VISIBLE[kind]}"
     )
 
 
 def card_numbers(device: Device, count: int = 1) -> list[str]:
-    """This process's card and those after it, as the user counts them: by their numbers in the list of visible ones."""
+    """Numbers of this process's card and the following ones, as in the variable that lists visible cards."""
     index = device.torch_device.index or 0
     listed = [each.strip() for each in os.environ.get(VISIBLE.get(device.kind, ""), "").split(",")]
     return [listed[each] if each < len(listed) and listed[each] else str(each) for each in range(index, index + count)]
@@ -260,7 +260,7 @@ def _visible(kind: str) -> str:
 
 
 def memory_bytes(device: Device) -> tuple[int, int]:
-    """(free, total) of the card, or for cpu of the host."""
+    """Return (free, total) memory of the card, or of the host for cpu."""
     import torch
 
     if device.kind == "cpu":
@@ -271,7 +271,7 @@ def memory_bytes(device: Device) -> tuple[int, int]:
 
 
 def check_free_memory(device: Device, needed: int, dtype: str) -> None:
-    """Raises InputError if a card has no room for `needed` bytes of weights: too small, or filled by others."""
+    """Raises InputError if `needed` bytes of weights do not fit: the card is too small, or others use it."""
     if device.kind == "cpu":
         return
     free, total = memory_bytes(device)
@@ -286,7 +286,7 @@ def check_free_memory(device: Device, needed: int, dtype: str) -> None:
 
 @contextmanager
 def reading_weights(device: Device) -> Iterator[None]:
-    """Turns running out of memory into an InputError: check_free_memory does not know how much the loader takes."""
+    """Turn running out of memory into an InputError; check_free_memory does not know how much the loader needs."""
     try:
         yield
     except RuntimeError as error:
@@ -299,7 +299,7 @@ def reading_weights(device: Device) -> Iterator[None]:
 
 
 def release_memory(device: Device) -> None:
-    """Return the blocks that torch keeps for later use to the card, so that blocks of other sizes can be allocated."""
+    """Give torch's cached memory back to the card, so that blocks of other sizes can be allocated."""
     import torch
 
     if device.kind != "cpu":
@@ -307,7 +307,7 @@ def release_memory(device: Device) -> None:
 
 
 def peak_memory_bytes(device: Device) -> int:
-    """The most memory that tensors have used on the device since the start; 0 on cpu, which does not count it."""
+    """Peak memory of tensors on the device since the start; 0 on cpu, which does not count it."""
     import torch
 
     return 0 if device.kind == "cpu" else int(getattr(torch, device.kind).max_memory_allocated())

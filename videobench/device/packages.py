@@ -1,5 +1,5 @@
-"""Are the packages of a run installed, in releases that fit? Read from their metadata: an import takes seconds, and a
-release that does not fit fails anywhere in it, for a reason that names something else."""
+"""Check that the packages of a run are installed in supported releases. Reads their metadata: an import takes seconds,
+and an unsupported release may fail anywhere in it with a misleading message."""
 
 import importlib.metadata
 import importlib.util
@@ -16,8 +16,8 @@ REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 
 
 def check_packages(kind: str) -> None:
-    """Raises InputError, with what is installed, what is needed and the fix, for a package of requirements.txt, one
-    that the installed transformers needs, or on an NPU torch_npu."""
+    """Raises InputError, saying what is installed, what is needed and the fix. Checks the packages in requirements.txt,
+    those that the installed transformers needs, and on an NPU torch_npu."""
     from packaging.requirements import Requirement  # comes with transformers
 
     install = f"pip install -r requirements{'-npu' if kind == 'npu' else ''}.txt"
@@ -33,9 +33,9 @@ def check_packages(kind: str) -> None:
 
 
 def installed_version(name: str) -> str | None:
-    """None if no metadata says so, as for a package that was built in place."""
+    """Return the installed version; None without metadata, as for a package that was built in place."""
     try:
-        return importlib.metadata.version(name) or None  # of a package that was removed in part, it may be missing
+        return importlib.metadata.version(name) or None  # None for a partly removed package
     except importlib.metadata.PackageNotFoundError:
         return None
 
@@ -50,12 +50,12 @@ def _check(needed: "Requirement", whose: str, fix: str) -> None:
 
 
 def _bounds(needed: "Requirement") -> str:
-    """`>=4.56.2,<6`, the lower one first."""
+    """Format version bounds, the lower one first: `>=4.56.2,<6`."""
     return ",".join(sorted(map(str, needed.specifier), reverse=True))
 
 
 def _check_torch_npu(install: str) -> None:
-    """torch_npu does not compare its version with that of torch; a wrong one shows as an undefined symbol, or worse."""
+    """Compare the versions of torch_npu and torch, which torch_npu does not do: a mismatch gives undefined symbols."""
     if importlib.util.find_spec("torch_npu") is None:
         raise InputError(f"device npu: torch_npu is not installed; {install}, or run with --device cpu")
     npu_version, torch_version = installed_version("torch_npu"), installed_version("torch")

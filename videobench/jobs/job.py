@@ -1,8 +1,8 @@
-"""The processes of one job, as torchrun starts them: who does what, and when all are done.
+"""Coordinate the processes of one job started by torchrun: share out the work and wait for each other.
 
 `process` and `local_rank` are torchrun's RANK and LOCAL_RANK. A replica is one copy of the weights: one process, or
 with tensor parallel a group of processes with consecutive numbers, whose first is its leader. Work is claimed from a
-counter in `store`, torch.distributed's, and not split beforehand, so that a slow card does not delay the others.
+counter in `store` (of torch.distributed) instead of being split beforehand, so a slow card does not delay the others.
 Without torchrun there is one process and no store.
 """
 
@@ -22,12 +22,12 @@ from uuid import uuid4
 from videobench.errors import InputError, OtherProcessFailed, ProcessLost
 
 BEAT_S = 5.0
-SILENCE_S = 60.0  # a process that swaps, or waits for a disk, still beats: a thread does
+SILENCE_S = 60.0  # heartbeats come from a thread, so also while swapping or waiting for a disk
 
 
 class Heartbeats:
-    """Signs of life, counted in the store of torch.distributed: torchrun notices that another machine is gone only when
-    one of its own processes dies."""
+    """Heartbeats of all processes, counted in the store of torch.distributed. They are needed because torchrun notices
+    a lost machine only when one of its own processes dies."""
 
     def __init__(self, store: Any, process: int) -> None:
         self._store = store
@@ -38,7 +38,7 @@ class Heartbeats:
         self._thread.start()
 
     def check(self, processes: Iterable[int]) -> None:
-        """Raises ProcessLost if one of them has been silent for SILENCE_S, if this is called now and then."""
+        """Raises ProcessLost if one of the processes has been silent for SILENCE_S; call this regularly."""
         now = time.monotonic()
         if now < self._next_check:
             return
@@ -55,27 +55,27 @@ class Heartbeats:
                 )
 
     def close(self) -> None:
-        """Before Python ends: a thread inside torch's library would crash it. A thread that waits for a lost machine is
-        left behind."""
+        """Stop the thread: one still inside torch's library when Python ends would crash it. If it is waiting for a
+        lost machine, it is left behind."""
         self._ended.set()
         self._thread.join(BEAT_S)
 
     def _beat(self, process: int) -> None:
-        with suppress(RuntimeError):  # the store is gone, as the main thread will find out by itself
+        with suppress(RuntimeError):  # the store is gone, which the main thread notices itself
             while not self._ended.is_set():
                 self._store.add(f"alive/{process}", 1)
                 self._ended.wait(BEAT_S)
 
 
-CONNECT = timedelta(minutes=10)  # for all processes to start, on a slow shared disk
+CONNECT = timedelta(minutes=10)  # time for all processes to start from a slow shared disk
 POLL_S = 0.1
 
 
 class Job:
     """This process's view of its job.
 
-    Whatever waits for other processes raises OtherProcessFailed if one of them has ended the job, and ProcessLost
-    where one that it waits for is gone."""
+    Methods that wait for other processes raise OtherProcessFailed if one of them has ended the job, and ProcessLost if
+    one that they wait for is gone."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Job:
     ):
         self.process = process
         self.is_first = process == 0
-        self.replica, self.shard = divmod(process, tensor_parallel)  # its copy of the weights; its part of that
+        self.replica, self.shard = divmod(process, tensor_parallel)  # which copy of the weights, and which part of it
         self.is_leader = self.shard == 0  # speaks for its replica
         self.num_replicas = num_processes // tensor_parallel
         self.tensor_parallel = tensor_parallel
@@ -95,16 +95,17 @@ class Job:
         self.store = store
         self._heartbeats = Heartbeats(store, process) if store is not None else None
         self._group = range(self.replica * tensor_parallel, (self.replica + 1) * tensor_parallel)
-        self.num_claimed = 0  # by all replicas, when this one last claimed a number
+        self.num_claimed = 0  # by all replicas, as of this one's last claim
         self._counts: Counter[str] = Counter()
 
     @classmethod
     def from_environment(cls, tensor_parallel: int = 1) -> "Job":
-        """From torchrun's variables; one process if there are none. Raises InputError if they make no sense."""
+        """Create the job from torchrun's variables, or for one process if unset. Raises InputError if they make no
+        sense."""
         num_processes = int(os.environ.get("WORLD_SIZE", "1"))
         local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-        # On one machine: the processes of a group exchange data after each layer, too often for links between machines.
+        # A group must be on one machine: it exchanges data after every layer, too often for links between machines.
         if local_world_size % tensor_parallel or num_processes % tensor_parallel:
             raise InputError(
                 f"--tensor_parallel {tensor_parallel}: {num_processes} processes, {local_world_size} of them on this "
@@ -116,12 +117,12 @@ class Job:
         return cls(process, num_processes, local_rank, _join(store, process, num_processes), tensor_parallel)
 
     def close(self) -> None:
-        """Ends the heartbeats: this process does nothing more for the job."""
+        """End the heartbeats: this process is done with the job."""
         if self._heartbeats:
             self._heartbeats.close()
 
     def broadcast(self, name: str, content: Any) -> Any:
-        """What process 0 passes, on every process; JSON. Each `name` once in a job."""
+        """Return process 0's `content` (JSON) on every process. Use a `name` only once per job."""
         if self.store is None:
             return content
         if self.is_first:
@@ -130,19 +131,19 @@ class Job:
         return json.loads(self.store.get(name))
 
     def wait_for(self, key: str) -> str:
-        """The value that another process of the group has given to a key of the store."""
+        """Wait until another process of the group has set a key in the store; returns its value."""
         self._poll(lambda: self.store.check([key]), self._group)
         return str(self.store.get(key).decode())
 
     def meet_group(self, place: str) -> None:
-        """Returns when all processes of this replica have come to a place, each of them once; raises if one has failed
-        on the way, for which a collective of torch would wait."""
+        """Wait until all processes of this replica have reached a place (once per place). Raises if one has failed on
+        the way, whereas a torch collective would keep waiting for it."""
         key = f"met/{self.replica}/{place}"
         self.store.add(key, 1)
         self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel, self._group)
 
     def claim(self, count: int) -> Iterator[int]:
-        """Numbers below `count` in ascending order, each of them on one replica only."""
+        """Yield numbers below `count` in ascending order; every number goes to only one replica."""
         while True:
             self.num_claimed = self.num_claimed + 1 if self.store is None else int(self.store.add("claimed", 1))
             if self.num_claimed > count:
@@ -151,12 +152,12 @@ class Job:
             yield self.num_claimed - 1
 
     def count(self, name: str, number: int) -> int:
-        """Adds to what this process has counted under a name; returns what all have."""
+        """Add to this process's counter of that name; returns the sum over all processes."""
         self._counts[name] += number
         return self._counts[name] if self.store is None else int(self.store.add(f"counted/{name}", number))
 
     def wait_for_all(self, while_waiting: Callable[[], object] = lambda: None) -> None:
-        """Returns on process 0 when every replica has come here, on the others at once."""
+        """Make process 0 wait until every replica has called this; the others return at once."""
         if self.store is None or not self.is_leader:
             return
         self.store.add("finished", 1)
@@ -165,7 +166,7 @@ class Job:
             self._poll(lambda: self.store.add("finished", 0) >= self.num_replicas, everyone, while_waiting)
 
     def was_noted(self, note: str) -> bool:
-        """By `note`, in any start of this job's processes: torchrun keeps notes over restarts."""
+        """Whether `note` was called with this in any start of the job: torchrun keeps notes across restarts."""
         return _is_under_torchrun() and bool(_connect()[0].check([note]))
 
     def note(self, note: str) -> None:
@@ -190,7 +191,7 @@ class Job:
 
 
 def stop_others() -> None:
-    """Makes the other processes of the job raise OtherProcessFailed, also those that are still starting."""
+    """Make the other processes of the job raise OtherProcessFailed, including those that are still starting."""
     is_connected = _connect.cache_info().currsize or _is_under_torchrun()
     if is_connected and os.environ.get("WORLD_SIZE", "1") != "1":
         with suppress(InputError):  # torchrun's variables make no sense: that is what is being reported
@@ -203,7 +204,7 @@ def _is_under_torchrun() -> bool:
 
 @cache
 def _connect() -> tuple[Any, int]:
-    """The store of the whole job, and the number of this process."""
+    """Connect to the job's store; returns it and the number of this process."""
     try:
         process, world_size, port = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
         host = os.environ["MASTER_ADDR"]
@@ -213,7 +214,7 @@ def _connect() -> tuple[Any, int]:
         ) from None
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-    # torchrun's agent serves the store itself; started in another way, process 0 does.
+    # Usually torchrun's agent serves the store, otherwise process 0.
     has_agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         store = TCPStore(host, port, world_size, is_master=process == 0 and not has_agent, timeout=CONNECT)
@@ -227,12 +228,11 @@ def _connect() -> tuple[Any, int]:
 
 
 def _join(store: Any, process: int, num_processes: int) -> Any:
-    """A part of the store for this start of the processes alone.
+    """Return a part of the store that only this start of the processes uses.
 
-    torchrun's store outlives a restart of the processes, and on several machines each torchrun counts its restarts by
-    itself: none of its variables distinguishes all processes of one start from those of the last. So each process says
-    hello under a name of its own, and process 0, which answers every hello it finds, is done when all live processes
-    have heard the answer."""
+    torchrun's store outlives restarts, and on several machines every torchrun counts restarts on its own, so its
+    variables cannot tell this start from the last one. Therefore every process writes a hello with a random name, and
+    process 0 answers all hellos until all live processes have received the answer."""
     from torch.distributed import PrefixStore  # type: ignore[attr-defined]
 
     ends = time.monotonic() + CONNECT.total_seconds()
@@ -272,13 +272,13 @@ def _check_stopped(store: Any) -> None:
         raise OtherProcessFailed
 
 
-# What a replica has claimed, decoding ahead or in a batch, no other can take. Of either it holds at most a sixth of its
-# even part of the remaining work: the nearer the end, the less, so that all replicas end together.
+# Videos that a replica has claimed, to decode ahead or for a batch, are lost to the others. It claims for either at
+# most a sixth of its even share of the remaining work, so that all replicas finish at about the same time.
 HELD_PART = 6
 
 
 class WorkQueue:
-    """Videos by their numbers, claimed one at a time; `costs` in the order of claiming, in any unit."""
+    """Hands out videos by number, one at a time; `costs` are in the order of claiming, in any unit."""
 
     def __init__(self, job: Job, costs: Sequence[float]) -> None:
         self._job = job
@@ -289,7 +289,7 @@ class WorkQueue:
         return self._job.claim(len(self._costs))
 
     def most_held(self) -> int:
-        """How many videos like the next one this replica should decode ahead, or answer together, at most."""
+        """Most videos like the next one that this replica should decode ahead, or answer together."""
         claimed = self._job.num_claimed
         if self._job.num_replicas == 1:
             return len(self._costs)

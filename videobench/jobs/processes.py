@@ -1,6 +1,6 @@
-"""How processes are started and stopped: child processes; SIGTERM, SIGHUP and Ctrl-C.
+"""Start child processes, and handle SIGTERM, SIGHUP and Ctrl-C.
 
-A run that is stopped ends within seconds, its journals whole, and says how to go on. The signal raises Stopped in the
+A stopped run ends within seconds, with complete journals, and prints how to go on. The signal raises Stopped in the
 main thread, which cleans up on its way out. If that thread is stuck in a library (a collective that waits for a lost
 card), another thread ends the process.
 """
@@ -21,14 +21,14 @@ GRACE_S = 5.0  # for the main thread; torchrun itself kills after 30 s
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
-_callbacks: list[Callable[[], object]] = []  # before an end that the main thread does not notice
+_callbacks: list[Callable[[], object]] = []  # called before the process is ended without the main thread
 
 
 def start_child(
     command: Sequence[str], *, env: dict[str, str] | None = None, **options: Any
 ) -> subprocess.Popen[bytes]:
-    """Starts a process that finds this package, whatever the current folder is. It has this process's variables, less
-    the one through which the launchers read their job's status, and those of `env`."""
+    """Start a process that can import this package from any current folder. It inherits the environment, except for the
+    launchers' status file, plus `env`."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     environment = {name: value for name, value in os.environ.items() if name != "VIDEOBENCH_STATUS_FILE"}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -37,32 +37,32 @@ def start_child(
 
 
 class Stopped(KeyboardInterrupt):
-    """This process was asked to end. A KeyboardInterrupt, since libraries let that through."""
+    """A signal asked this process to end. It is a KeyboardInterrupt because libraries do not catch that."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
-        self.status = 128 + number  # the exit status, as of a shell
+        self.status = 128 + number  # exit status, as in a shell
 
 
 def end_with_torchrun() -> None:
-    """A torchrun that is killed does not end its processes: the kernel then sends this one SIGTERM."""
+    """Ask the kernel for a SIGTERM when torchrun is killed, since it then does not end its processes."""
     if "TORCHELASTIC_RUN_ID" in os.environ:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def at_forced_end(callback: Callable[[], object]) -> None:
-    """Calls `callback` if a signal must end the process without the main thread."""
+    """Register a `callback` for when a signal has to end the process without the main thread."""
     _callbacks.append(callback)
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Signals that were ignored, as by nohup, stay so."""
+    """Raise Stopped on SIGTERM, SIGHUP and Ctrl-C; signals that were ignored, as with nohup, stay ignored."""
     former = {number: signal.getsignal(number) for number in SIGNALS}
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
     former_descriptor = signal.set_wakeup_fd(sending, warn_on_full_buffer=False)
-    is_out = threading.Event()  # the main thread
+    is_out = threading.Event()  # set when the main thread has left
     watcher = threading.Thread(target=_watch, args=(receiving, is_out), name="signals", daemon=True)
     watcher.start()
     for number, handler in former.items():
@@ -81,15 +81,15 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 def _raise_once(number: int, _: Any) -> None:
-    """Once: torchrun passes on a Ctrl-C that the terminal has already sent to every process, and the second must not
-    disturb the way out."""
+    """Raise Stopped, and ignore further signals: torchrun repeats a Ctrl-C that the terminal has already sent to every
+    process, and the second one must not disturb the cleanup."""
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise Stopped(number)
 
 
 def _watch(descriptor: int, is_out: threading.Event) -> None:
-    """Reads the numbers of the signals as they come, whatever the main thread is doing."""
+    """Read signal numbers as they arrive, whatever the main thread is doing."""
     with os.fdopen(descriptor, "rb", buffering=0) as numbers:
         while received := numbers.read(1):
             if received[0] not in SIGNALS:
@@ -103,7 +103,7 @@ def _watch(descriptor: int, is_out: threading.Event) -> None:
 
 
 def print_how_to_go_on(number: int) -> None:
-    """One line for the whole job. The launchers, which know the whole command, print it themselves (launch.sh)."""
+    """Print one line for the whole job. The launchers know the full command and print it themselves (launch.sh)."""
     if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
         return
     name = signal.Signals(number).name
@@ -117,7 +117,7 @@ def print_how_to_go_on(number: int) -> None:
     else:  # --overwrite would set aside what was answered
         argv = [each for each in argv if each != "--overwrite"]
     command = shlex.join(["python", *argv])
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # which may be restarting all processes since another one has died
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be restarting all processes because another one died
         command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
     with suppress(OSError):  # the terminal may be gone
         print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)
