@@ -1,1 +1,1 @@
-"""A checkpoint -> answers."""
+"""Load a checkpoint and answer questions with it."""

@@ -1,7 +1,7 @@
-"""Keys and values of some rows of a batch, with room for the tokens to come.
+"""Key-value cache for the rows of a batch, with room for the tokens to come.
 
-The cache of transformers copies all that it holds for each token that it adds. Here a row is copied once, into a buffer
-in which its question and its reply have room; batch after batch of questions on one video share the copies of it.
+The cache of transformers copies its whole content for every token added. Here a row is copied once, into a buffer with
+room for question and reply; all batches of questions on one video share these copies.
 """
 
 import copy
@@ -14,35 +14,35 @@ from transformers import DynamicCache, LlavaNextVideoForConditionalGeneration
 from transformers.cache_utils import DynamicLayer
 
 _NAMES = inspect.signature(LlavaNextVideoForConditionalGeneration.forward).parameters
-CACHE_ARGUMENT = "cache" if "cache" in _NAMES else "past_key_values"  # of `generate`; renamed in transformers 5.24
+CACHE_ARGUMENT = "cache" if "cache" in _NAMES else "past_key_values"  # of `generate`; 5.24 renamed it
 
 
 class Prefixes:
-    """The cache of some videos' prefixes, one row each, and what batches of questions on them begin with."""
+    """Cache of the prefixes of some videos, one row per video, from which batches of questions start."""
 
     def __init__(self, cache: DynamicCache) -> None:
         self._cache: DynamicCache | None = cache
         self.length = int(cache.get_seq_length())  # tokens of each prefix
-        self._copied: list[_RoomyLayer] = []  # of one video alone: the layers of an earlier batch
+        self._copied: list[_RoomyLayer] = []  # layers of an earlier batch whose questions were all on one video
         self._video = -1
 
     def rows(self, videos: Sequence[int], room: int, is_last: bool) -> DynamicCache:
-        """A cache with a row for each of `videos`, indices of prefixes, for the caller to fill with at most `room`
-        tokens. It is valid until the next call.
+        """Return a cache with one row per entry of `videos` (indices of prefixes), which the caller may extend by
+        `room` tokens. It is valid until the next call.
 
-        After the one that `is_last` there are no more: it may take the prefixes themselves."""
+        With `is_last`, no call may follow: the prefixes themselves may be used up."""
         assert self._cache is not None, "the last batch has been taken"
         cache = self._cache
         if is_last:
             self._cache = None
-        else:  # another cache of the same tensors, for `select_rows` to change
+        else:  # a cache of the same tensors that `select_rows` may change
             cache = copy.copy(cache)
             cache.layers = [copy.copy(layer) for layer in cache.layers]
         is_one = len({*videos}) == 1
         if is_one and videos[0] == self._video and all(each.has(len(videos), room) for each in self._copied):
             cache.layers = [each.begin(len(videos), self.length) for each in self._copied]
             return cache
-        self._copied, self._video = [], -1  # gives its memory back first
+        self._copied, self._video = [], -1  # free its memory first
         select_rows(cache, videos, room)
         if is_one and all(isinstance(each, _RoomyLayer) for each in cache.layers):
             self._copied, self._video = [*cache.layers], videos[0]
@@ -50,22 +50,22 @@ class Prefixes:
 
 
 def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
-    """Leaves some rows in the cache, in this order, with room for `room` tokens; a row may be named more than once."""
+    """Keep these rows of the cache, in this order, with room for `room` more tokens; rows may repeat."""
     first, indices = rows[0], None
     is_one = all(row == first for row in rows)
 
     def select(states: torch.Tensor) -> torch.Tensor:
-        """(rows, heads, length, size of a head)"""
+        """Select from a tensor (rows, heads, length, size of a head)."""
         nonlocal indices
         if is_one:
             return states[first : first + 1].expand(len(rows), -1, -1, -1)
-        if indices is None:  # once: each time would wait for the device
+        if indices is None:  # only once, since it waits for the device
             indices = torch.tensor(rows, device=states.device)
         return states.index_select(0, indices)
 
     for number, layer in enumerate(cache.layers):
         layer.keys, layer.values = select(layer.keys), select(layer.values)
-        if type(layer) in (DynamicLayer, _RoomyLayer):  # and no sliding window
+        if type(layer) in (DynamicLayer, _RoomyLayer):  # not one with a sliding window
             cache.layers[number] = _RoomyLayer(layer, room)
 
 
@@ -83,7 +83,7 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         self._show(length)
 
     def update(self, keys: torch.Tensor, values: torch.Tensor, *_: object, **__: object) -> Any:
-        """Adds them, and returns all. RuntimeError if there is no room for them."""
+        """Append keys and values, and return all of them. RuntimeError if there is no room."""
         begin, count = self.keys.shape[2], keys.shape[2]
         for buffer, states in zip(self._buffers, (keys, values), strict=True):
             buffer.narrow(2, begin, count).copy_(states)
@@ -91,11 +91,11 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
         return self.keys, self.values
 
     def has(self, rows: int, room: int) -> bool:
-        """Whether `begin` can give `rows` rows with room for `room` tokens behind those of the beginning."""
+        """Whether `begin` can return `rows` rows with room for `room` tokens after the prefix."""
         return rows <= self._buffers[0].shape[0] and room <= self._room
 
     def begin(self, rows: int, length: int) -> "_RoomyLayer":
-        """The first rows of the same buffers, with the tokens that they began with; later ones are overwritten."""
+        """Reuse the first rows of the same buffers with only their first `length` tokens; the rest is overwritten."""
         layer = copy.copy(self)
         layer._buffers = [buffer[:rows] for buffer in self._buffers]
         layer._show(length)

@@ -1,7 +1,6 @@
-"""A checkpoint's folder -> what a run must know of it before the weights are read.
+"""Read and check everything in a checkpoint's folder except the weights' values.
 
-A checkpoint is trusted as transformers trusts it: weights from safetensors alone, no code of its own, nothing
-downloaded.
+A checkpoint is trusted as transformers trusts it: weights only from safetensors, no remote code, no downloads.
 """
 
 import hashlib
@@ -28,10 +27,10 @@ from videobench.video.pixels import PixelSpec, load_pixel_spec
 if TYPE_CHECKING:
     from transformers import LlavaNextVideoConfig, PreTrainedTokenizerBase
 
-# Shows where the question stands. In a list that a template writes as Python or JSON its tab is a backslash and a t.
+# Marks the question in a rendered template. If a template writes it as Python or JSON, the tab becomes "\t", escaped.
 PROBE = "What is\tshown?"
 
-# The turns of the three known text backbones, for a checkpoint that brings no template: Vicuna (7B, 7B-DPO), Mistral
+# The turns of the three known text backbones, for checkpoints without a template: Vicuna (7B, 7B-DPO), Mistral
 # Instruct (7B-32K), ChatML (34B, 34B-DPO). Source: the model cards of the five checkpoints.
 TURNS = {
     "vicuna": "USER: <video>\n{} ASSISTANT:",
@@ -41,16 +40,16 @@ TURNS = {
 
 
 def known_form(text_model_type: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The name in TURNS for a text backbone: Mistral by its config, Yi by ChatML's token, else Vicuna."""
+    """Return the key in TURNS of a text backbone: Mistral by its config, Yi by ChatML's token, else Vicuna."""
     if text_model_type == "mistral":
         return "mistral"
     return "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "vicuna"
 
 
 def find_template(checkpoint: Path, tokenizer: "PreTrainedTokenizerBase") -> str | None:
-    """The chat template that a checkpoint brings, from any of the places where the versions of transformers put it.
+    """Find a checkpoint's chat template in any of the places where versions of transformers store it.
 
-    The processor's own come first: the tokenizer's may be the text backbone's, which knows nothing of videos."""
+    The processor's template comes first: the tokenizer's may be the text backbone's, which does not support videos."""
     if (path := checkpoint / "chat_template.jinja").is_file():
         return path.read_text("utf-8")
     for name in ("chat_template.json", "processor_config.json"):
@@ -63,23 +62,23 @@ def find_template(checkpoint: Path, tokenizer: "PreTrainedTokenizerBase") -> str
 
 
 def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
-    """A function from a question to the turn that `template` writes around it and one video; ValueError if the turn
-    does not hold both, the video first."""
+    """Return a function that renders a question and one video with `template`; ValueError if the result does not have
+    both, video first."""
 
     apply = partial(tokenizer.apply_chat_template, chat_template=template, add_generation_prompt=True, tokenize=False)
 
-    def of_parts(question: str) -> str:  # as the processors' templates take it
+    def of_parts(question: str) -> str:  # the form for processors' templates
         content = [{"type": "video"}, {"type": "text", "text": question}]
         return str(apply([{"role": "user", "content": content}]))
 
-    def of_text(question: str) -> str:  # as the tokenizers' do
+    def of_text(question: str) -> str:  # the form for tokenizers' templates
         return str(apply([{"role": "user", "content": f"{VIDEO_PLACEHOLDER}\n{question}"}]))
 
     failures = []
     for turn in (of_parts, of_text):
         try:
             text = turn(PROBE)
-        except Exception as error:  # templates raise what they like: jinja2's errors, TypeError, ...
+        except Exception as error:  # templates may raise anything: jinja2's errors, TypeError, ...
             failures.append(str(error) or type(error).__name__)
             continue
         before, _, after = text.partition(PROBE)
@@ -89,44 +88,44 @@ def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[s
     raise ValueError(f"the chat template cannot hold a video and a question: {'; '.join(failures)}")
 
 
-MOST_POINTER_BYTES = 1000  # of what git-lfs leaves in place of a file
-FINGERPRINT_SAMPLES = 16  # blocks of a weight file that enter the fingerprint, which is compared before any is read
+MOST_POINTER_BYTES = 1000  # of a git-lfs pointer file
+FINGERPRINT_SAMPLES = 16  # blocks per weight file in the fingerprint, which is compared before the weights are read
 FINGERPRINT_BLOCK_BYTES = 1 << 16
-# In old copies: numbers that transformers today computes, and leaves in the files.
+# Buffers in old checkpoints that transformers now computes instead of reading.
 COMPUTED = re.compile(r".*\.(position_ids|rotary_emb\.inv_freq)")
-HASH_THREADS = 4  # SHA-256 takes 1 to 2 GB/s on one core: these keep up with a fast disk
+HASH_THREADS = 4  # SHA-256 runs at 1 to 2 GB/s per core: four keep up with a fast disk
 
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """A checkpoint's weights as they lie on the disk."""
+    """A checkpoint's weight files and the shapes of the weights in them."""
 
     paths: tuple[Path, ...]  # in the order of their names
-    shapes: Mapping[str, tuple[int, ...]]  # by a weight's name as the files have it; without those COMPUTED
+    shapes: Mapping[str, tuple[int, ...]]  # by weight name as in the files; without COMPUTED ones
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """By the name of a weight: how many numbers it has."""
+        """Number of elements by weight name."""
         return {name: math.prod(shape) for name, shape in self.shapes.items()}
 
     @property
     def total(self) -> int:
-        """Numbers in all weights."""
+        """Number of elements in all weights."""
         return sum(self.sizes.values())
 
     @property
     def in_vision(self) -> int:
-        """Numbers in the vision tower."""
+        """Number of elements in the vision tower."""
         return sum(size for name, size in self.sizes.items() if "vision_tower" in name)
 
     @property
     def in_rest(self) -> int:
-        """Numbers in projector and text model."""
+        """Number of elements in projector and text model."""
         return self.total - self.in_vision
 
 
 def check_folder(path: Path) -> None:
-    """Raises InputError if a checkpoint's path is not a folder, or is that of an adapter."""
+    """Raises InputError if the path is not a checkpoint's folder, or holds an adapter."""
     if not path.is_dir():
         fix = "--model_path is the folder of a LLaVA-NeXT-Video checkpoint"
         if not path.exists() and path.name.startswith("LLaVA-NeXT-Video"):
@@ -136,7 +135,7 @@ def check_folder(path: Path) -> None:
         below = sorted([*path.glob("*/config.json"), *path.glob("snapshots/*/config.json")])
         fix = f"give {below[0].parent}, which holds one" if below else "check --model_path, or download its files"
         raise InputError(f"{path}: holds no config.json, so is not the folder of a checkpoint; {fix}")
-    if (path / "adapter_config.json").exists():  # transformers would load the checkpoint that it names
+    if (path / "adapter_config.json").exists():  # transformers would load its base checkpoint
         raise InputError(f"{path}: holds an adapter (adapter_config.json); merge it into a checkpoint of its own")
 
 
@@ -144,7 +143,7 @@ def read_weight_headers(path: Path) -> WeightFiles:
     """Reads the headers of a checkpoint's weight files. Raises InputError if one is missing, cut short, or pickled:
     unpickling runs code."""
     index = path / "model.safetensors.index.json"
-    # As transformers: if both are there, the index is not read.
+    # If both exist, the index is ignored, as in transformers.
     has_index = index.is_file() and not (path / "model.safetensors").is_file()
     by_weight: dict[str, str] = read_json(index)["weight_map"] if has_index else {}
     names = sorted(set(by_weight.values())) or ["model.safetensors"]
@@ -161,7 +160,7 @@ def read_weight_headers(path: Path) -> WeightFiles:
 
 
 def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
-    """Weight -> shape. safetensors itself compares the header with the file's size."""
+    """Return weight -> shape. safetensors itself checks the file's size against the header."""
     try:
         with open_regular(path), safe_open(path, framework="np") as file:
             names = [name for name in file.keys() if not COMPUTED.fullmatch(name)]  # noqa: SIM118
@@ -179,7 +178,7 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def sampled_bytes(path: Path) -> bytes:
-    """Blocks spread evenly over a file, which stand for its whole content in a fingerprint."""
+    """Read blocks spread evenly over a file, which represent its content in a fingerprint."""
     size = path.stat().st_size
     blocks = []
     with open_regular(path) as file:
@@ -190,13 +189,13 @@ def sampled_bytes(path: Path) -> bytes:
 
 
 def start_hashing(paths: Sequence[Path]) -> "Future[str]":
-    """The SHA-256 of files' hashes and names as `sha256sum` prints them, or InputError, computed by threads that end
-    with the process: a run that is stopped does not wait for them."""
+    """Start computing the SHA-256 of what `sha256sum` would print for the files; the result may be an InputError. The
+    threads end with the process: a stopped run does not wait for them."""
     hashes: dict[Path, Future[str]] = {path: Future() for path in paths}
     todo, whole = iter(hashes.items()), Future[str]()
 
     def hash_some() -> None:
-        for path, future in todo:  # the threads share the iterator: each file goes to one of them
+        for path, future in todo:  # the threads share the iterator, so a file goes to only one of them
             try:
                 future.set_result(sha256_of_file(path))
             except OSError as error:
@@ -214,12 +213,12 @@ def start_hashing(paths: Sequence[Path]) -> "Future[str]":
     return whole
 
 
-# What config.json may name as its model_type, and as that of its parts. "llava_next" stands in old copies of the 7B
-# weights. Other text models are not of the five checkpoints; some of their classes load what a config names, code
-# included (CVE-2026-5241).
+# Allowed model_type of config.json and of its parts. Old copies of the 7B weights have "llava_next". The five
+# checkpoints use no other text models, some of whose classes load whatever a config names, including code
+# (CVE-2026-5241).
 MODEL_TYPES = ("llava_next_video", "llava_next")
 PART_TYPES = {"text_config": ("llama", "mistral"), "vision_config": ("clip_vision_model",)}
-READ_FILES = (  # what transformers and this suite read beside the weights: anything else changes no answer
+READ_FILES = (  # read by transformers and this suite besides the weights: other files do not affect answers
     *("added_tokens.json", "chat_template.jinja", "chat_template.json", "config.json", "generation_config.json"),
     *("model.safetensors.index.json", "preprocessor_config.json", "processor_config.json", "special_tokens_map.json"),
     *("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "video_preprocessor_config.json"),
@@ -228,31 +227,31 @@ READ_FILES = (  # what transformers and this suite read beside the weights: anyt
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A LLaVA-NeXT-Video checkpoint whose files agree with each other, as `load_checkpoint` gives it."""
+    """A LLaVA-NeXT-Video checkpoint whose files agree with each other, from `load_checkpoint`."""
 
     path: Path
     config: "LlavaNextVideoConfig"
-    tokenizer: "PreTrainedTokenizerBase"  # all of its ids are rows of the text model's embedding
+    tokenizer: "PreTrainedTokenizerBase"  # all its ids are within the text model's embedding
     pixel_spec: PixelSpec
-    positions: int  # tokens that prompt and reply may take together
+    positions: int  # most tokens of prompt and reply together
     weights: WeightFiles
-    end_ids: tuple[int, ...]  # of the tokens that end a reply; at least one
+    end_ids: tuple[int, ...]  # ids of the tokens that end a reply; at least one
 
     @property
     def tokens_per_frame(self) -> int:
-        """Patches a side, pooled by the stride, squared: 24 x 24 -> 12 x 12 = 144 for the five checkpoints."""
+        """Number of patches after pooling: 24 x 24 -> 12 x 12 = 144 in the five checkpoints."""
         patch, stride = self.config.vision_config.patch_size, self.config.spatial_pool_stride
         height, width = self.pixel_spec.crop_height // patch, self.pixel_spec.crop_width // patch
         return int((height // stride) * (width // stride))
 
     def prompt_builder(self, num_frames: int) -> PromptBuilder:
-        """Raises InputError if the chat template cannot hold a video and a question; warns if its turn is not the known
-        one of the text backbone (early uploads of 7B-32K)."""
+        """Create the builder of prompts. Raises InputError if the chat template cannot render a video and a question;
+        warns if it does not fit the text backbone (early uploads of 7B-32K)."""
         known = TURNS[known_form(self.config.text_config.model_type, self.tokenizer)].format
         with naming_checkpoint(self.path):
             template = find_template(self.path, self.tokenizer)
             render = known if template is None else renderer(template, self.tokenizer)
-        # White space and the begin-of-text token aside: templates differ in both, and tokenizers add the latter.
+        # Ignore white space and the begin-of-text token: templates differ in both, and tokenizers add the token.
         found = render("?").removeprefix(self.tokenizer.bos_token or "")
         if not "".join(found.split()).endswith("".join(known("?").split())):
             warn_once(
@@ -264,8 +263,8 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """A fingerprint in seconds, compared before the weights are read: READ_FILES whole, of a weight file its length
-        and 16 blocks spread over it."""
+        """A fingerprint that takes only seconds, compared before the weights are read. It covers READ_FILES completely,
+        and the size and 16 blocks of every weight file."""
         digest = hashlib.sha256()
         files = (self.path / name for name in READ_FILES)
         for path in [*(each for each in files if each.is_file()), *self.weights.paths]:
@@ -275,8 +274,8 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Reads everything but the weights' own numbers, which load_engine checks. Raises InputError if the folder is not a
-    whole LLaVA-NeXT-Video checkpoint."""
+    """Read everything except the weights' values, which load_engine checks. Raises InputError if the folder is not a
+    complete LLaVA-NeXT-Video checkpoint."""
     check_folder(path)
     content = _read_config(path / "config.json")
     from transformers import AutoTokenizer, LlavaNextVideoConfig
@@ -286,7 +285,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         config = LlavaNextVideoConfig.from_dict(content | {"model_type": MODEL_TYPES[0]})
         if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
             raise InputError(f"{path}: holds neither tokenizer.json nor tokenizer.model; download its files again")
-        # False, not left out: for a tokenizer that brings code of its own, transformers would ask at the terminal.
+        # Without an explicit False, transformers would ask at the terminal if a tokenizer has code of its own.
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
         end_ids = _read_end_ids(path, content, tokenizer)
         checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights, end_ids)
@@ -297,7 +296,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 @contextmanager
 def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
-    """Turn an error of transformers, safetensors or tokenizers, unless of the types `passed`, into an InputError."""
+    """Turn errors of transformers, safetensors or tokenizers into an InputError, except for the types `passed`."""
     try:
         yield
     except Exception as error:
@@ -308,7 +307,7 @@ def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Raises InputError for a model of another kind, and for a quantised one."""
+    """Read config.json. Raises InputError for another kind of model, and for a quantised one."""
     content = read_json(path)
     found = content.get("model_type") if isinstance(content, dict) else None
     if found not in MODEL_TYPES:
@@ -324,9 +323,9 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _read_end_ids(path: Path, config: dict[str, Any], tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """`eos_token_id` of generation_config.json, else of config.json, else the tokenizer's.
+    """Read `eos_token_id` from generation_config.json, else config.json, else the tokenizer.
 
-    Not by way of transformers' config, whose default one cannot tell from an id that the file states."""
+    transformers' config object is not used: it does not show whether an id is stated or its default."""
     generation = path / "generation_config.json"
     parts = (read_json(generation) if generation.is_file() else {}, config, config.get("text_config", {}))
     for stated in (*(part.get("eos_token_id") for part in parts), tokenizer.eos_token_id):
@@ -339,10 +338,10 @@ def _read_end_ids(path: Path, config: dict[str, Any], tokenizer: "PreTrainedToke
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
-    """Positions of the text model, stretched by a linear rope factor as in the 7B checkpoints.
+    """Positions of the text model, including a linear rope factor as in the 7B checkpoints.
 
-    No more than a sliding window takes: transformers counts in it the padding before a question, too, and tokens that
-    it pushed out would make an answer depend on its batch."""
+    Limited to the sliding window if there is one. In transformers the padding before a question counts towards the
+    window, so tokens pushed out of it would make an answer depend on its batch."""
     positions = int(config.text_config.max_position_embeddings * (_linear_rope_factor(config) or 1))
     window = getattr(config.text_config, "sliding_window", None)
     return positions if window is None else min(positions, window - max(LENGTH_MULTIPLES.values()) + 1)
@@ -350,14 +349,14 @@ def _positions(config: "LlavaNextVideoConfig") -> int:
 
 def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:
     text: Any = config.text_config
-    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}  # 5.x or 4.x name it so
+    rope = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}  # names in 5.x and 4.x
     linear = rope.get("rope_type", rope.get("type")) == "linear"
     return float(rope["factor"]) if linear else None
 
 
 def _check_agreement(checkpoint: Checkpoint) -> None:
-    """Raises InputError for what transformers would find only at the first answer, or never: files of different
-    uploads, and numbers of tokens that the prompts would not match."""
+    """Raises InputError for mismatches that transformers would notice only at the first answer, or never: files of
+    different uploads, and token counts that would not fit the prompts."""
     config, tokenizer, spec = checkpoint.config, checkpoint.tokenizer, checkpoint.pixel_spec
     rows, side = config.text_config.vocab_size, config.vision_config.image_size
     stated, known = config.video_token_index, tokenizer.convert_tokens_to_ids(VIDEO_PLACEHOLDER)
@@ -378,7 +377,7 @@ def _check_agreement(checkpoint: Checkpoint) -> None:
 
 
 def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
-    """The 7B checkpoints were trained with a linear rope factor of 2.5 that their early uploads lack."""
+    """Warn about early uploads of the 7B checkpoints, which lack the linear rope factor of 2.5 used in training."""
     text = checkpoint.config.text_config
     is_vicuna_7b = known_form(text.model_type, checkpoint.tokenizer) == "vicuna" and text.hidden_size == 4096
     if is_vicuna_7b and text.max_position_embeddings == 4096 and _linear_rope_factor(checkpoint.config) is None:

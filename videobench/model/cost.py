@@ -1,5 +1,5 @@
-"""What a run will cost, from sizes alone: memory in bytes of a question, of weights split over cards, and the device's
-time at a stated rate. What it has cost: Usage."""
+"""Estimate a run's cost from sizes (memory of questions and of weights split over cards, device time at a given rate),
+and measure what it did cost (Usage)."""
 
 import re
 import resource
@@ -20,31 +20,32 @@ if TYPE_CHECKING:
     from videobench.model.prompts import Prompt
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-ANSWER_TOKENS = 2  # of most replies: a letter and the end of the text
-# Floating-point operations a second of the 7B's shapes, in 16 bits and in float32, by name of the card: measured
-# (docs/performance.md; in float32 one question at a time).
+ANSWER_TOKENS = 2  # most replies are a letter and the end-of-text token
+# Measured floating-point operations per second with the shapes of the 7B model, in 16 bits and in float32, by card name
+# (docs/performance.md; float32 with one question at a time).
 MEASURED_RATES = {"NVIDIA H200": (370e12, 39e12)}
-# Of other cards, and of one core of a CPU: assumed. A third of the 16-bit peaks in the makers' data sheets (Ascend 910:
-# 256 tera; NVIDIA A100: 312 tera), which is modest for prompts of a thousand tokens; for float32 of the A100's 19.5
-# tera. One core with torch's own matrix library on a server CPU: 82 to 96 giga, measured with a middle-sized model.
+# Assumed rates of other cards, and of one CPU core. Cards: a third of the 16-bit peak in the data sheet (Ascend 910:
+# 256 tera; NVIDIA A100: 312 tera), a cautious value for prompts of a thousand tokens; in float32 a third of the A100's
+# 19.5 tera. One core of a server CPU with torch's own matrix library: 82 to 96 giga, measured with a medium-sized
+# model.
 ASSUMED_RATES = {"npu": (85e12, 5e12), "cuda": (100e12, 6.5e12), "cpu": (90e9, 90e9)}
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """How many tokens a run computes, for all questions that can be asked."""
+    """Number of tokens that a run computes, for all questions that can be asked."""
 
     videos: int
     questions: int
-    prefix: int  # computed once for each video: its frames and what stands before them
-    prefix_alone: int  # what these would be if each question were answered by itself
+    prefix: int  # computed once per video: its frames and the text before them
+    prefix_alone: int  # the same if every question were answered separately
     suffix: int  # question, options and instruction
     longest_prompt: int
 
 
 def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1) -> int:
-    """Bytes of the keys and values of one question of that many tokens, in all layers of the text model: on each of
-    the cards that share its heads."""
+    """Bytes of keys and values for one question of `tokens` tokens in all layers of the text model, on every card that
+    shares its heads."""
     text = checkpoint.config.text_config
     heads = text.num_key_value_heads or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -55,29 +56,29 @@ def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1)
 def question_bytes(
     checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int, length: int, cards: int = 1
 ) -> int:
-    """Bytes that one question of a batch takes at most, if no other is on its video; `length` counts prompt and reply
-    in tokens. Beside those of all its questions a batch takes the keys and values of one more (cache.Prefixes).
+    """Most bytes for one question of a batch whose video it does not share; `length` is prompt plus reply in tokens. A
+    batch also needs the keys and values of one more question (cache.Prefixes).
 
-    Its video's keys and values become its own layer by layer, so that both are never there whole."""
+    The video's keys and values are copied layer by layer, so there are never two complete copies."""
     keys_and_values = row_bytes(checkpoint, dtype, length, cards)
     return keys_and_values + activation_bytes(checkpoint, dtype, num_frames, prefix_length)
 
 
 def activation_bytes(checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int) -> int:
-    """Bytes that computing one video's prefix takes beside the keys and values, in the largest layers of both models.
+    """Bytes for computing one video's prefix, without keys and values, in the largest layers of both models.
 
-    For each token the residual stream, its norm, queries, keys, values, attention's output and two in between, and of
-    the feed-forward part gate, rise and their product (the vision tower has no gate)."""
+    Per token: the residual stream, its norm, queries, keys, values, attention's output and two intermediate results,
+    and in the feed-forward part gate, up projection and their product (the vision tower has no gate)."""
     text, vision = checkpoint.config.text_config, checkpoint.config.vision_config
     per_text = 8 * text.hidden_size + 3 * text.intermediate_size
     per_patch = 8 * vision.hidden_size + 2 * vision.intermediate_size
     pixels = num_frames * 3 * checkpoint.pixel_spec.crop_height * checkpoint.pixel_spec.crop_width
     numbers: int = per_text * prefix_length + per_patch * num_frames * _patches(checkpoint)
-    # As they come, as numbers, and those of a batch that is copied meanwhile (loop.stage_ahead).
+    # Pixels as uint8, as float32, and as uint8 of the next batch, which is copied meanwhile (loop.stage_ahead).
     return numbers * DTYPE_BYTES[dtype] + pixels * (DTYPE_BYTES["float32"] + 2)
 
 
-# Weights that transformers splits: the text model's projections and the head; every card holds all of the others.
+# Weights that transformers splits over cards: the text model's projections and the head. Every card holds the others.
 SHARDED = re.compile(r"(?!.*vision_tower).*(\.(q|k|v|o|gate|up|down)_proj\.|lm_head\.)")
 
 
@@ -99,32 +100,32 @@ def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
 
 
 def weights_per_card(weights: "WeightFiles", cards: int) -> int:
-    """Numbers of weights that each card of a group holds."""
+    """Number of weight elements on every card of a group."""
     return sum(-(-size // cards) if SHARDED.match(name) else size for name, size in weights.sizes.items())
 
 
 def device_seconds(checkpoint: "Checkpoint", num_frames: int, tokens: Tokens, rate: float) -> float:
-    """Seconds at `rate` operations a second, two for each weight and token: videos through the vision tower, then all
-    tokens through the text model. Attention (some percent at this length) and the decoding of videos, which takes place
-    meanwhile, are left out."""
+    """Estimate seconds at `rate` operations per second, with two operations per weight and token: videos through the
+    vision tower, all tokens through the text model. Leaves out attention (a few percent at this length) and the
+    decoding of videos, which runs at the same time."""
     vision_tokens = tokens.videos * num_frames * _patches(checkpoint)
     text_tokens = tokens.prefix + tokens.suffix + tokens.questions * ANSWER_TOKENS
     return float(2 * (checkpoint.weights.in_vision * vision_tokens + checkpoint.weights.in_rest * text_tokens) / rate)
 
 
 def _patches(checkpoint: "Checkpoint") -> int:
-    """Tokens that the vision tower computes for a frame, with the class token."""
+    """Tokens per frame in the vision tower, including the class token."""
     patch, spec = checkpoint.config.vision_config.patch_size, checkpoint.pixel_spec
     return int((spec.crop_height // patch) * (spec.crop_width // patch)) + 1
 
 
 def rate_of(device: str, name: str, dtype: str) -> tuple[float, bool]:
-    """Floating-point operations a second of one card of that name, or one core, and whether it was measured."""
+    """Return operations per second of one card of that name, or of one core, and whether they were measured."""
     rates = MEASURED_RATES.get(name, ASSUMED_RATES[device])
     return rates[dtype == "float32"], name in MEASURED_RATES
 
 
-# What the device waits for and what it computes: prompts up to the end of the video, their rest, further tokens.
+# How the time is spent: waiting, or computing prompts up to the end of the video, the rest of them, or replies.
 PARTS = {
     "frames": "waiting for frames",
     "prefix": "prefixes with the video",
@@ -139,15 +140,15 @@ class Usage:
     """What one process did and how long it took, from its first batch on."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))  # by the names in PARTS
-    questions: int = 0  # asked, those that are asked again after an error of the device once
-    again: int = 0  # of these: answered before, computed again with their videos
+    questions: int = 0  # asked; counted once even if asked again after an error of the device
+    again: int = 0  # of these, how many were computed again with their videos though already answered
     prefix_tokens: int = 0  # computed
-    prefix_tokens_alone: int = 0  # what they would be if each question were answered by itself
+    prefix_tokens_alone: int = 0  # the same if every question were answered separately
     started: float = field(default_factory=time.monotonic)  # in seconds of the monotonic clock
     total_s: float = 0.0  # known after stop()
 
     def start(self) -> None:
-        """Begins to count time; what came before, reading the weights, is left out."""
+        """Start the clock, after the weights have been read."""
         self.started = time.monotonic()
         self.seconds.clear()
 
@@ -155,15 +156,15 @@ class Usage:
         self.total_s = time.monotonic() - self.started
 
     def count(self, prompts_of_videos: "Iterable[Sequence[Prompt]]") -> None:
-        """Counts what is about to be asked, video by video."""
+        """Count the questions about to be asked, video by video."""
         for prompts in prompts_of_videos:
             self.questions += len(prompts)
             self.prefix_tokens_alone += sum(len(prompt.prefix_ids) for prompt in prompts)
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """Adds the time of its body to a part of PARTS. A call of `generate` ends with a copy to the host, so that the
-        device is idle then."""
+        """Add the time of the `with` body to a part of PARTS. `generate` ends with a copy to the host, so
+        the device has finished by then."""
         begun = time.monotonic()
         try:
             yield
@@ -171,7 +172,7 @@ class Usage:
             self.seconds[part] += time.monotonic() - begun
 
     def lines(self, device: "Device") -> Iterator[str]:
-        """For people, after stop(): time, sharing, memory."""
+        """Describe time, shared prefixes and memory for people, after stop()."""
         rate = self.questions / self.total_s if self.total_s else 0.0
         parts = [f"{self.seconds[part]:.1f} s {words}" for part, words in PARTS.items()]
         other = self.total_s - sum(self.seconds.values())

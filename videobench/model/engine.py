@@ -1,9 +1,9 @@
-"""Checkpoint -> answers; the only user of the weights.
+"""Load the weights and answer questions.
 
-The text model reads each video once: its prompt up to the last video token, shared by all questions on it, goes through
-`generate` into a cache, and a second `generate` answers the questions from copies of that cache. Both calls are
-public API of transformers and take the same masks and positions as the plain way, so in float32 the ids are equal to
-those of one plain `generate` per question (tests/model/test_engine.py).
+The text model reads every video once: `generate` puts the prompt up to the last video token, which all questions on the
+video share, into a cache, and a second `generate` answers the questions from copies of that cache. Both are public API
+of transformers and use the same masks and positions as one plain `generate` per question, so in float32 the token ids
+are equal (tests/model/test_engine.py).
 """
 
 import copy
@@ -33,12 +33,12 @@ from videobench.video.pixels import normalise
 class GeneratedRow:
     """What one row of a batch has generated so far."""
 
-    ids: list[int] = field(default_factory=list)  # with the end-of-sequence token where it came
+    ids: list[int] = field(default_factory=list)  # including the end-of-sequence token, if generated
     is_finite: bool = True  # False if a logit of its positions is NaN or infinite
     has_ended: bool = False
 
     def add(self, ids: Sequence[int], finite: Sequence[bool], end_ids: Sequence[int]) -> None:
-        """What the batch computes after the row's end is left out."""
+        """Append new tokens, dropping what the batch computed after the row's end."""
         for id, is_finite in zip(ids, finite, strict=True):
             self.ids.append(id)
             self.is_finite = self.is_finite and is_finite
@@ -56,10 +56,10 @@ def generate_rows(
     end_ids: Sequence[int],
     usage: Usage,
 ) -> tuple[list[GeneratedRow], torch.Tensor]:
-    """The rows, and the logits (rows, vocabulary) of their first position, in the model's dtype.
+    """Generate replies; returns rows and the logits (rows, vocabulary) of their first position, in the model's dtype.
 
-    `ids` and `mask` are int64 (rows, length); `cache` holds the keys and values of their first positions, for the same
-    rows, has room for the rest and for `max_new_tokens`, and is used up."""
+    `ids` and `mask` are int64 (rows, length); `cache` has the keys and values of their first positions for the
+    same rows, with room for the rest and for `max_new_tokens`; it cannot be used again."""
     rows = [GeneratedRow() for _ in ids]
     going = list(rows)
     first: torch.Tensor | None = None
@@ -91,8 +91,8 @@ def generate_rows(
 
 
 def num_tokens_config(model: Any, num_tokens: int) -> GenerationConfig:
-    """The model's own, for so many tokens. Given whole: from single arguments `generate` makes and checks one of its
-    own, for milliseconds in which a card has nothing to do."""
+    """Copy the model's generation config for this many tokens. It is passed as a whole: from single arguments
+    `generate` would build and check its own, leaving the card idle for milliseconds."""
     config = copy.copy(model.generation_config)
     config.max_new_tokens = num_tokens
     config.return_dict_in_generate = config.output_logits = True
@@ -100,8 +100,8 @@ def num_tokens_config(model: Any, num_tokens: int) -> GenerationConfig:
 
 
 def _stages(max_new_tokens: int) -> Iterator[int]:
-    """Tokens to generate before rows that have ended leave: 1, 3, 4, 8, 16, ..., in all `max_new_tokens`: the first
-    alone, since most replies are a letter and the end; then rarely, since leaving costs a copy of the cache."""
+    """Yield how many tokens to generate before ended rows are dropped: 1, 3, 4, 8, 16, ..., up to `max_new_tokens`.
+    First after one token, since most replies are a letter and the end; then rarely, since dropping copies the cache."""
     done = 0
     while done < max_new_tokens:
         end = min({0: 1, 1: 4}.get(done, 2 * done), max_new_tokens)
@@ -125,12 +125,12 @@ def load_engine(
     world: AbstractContextManager[None] | None = None,
     device_map: Mapping[str, str] | None = None,
 ) -> "Engine":
-    """Weights straight from safetensors to the device in `dtype` ("float16", "bfloat16", "float32").
+    """Load the weights from safetensors straight to the device in `dtype` ("float16", "bfloat16", "float32").
 
-    In a `world`, the environment in which transformers finds the processes that share them, they are split over those;
-    with a `device_map` (module -> device, or "disk") some stay in the files.
-    Raises InputError if the device has too little memory, and if the files do not hold exactly the weights of the
-    config's model: transformers fills in random numbers, and drops what it does not know."""
+    In a `world`, the environment in which transformers finds the processes of a group, the weights are split over them.
+    With a `device_map` (module -> device, or "disk") some stay in the files. Raises InputError if the device has too
+    little memory, or if the files do not have exactly the weights of the config's model: transformers would fill in
+    random numbers for missing ones and drop unknown ones."""
     with (
         reading_weights(device),
         world or nullcontext(),
@@ -147,11 +147,11 @@ def load_engine(
             local_files_only=True,
             use_safetensors=True,
             dtype=getattr(torch, dtype),
-            # By name: of a torch.device transformers takes the number alone, which older safetensors read as CUDA's.
+            # By name: from a torch.device transformers uses only the number, which older safetensors read as CUDA's.
             **(_split_arguments() if world else {"device_map": device_map or {"": str(device.torch_device)}}),
         )
     for kind, words in WRONG_WEIGHTS.items():
-        # A key of another size comes with both sizes since transformers 5.
+        # Since transformers 5, a key of another shape comes with both shapes.
         if names := sorted(each if isinstance(each, str) else each[0] for each in info[kind]):
             found = f"{len(names)} weights {words}, {names[0]} first"
             raise InputError(f"{checkpoint.path}: {found}; get the checkpoint again, all files of one upload")
@@ -160,7 +160,7 @@ def load_engine(
 
 
 def _split_arguments() -> dict[str, Any]:
-    """Split the weights over torch.distributed's world: arguments of from_pretrained, in old and new transformers."""
+    """Arguments of from_pretrained that split the weights over torch.distributed's world."""
     try:
         from transformers.distributed import DistributedConfig
 
@@ -171,7 +171,7 @@ def _split_arguments() -> dict[str, Any]:
 
 @contextmanager
 def _kept_output() -> Iterator[None]:
-    """Restores the streams: transformers up to 5.0 drops what a process of a group prints, tracebacks too."""
+    """Restore the streams: transformers up to 5.0 discards the output of a group's processes, including tracebacks."""
     streams = sys.stdout, sys.stderr
     try:
         yield
@@ -180,9 +180,9 @@ def _kept_output() -> Iterator[None]:
 
 
 def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
-    """Greedy and nothing else, whatever the checkpoint's own file asks for: penalties would change the comparison."""
+    """Return a greedy config, ignoring the checkpoint's own: penalties would change the comparison."""
     tokenizer = checkpoint.tokenizer
-    pad = tokenizer.pad_token_id  # masked wherever it stands: any id would do
+    pad = tokenizer.pad_token_id  # always masked, so any id would do
     return GenerationConfig(
         do_sample=False,
         eos_token_id=list(checkpoint.end_ids),
@@ -192,9 +192,9 @@ def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
 
 
 def batch_rows(videos: Sequence[VideoQuestions]) -> list[tuple[int, int]]:
-    """The questions of all videos in the order in which they are answered: (number of the video, of its question).
+    """Order the questions of all videos for answering, as (index of the video, index of the question).
 
-    Questions of about one length go together, so that little is padded; the longest first, whose room serves all."""
+    Questions of similar length are together, to need little padding; the longest come first: their buffers fit all."""
     rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
     return sorted(rows, key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
 
@@ -225,10 +225,10 @@ class Engine:
         return self._model
 
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
-        """Answers in the order of the questions, video by video; at most `batch_size` questions at once.
+        """Return answers in the order of the questions, video by video, computing at most `batch_size` at once.
 
-        The prefixes of all `videos` have the same length, as those of one template and number of frames do. Raises
-        RuntimeError with whatever the device reports, also where it is out of memory (devices.is_out_of_memory)."""
+        The prefixes of all `videos` must have the same length, as they do with one template and number of frames.
+        Raises RuntimeError with whatever the device reports, including out of memory (devices.is_out_of_memory)."""
         # 1. Each video once: the prompt up to its last frame goes through the model into a cache.
         prefixes = Prefixes(self._read_prefixes(videos))
         # 2. The questions on all videos.
@@ -236,7 +236,7 @@ class Engine:
         answers: dict[tuple[int, int], Answer] = {}
         for start in range(0, len(rows), batch_size):
             chunk = rows[start : start + batch_size]
-            # 3. The whole prompt of each row; the padding stands between video and question.
+            # 3. The whole prompt of every row, with the padding between video and question.
             ids, mask = self._join([videos[index].prompts[number] for index, number in chunk])
             # 4. For each row a copy of its video's keys and values, with room for question and reply.
             room = ids.shape[1] - prefixes.length + self._max_new_tokens
@@ -246,14 +246,14 @@ class Engine:
             generated, logits = generate_rows(
                 self._model, ids, mask, cache, self._max_new_tokens, self.end_ids, self.usage
             )
-            # 6. Of each row its text, and the log-probabilities of its options' letters as first token.
+            # 6. Every row's text, and the log-probabilities of its options' letters as first token.
             for row, reply, by_letter in zip(chunk, generated, self.letter_logprobs(logits), strict=True):
                 index, number = row
                 answers[row] = self._answer(reply, by_letter, videos[index].letters[number])
         return [[answers[index, number] for number in range(len(video.prompts))] for index, video in enumerate(videos)]
 
     def answer_plainly(self, video: VideoQuestions, number: int) -> Answer:
-        """One question by one `generate`, with nothing shared, padded or batched: what `answer` must be equal to."""
+        """Answer one question with a plain `generate`, without sharing, padding or batches, as the reference."""
         prompt = video.prompts[number]
         ids = self._tensor([[*prompt.prefix_ids, *prompt.suffix_ids]])
         output = self._model.generate(
@@ -270,19 +270,19 @@ class Engine:
         return self._answer(row, self.letter_logprobs(output.logits[0])[0], video.letters[number])
 
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
-        """float32 (1, vocabulary), of the token after a text: for a check of the device, not for answers."""
+        """Return float32 logits (1, vocabulary) of the token after a text; for the device check, not for answers."""
         with torch.no_grad():
             logits: torch.Tensor = self._model(input_ids=self._tensor([ids])).logits
         return logits[:, -1].float()
 
     def count_held_weights(self) -> int:
-        """Numbers that this process holds of the text model and the projector, which may be split over processes."""
+        """Count weight elements of text model and projector in this process; they may be split over processes."""
         weights = [each for name, each in self._model.named_parameters() if "vision_tower" not in name]
         held = (getattr(each, "to_local", lambda each=each: each)() for each in weights)
         return sum(each.numel() for each in held)
 
     def _read_prefixes(self, videos: Sequence[VideoQuestions]) -> DynamicCache:
-        """The cache of exactly the prefixes' positions, one row per video."""
+        """Compute a cache of exactly the prefixes' positions, one row per video."""
         with self.usage.measure("prefix"):
             prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
             pixels = self.to_device([video.pixels for video in videos])
@@ -303,23 +303,23 @@ class Engine:
         return cache
 
     def to_device(self, pixels: list[torch.Tensor]) -> torch.Tensor:
-        """uint8 (videos, num_frames, 3, height, width); by way of pinned memory on CUDA, from where the card copies
-        while this process goes on.
+        """Stack to uint8 (videos, num_frames, 3, height, width) on the device. CUDA copies from pinned memory while
+        this process goes on.
 
-        Elsewhere the copy is waited for: older torch_npu reads memory that is not pinned after it has been freed."""
+        Other devices wait for the copy: older torch_npu may read memory that is not pinned after it has been freed."""
         stacked, device = torch.stack(pixels), self._model.device
-        if device.type == "cuda" and stacked.device.type == "cpu":  # neither staged nor of a group's cards
+        if device.type == "cuda" and stacked.device.type == "cpu":  # not on the card yet
             return stacked.pin_memory().to(device, non_blocking=True)
         return stacked.to(device)
 
     def letter_logprobs(self, logits: torch.Tensor) -> list[list[float]]:
-        """From logits (rows, vocabulary): for each row, the letters' values in the order of `_letter_ids`."""
+        """Compute every row's letter log-probabilities, in the order of `_letter_ids`; logits (rows, vocabulary)."""
         logprobs = logits.float().log_softmax(-1)
         by_letter = [logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()]
         return list(torch.stack(by_letter, -1).tolist())
 
     def _join(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Ids and mask (rows, length): the padding stands between prefix and suffix, so that all rows end together."""
+        """Build ids and mask (rows, length), padded between prefix and suffix so that all rows end together."""
         longest = max(len(prompt) for prompt in prompts)
         length = math.ceil(longest / self._length_multiple) * self._length_multiple
         ids, mask = [], []
@@ -336,9 +336,9 @@ class Engine:
 
     @cached_property
     def _letter_ids(self) -> dict[str, list[int]]:
-        """Letter -> the vocabulary entries that read as it: `A`, `\u2581A`, `\u0120A`, `<0x41>`, by decoding each one.
+        """Find the vocabulary entries that decode to a letter: `A`, `\u2581A`, `\u0120A`, `<0x41>`.
 
-        Encoding the letter would give one of them only: which one depends on the tokenizer and what stands before."""
+        Encoding the letter would give only one of them, depending on the tokenizer and the text before it."""
         read = [text.strip() for text in self._tokenizer.batch_decode([[id] for id in range(len(self._tokenizer))])]
         return {letter: [id for id, text in enumerate(read) if text == letter] for letter in LETTERS}
 
@@ -352,7 +352,7 @@ def drop_unread_layers(model: LlavaNextVideoForConditionalGeneration) -> None:
     [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"] or [None]
     if encoder is None or not isinstance(index, int):
         return
-    # Of the states, number 0 goes into the first layer.
+    # Hidden state 0 is the input of the first layer.
     num_read = index if index >= 0 else len(encoder.layers) + 1 + index
     del encoder.layers[num_read:]
     model.config.vision_feature_layer = num_read

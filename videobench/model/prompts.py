@@ -1,6 +1,6 @@
-"""Question -> prompt text -> token ids, split after the video: the same on every device.
+"""Turn questions into prompts: text, then token ids, split after the video; the same on every device.
 
-The question text is Video-Bench's own, to the letter; the turn around it is the checkpoint's chat template.
+The question text is exactly Video-Bench's; the turn around it comes from the checkpoint's chat template.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ VIDEO_PLACEHOLDER = "<video>"
 class Prompt:
     """Token ids of one question."""
 
-    prefix_ids: tuple[int, ...]  # up to and with the last video token: the same for all questions on a video
+    prefix_ids: tuple[int, ...]  # up to and including the last video token; the same for all questions on a video
     suffix_ids: tuple[int, ...]  # the rest
 
     def __len__(self) -> int:
@@ -50,14 +50,14 @@ class VideoQuestions:
 class Answer:
     """What the engine returns for one question."""
 
-    token_ids: tuple[int, ...]  # generated, without what follows the end-of-sequence token
+    token_ids: tuple[int, ...]  # generated, up to the end-of-sequence token
     text: str
     letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
     is_finite: bool  # False if a logit of a generated position is NaN or infinite
 
     @property
     def option_mass(self) -> float:
-        """Probability that the first token is one of the options' letters; near 0, the model was not choosing one."""
+        """Probability that the first token is an option's letter; near 0, the model was not choosing an option."""
         return sum(math.exp(logprob) for logprob in self.letter_logprobs.values())
 
 
@@ -65,8 +65,8 @@ class PromptBuilder:
     """Turns question texts into prompts for one checkpoint.
 
     `render` writes the whole turn of a question as text, with one placeholder for the video. `num_video_tokens` is the
-    number of places that the frames take in the text model. The result is what the processor of transformers gives: it
-    repeats the placeholder in the text, this its id (test_prompts.py)."""
+    number of the frames' tokens in the text model. The result equals that of transformers' processor, which repeats the
+    placeholder in the text, whereas this class repeats its id (test_prompts.py)."""
 
     def __init__(
         self,
@@ -82,16 +82,16 @@ class PromptBuilder:
 
     @property
     def adds_special_tokens(self) -> bool:
-        """Most templates leave the begin-of-text token to the tokenizer, some write it: never have it twice."""
+        """Whether the tokenizer must add the begin-of-text token: some templates already write it."""
         bos = self._tokenizer.bos_token
         return not (bos and self.render("").startswith(bos))
 
     def build(self, question_texts: Sequence[str]) -> list[Prompt]:
-        """In the order of the texts, all with one prefix. Raises InputError for a text that holds a video token."""
+        """Build prompts in the order of the texts, all with the same prefix. InputError if a text has a video token."""
         texts = [self.render(text) for text in question_texts]
         if not texts:
             return []
-        # Of 17,036 prompts the masks, which nobody reads, would cost a second.
+        # Nobody reads the masks, which would take a second for 17,036 prompts.
         rows = self._tokenizer(
             texts, add_special_tokens=self.adds_special_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]

@@ -1,1 +1,1 @@
-"""One video file -> frames: find the packets that hold them, decode only those, in processes that may die."""
+"""Extract frames from videos: find the packets that are needed and decode only those, in separate processes."""

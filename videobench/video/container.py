@@ -1,4 +1,4 @@
-"""Open, demux and decode one video file within limits: what frames.py and its helpers share."""
+"""Open, demux and decode one video file within limits; used by frames.py and its helpers."""
 
 import time
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ from videobench.errors import VideoError
 
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: at runtime the class takes no argument
 
-# Limits against hostile files; videos of the benchmark stay far below each.
-MAX_PIXELS = 2**25  # of a frame: 7680 x 4320 fits; for the memory see decoding_bytes
+# Limits against hostile files; videos of the benchmark stay far below them.
+MAX_PIXELS = 2**25  # per frame, enough for 7680 x 4320; for memory see decoding_bytes
 MAX_ASPECT_RATIO = 64  # the resize keeps the shape: with 336 pixels the longer edge becomes up to 21504
 MAX_STREAMS = 100  # a film with every language has about 60; FFmpeg itself gives up at 1000
-MAX_PACKETS = 2_000_000  # of the video stream: 22 hours at 25 frames per second; the notes on them take 150 MB
-MAX_DECODE_S = 1200.0  # of processor time: an hour of 1080p, all decoded on one slow core, takes about 900
+MAX_PACKETS = 2_000_000  # in the video stream: 22 hours at 25 frames per second; their index takes 150 MB
+MAX_DECODE_S = 1200.0  # processor time; decoding an hour of 1080p on one slow core takes about 900
 
-# FFmpeg's names of what people film, download and share. It has hundreds more: some open other files than the one given
-# (playlists), and nearly all of the faults that are found in FFmpeg each year are in formats that nobody uses.
+# FFmpeg's names of the formats that people film, download and share. It has hundreds more: some open further files
+# (playlists), and nearly all bugs found in FFmpeg every year are in formats that nobody uses.
 FORMATS = (
     *("mov", "matroska", "webm", "avi", "asf", "flv", "gif", "apng", "mpeg", "mpegts", "mpegvideo", "ogg", "nut"),
     *("dv", "rm", "ivf", "h264", "hevc", "m4v", "av1", "obu", "mjpeg", "yuv4mpegpipe"),
@@ -42,14 +42,14 @@ DECODERS = (
     *("prores", "dnxhd", "ffv1", "huffyuv", "ffvhuff", "utvideo", "rawvideo"),
 )
 DECODER_OPTIONS = {"codec_whitelist": ",".join(DECODERS), "max_pixels": str(MAX_PIXELS)}
-# The list of decoders applies also when FFmpeg probes the file while opening it, including its sound, which needs none.
+# The list of decoders also applies when FFmpeg probes the file while opening it, including its unneeded audio.
 CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **DECODER_OPTIONS}
-# Before PyAV 19, tags that are not UTF-8 are an error without this flag; since then there is no such flag.
+# Before PyAV 19, tags that are not UTF-8 are an error without this option, which later versions do not have.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-DECODER_FRAMES = 17  # 16 that others refer to, the most that H.264 and HEVC allow, and the newest one
+DECODER_FRAMES = 17  # 16 reference frames, the most that H.264 and HEVC allow, and the newest frame
 MOST_BITS_PER_PIXEL = 64  # 16-bit RGBA, assumed where the file does not state its format
 THUMBNAIL = Disposition.attached_pic | Disposition.timed_thumbnails
-# What PyAV raises for a broken file: its own errors, and Python's for sizes and texts that FFmpeg did not check.
+# Errors that PyAV raises for a broken file: its own, and Python's for sizes and texts that FFmpeg does not check.
 BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
 
 
@@ -73,22 +73,22 @@ class OpenVideo:
 
 @contextmanager
 def open_video(video: Path) -> Iterator[OpenVideo]:
-    """The file with its first video stream that is not a cover picture, and one decoder thread.
+    """Open a file's first video stream that is not a cover picture, with one decoder thread.
 
-    Raises VideoError, naming the file, where it is missing, not a video, or over a limit."""
+    Raises VideoError, naming the file, if it is missing, not a video, or over a limit."""
     if not video.is_file():
         raise VideoError(f"{video}: no such file")
     size = 0
     try:
         size = video.stat().st_size
-        # FFmpeg never takes an absolute path for an address such as `http:...`.
+        # Absolute, so that FFmpeg cannot mistake it for an address such as `http:...`.
         container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, **METADATA)
     except BROKEN_FILE as error:
         found = f"{video}: cannot be opened as a video: {_describe_error(error)}"
         raise VideoError(f"{found}; it has {size} bytes: if that is not all of it, download it again") from error
     with container:
         stream = _video_stream(video, container)
-        stream.codec_context.thread_count = 1  # one thread for each of many videos at once is fastest
+        stream.codec_context.thread_count = 1  # fastest when many videos are decoded at once
         stream.codec_context.options = DECODER_OPTIONS
         yield OpenVideo(video, container, stream)
 
@@ -110,7 +110,7 @@ def _video_stream(video: Path, container: InputContainer) -> VideoStream:
 
 
 def check_size(video: Path, width: int, height: int) -> None:
-    """Raises VideoError for a frame, in pixels, over the limits; 0 means not known yet and passes."""
+    """Raises VideoError if a frame's size in pixels is over the limits; 0 means not known yet and passes."""
     if width * height > MAX_PIXELS:
         raise VideoError(f"{video}: frames of {width} x {height} are larger than {MAX_PIXELS} pixels")
     if max(width, height) > MAX_ASPECT_RATIO * max(1, min(width, height)):
@@ -124,24 +124,24 @@ def _describe_error(error: BaseException) -> str:
 
 
 def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
-    """The packets that hold data, in decode order; VideoError over a limit, FFmpegError if the file is damaged."""
+    """Yield non-empty packets in decode order; VideoError over a limit, FFmpegError if the file is damaged."""
     count = 0
-    # PyAV 18 raises it at the end of a file in which streams appeared late, as in a damaged TS.
+    # PyAV 18 raises IndexError at the end of a file whose streams appeared late, as in a damaged TS.
     with suppress(IndexError):
         for packet in opened.container.demux(opened.stream):
             count += 1
             if count > MAX_PACKETS:
                 raise opened.refuse(f"has more than {MAX_PACKETS} packets")
             opened.check_time()
-            # The decoder would take an empty packet for the end; in AVI it means that a frame repeats.
+            # An empty packet would end decoding; in AVI it means that a frame repeats.
             if packet.size:
                 yield packet
 
 
 def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
-    """All frames that decode, in presentation order; a packet that does not is skipped, as players do.
+    """Yield all frames that decode, in presentation order; packets that do not are skipped, as in players.
 
-    Raises MemoryError if memory ends: skipping for that would give other frames."""
+    Raises MemoryError if memory runs out: skipping packets for that reason would change the frames."""
     decoder = opened.stream.codec_context
     packets = demux(opened)
     while True:
@@ -156,14 +156,14 @@ def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
         except FFmpegError as error:
             if _memory_ended(opened, error):
                 raise
-            if not decoder.is_open:  # its headers are broken: nothing decodes
+            if not decoder.is_open:  # broken headers: nothing can be decoded
                 return
         if packet is None:
             return
 
 
 def _memory_ended(opened: OpenVideo, error: FFmpegError) -> bool:
-    """Whether memory is what FFmpeg lacked: dav1d and demuxers give that reason for damaged packets, too."""
+    """Whether memory really ran out: dav1d and demuxers report that for damaged packets, too."""
     if not isinstance(error, MemoryError):
         return False
     try:
@@ -174,7 +174,7 @@ def _memory_ended(opened: OpenVideo, error: FFmpegError) -> bool:
 
 
 def decoding_bytes(opened: OpenVideo, num_frames: int) -> int:
-    """The most memory that decoding may take: its own frames, `num_frames` picked ones, and one as RGB."""
+    """Most memory for decoding, in bytes: the decoder's frames, `num_frames` picked ones, and one as RGB."""
     pixel_format = opened.stream.codec_context.format
     bits: int = pixel_format.padded_bits_per_pixel if pixel_format else MOST_BITS_PER_PIXEL
     pixels: int = opened.stream.width * opened.stream.height
@@ -182,7 +182,7 @@ def decoding_bytes(opened: OpenVideo, num_frames: int) -> int:
 
 
 def to_rgb(video: Path, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """uint8 RGB (height, width, 3), its own memory; raises VideoError, naming `video`."""
+    """Convert to uint8 RGB (height, width, 3), as a copy; raises VideoError, naming `video`."""
     check_size(video, frame.width, frame.height)
     try:
         plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]

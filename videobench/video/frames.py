@@ -1,7 +1,8 @@
-"""Video -> uint8 RGB frames: always as many as requested, whatever the file is.
+"""Sample uint8 RGB frames from a video: always as many as requested, whatever the file.
 
-Frame k of a sample is number k * total // num_frames, in presentation order, of the `total` frames that the file really
-has. Rotation metadata is ignored. Only this folder reads videos with av; report/page.py scales pictures with it.
+Frame k of a sample is frame k * total // num_frames in presentation order, where `total` is the real number of frames
+in the file. Rotation metadata is ignored. Only this folder reads videos with av; report/page.py scales pictures with
+it.
 """
 
 from array import array
@@ -31,21 +32,21 @@ from videobench.video.container import (
 )
 from videobench.video.images import decode_images, list_images
 
-# Only the groups of pictures that hold a wanted frame are decoded, bit-equal to decoding everything, in the order of
-# the container's times. Where these leave a doubt, or the decoder reports anything, the file is decoded whole.
-# By FFmpeg's name of the codec. Left out are those whose decoders may hide damage: HEVC, VP8 and MPEG-2 may end a
-# picture early without an error and leave in the rest what the memory held before, AV1 may drop a picture for damage
-# anywhere in it, and the ones after it. VP9 gains too little: 6 %.
+# Sparse decoding: only groups of pictures with a wanted frame are decoded, in the order of the container's times,
+# bit-equal to decoding everything. If the times are doubtful, or the decoder reports anything, the whole file is
+# decoded. FFmpeg's codec names. Codecs whose decoders may hide damage are left out: HEVC, VP8 and MPEG-2 may end a
+# picture early without an error, leaving old memory in the rest; AV1 may drop a damaged picture and those after it. VP9
+# gains too little: 6 %.
 CODECS = ("h264", "mpeg4")
 # In other containers the times of a stream with B-frames are missing or guessed.
 REORDERING_CONTAINERS = ("mov", "matroska")
 SMALLEST_MPEG4_PICTURE = 20  # bytes; a smaller packet may be a placeholder that gives no frame
-# FFmpeg flags more H.264 pictures as key frames, but only at an IDR picture, of type 5, does the decoder forget all
-# earlier ones.
+# FFmpeg flags other H.264 pictures as key frames, too, but the decoder forgets all earlier ones only at an IDR picture
+# (type 5).
 ONLY_IDR = "filter_units=pass_types=5"
 MAX_HELD_BYTES = 64_000_000
-PACKET_OVERHEAD_BYTES = 500  # of the objects around a packet's data
-# Any damage becomes an error: what the decoder would conceal it with depends on frames that were not decoded.
+PACKET_OVERHEAD_BYTES = 500  # Python objects around a packet's data
+# Make any damage an error: concealing it would depend on frames that were not decoded.
 STRICT_DECODER = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 
@@ -55,23 +56,23 @@ class NotSparseError(Exception):
 
 @dataclass(frozen=True)
 class Timeline:
-    """The packets of a video stream, numbered in decode order from 0; each shown one is one frame."""
+    """The packets of a video stream, numbered in decode order from 0; every shown packet is one frame."""
 
     pts: np.ndarray  # int64, of every packet, in the stream's time base
     shown: np.ndarray  # numbers of the shown packets, in presentation order
     starts: np.ndarray  # numbers of packets at which decoding may start, ascending from 0
-    packets: list[VideoPacket] | None  # None if they are too large to be held
+    packets: list[VideoPacket] | None  # None if they are too large to keep
 
 
 def may_be_sparse(opened: OpenVideo) -> bool:
-    """Whether the times of this codec in this container may be trusted; reads no packet."""
+    """Whether the times of this codec in this container can be trusted; reads no packets."""
     context = opened.stream.codec_context
     in_known_container = any(name in opened.container.format.name for name in REORDERING_CONTAINERS)
     return context.codec.canonical_name in CODECS and (in_known_container or not context.reorder_depth)
 
 
 def read_timeline(opened: OpenVideo) -> Timeline:
-    """Demux to the end, decoding nothing. Raises NotSparseError."""
+    """Demux the whole file without decoding. Raises NotSparseError."""
     pts, is_key, is_shown = array("q"), array("b"), array("b")
     packets: list[VideoPacket] | None = []
     is_h264 = opened.stream.codec_context.codec.canonical_name == "h264"
@@ -87,7 +88,7 @@ def read_timeline(opened: OpenVideo) -> Timeline:
                 raise NotSparseError(f"packet {len(pts)} brings headers on which later ones depend")
             pts.append(packet.pts)
             is_shown.append(not packet.is_discard)
-            # The filter empties what it is given, so it is given a copy.
+            # The filter empties its input, so it gets a copy.
             is_start = packet.is_keyframe and (not idr_filter or idr_filter.filter(Packet(bytes(packet))))
             is_key.append(bool(is_start))
             held_bytes += packet.size + PACKET_OVERHEAD_BYTES
@@ -110,7 +111,7 @@ def read_timeline(opened: OpenVideo) -> Timeline:
 
 
 def _check_times(pts: np.ndarray, reorder_depth: int) -> None:
-    """Raises NotSparseError if two times are equal, or do not fit the decoder, which reorders frames or does not."""
+    """Raises NotSparseError if two times are equal, or if their order does not fit the decoder's reordering."""
     if len(np.unique(pts)) < len(pts):
         raise NotSparseError("two packets have one time")
     in_decode_order = bool((np.diff(pts) > 0).all())
@@ -119,16 +120,16 @@ def _check_times(pts: np.ndarray, reorder_depth: int) -> None:
 
 
 def _clean_starts(pts: np.ndarray, is_key: np.ndarray) -> np.ndarray:
-    """The key frames that all packets before precede and all after follow, in decode order and in presentation order.
+    """Return key frames that separate all earlier packets from all later ones in both decode and presentation order.
 
-    A group of pictures that begins otherwise is open: its first frames refer to the group before."""
+    Other key frames begin an open group of pictures, whose first frames refer to the previous group."""
     newest_so_far = np.maximum.accumulate(pts)
     oldest_from_here = np.minimum.accumulate(pts[::-1])[::-1]
     return np.flatnonzero(is_key & (newest_so_far == pts) & (oldest_from_here == pts))
 
 
 def decode_frames(opened: OpenVideo, timeline: Timeline, wanted: np.ndarray) -> list[VideoFrame]:
-    """The frames of these packets, whose numbers are in presentation order. Raises NotSparseError."""
+    """Decode the frames of these packets, given in presentation order. Raises NotSparseError."""
     if timeline.packets is not None:
         found = _decode_groups(opened, enumerate(timeline.packets), timeline, wanted)
     else:
@@ -140,14 +141,14 @@ def decode_frames(opened: OpenVideo, timeline: Timeline, wanted: np.ndarray) -> 
 def _decode_groups(
     opened: OpenVideo, packets: Iterator[tuple[int, VideoPacket]], timeline: Timeline, wanted: np.ndarray
 ) -> dict[int, VideoFrame]:
-    """By time."""
+    """Decode the groups that have wanted packets; returns frames by time."""
     decoder = opened.stream.codec_context
     decoder.options = decoder.options | STRICT_DECODER
     firsts = timeline.starts[np.searchsorted(timeline.starts, wanted, side="right") - 1]
     found: dict[int, VideoFrame] = {}
     try:
         with _decoder_messages() as messages:
-            decoder.open(strict=False)  # before skip_frame is set, which opening resets
+            decoder.open(strict=False)  # opening resets skip_frame, which is set later
             for first in np.unique(firsts):
                 numbers = wanted[firsts == first]
                 group = _between(packets, first, numbers.max())
@@ -170,9 +171,9 @@ def _between(packets: Iterator[tuple[int, VideoPacket]], first: int, last: int) 
 
 @contextmanager
 def _decoder_messages() -> Iterator[list[tuple[int, str, str]]]:
-    """FFmpeg's messages about this thread's decoding, each (level, part, text); nothing is printed.
+    """Collect FFmpeg's messages about this thread's decoding as (level, part, text), instead of printing them.
 
-    A picture that ends early raises no error: that the decoder is "concealing" the rest is a message of level INFO."""
+    A picture that ends early is not an error: the only sign is an INFO message about "concealing"."""
     level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
     av.logging.set_level(av.logging.INFO)
     av.logging.set_skip_repeated(False)
@@ -188,7 +189,7 @@ def _decode_group(opened: OpenVideo, packets: Iterator[VideoPacket], wanted_pts:
     found: dict[int, VideoFrame] = {}
     newest = None
     for frame in _decode_packets(opened, packets, wanted_pts):
-        # Packets of an interlaced stream may be single fields, two of which are one frame.
+        # Packets of an interlaced stream may be single fields, two per frame.
         if (
             frame.pts is None
             or frame.is_corrupt
@@ -239,23 +240,23 @@ Reserve = Callable[[int], None]
 
 
 def spread(total: int, num_frames: int) -> list[int]:
-    """The indices of the frames to take of `total`, ascending; some repeat where there are fewer than `num_frames`."""
+    """Indices of the frames to take from `total`, ascending; some repeat if there are fewer than `num_frames`."""
     return [k * total // num_frames for k in range(num_frames)]
 
 
 def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None, reserve: Reserve | None = None) -> Frames:
-    """The frames of a video file, or of a folder of images; raises VideoError, naming the file, if it has none.
+    """Sample frames from a video file or a folder of images; raises VideoError, naming the file, if it has none.
 
-    `shrink` turns each frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one is in memory
-    at its full size. `reserve` is called once, before decoding, with the bytes that it may take; it may wait.
+    `shrink` turns a frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one frame at a time
+    is in memory at full size. `reserve` is called once, before decoding, with the bytes needed at most; it may wait.
 
-    Bit-equal to `sample_frames_plain`, but if possible only a part of the file is decoded; damage elsewhere goes
-    unnoticed then, and its packets count as frames."""
+    Bit-equal to `sample_frames_plain`, but decodes only part of the file if possible. Damage in the other parts is then
+    not noticed, and damaged packets count as frames."""
     return _convert(video, _pick(video, num_frames, reserve), num_frames, shrink)
 
 
 def sample_frames_plain(video: Path, num_frames: int) -> Frames:
-    """The reference: decodes everything."""
+    """Sample frames by decoding everything: the reference for `sample_frames`."""
     picked = _pick_images(list_images(video), num_frames) if video.is_dir() else _pick_plainly(video, num_frames)
     return _convert(video, picked, num_frames, None)
 
@@ -300,13 +301,13 @@ def _pick_plainly(video: Path, num_frames: int) -> _Picked:
 
 
 def _pick_images(images: Sequence[Path], num_frames: int) -> _Picked:
-    """Each is decoded only when it is converted."""
+    """Pick from a folder of images, which are decoded only when converted."""
     wanted = (images[index] for index in spread(len(images), num_frames))
     return _Picked(decode_images(wanted), len(images), len(images))
 
 
 def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Raises NotSparseError."""
+    """Decode only the needed groups of pictures. Raises NotSparseError."""
     timeline = read_timeline(opened)
     total = len(timeline.shown)
     frames = decode_frames(opened, timeline, timeline.shown[spread(total, num_frames)])
@@ -314,7 +315,7 @@ def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
 
 
 def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Decode everything, and again if the number of frames is not the expected one."""
+    """Decode everything, and once more if the number of frames was not as expected."""
     expected = opened.stream.frames or _count_packets(opened.video)
     found, total = _frames_at(opened, spread(expected, num_frames))
     if total not in (0, expected):
@@ -326,7 +327,7 @@ def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
 
 
 def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, VideoFrame], int]:
-    """The frames at these indices, as far as they exist, and how many frames decode."""
+    """Return the frames at these indices, if they exist, and how many frames decode."""
     found, total = {}, 0
     for index, frame in enumerate(decode_tolerantly(opened)):
         total = index + 1
@@ -336,7 +337,7 @@ def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, Vide
 
 
 def _count_packets(video: Path) -> int:
-    """Up to the end of the file, or to where demuxing fails."""
+    """Count packets up to the end of the file, or until demuxing fails."""
     count = 0
     with open_video(video) as opened, suppress(FFmpegError):
         for _ in demux(opened):

@@ -1,4 +1,4 @@
-"""Which bytes a video was when it was read: its hash, and a stamp that shows at once whether it may have changed."""
+"""Identify the content of a video: by its hash, and by a stamp that shows quickly if it may have changed."""
 
 import hashlib
 import os
@@ -7,13 +7,13 @@ from pathlib import Path
 
 from videobench.files import sha256_of_file
 
-# Bytes, times of modification and of change in ns since 1970; of a folder, over it and its images.
+# Size in bytes, and times of modification and change in ns since 1970; a folder includes its images.
 Stamp = tuple[int, int, int]
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 def stamp_of(video: Path) -> Stamp | None:
-    """None if the video cannot be looked at."""
+    """Return a video's stamp; None if it cannot be accessed."""
     try:
         states = [os.stat(each) for each in (video, *(images_in(video) if video.is_dir() else ()))]
     except OSError:
@@ -26,7 +26,7 @@ def stamp_of(video: Path) -> Stamp | None:
 
 
 def sha256_of_video(video: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes; of a folder, of the names and hashes of its images in their order."""
+    """Hexadecimal SHA-256 of a file's bytes, or of the names and hashes of a folder's images in order."""
     if not video.is_dir():
         return sha256_of_file(video)
     lines = [f"{sha256_of_file(image)}  {image.name}\n" for image in images_in(video)]
@@ -34,7 +34,7 @@ def sha256_of_video(video: Path) -> str:
 
 
 def images_in(folder: Path) -> list[Path]:
-    """The images in natural order, unchecked. Raises OSError."""
+    """List a folder's images in natural order, unchecked. Raises OSError."""
     return sorted(filter(_is_image, folder.iterdir()), key=_natural_key)
 
 
@@ -44,6 +44,6 @@ def _is_image(path: Path) -> bool:
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
-    """Digits count as numbers and come first; the whole name decides between "1.jpg" and "01.jpg"."""
+    """Sort digits as numbers and before letters; the full name decides between "1.jpg" and "01.jpg"."""
     parts = re.findall(r"[0-9]+|[^0-9]+", path.name)
     return [(False, int(part), "") if part[0] in "0123456789" else (True, 0, part) for part in parts], path.name

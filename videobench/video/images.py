@@ -1,4 +1,4 @@
-"""A folder of numbered images as a video: TVQA and other sets are distributed so."""
+"""Read a folder of numbered images as a video, the form in which TVQA and other sets are distributed."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -17,8 +17,8 @@ MAX_IMAGES = 200_000  # two hours at 25 frames per second; reading one header ta
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The images in natural order ("2.jpg" before "10.jpg"), by their headers; VideoError if there is none, or if they
-    differ in size or are over a limit."""
+    """List images in natural order ("2.jpg" before "10.jpg") and check their headers; VideoError if there are none, or
+    if they differ in size or are over a limit."""
     images = images_in(folder)
     if not images:
         raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
@@ -33,7 +33,7 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
-    """Decodes each image when it is requested; repeats are the same object. Raises VideoError, naming the image."""
+    """Decode images as they are requested; repeats are the same object. Raises VideoError, naming the image."""
     for image, repeats in groupby(images):
         with open_video(image) as opened:
             frame = next(decode_tolerantly(opened), None)
@@ -43,10 +43,10 @@ def decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
 
 
 def _image_size(image: Path) -> tuple[int, int]:
-    """(width, height) in pixels, from the header; raises VideoError for what is not an image or over a limit."""
+    """Read (width, height) in pixels from the header; VideoError if it is not an image or over a limit."""
     try:
         width, height = imagesize.get(str(image))
-    except Exception as error:  # whatever a hostile header makes of the reader
+    except Exception as error:  # a hostile header may raise anything
         raise VideoError(f"{image}: its header cannot be read: {type(error).__name__}: {error}") from error
     if width <= 0 or height <= 0:
         raise VideoError(f"{image}: its header cannot be read as that of an image")
@@ -55,12 +55,12 @@ def _image_size(image: Path) -> tuple[int, int]:
 
 
 def encode_png(picture: np.ndarray) -> bytes:
-    """uint8 RGB (height, width, 3) -> a PNG file that gives the same bytes."""
+    """Encode uint8 RGB (height, width, 3) as a PNG file, without loss."""
     return _encode(picture, "png", "rgb24", {})
 
 
 def encode_jpeg(picture: np.ndarray, quantiser: int) -> bytes:
-    """uint8 RGB (height, width, 3), even sides -> a JPEG file. Quantiser 2 is best, 31 smallest."""
+    """Encode uint8 RGB (height, width, 3) with even sides as a JPEG file. Quantiser 2 is best, 31 smallest."""
     return _encode(picture, "mjpeg", "yuvj420p", {"qmin": str(quantiser), "qmax": str(quantiser)})
 
 

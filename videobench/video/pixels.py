@@ -1,8 +1,8 @@
-"""Frames -> model input, as a checkpoint's preprocessor describes it: resized and cropped as uint8 on the host, then
-rescaled and normalised on the device.
+"""Turn frames into model input as a checkpoint's preprocessor config says: resize and crop as uint8 on the host, then
+rescale and normalise on the device.
 
-Bit-equal to LlavaNextVideoVideoProcessor of transformers (test_pixels.py), without torchvision. torch is imported in
-functions alone: a checkpoint's description is read before any device is open.
+Bit-equal to LlavaNextVideoVideoProcessor of transformers (test_pixels.py), without torchvision. torch is imported only
+inside functions, because the config is read before a device is opened.
 """
 
 import json
@@ -19,10 +19,10 @@ from videobench.files import read_json
 if TYPE_CHECKING:
     import torch
 
-DEFAULT_NUM_FRAMES = 8  # of each video
+DEFAULT_NUM_FRAMES = 8  # per video
 T = TypeVar("T")
 
-# Where a checkpoint stores them, in the order in which transformers looks: (file, key of the part or None for all).
+# Where a checkpoint may store the config, in transformers' order: (file, key of the part, or None for the whole file).
 CONFIG_PLACES = (
     ("processor_config.json", "video_processor"),
     ("video_preprocessor_config.json", None),
@@ -35,19 +35,19 @@ NEEDED_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 @dataclass(frozen=True)
 class PixelSpec:
-    """The frames that a checkpoint expects. Lengths are in pixels; either shortest_edge or exact_size is set."""
+    """Frame format of a checkpoint. Lengths are in pixels; either shortest_edge or exact_size is set."""
 
     crop_height: int  # 336
     crop_width: int  # 336
     resample: str  # "bicubic" or "bilinear"
-    mean: tuple[float, ...]  # of red, green and blue, in values from 0 to 1
-    std: tuple[float, ...]  # likewise, above 0
+    mean: tuple[float, ...]  # of red, green and blue, from 0 to 1
+    std: tuple[float, ...]  # of red, green and blue, above 0
     shortest_edge: int | None = None  # 336: length of the frame's shorter edge after the resize, which keeps its shape
     exact_size: tuple[int, int] | None = None  # (height, width) after a resize that does not keep the shape
     rescale_factor: float = 1 / 255
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width), in pixels, of a frame of that size after the resize and before the crop."""
+        """Size (height, width) in pixels of such a frame after the resize and before the crop."""
         if self.exact_size is not None:
             return self.exact_size
         assert self.shortest_edge is not None
@@ -60,7 +60,7 @@ Size = tuple[int | None, tuple[int, int] | None]  # (shortest edge, None) or (No
 
 
 def load_pixel_spec(model_path: Path) -> PixelSpec:
-    """The frames that the checkpoint in this folder expects; InputError, naming file and key, if not supported."""
+    """Read the frame format of the checkpoint in this folder; InputError, naming file and key, if not supported."""
     path, values = _find_config(model_path)
 
     def read(key: str, parse: Callable[[Any], T], default: Any = None) -> T:
@@ -138,7 +138,7 @@ def _parse_positive(value: Any) -> float:
 
 
 def resize_and_crop(frames: np.ndarray, spec: PixelSpec) -> "torch.Tensor":
-    """uint8 (F, height, width, 3) -> contiguous uint8 (F, 3, crop_height, crop_width) on the host."""
+    """Turn uint8 (F, height, width, 3) into contiguous uint8 (F, 3, crop_height, crop_width) on the host."""
     import torch
     import torch.nn.functional as F
 
@@ -146,16 +146,16 @@ def resize_and_crop(frames: np.ndarray, spec: PixelSpec) -> "torch.Tensor":
     height, width = spec.resized(*frames.shape[1:3])
     if (height, width) != frames.shape[1:3]:
         pixels = F.interpolate(pixels, size=(height, width), mode=spec.resample, align_corners=False, antialias=True)
-    # Half of the rest, rounded down: torchvision's center_crop differs where the rest is 3 mod 4.
+    # Half of the rest, rounded down: torchvision's center_crop differs if the rest is 3 mod 4.
     top, left = (height - spec.crop_height) // 2, (width - spec.crop_width) // 2
     return pixels[:, :, top : top + spec.crop_height, left : left + spec.crop_width].contiguous()
 
 
 def normalise(pixels: "torch.Tensor", spec: PixelSpec, dtype: "torch.dtype") -> "torch.Tensor":
-    """uint8 (..., 3, h, w) on any device -> (x - mean * 255) / (std * 255) there, computed in float32, cast last."""
+    """Compute (x - mean * 255) / (std * 255) from uint8 (..., 3, h, w) there, in float32, and cast last."""
     import torch
 
-    # Mean and deviation carry the factor; subtract, then divide. Any other order differs in the last bits.
+    # The factor is applied to mean and std; another order of operations would differ in the last bits.
     mean, std = (
         torch.tensor(values, dtype=torch.float32, device=pixels.device).view(3, 1, 1) * (1.0 / spec.rescale_factor)
         for values in (spec.mean, spec.std)

@@ -1,7 +1,7 @@
-"""Worker processes that decode ahead of the device, and that can hang or die without ending the run.
+"""Decode ahead of the device in worker processes, which can hang or die without ending the run.
 
-They are separate processes, not forks, since the parent may hold a device and threads. Each is started by its command
-line and not by multiprocessing, which would import the main script again.
+They are not forked, since the parent may have a device and threads open. They are started by a command line, since
+multiprocessing would import the main script again.
 """
 
 import faulthandler
@@ -36,15 +36,15 @@ from videobench.video.frames import Reserve, sample_frames
 from videobench.video.identity import Stamp, sha256_of_video, stamp_of
 from videobench.video.pixels import PixelSpec, resize_and_crop
 
-# Videos are decoded at the same time only while what they may take together (container.decoding_bytes) stays below this
-# part of the host's memory, divided among the job's processes on this host; others wait. A video that needs more than
-# all of it is decoded alone. 1080p needs 0.1 GB, the largest frames 1.4 GB, in the widest pixel formats 7 GB.
+# Part of the host's memory for decoding (container.decoding_bytes), divided among the job's processes on this host;
+# further videos wait. A video that needs more than all of it is decoded alone. 1080p needs 0.1 GB, the largest frames
+# 1.4 GB, in the widest pixel formats 7 GB.
 DECODING_PART = 0.5
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container: bytes, or "max"
+CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's limit: bytes, or "max"
 
 
 class Room:
-    """`num_bytes` of memory that users of several threads take and give back."""
+    """A budget of `num_bytes` of memory that is shared by threads."""
 
     def __init__(self, num_bytes: int):
         self._all = self._free = num_bytes
@@ -52,7 +52,7 @@ class Room:
 
     @contextmanager
     def taken(self, num_bytes: int) -> Iterator[None]:
-        """Waits until so much is free; whoever needs more than all of it gets all of it."""
+        """Wait until `num_bytes` are free, then take them; a request for more than everything gets everything."""
         num_bytes = min(num_bytes, self._all)
         with self._changed:
             self._changed.wait_for(lambda: num_bytes <= self._free)
@@ -66,7 +66,7 @@ class Room:
 
 
 def decoding_room_bytes() -> int:
-    """What the workers of one process of a job may take for decoding: see DECODING_PART."""
+    """Memory in bytes that the workers of one process of a job may use for decoding: see DECODING_PART."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with suppress(OSError, ValueError):
         memory = min(memory, int(CGROUP_LIMIT.read_text()))
@@ -83,24 +83,24 @@ class PreparedVideo:
     video_sha256: str  # of the video's own bytes
     stamp: Stamp | None  # of the video when it was read
     frames_decoded: int  # how many frames the video really has
-    frames_stated: int  # how many its container states; 0 where it states none
+    frames_stated: int  # how many its container states; 0 if it states none
     resolution: str  # width and height of the frames as decoded, before any resize: "320x240"
     error: str | None  # the reason, which names the file
 
     @property
     def row_fields(self) -> dict[str, Any]:
-        """What each row holds of its video."""
+        """The fields that a row stores about its video."""
         names = ("video_sha256", "pixels_sha256", "frames_decoded", "frames_stated", "resolution")
         return {name: getattr(self, name) for name in names}
 
 
 def failed_video(video: Path, reason: str) -> PreparedVideo:
-    """One without pixels; `reason` is put on one line."""
+    """Describe a video that failed, without pixels; `reason` is put on one line."""
     return PreparedVideo(video, None, "", "", None, 0, 0, "", " ".join(reason.split()))
 
 
 def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserve | None = None) -> PreparedVideo:
-    """Decode, resize and crop; a fault of the video or its decoder is not raised but the `error` of the result."""
+    """Decode, resize and crop; a fault of the video or its decoder becomes the `error` of the result."""
 
     def shrink(frame: np.ndarray) -> np.ndarray:
         return resize_and_crop(frame[np.newaxis], spec)[0].numpy()
@@ -122,7 +122,7 @@ def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserv
 
 
 def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
-    """A header in JSON, then the bytes of the pixels if there are any."""
+    """Send a JSON header, then the bytes of the pixels if there are any."""
     pixels = prepared.pixels
     header = {name: value for name, value in vars(prepared).items() if name not in ("video", "pixels")}
     header["shape"] = None if pixels is None else list(pixels.shape)
@@ -132,7 +132,7 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
 
 
 def receive_prepared(connection: Connection, header: bytes, video: Path) -> PreparedVideo:
-    """What `send_prepared` sent; `header` is its first message. Raises EOFError or OSError if the sender is gone."""
+    """Receive what `send_prepared` sent; `header` is the first message. EOFError or OSError if the sender is gone."""
     fields = json.loads(header)
     shape, stamp = fields.pop("shape"), fields.pop("stamp")
     fields["stamp"] = None if stamp is None else tuple(stamp)
@@ -144,16 +144,16 @@ def receive_prepared(connection: Connection, header: bytes, video: Path) -> Prep
 
 
 READY = b"ready"
-NEEDS = b"needs "  # and the bytes of memory that decoding may take; the parent's answer, any message, grants them
-NICENESS = 5  # below the parent, whose thread gives a card its work: while that waits for a core, the card does nothing
+NEEDS = b"needs "  # followed by the bytes of memory needed; any message from the parent grants them
+NICENESS = 5  # lower priority than the parent: a card is idle while the parent waits for a core
 
 
 def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = prepare_video) -> None:
-    """The main function of a worker process, whose argument is the file descriptor of its connection.
+    """Main function of a worker process, whose argument is the file descriptor of its connection.
 
-    This brings the settings once, then the path of one video after another. READY goes back first, then for each video
-    how much memory it needs and, once the parent has granted it, the prepared video. The worker ends when its standard
-    input closes: the parent is gone. `prepare` is replaced in tests."""
+    The worker receives the settings, then one video path after another. It sends READY first; then for every video the
+    memory it needs and, once the parent has granted that, the prepared video. It ends when its standard input closes,
+    since the parent is gone then. `prepare` is replaced in tests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the parent, which ends its workers
     faulthandler.enable()  # shows where a decoder crashes
     with suppress(OSError):  # not on Linux, or not permitted
@@ -189,11 +189,11 @@ def _die_with_parent() -> None:
 
 
 WORKER_COMMAND = (sys.executable, "-m", "videobench.video.pool")
-START_TIMEOUT_S = 300.0  # importing torch from a cold network disk takes minutes, not more
-END_TIMEOUT_S = 5.0  # from the end of the connection to that of the process
+START_TIMEOUT_S = 300.0  # importing torch from a cold network disk can take minutes
+END_TIMEOUT_S = 5.0  # from the connection's end until the process ends
 VIDEO_TIMEOUT_S = 1800.0  # more than container.MAX_DECODE_S, the processor time of one pass over a video
 MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
-# Other processes cannot take what one has claimed: near the end of a job they would wait for it.
+# Other processes cannot take over claimed videos: near the end of a job they would have to wait for them.
 MAX_AHEAD_PER_WORKER = 3
 
 Limit = Callable[[], int]
@@ -205,7 +205,7 @@ class _WorkerLost(Exception):
 
 
 class _Worker:
-    """One process and the connection to it. The constructor does not wait for its start; the first answer does."""
+    """One process and its connection. The constructor does not wait until it has started; `prepare` does."""
 
     def __init__(self, command: Sequence[str], settings: tuple[PixelSpec, int]):
         self._connection, theirs = Pipe()
@@ -215,14 +215,14 @@ class _Worker:
                 env={"OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,  # nothing is written to it; the worker ends when it closes
                 stdout=2,  # results go through the connection; what a library prints must not mix with those of the run
-                stderr=2,  # explicit, since one that was opened in place of a closed stream is not inherited
+                stderr=2,  # explicit, since a stream opened in place of a closed one is not inherited
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C goes to the parent alone
             )
         self._settings: tuple[PixelSpec, int] | None = settings
 
     def prepare(self, video: Path, timeout_s: float, room: Room) -> PreparedVideo:
-        """Raises _WorkerLost, or InputError if the process did not start."""
+        """Prepare a video in the process. Raises _WorkerLost, or InputError if the process did not start."""
         self._finish_start()
         try:
             self._connection.send_bytes(os.fsencode(video))
@@ -265,7 +265,7 @@ class _Worker:
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:
-        """End the process, and the waiting for it: while it reads from a lost disk it may not end for hours."""
+        """Kill the process and stop waiting for it: reading from a lost disk, it may not end for hours."""
         self._process.kill()
         with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)
@@ -282,9 +282,9 @@ class _Worker:
 class DecodePool:
     """Decodes, resizes and crops videos in worker processes, in order and ahead of their use.
 
-    With `num_workers` 0 it does so in this process, without protection. At most `max_ahead_bytes` of pixels (but at
-    least one video) are in preparation or ready. A video that takes longer than `timeout_s` fails. Decoding takes at
-    most `max_decoding_bytes` of memory in all workers together, by default `decoding_room_bytes()`."""
+    With `num_workers` 0 this happens in the calling process, without protection. At most `max_ahead_bytes` of pixels
+    (but at least one video) are in preparation or ready. A video that takes longer than `timeout_s` fails. All workers
+    together use at most `max_decoding_bytes` of memory, by default `decoding_room_bytes()`."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class DecodePool:
         self._command = worker_command
         self._workers: set[_Worker] = set()
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
-        # One thread for each worker waits for its answer, so that workers continue while the caller computes.
+        # One thread per worker waits for its answer, so that workers continue while the caller computes.
         self._waiters = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode")
         for _ in range(num_workers):
             self._idle.put(self._start_worker())
@@ -323,13 +323,13 @@ class DecodePool:
         self._workers.clear()
 
     def look_ahead(self, num_videos: int) -> None:
-        """From now on have `num_videos` ready while others are in preparation, as far as `max_ahead_bytes` allows."""
+        """Keep `num_videos` ready from now on while others are in preparation, within `max_ahead_bytes`."""
         wanted = num_videos + self._num_workers
         self._max_ahead = min(self._fitting, max(self._max_ahead, wanted))
 
     def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
-        """Each of `videos` in order. They are taken from the iterable as needed, the first at once; at most `limit()`
-        are ahead of their use."""
+        """Yield the prepared `videos` in order. They are taken from the iterable as needed, the first ones immediately;
+        at most `limit()` are prepared ahead."""
         if self._num_workers == 0:
             return (prepare_video(video, self._spec, self._num_frames) for video in videos)
         source: Iterator[Path] = iter(videos)
@@ -368,7 +368,7 @@ class DecodePool:
             worker = self._start_worker()
             return failed_video(video, f"{video}: {lost}")
         finally:
-            self._idle.put(worker)  # even if it did not start: the next video tries again and fails in the same way
+            self._idle.put(worker)  # even if it did not start: the next video tries again, and fails the same way
 
 
 if __name__ == "__main__":
