@@ -1,1 +1,1 @@
-"""Where a device's numbers part from the CPU's: each module, then each operator, from the same inputs."""
+"""Find where a device's numbers deviate from the CPU's: every module, then its operators, from the same inputs."""

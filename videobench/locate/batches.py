@@ -1,4 +1,4 @@
-"""A batch as a run computes it, on the device alone: does each row agree with one plain `generate`?"""
+"""Answer a batch on the device as a run does: does each row agree with one plain `generate`?"""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -36,20 +36,21 @@ class Tried:
         return f"{self.size}, prompts of {tokens} tokens{f' padded to {self.length:,}' * (lengths[0] < self.length)}"
 
     def differing(self, most: float) -> list[int]:
-        """Rows that are further off than `most` nats."""
+        """Rows that differ by more than `most` nats."""
         return [row for row, nats in enumerate(self.nats) if not nats <= most]
 
 
 class PlainAnswers:
-    """One plain `generate` for each question, once."""
+    """The answers of plain `generate`, computed once for each question."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._known: dict[tuple[int, int], tuple[Answer, list[torch.Tensor]]] = {}
 
     def distance(self, answer: Answer, video: VideoQuestions, number: int) -> float:
-        """Nats between an answer from a batch and the plain one: the largest of a letter's log-probability; and if
-        another token was chosen, half of how much less probable it is, since that much both sides must have moved."""
+        """Distance in nats between an answer from a batch and the plain one: the largest difference of a letter's
+        log-probability. If another token was chosen, also half of how much less probable it is: at least one side must
+        have moved by that much."""
         key = id(video.pixels), id(video.prompts[number])
         if key not in self._known:
             with _noting_logits(self._engine.model) as logits:
@@ -65,7 +66,7 @@ class PlainAnswers:
 
 @contextmanager
 def _noting_logits(model: Any) -> Iterator[list[torch.Tensor]]:
-    """Those of the last position of each forward pass of one row, float32 on the host."""
+    """Record the last position's logits in each forward pass of one row, as float32 on the host."""
     noted: list[torch.Tensor] = []
     handle = model.register_forward_hook(lambda _, __, output: noted.append(output.logits[0, -1].float().cpu()))
     try:
@@ -75,14 +76,14 @@ def _noting_logits(model: Any) -> Iterator[list[torch.Tensor]]:
 
 
 def distance(one: Answer, other: Answer) -> float:
-    """The largest difference of a letter's log-probability, in nats; none where both are NaN, infinite where one is."""
+    """The largest difference of a letter's log-probability, in nats; 0 if both are NaN, infinite if one is."""
     pairs = [(value, other.letter_logprobs[letter]) for letter, value in one.letter_logprobs.items()]
     known = [abs(first - second) for first, second in pairs if not math.isnan(first) or not math.isnan(second)]
     return max((math.inf if math.isnan(each) else each for each in known), default=0.0)
 
 
 def try_batch(engine: Engine, batch: Batch, plain: PlainAnswers) -> Tried:
-    """The batch, or the largest part of it that fits the device: half of it, a quarter, ..."""
+    """Answer the batch, or as much of it as fits the device: half of it, a quarter, ..."""
     while True:
         try:
             with _noting_length(engine.model) as lengths:
@@ -98,7 +99,7 @@ def try_batch(engine: Engine, batch: Batch, plain: PlainAnswers) -> Tried:
 
 @contextmanager
 def _noting_length(model: Any) -> Iterator[list[int]]:
-    """Tokens of each forward pass with more than one: prefix and rest."""
+    """Record the number of tokens of each forward pass with more than one: prefix and rest."""
     noted: list[int] = []
 
     def note(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
@@ -113,7 +114,7 @@ def _noting_length(model: Any) -> Iterator[list[int]]:
 
 
 def _half(videos: Sequence[VideoQuestions]) -> Sequence[VideoQuestions] | None:
-    """None where one question is left."""
+    """The first half of the questions; None if only one is left."""
     if len(videos) > 1:
         return videos[: (len(videos) + 1) // 2]
     [video] = videos

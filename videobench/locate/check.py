@@ -1,4 +1,4 @@
-"""Questions through the engine on the device, every module call again on the CPU: what deviates?"""
+"""Answer questions on the device, repeat every module call on the CPU, and collect what deviates."""
 
 import copy
 import logging
@@ -37,15 +37,15 @@ from videobench.model.checkpoint import Checkpoint
 from videobench.model.engine import Engine, batch_rows
 from videobench.model.prompts import Answer, VideoQuestions
 
-# Beyond so many times the tolerance nothing that rounding does explains it, and it is not asked.
+# Rounding cannot explain a deviation beyond so many times the tolerance, so the noise is not measured.
 BEYOND_DOUBT = 100
-LOOKED_INTO = 5  # kinds of modules whose operators are taken one by one
+LOOKED_INTO = 5  # kinds of modules whose operators are checked one by one
 VISION_PARTS = ("vision_tower", "vision_resampler", "multi_modal_projector", ENCODE)
 
-# Where one batch's work stands when a forward pass of a kind begins, and how much of it that is: for the time left.
+# For the time left: the share of a batch's work done when a forward pass of this kind begins, and the pass's own share.
 PARTS = {VISION: (0.0, 0.3), PREFIX: (0.3, 0.5), SUFFIX: (0.8, 0.15), DECODE: (0.95, 0.05)}
 
-Progress = Callable[[str, float], None]  # where it is, and how many batches are done
+Progress = Callable[[str, float], None]  # what is being computed, and how many batches are done
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Batch:
 
     @property
     def order(self) -> list[tuple[int, int]]:
-        """Of each row: number of its video, and of the question on it."""
+        """For each row, the number of its video and of the question on it."""
         return batch_rows(self.videos)
 
     @property
@@ -70,22 +70,22 @@ class Batch:
         return Rows(self.rows, len(self.order), videos, len(self.videos))
 
     def answer(self, engine: Engine) -> list[list[Answer]]:
-        """Video by video."""
+        """Answer the questions, grouped by video."""
         return engine.answer(self.videos, len(self.order))
 
 
 def offload_map(checkpoint: Checkpoint, device: Device, dtype: str, room: int) -> dict[str, str]:
-    """Module -> the card, or "disk", from where accelerate brings it whenever it computes.
+    """Map modules to the card, or to "disk", from which accelerate loads them whenever they compute.
 
-    At most `room` bytes of weights lie on the card at once."""
-    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # says that parameters are offloaded
+    At most `room` bytes of weights are on the card at once."""
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # it warns that parameters are offloaded
     with init_empty_weights():
         model = LlavaNextVideoForConditionalGeneration(copy.deepcopy(checkpoint.config))
     whole = list(model._no_split_modules or ())
     numbered: dict[str, Any] = infer_auto_device_map(
         model, {0: room, "disk": 1 << 62}, no_split_module_classes=whole, dtype=getattr(torch, dtype)
     )
-    if numbered.get("", 0) != 0 or next(iter(numbered.values())) != 0:  # the first weight says where inputs go
+    if numbered.get("", 0) != 0 or next(iter(numbered.values())) != 0:  # the inputs go where the first weight is
         raise InputError(f"device {device.torch_device}: no room even for parts of the model; free some of its memory")
     return {name: str(device.torch_device) if place == 0 else place for name, place in numbered.items()}
 
@@ -96,7 +96,7 @@ def is_offloaded(model: torch.nn.Module) -> bool:
 
 @contextmanager
 def never_ending(engine: Engine) -> Iterator[None]:
-    """Rows go on behind their ends, so that all decoding steps are computed, and no row leaves the batch."""
+    """Let rows continue after their end, so that all decoding steps are computed and no row leaves the batch."""
     config = engine.model.generation_config
     end_ids, of_config = engine.end_ids, config.eos_token_id
     engine.end_ids, config.eos_token_id = (), None
@@ -108,7 +108,7 @@ def never_ending(engine: Engine) -> Iterator[None]:
 
 @dataclass
 class _Suspect:
-    place: tuple[int, int]  # event, and number of the tensor there
+    place: tuple[int, int]  # event, and the tensor's number in it
     compared: Compared
     deviation: Deviation
 
@@ -138,7 +138,7 @@ class ModelCheck:
         self._outside: OutsideCheck
 
     def run(self, batches: Sequence[Batch]) -> Findings:
-        """RuntimeError where not even one question fits the device."""
+        """Raises RuntimeError if not even one question fits the device."""
         with never_ending(self._engine):
             for self._number, self._batch in enumerate(batches):
                 self._answer()
@@ -154,7 +154,7 @@ class ModelCheck:
         except RuntimeError as error:
             if not is_out_of_memory(error) or self._by_layer:
                 raise
-        # Only here, since the exception's traceback held what the failed try had kept.
+        # Not in the handler: there the exception's traceback still holds what the failed try had kept.
         self._by_layer = True
         self._calls, self._found = before[0], self._found[: before[1]]
         print("warning: out of memory; from here on values are kept for one layer at a time", file=sys.stderr)
@@ -172,7 +172,7 @@ class ModelCheck:
             self._add((self._number, sys.maxsize, 0), each)
 
     def _compare(self, forward: Forward) -> None:
-        """At the end of each: the device is idle, and what was kept is given back before the next begins."""
+        """Compare at the end of each forward pass: the device is idle, and its memory is freed before the next one."""
         if not forward.is_layer:
             for each in self._outside.of(forward):
                 self._add((self._number, forward.number, -1), each)
@@ -234,7 +234,7 @@ class ModelCheck:
             self._largest = max(self._largest, found.times)
 
     def _without_noise(self, forward: Forward, suspects: list[_Suspect]) -> list[_Suspect]:
-        """Leaves out what rounding of the inputs explains: computes all once more with inputs rounded at random."""
+        """Drop what rounding of the inputs explains: compute everything again with the inputs rounded at random."""
         doubtful = {each.place: each for each in suspects if each.deviation.times <= BEYOND_DOUBT}
         if not doubtful:
             return suspects

@@ -1,4 +1,4 @@
-"""How far a device's numbers are from the CPU's, in units of what the device's dtype explains."""
+"""How far a device's numbers are from the CPU's, in multiples of what rounding in the device's dtype explains."""
 
 import math
 from dataclasses import dataclass
@@ -9,27 +9,27 @@ from videobench.tolerances import TOLERANCES
 
 EXPLAINED = {getattr(torch, dtype): each.module for dtype, each in TOLERANCES.items()}
 EXPLAINED[torch.float64] = EXPLAINED[torch.float32]
-# The tolerance is so many times what is explained. Sound devices stayed below 0.07 of it in float32, 0.6 in 16 bits
-# (docs/locating.md).
+# The tolerance is so many times what rounding explains. Sound devices stayed below 0.07 of it in float32, 0.6 in 16
+# bits (docs/locating.md).
 LIMIT = 8.0
-# A single row or column of a result may lie so far above the whole.
+# A single row or column may deviate so many times as much as the whole.
 ROW_ALLOWANCE = 3.0
-LEAST_SUMMED = 16  # a row or column of fewer numbers says too little about a norm
-SINGLE_ALLOWANCE = 10.0  # of a single number, where columns are shorter: as one letter's logit in a decoding step
-FEW = 0.1  # of all numbers: so many say where it deviates
-SMALL = 0.3  # of the middle row's norm: smaller rows are what others left over, and are measured against that
+LEAST_SUMMED = 16  # the norm of a shorter row or column says too little
+SINGLE_ALLOWANCE = 10.0  # for a single number if columns are shorter, as one letter's logit in a decoding step
+FEW = 0.1  # of all numbers: up to this share the place of the deviation is named
+SMALL = 0.3  # of the median row's norm: smaller rows are measured against this, as they may be mere remainders
 TINY = 1e-30
 
 
 @dataclass(frozen=True)
 class Deviation:
-    """Of one tensor."""
+    """How far one tensor is from the expected one."""
 
-    times: float  # the error over the tolerance; infinite where the two cannot be compared as numbers
+    times: float  # the error over the tolerance; infinite if the two cannot be compared as numbers
     greatest: float = 0.0  # absolute difference
     index: tuple[int, ...] = ()  # of the greatest
-    beyond: float = 0.0  # share of the elements beyond the tolerance; of what is not rounded, those that differ
-    where: str = ""  # "from position 512 on"; "" where it is everywhere
+    beyond: float = 0.0  # share of the elements beyond the tolerance; for integers and bools, of those that differ
+    where: str = ""  # "from position 512 on"; "" if it is everywhere
     overflow: bool = False  # infinite or NaN where the CPU has a number
 
     @property
@@ -58,9 +58,9 @@ def in_tolerances(times: float) -> str:
 def deviation(
     found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype, noise: torch.Tensor | None = None
 ) -> Deviation:
-    """Of the device's `found` from the CPU's `expected`, both on the host; the device computed in `dtype`.
+    """Compare the device's `found` with the CPU's `expected`, both on the host; the device computed in `dtype`.
 
-    `noise` is how much `expected` changes where its inputs are rounded: what it shows is explained, too."""
+    `noise` is how much `expected` changes if its inputs are rounded; so much is allowed, too."""
     if found.shape != expected.shape:
         return Deviation(math.inf, where=f"of shape {tuple(found.shape)} in place of {tuple(expected.shape)}")
     if found.numel() == 0:
@@ -84,7 +84,7 @@ def _unequal(differences: torch.Tensor, wrong: torch.Tensor, overflow: bool = Fa
 
 
 def _greatest(differences: torch.Tensor) -> tuple[float, tuple[int, ...]]:
-    """The largest of them, and the first place where it stands."""
+    """The largest difference, and the first index that has it."""
     at = int(differences.argmax())
     place = torch.unravel_index(torch.tensor(at), differences.shape) if differences.dim() else ()
     return float(differences.flatten()[at]), tuple(map(int, place))
@@ -124,7 +124,7 @@ def _matrix(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _where(tensor: torch.Tensor, wrong: torch.Tensor) -> str:
-    """In words: which rows of the batch (or frames), positions (the last dimension but one) and channels (the last)."""
+    """Name the rows of the batch (or frames), positions (the last dimension but one) and channels (the last)."""
     wrong = wrong.reshape(tensor.shape)
     if tensor.dim() < 2 or not bool(wrong.any()):
         return ""

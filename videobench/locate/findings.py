@@ -9,21 +9,21 @@ from typing import Any
 from videobench.locate.deviation import Deviation, in_tolerances
 from videobench.locate.operators import OUTSIDE, Operator, look_at
 
-SHOWN = 10  # modules beside the first, in the text; all of them are in the JSON
+SHOWN = 10  # modules after the first, in the text; the JSON has all
 
 NO_OPERATOR = "none deviates when taken one by one: nondeterministic, or the device has a fused one of its own here"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a module's code computed otherwise than the CPU."""
+    """One tensor for which a module's code deviates from the CPU."""
 
     order: tuple[int, int, int]  # batch, forward pass, event: the order of computing
-    kind: str  # of recording.KINDS, where the module is: "decoding step"
+    kind: str  # the forward pass, of recording.KINDS: "decoding step"
     batch: str  # "video 1"
     module: str  # "model.language_model.layers.0.self_attn"
     call: int  # how often that module was called before, in this batch
-    handed_to: str | None  # the module within it that was given it; None: it is the module's result
+    handed_to: str | None  # the inner module that received it; None: it is the module's result
     shape: tuple[int, ...]
     dtype: str
     deviation: Deviation
@@ -31,7 +31,7 @@ class Finding:
 
     @property
     def family(self) -> str:
-        """The modules of all layers under one name."""
+        """The module's name without the layer's number."""
         return re.sub(r"\.\d+(?=\.|$)", ".*", self.module)
 
     @property
@@ -46,7 +46,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Family:
-    """All that deviates in the modules of one kind."""
+    """All deviations in modules of one kind."""
 
     worst: Finding
     modules: int
@@ -55,11 +55,11 @@ class Family:
 
 @dataclass(frozen=True)
 class Findings:
-    """Of one pass of the check."""
+    """What one pass of the check found."""
 
     dtype: str
     calls: int  # of modules
-    largest: float  # times the tolerance, of what agrees
+    largest: float  # largest error of what agrees, over the tolerance
     found: Sequence[Finding]  # in the order of computing
 
     def families(self) -> list[Family]:
@@ -75,7 +75,7 @@ class Findings:
 
 
 def _worst(found: Sequence[Finding]) -> Finding:
-    """The first of those with an operator, since that was looked into; otherwise the largest."""
+    """The first finding whose operator is known; otherwise the largest."""
     looked = [each for each in found if each.operator]
     largest = max(found, key=lambda each: each.deviation.times)
     return replace(looked[0], deviation=largest.deviation) if looked else largest

@@ -1,4 +1,4 @@
-"""Inside one call of a module: each operator again on the CPU in float32, from the device's own inputs."""
+"""Repeat the operators inside one module call on the CPU in float32, from the device's own inputs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,7 +34,7 @@ PRODUCT = (
     "TF32 in place of float32"
 )
 ROPE = "rope: halves or pairs, positions beyond its cache, base and scaling, float32 until cos and sin are there"
-# In place of a module's name: what a run computes outside of the modules (outside.py).
+# Used like a module's name for what a run computes outside of the modules (outside.py).
 PIXELS, COPIES, POSITIONS = "the normalised pixels", "copies of the cache", "the positions"
 TOKENS, LETTERS = "the tokens that are chosen", "the options' log-probabilities"
 # By the operator that deviates.
@@ -57,7 +57,7 @@ OUTSIDE = {
     TOKENS: "argmax: its axis, and equal numbers",
     LETTERS: "log_softmax, logsumexp and indexing by a list, in float32",
 }
-# By the end of the module's name, where the operator says no more.
+# By the end of the module's name, if the operator has no advice.
 MODULES = {
     "rotary_emb": ROPE,
     "self_attn": ROPE + "; the cache of keys and values; the attention operator",
@@ -70,7 +70,7 @@ MODULES = {
 
 
 def look_at(module: str, place: str, operator: str | None, overflows: bool) -> str:
-    """`place`: as "decoding step"; `operator`: its whole call, as "gelu(float32 (8, 9, 128))"."""
+    """Likely causes. `place` is like "decoding step", `operator` a whole call like "gelu(float32 (8, 9, 128))"."""
     if overflows:
         return OVERFLOW
     if module in OUTSIDE:
@@ -93,7 +93,7 @@ def _attention(call: str, place: str) -> str:
 
 @dataclass(frozen=True)
 class Operator:
-    """One that deviates."""
+    """An operator that deviates."""
 
     name: str  # "scaled_dot_product_attention"
     call: str  # "scaled_dot_product_attention(float16 (2, 32, 1, 128), ..., is_causal=False)"
@@ -109,7 +109,7 @@ class _Computed:
 
 
 class _Recorder(TorchFunctionMode):
-    """Notes what torch computes, while it is not paused."""
+    """Records what torch computes unless paused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class _Recorder(TorchFunctionMode):
 
 
 def _is_elsewhere(values: Any) -> bool:
-    """Whether one of the tensors has no numbers."""
+    """Whether one of the tensors is on the meta device."""
     if isinstance(values, dict):
         values = values.values()
     elif not isinstance(values, list | tuple):
@@ -143,7 +143,7 @@ def _is_elsewhere(values: Any) -> bool:
 
 @contextmanager
 def watching(model: Any, module: str, call: int) -> Iterator[list[_Computed]]:
-    """What that call of a module computes itself, not in modules within it; calls count from 0."""
+    """Record what one call of a module (counted from 0) computes itself, outside of its inner modules."""
     recorder, count = _Recorder(), [0]
 
     def begin(*_: Any) -> None:
@@ -177,13 +177,13 @@ def watching(model: Any, module: str, call: int) -> Iterator[list[_Computed]]:
 
 
 def _nearest(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The modules within it that it calls; a list of modules is not called itself."""
+    """Yield the inner modules that it calls; a list of modules is not called itself."""
     for child in module.children():
         yield from child if isinstance(child, torch.nn.ModuleList) else [child]
 
 
 def first_deviating(computed: list[_Computed]) -> Operator | None:
-    """None where each operator agrees."""
+    """The first operator that deviates; None if all agree."""
     with torch.no_grad():
         for each in computed:
             if found := _check(each):
@@ -195,7 +195,7 @@ def _check(computed: _Computed) -> Operator | None:
     args, kwargs = _to_host(computed.args), _to_host(computed.kwargs)
     try:
         output = computed.function(*args, **kwargs)
-    except (RuntimeError, TypeError, NotImplementedError):  # the device's own, which the CPU lacks
+    except (RuntimeError, TypeError, NotImplementedError):  # a device-only operator, which the CPU lacks
         return None
     name = computed.function.__name__.strip("_")
     output = args[0] if name == "setitem" else output
@@ -208,7 +208,7 @@ def _check(computed: _Computed) -> Operator | None:
 
 
 def _dtype(computed: _Computed, output: torch.Tensor) -> torch.dtype:
-    """The coarsest of what it read and gave."""
+    """The coarsest dtype of its inputs and outputs."""
     dtypes = {output.dtype}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -261,13 +261,13 @@ Compute = Callable[..., torch.Tensor]
 @dataclass(frozen=True)
 class Case:
     name: str  # "attention, causal"
-    operator: str  # as look_at wants it: "scaled_dot_product_attention(attn_mask=None, is_causal=True)"
+    operator: str  # for look_at: "scaled_dot_product_attention(attn_mask=None, is_causal=True)"
     inputs: tuple[torch.Tensor, ...]  # float32, integers or bool, on the host
     compute: Compute
 
 
 def cases() -> Iterator[Case]:
-    """The same numbers in every process."""
+    """Yield the cases, with the same numbers in every process."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -343,7 +343,7 @@ def _of_the_video(normal: Compute) -> Iterator[Case]:
 
 
 def check_operators(device: torch.device, dtype: torch.dtype) -> tuple[list[str], float]:
-    """A line for each that deviates, and the largest error of the others, in tolerances."""
+    """Return a line for each operator that deviates, and the largest error of the others over the tolerance."""
     lines, largest = [], 0.0
     name = dtype_name(dtype)
     for case in cases():

@@ -1,4 +1,4 @@
-"""What a run computes outside of the modules: the pixels, copies of the cache, positions, tokens, log-probabilities."""
+"""Check what a run computes outside of the modules: pixels, cache copies, positions, tokens, log-probabilities."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,23 +28,23 @@ from videobench.video.pixels import normalise
 
 @dataclass(frozen=True)
 class Outside:
-    """One thing of them."""
+    """One result that was computed outside of the modules."""
 
     name: str  # of operators.OUTSIDE
-    call: str  # of recording.KINDS: the forward pass that is given it, or gave what it is computed from
+    call: str  # of recording.KINDS: the forward pass that receives it, or whose result it is computed from
     shape: tuple[int, ...]
     dtype: str
     deviation: Deviation
 
 
 class OutsideCheck:
-    """Of some rows of one batch, which do not end before its last forward pass."""
+    """Checks some rows of one batch; they must not end before its last forward pass."""
 
     def __init__(
         self, engine: Engine, pixels: Sequence[torch.Tensor], video_of_row: Sequence[int], rows: Rows | None
     ) -> None:
         self._engine, self._rows = engine, rows
-        self._pixels = pixels  # of each video uint8 (num_frames, 3, height, width), on the host
+        self._pixels = pixels  # for each video uint8 (num_frames, 3, height, width), on the host
         self._video_of_row = list(video_of_row)
         self._left: States = {}  # keys and values after the last forward pass
         self._last: torch.Tensor | None = None  # its logits (rows, vocabulary)
@@ -52,7 +52,7 @@ class OutsideCheck:
 
     @contextmanager
     def watching_letters(self) -> Iterator[None]:
-        """Keeps what the device makes of the first position's logits."""
+        """Keep the log-probabilities that the device computes from the first position's logits."""
 
         def watch(logits: torch.Tensor) -> list[list[float]]:
             found = compute(logits)
@@ -67,12 +67,12 @@ class OutsideCheck:
             del self._engine.letter_logprobs
 
     def letters(self) -> Iterator[Outside]:
-        """Once the batch is answered."""
+        """Check the log-probabilities, once the batch is answered."""
         for logits, found in self._letters:
             yield _compared(LETTERS, SUFFIX, torch.tensor(found), torch.tensor(self._engine.letter_logprobs(logits)))
 
     def of(self, forward: Forward) -> Iterator[Outside]:
-        """What this forward pass was given. In their order, since each is compared with the one before."""
+        """Check the inputs of this forward pass. Passes must come in order: each is compared with the one before."""
         given, result = forward.events[0], forward.events[-1]
         assert isinstance(given, Given)
         assert isinstance(result, Result)
@@ -94,8 +94,8 @@ class OutsideCheck:
                 yield _compared(PIXELS, kind, found, expected)
 
     def _copies(self, forward: Forward) -> Iterator[Outside]:
-        """Keys and values that a pass begins with are those that the one before it left, for the first one of a batch
-        copies of its videos', to the last bit."""
+        """A pass must begin with the keys and values that the one before it left, to the last bit; the first pass of a
+        batch with copies of its videos'."""
         for layer, begun in forward.cache.items():
             for one, other in zip(self._left.get(layer, ()), begun, strict=False):
                 expected = one.cpu()[self._video_of_row] if forward.kind == SUFFIX else one.cpu()
@@ -106,7 +106,7 @@ class OutsideCheck:
                     return
 
     def _chosen(self, ids: torch.Tensor) -> Iterator[Outside]:
-        """A row's next token is one of its largest logits, unless one of these is NaN or infinite."""
+        """A row's next token must have the largest logit, unless a logit is NaN or infinite."""
         assert self._last is not None
         is_known = self._last.isfinite().all(-1)
         is_largest = self._last.gather(1, ids[:, None])[:, 0] == self._last.amax(-1)
@@ -114,16 +114,16 @@ class OutsideCheck:
 
 
 def _positions(kind: str, given: Given) -> Iterator[Outside]:
-    """Of the tokens that are seen: how many seen ones stand before."""
+    """A seen token's position must be the number of seen tokens before it."""
     given_both = [given.kwargs.get(name) for name in ("position_ids", "attention_mask")]
     tensors = [each.cpu() for each in given_both if isinstance(each, torch.Tensor) and each.dim() == 2]
     if len(tensors) < 2:
-        return  # the model's own code makes them, which is compared with the modules
+        return  # the model's own code computes them, and is checked like a module
     positions, mask = tensors
     expected = (mask.long().cumsum(-1) - 1)[:, -positions.shape[1] :]
     is_seen = mask[:, -positions.shape[1] :] != 0
     found, expected = (each.expand_as(is_seen).where(is_seen, 0) for each in (positions, expected))
-    wrong = deviation(found[..., None], expected[..., None], found.dtype)  # a column, so that it says from where on
+    wrong = deviation(found[..., None], expected[..., None], found.dtype)  # a column: the text names positions
     yield Outside(POSITIONS, kind, tuple(found.shape), dtype_name(found.dtype), wrong)
 
 

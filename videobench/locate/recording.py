@@ -1,7 +1,7 @@
-"""What the modules of a model were given and gave on a device, during one forward pass: as it was, by reference.
+"""Record the inputs and results of a model's modules on a device during one forward pass, by reference.
 
-Nothing is copied to the host while the device computes: waiting for each value can make a fault of timing vanish. Only
-where the device has no room for the values of a whole pass, each layer is passed on as soon as it ends."""
+Nothing is copied to the host while the device computes: waiting for values can hide a fault of timing. Only if the
+device has no room for the values of a whole pass is each layer passed on as soon as it ends."""
 
 import re
 from collections import Counter
@@ -15,7 +15,7 @@ import torch
 from transformers import Cache
 
 VISION, PREFIX, SUFFIX, DECODE = KINDS = ("vision", "prefix", "suffix", "decoding step")
-# A method, but the one place where the frames' features are put together; since transformers 5 `generate` calls it.
+# Not a module but a method: the only place that joins the frames' features. In transformers 5 `generate` calls it.
 ENCODE = "model.get_video_features"
 LAYER = re.compile(r"\.layers\.(\d+)$")
 
@@ -24,7 +24,7 @@ States = dict[int, tuple[torch.Tensor, torch.Tensor]]  # layer -> keys and value
 
 @dataclass
 class Given:
-    """A module's call begins."""
+    """The begin of a module's call, and its inputs."""
 
     number: int  # of the event in its forward pass
     module: str  # its name in the model, "" for the whole model
@@ -35,22 +35,22 @@ class Given:
 
 @dataclass
 class Result:
-    """A module's call ends."""
+    """The end of a module's call, and its result."""
 
     number: int
     module: str
     output: Any
-    is_compared: bool = False  # a layer that has been passed on: what happened inside of it is left out
+    is_compared: bool = False  # a layer that was passed on earlier; what happened inside of it is left out
 
 
 @dataclass
 class Forward:
-    """One call from outside, of the whole model or of what encodes a video for it; or one layer of it."""
+    """One outermost call, of the whole model or of the method that encodes a video; or one layer of such a call."""
 
     kind: str  # of KINDS
-    number: int  # of the call from outside, since the recording began
+    number: int  # of the outermost call, since the recording began
     events: list[Given | Result]  # in the order of the device's calls; the outermost come first and last
-    cache: States  # before it
+    cache: States  # before the call
 
     @property
     def is_layer(self) -> bool:
@@ -59,16 +59,16 @@ class Forward:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some rows of a batch, which are all that is recorded of it."""
+    """The rows of a batch to record; the others are left out."""
 
     rows: tuple[int, ...]
     of: int  # rows of the batch
-    videos: tuple[int, ...]  # of these rows, by their numbers in the prefix
+    videos: tuple[int, ...]  # their numbers in the prefix, for each of these rows
     of_videos: int
 
     def __call__(self, kind: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Of a tensor whose first dimension is the batch's, alone or with frames and patches; others, as one mask for
-        all rows, stay whole."""
+        """Select these rows from a tensor whose first dimension is the batch (alone, or times frames and patches).
+        Others, like one mask for all rows, stay whole."""
         wanted, count = (self.videos, self.of_videos) if kind in (VISION, PREFIX) else (self.rows, self.of)
         if tensor.dim() < 2 or tensor.shape[0] % count:
             return tensor
@@ -79,13 +79,13 @@ class Rows:
         return {layer: (self(kind, keys), self(kind, values)) for layer, (keys, values) in states.items()}
 
     def of_encoded(self, output: Any) -> Any:
-        """transformers 4.56 gives a tensor for each video."""
+        """Select these rows' videos; transformers 4.56 returns one tensor for each video."""
         chosen = isinstance(output, list | tuple) and len(output) == self.of_videos
         return tuple(output[each] for each in self.videos) if chosen else None
 
 
 def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """The same structure, in containers of its own, with each tensor changed; caches are left as they are."""
+    """Copy a structure with `change` applied to every tensor; caches are left as they are."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):
@@ -97,7 +97,7 @@ def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> A
 
 
 def on_host(tensor: torch.Tensor) -> torch.Tensor:
-    """On the CPU, numbers in float32."""
+    """Copy to the CPU, with floating-point numbers as float32."""
     host = tensor.detach().cpu()
     return host.float() if host.is_floating_point() else host
 
@@ -107,7 +107,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def around(method: Callable[..., Any], begin: Callable[..., object], end: Callable[..., object]) -> Callable[..., Any]:
-    """A method that counts as a module: `begin` gets its arguments, `end` its result."""
+    """Wrap a method so that it counts as a module: `begin` gets its arguments, `end` its result."""
 
     @wraps(method)  # transformers reads its signature
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -120,7 +120,7 @@ def around(method: Callable[..., Any], begin: Callable[..., object], end: Callab
 
 
 def held_states(values: Iterable[Any]) -> States:
-    """Of the cache among some arguments."""
+    """The keys and values of the cache, if there is one among the arguments."""
     layers = next((each.layers for each in values if isinstance(each, Cache)), ())
     held = (
         (number, (each.keys, each.values))
@@ -134,7 +134,7 @@ def held_states(values: Iterable[Any]) -> States:
 def recording(
     model: Any, done: Callable[[Forward], None], rows: Rows | None = None, by_layer: bool = False
 ) -> Iterator[None]:
-    """Calls `done` at the end of each Forward; `by_layer`: before it of each of its layers, too."""
+    """Call `done` at the end of each Forward; with `by_layer` also at the end of each of its layers."""
     recorder = _Recorder(done, rows, by_layer)
     handles = []
     for name, module in model.named_modules():
@@ -154,7 +154,7 @@ class _Recorder:
     def __init__(self, done: Callable[[Forward], None], rows: Rows | None, by_layer: bool) -> None:
         self._done, self._rows, self._by_layer = done, rows, by_layer
         self._events: list[Given | Result] = []
-        self._running: list[int] = []  # where in `_events` each module that is running began
+        self._running: list[int] = []  # index in `_events` at which each running module began
         self._calls: Counter[str] = Counter()  # of each module
         self._number = 0  # of the next event
         self._forward = -1

@@ -1,8 +1,8 @@
-"""One forward pass again on the CPU in float32, where each module is given what the device gave it.
+"""Repeat one forward pass on the CPU in float32, giving each module the inputs that it had on the device.
 
-A copy of the model without weights runs the same code. Wherever a module begins, what the code hands to it is compared
-with what the device handed to it, and the device's goes on; wherever one ends, the same is done with its result. So
-errors do not pile up, and every number is compared once. A module's weights are read while it computes, no longer."""
+A copy of the model without weights runs the same code. When a module begins, its inputs are compared with the device's
+and replaced by them; when it ends, the same is done with its result. So errors do not pile up, and every number is
+compared once. A module's weights are in memory only while it computes."""
 
 import re
 import types
@@ -26,12 +26,12 @@ ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class Compared:
-    """One tensor that a module computed: its result, or what it hands to a module within it."""
+    """One tensor that a module computed: its result, or an input of an inner module."""
 
     number: int  # of the event
     module: str  # whose code computed it
     call: int  # how often that module was called before
-    handed_to: str | None  # the module within it that was given it; None: it is the result
+    handed_to: str | None  # the inner module that received it; None: it is the result
     found: torch.Tensor  # the device's, float32 or integers, on the host
     expected: torch.Tensor  # the CPU's from the same inputs
     dtype: torch.dtype  # the device's
@@ -60,7 +60,7 @@ class Replay:
         compare: Callable[[Compared], None],
         change: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
     ) -> None:
-        """`compare` is called for all that the modules compute, in that order; `change` sees each float32 input."""
+        """Call `compare` for everything that the modules compute, in order; `change` may alter each float32 input."""
         self._events, self._at, self._compare, self._change = forward.events, 0, compare, change
         self._on_host = weakref.WeakValueDictionary()
         self._running = []
@@ -70,17 +70,17 @@ class Replay:
         given = forward.events[0]
         assert isinstance(given, Given)
         call = self._modules[given.module]
-        with torch.no_grad():  # in another context: in its own a model that is computing collects its layers' states
+        with torch.no_grad():  # a new context: in its own, a model that is computing collects its layers' states
             Context().run(call, *self._to_host(given.args), **self._to_host(given.kwargs))
 
     def _copy(self, module: nn.Module, name: str) -> Any:
-        """Of its code and settings: weights of no memory, which say float32 and CPU to whoever asks."""
+        """Copy a module's code and settings. Its weights take no memory but look like float32 on the CPU."""
         copied = self._modules[name] = type(module).__new__(type(module))
         copied.__dict__.update(module.__dict__)
         hooks = {
             key: value.copy() for key, value in module.__dict__.items() if "_hooks" in key and hasattr(value, "copy")
         }
-        copied.__dict__.update(hooks)  # those of transformers, which collect the states that a caller asks for
+        copied.__dict__.update(hooks)  # transformers' hooks, which collect the states that a caller asks for
         copied.__dict__["_modules"] = {
             key: child and self._copy(child, f"{name}.{key}" if name else key) for key, child in module._modules.items()
         }
@@ -134,7 +134,7 @@ class Replay:
             copied.__dict__.update(kinds)
 
     def _pairs(self, number: int, expected: Any, found: Any, recorded: Any, handed_to: str | None) -> None:
-        """Compares whatever both sides have as tensors, in the same place of their structures."""
+        """Compare the tensors at the same places of both structures."""
         if isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
             if expected is not found:
                 module, call = self._running[-1].module, self._running[-1].call
@@ -147,7 +147,7 @@ class Replay:
                 self._pairs(number, *each, handed_to)
 
     def _to_host(self, value: Any) -> Any:
-        """The same structure with float32 tensors of the host in place of the device's; the cache is the CPU's own."""
+        """Copy the structure with float32 tensors on the host; a cache is replaced by the CPU's own."""
         if isinstance(value, Cache):
             return self._cache
         if isinstance(value, dict) and type(value) is dict:
@@ -159,12 +159,13 @@ class Replay:
         return map_tensors(value, self._tensor)
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The same one for the same one, while somebody holds it: what was handed on is known again."""
+        """Copy a tensor to the host; the same one gives the same copy as long as it is in use, so that a tensor that is
+        passed on is recognised."""
         found = self._on_host.get(id(tensor))
         if found is None:
             found = tensor.detach().cpu()
             found = self._change(found.float()) if found.is_floating_point() else found
-            if found is tensor:  # on the CPU in float32 already
+            if found is tensor:  # already float32 on the CPU
                 found = tensor.detach()
             self._on_host[id(tensor)] = found
         return found
@@ -178,13 +179,13 @@ def _hollow(tensor: torch.Tensor | None) -> torch.Tensor | None:
     return nn.Parameter(hollow, requires_grad=False) if isinstance(tensor, nn.Parameter) else hollow
 
 
-# Parts of a weight's name that the versions of transformers set or leave out: `language_model.model.layers.0.` is
+# Parts of a weight's name that depend on the version of transformers: `language_model.model.layers.0.` is
 # `model.language_model.layers.0.` since 4.52, and 5.x leaves out `vision_model`.
 PREFIXES = re.compile(r"\b(model|language_model|vision_model)\.")
 
 
 class HostWeights:
-    """A ReadWeight; the system keeps the files' pages, this process one tensor."""
+    """A ReadWeight that keeps only one tensor in memory; the system caches the files."""
 
     def __init__(self, checkpoint: Checkpoint, model: Any, dtype: torch.dtype) -> None:
         self._model, self._dtype = model, dtype
@@ -194,7 +195,7 @@ class HostWeights:
             self._found |= {PREFIXES.sub("", name): (file, name) for name in file.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
 
     def __call__(self, name: str, on_device: torch.Tensor) -> torch.Tensor:
-        """float32, rounded to the run's dtype; what no file holds is computed again, or taken from the device."""
+        """Read a weight as float32, rounded to the run's dtype. If no file has it, compute it or take the device's."""
         found = self._found.get(PREFIXES.sub("", name))
         if found is None and name == "lm_head.weight":  # tied
             found = self._found["embed_tokens.weight"]

@@ -1,4 +1,4 @@
-"""One row for each call of a module, with the columns of msprobe's comparison, which tools in the field read."""
+"""Write one row for each module call, with the columns of msprobe's comparison, which existing tools read."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ class Table:
         self._calls: Counter[tuple[str, torch.dtype]] = Counter()
 
     def row(self, compared: Compared, module_class: str) -> list[Any]:
-        """What is known of a module's first result before it is judged."""
+        """Fill the columns for a module's first result that do not depend on the deviation."""
         key = compared.module, compared.dtype
         name = ".".join(filter(None, ("Module", compared.module, module_class, f"forward.{self._calls[key]}.output.0")))
         self._calls[key] += 1
@@ -47,7 +47,7 @@ class Table:
 
 
 def _numbers(found: torch.Tensor, expected: torch.Tensor) -> list[float]:
-    """Of tensors of one shape; elements that are 0 on the CPU have no relative error."""
+    """Compute the error columns of two tensors of one shape; elements that are 0 on the CPU have no relative error."""
     if found.shape != expected.shape or not found.numel():
         return [float("nan")] * 14
     error = (found - expected).abs()

@@ -25,12 +25,12 @@ from videobench.run.model_check import check_model
 from videobench.run.options import CheckSettings, ModelCheckSettings, RunSettings, parse_args
 from videobench.run.plan import RunContext, agree, build_plan, load_all_questions, open_run_device, print_plan
 
-MAX_NAMED_FAILURES = 20  # on stderr; all of them stand in the result file
+MAX_NAMED_FAILURES = 20  # on stderr; the result file has all of them
 LOST = "its reply is in no journal; start again"
 
 
 def main(argv: Sequence[str] | None, device: str) -> int:
-    """The exit status; `device` ("npu" or "cuda") is used unless --device names another."""
+    """Return the exit status; `device` ("npu" or "cuda") is used unless --device names another."""
     settings = parse_args(argv, device)
     check_packages(settings.run.device if isinstance(settings, ModelCheckSettings) else settings.device)
     if isinstance(settings, CheckSettings):
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None, device: str) -> int:
 
 
 def run(settings: RunSettings) -> int:
-    """The exit status: 0 all answered, 1 some failed; InputError if the input is wrong."""
+    """Return the exit status: 0 all answered, 1 some failed. Raises InputError if the input is wrong."""
     job = Job.from_environment(settings.tensor_parallel)
     try:
         return _run(settings, job)
@@ -58,12 +58,12 @@ def _run(settings: RunSettings, job: Job) -> int:
     # 2. The device. From here on torch and transformers may be imported (device/devices.py).
     device = open_run_device(settings, job.local_rank)
     settings = replace(settings, device=device.kind, dtype=settings.dtype or DEFAULT_DTYPES[device.kind])
-    # 3. The checkpoint, but for the numbers of its weights.
+    # 3. The checkpoint, without reading its weights.
     from videobench.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(settings.model_path)
     check_tensor_parallel(checkpoint, settings.tensor_parallel)
-    # 4. The plan: the prompt of each question, or why it cannot be asked.
+    # 4. The plan: each question's prompt, or why it cannot be asked.
     plan = build_plan(questions, checkpoint.prompt_builder(settings.num_frames), checkpoint.positions, settings)
     context = RunContext(settings, job, device, checkpoint, plan)
     if settings.dry_run:
@@ -71,14 +71,14 @@ def _run(settings: RunSettings, job: Job) -> int:
     if settings.export_requests:
         return _export(context, settings.export_requests) if job.is_first else 0
     context = replace(context, plan=agree(plan, job))
-    # 5. The journals: what is answered already is left out.
+    # 5. The journals: skip what is answered already.
     with open_journals(context) as journals:
         if job.is_first:
             _begin(context, journals)
         # 6. The answers: each replica claims video after video, and journals its rows batch by batch.
         with closing(Progress(len(journals.left), answers, job)) as progress:
             usage = answer_left(context, journals, progress) if journals.left else None
-            journals.bring_back()  # if deleted meanwhile: process 0 is about to read them
+            journals.bring_back()  # somebody may have deleted them, and process 0 reads them next
             job.wait_for_all(partial(progress.add, {}))
         # 7. The result files: process 0 joins the journals of all replicas.
         written = _write_results(context, journals, answers, started) if job.is_first else None
@@ -90,7 +90,7 @@ def _run(settings: RunSettings, job: Job) -> int:
 
 
 def _begin(context: RunContext, journals: Journals) -> None:
-    """Keeps the command, and says what a run that goes on has left to do."""
+    """Keep the command, and say how much a resumed run has left to do."""
     if context.settings.command:
         journals.keep_command(context.settings.command)
     if journals.kept:
@@ -118,13 +118,13 @@ def _export(context: RunContext, path: Path) -> int:
 
 
 def _write_results(context: RunContext, journals: Journals, answers: RightAnswers, started: float) -> int:
-    """Joins all replicas' journals into one result file for each data set; the exit status."""
+    """Join all replicas' journals into one result file for each data set; return the exit status."""
     stored: dict[Question, Mapping[str, Any]] = {}
     for source in context.settings.sources:
         asked = {each.key: each for each in context.plan.prompts if each.source == source.name}
         journal = journals.by_set[source.name]
         rows = journal.write_results()
-        # A journal was lost on the way: the next start asks again what it held.
+        # A journal was lost during the run: the next start asks its questions again.
         own = {each: rows.get(key, {"error": LOST}) for key, each in asked.items()}
         stored |= own
         failed = sum("error" in row for row in own.values())
@@ -152,7 +152,7 @@ def _write_results(context: RunContext, journals: Journals, answers: RightAnswer
 
 
 def _report_failures(failures: Mapping[Question, str]) -> int:
-    """Names the failed questions on stderr; the exit status."""
+    """Name the failed questions on stderr; return the exit status."""
     for question, reason in list(failures.items())[:MAX_NAMED_FAILURES]:
         print(one_line(f"failed: {question.dataset}/{question.id}: {reason}"), file=sys.stderr)
     if len(failures) > MAX_NAMED_FAILURES:

@@ -1,4 +1,5 @@
-"""`--check_device`: is everything there that a run needs of the device, and does it compute and communicate correctly?
+"""`--check_device`: is the device set up for a run, and does it compute and communicate correctly?
+
 One process for each visible card opens it as a run does."""
 
 import json
@@ -33,14 +34,14 @@ from videobench.run.options import DTYPES, CheckSettings
 from videobench.tolerances import TOLERANCES
 
 SHOWN_PACKAGES = {"transformers": "transformers", "PyAV": "av"}
-CPU_PROCESSES = 2  # a collective of one shows nothing
+CPU_PROCESSES = 2  # a collective of one process tests nothing
 MATRIX_SIZE = 512
-TIMEOUT_S = 600.0  # eight processes that read torch from a cold disk, and HCCL's own limit of 120 s to connect
+TIMEOUT_S = 600.0  # enough for eight processes to read torch from a cold disk, and for HCCL's limit of 120 s to connect
 POLL_S = 0.1
 
 
 def check_device(settings: CheckSettings) -> int:
-    """Returns 0, or 1 where an operator deviates; raises InputError with the fix at the first thing that fails."""
+    """Return 0, or 1 if an operator deviates; raise InputError with the fix at the first thing that fails."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks all cards
     kind = kind_to_use(settings.device, settings.may_use_cpu)
@@ -97,7 +98,7 @@ def _run_processes(settings: CheckSettings, count: int, folder: Path) -> list[di
         while running := [index for index in range(count) if index not in reports]:
             for index in running:
                 if (status := processes[index].poll()) is not None:
-                    reports[index] = _report(index, status, folder)  # a failure ends all: they would wait for it
+                    reports[index] = _report(index, status, folder)  # one failure ends all, which would wait
             if time.monotonic() > deadline and len(reports) < count:
                 late = f"device {settings.device}:{running[0]}: no answer in {TIMEOUT_S:g} s"
                 raise InputError(f"{late}; {_link_fix(settings.device)}")
@@ -110,7 +111,7 @@ def _run_processes(settings: CheckSettings, count: int, folder: Path) -> list[di
 
 
 def _report(index: int, status: int, folder: Path) -> dict[str, Any]:
-    """What a process found, from its last line; raises InputError if it failed."""
+    """Parse what a process found from its last line; raise InputError if it failed."""
     output, errors = ((folder / f"{index}.{name}").read_text().split("\n") for name in ("out", "err"))
     lines, messages = ([line for line in each if line.strip()] for each in (output, errors))
     if status == 0 and lines:
@@ -129,7 +130,9 @@ def _start_process(settings: CheckSettings, index: int, count: int, folder: Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Arguments: kind, deterministic (0 or 1), index, count, file for the processes to meet; one line of JSON out."""
+    """Check one card and print one line of JSON.
+
+    Arguments: kind, deterministic (0 or 1), index, count, and the file through which the processes meet."""
     kind, deterministic, index, count, store = sys.argv[1:] if argv is None else argv
     device = open_device(kind, 0 if kind == "cpu" else int(index), deterministic == "1")
     free, total = memory_bytes(device)
@@ -142,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check_product(device: Device, dtype: str) -> float | None:
-    """Largest difference from the CPU's product, over its largest entry; None where the card lacks the dtype."""
+    """Largest difference from the CPU's product, over its largest entry; None if the card lacks the dtype."""
     import torch
 
     if not _has(device, dtype):
@@ -157,7 +160,7 @@ def _check_product(device: Device, dtype: str) -> float | None:
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         fix = f"check {TOOLS[device.kind]}" if device.kind in TOOLS else "install torch again"
-        if "libopapi" in reason:  # where torch_npu finds CANN's operators
+        if "libopapi" in reason:  # the library in which torch_npu finds CANN's operators
             fix = "install CANN's package of operators (ops, before CANN 8.5 kernels) for this card, of CANN's version"
         raise InputError(f"device {device.torch_device}: no matrix product in {dtype}: {reason}; {fix}") from None
     difference = float((found - expected).abs().max() / expected.abs().max())
@@ -170,9 +173,9 @@ def _check_product(device: Device, dtype: str) -> float | None:
 
 
 def _check_operators(device: Device) -> tuple[list[str], int]:
-    """Lines to print, and how many of them deviate; on the first card alone, since the host computes as much."""
+    """Return the lines to print and how many operators deviate. Only on the first card: it costs the host time."""
     if device.kind == "cpu":
-        return [], 0  # what others are compared with
+        return [], 0  # the CPU is what the others are compared with
     import torch
 
     from videobench.locate.operators import check_operators
@@ -188,7 +191,7 @@ def _check_operators(device: Device) -> tuple[list[str], int]:
 
 
 def _has(device: Device, dtype: str) -> bool:
-    """False for bfloat16 on a card of the first generation."""
+    """Whether the card has the dtype: those of the first generation lack bfloat16."""
     import torch
 
     return dtype != "bfloat16" or device.kind == "cpu" or bool(getattr(torch, device.kind).is_bf16_supported())

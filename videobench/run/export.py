@@ -1,5 +1,6 @@
-"""--export_requests: questions as OpenAI batch requests, with the frames that the model would see; beside them a file
-of facts: for each request what a comparison must know of it."""
+"""--export_requests: write questions as OpenAI batch requests, with the frames that the model would see.
+
+A second file beside them holds the facts: what a comparison must know about each request."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -30,7 +31,7 @@ def facts_path(path: Path) -> Path:
 
 
 def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question, str]]:
-    """Writes the requests and their facts; returns how many, and why the other questions cannot be asked."""
+    """Write the requests and their facts; return how many, and why the other questions cannot be asked."""
     from videobench.video.pool import DecodePool
 
     settings, spec, plan = context.settings, context.checkpoint.pixel_spec, context.plan
@@ -40,7 +41,7 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
             f"--export_requests: frames of {size[1]}x{size[0]} would be resized again to {spec.resized(*size)}; this "
             "checkpoint's frames cannot be sent as the model sees them"
         )
-    # What a request settles of the service's run; which checkpoint it has loaded is its own affair.
+    # The settings that a request fixes. Which checkpoint the service has loaded is not among them.
     shared = {
         "model_asked": settings.model_path.resolve().name,
         "num_frames": settings.num_frames,
@@ -74,8 +75,9 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
 
 @contextmanager
 def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[JsonLines, JsonLines]]:
-    """The requests and their facts, written as *.part and renamed when both are whole. Raises InputError if one is
-    there already without --overwrite, or if another export writes them."""
+    """Open the files of requests and facts, written as *.part and renamed when both are complete.
+
+    Raises InputError if a file exists and --overwrite is not given, or if another export is writing them."""
     targets = path, facts_path(path)
     parts = [each.with_name(f"{each.name}.part") for each in targets]
     with closing(open_to_append(parts[0])) as held:
@@ -99,15 +101,16 @@ def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[JsonLines, JsonLin
 
 
 def _data_url(frames: "np.ndarray") -> str:
-    """PNG files with commas between them, although it says JPEG: vLLM and others take this form alone, and tell each
-    file by its own first bytes."""
+    """Join PNG files with commas, although the URL says JPEG: vLLM and others accept only this form, and recognise the
+    format of each file by its first bytes."""
     from videobench.video.images import encode_png
 
     return "data:video/jpeg;base64," + ",".join(base64.b64encode(encode_png(each)).decode() for each in frames)
 
 
 def _request(question: Question, url: str, settings: RunSettings, adds_special_tokens: bool) -> Row:
-    """`add_special_tokens` is vLLM's: without it a chat has no begin-of-text token if its template writes none."""
+    """Build one request. `add_special_tokens` is vLLM's: without it a chat lacks the begin-of-text token if the
+    template does not write it."""
     text = build_question_text(question.text, question.options)
     content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": text}]
     return {

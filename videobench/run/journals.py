@@ -34,9 +34,10 @@ SUITE_VERSION = "0.2.0"
 
 
 def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
-    """What a reply depends on: a journal goes on only where all of this is the same. Not the batch size: after running
-    out of memory a run must be able to go on with a smaller one; the rows hold it. Nor the QA file: each row holds its
-    own question, so that a sample can be enlarged."""
+    """What a reply depends on: a journal is resumed only if all of this is the same.
+
+    The batch size is left out, so that a run can resume with a smaller one after running out of memory; the rows hold
+    it. So is the QA file: each row holds its own question, so that a sample can be enlarged."""
     return {
         "device": settings.device,
         "dtype": settings.dtype,
@@ -49,12 +50,13 @@ def run_identity(settings: RunSettings, checkpoint: "Checkpoint") -> Row:
 
 
 def start_hashing_weights(job: Job, checkpoint: "Checkpoint", earlier: Collection[str]) -> Callable[[], str]:
-    """Starts to hash all bytes of the weights; the function that it returns waits for the hash, and raises InputError
-    if the weights are not those of `earlier` replies or of the first machine."""
+    """Start hashing all bytes of the weights; return a function that waits for the hash.
+
+    That function raises InputError if the weights differ from those of `earlier` replies or of the first machine."""
     # A reply is bound to its weights in two steps. The fingerprint in the identity (16 blocks of each file) takes no
-    # time: a journal of other settings or another model is refused before the weights are read. Their hash is known
-    # once they have been read: it is computed while they load, out of the same pages of memory, by threads of one
-    # process on each machine. The first answer waits for it, and each answer's `run` holds it.
+    # time, so a journal of other settings or another model is refused before the weights are read. The hash of all
+    # bytes is computed while they load, from the same pages of memory, by threads of one process on each machine.
+    # The first answer waits for it, and each answer's `run` holds it.
     key = f"weights/{job.process - job.local_rank}"
     hashed = start_hashing(checkpoint.weights.paths) if job.local_rank == 0 else None
     if hashed and job.store is not None:
@@ -80,13 +82,13 @@ def start_hashing_weights(job: Job, checkpoint: "Checkpoint", earlier: Collectio
 
 
 def source_hashes(qa_path: Path) -> Row:
-    """Hashes of the QA file, and of the manifest beside it if the file is a sample's; InputError if they do not fit."""
+    """Hash the QA file, and the manifest beside it if there is one; raise InputError if the two do not match."""
     qa_sha256 = sha256_of_file(qa_path)
     return {"qa_sha256": qa_sha256, **manifest_hash(qa_path, qa_sha256)}
 
 
 def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
-    """The vid_paths of `rows` whose video is not the one that the sample's manifest lists."""
+    """List the vid_paths of `rows` whose video is not the one in the sample's manifest."""
     path = qa_path.with_name(SAMPLE_MANIFEST_FILE)
     if qa_path.name != SAMPLE_QA_FILE or not path.is_file():
         return []
@@ -97,7 +99,7 @@ def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
 
 
 def run_entry(settings: RunSettings, device: Device, known: Row) -> Row:
-    """The `run` entry of every row: what is `known`, identity and source, and what else explains a difference."""
+    """Build the `run` entry of every row: `known` (identity and source), and whatever else explains a difference."""
     import av
     import torch
     import transformers
@@ -114,18 +116,19 @@ def run_entry(settings: RunSettings, device: Device, known: Row) -> Row:
     }
 
 
-VERSIONS = ("torch", "transformers", "av")  # what the numbers of a row depend on beside the identity
-OLD_SET_ASIDE = "--overwrite has been done"  # a note to the later starts of the same job
+VERSIONS = ("torch", "transformers", "av")  # what a row's numbers depend on besides the identity
+OLD_SET_ASIDE = "--overwrite has been done"  # tells later starts of the same job
 
 
 DIED = "a process died while it worked on this video; the same command asks again"
 
 
 class InFlight:
-    """The videos that this process works on, noted in a file of its own in `<folder>/journal/`.
+    """The videos that this process is working on, noted in its own file in `<folder>/journal/`.
 
-    An orderly end removes the note. Each start fails the videos that it finds in notes, and goes on with the others: a
-    video that kills its process must not stop a job. When a job is done its notes go, and the next start asks again."""
+    An orderly end removes the note. A start records the videos that it finds in notes as failed and continues with the
+    others, so that a video that kills its process does not stop the job. When the job is done the notes are removed,
+    and the next start asks about these videos again."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder = folder / "journal"
@@ -135,7 +138,7 @@ class InFlight:
         self.videos: list[str] = []  # paths
 
     def read_deaths(self) -> list[str]:
-        """The paths of videos that processes died of. For process 0, before any other takes a video."""
+        """Return the videos that were in flight when a process died. For process 0, before any video is taken."""
         died: set[str] = set()
         for path in self._folder.glob(self._pattern):
             with suppress(ValueError):  # cut short when the machine died
@@ -143,8 +146,10 @@ class InFlight:
         return sorted(died)
 
     def take(self, videos: Iterable[Path]) -> None:
-        """These videos, and no others, are in flight from now on. Not forced to the disk, which would delay the device:
-        the note must outlive this process, not the machine. Raises InputError if the disk is full."""
+        """Note that these videos, and no others, are in flight from now on. Raises InputError if the disk is full.
+
+        The note is not forced to the disk, which would delay the device: it must outlive the process, not the machine.
+        """
         if self._is_ending:
             return
         self.videos = [str(video) for video in videos]
@@ -155,17 +160,17 @@ class InFlight:
             raise InputError(f"{self._path}: cannot be written ({error.strerror}); {FULL_DISK}") from None
 
     def drop(self) -> None:
-        """Nothing is in flight."""
+        """Note that nothing is in flight."""
         with suppress(OSError):
             self._path.unlink()
 
     def end(self) -> None:
-        """The process ends on request, or by a fault of something else: no video is to blame. From any thread."""
+        """Remove the note, since the process ends on request or for a reason that is no video's fault. Thread-safe."""
         self._is_ending = True
         self.drop()
 
     def remove_all(self) -> None:
-        """The job is done, or starts from the beginning."""
+        """Remove all notes: the job is done, or starts over."""
         for path in self._folder.glob(self._pattern):
             with suppress(OSError):
                 path.unlink()
@@ -177,19 +182,19 @@ class Journals:
 
     replica: int
     by_set: Mapping[str, Journal]  # by the name of the data set
-    runs: Mapping[str, Row]  # likewise: the `run` entry of each row
+    runs: Mapping[str, Row]  # by the name of the data set: the `run` entry of its rows
     in_flight: InFlight
     left: list[Question]  # to answer, in the order of claiming
     kept: int  # how many were answered before this start
     earlier_weights: list[str]  # `weights_sha256` of the stored answers: one, or none so far
-    stored_failures: Mapping[Question, str]  # why questions failed before this start: stored once, not at each
-    weights_sha256: Callable[[], str] = field(init=False)  # of the answers to come; set when the weights are being read
+    stored_failures: Mapping[Question, str]  # why questions failed before this start; not stored again
+    weights_sha256: Callable[[], str] = field(init=False)  # of this start's answers; set when loading begins
 
     def __enter__(self) -> "Journals":
         return self
 
     def __exit__(self, _: object, error: BaseException | None, __: TracebackType | None) -> None:
-        # A full disk, say: no video is to blame.
+        # An error such as a full disk is no video's fault.
         is_orderly = isinstance(error, KeyboardInterrupt | InputError | OtherProcessFailed | OSError)
         if is_orderly and not isinstance(error, DeviceLost):
             self.in_flight.end()
@@ -197,7 +202,7 @@ class Journals:
             journal.close()
 
     def append(self, rows: Mapping[Question, Row], stamps: Mapping[Path, Stamp]) -> None:
-        """When it returns the rows outlive this process, but only `force` makes them outlive the machine."""
+        """Append rows; they now survive a crash of this process. Only `force` makes them survive a power cut."""
         for name, journal in self.by_set.items():
             own = [each for each in rows if each.source == name]
             own = [each for each in own if rows[each].get("error", "") != self.stored_failures.get(each)]
@@ -206,12 +211,12 @@ class Journals:
                 journal.append({question.key: rows[question] for question in own}, seen)
 
     def keep_command(self, command: Command) -> None:
-        """For whoever has to start this run again: without --overwrite, which would set its replies aside."""
+        """Store the command for a later restart, without --overwrite, which would set the replies aside."""
         for journal in self.by_set.values():
             keep_command(journal.command_path, command.without(switches=["overwrite"]))
 
     def force(self) -> None:
-        """Returns when the disk has all rows that were appended before."""
+        """Return once all appended rows are on the disk."""
         for journal in self.by_set.values():
             journal.force()
 
@@ -221,18 +226,19 @@ class Journals:
             journal.bring_back()
 
     def failed_row(self, question: Question, reason: str) -> Row:
-        """The reason names the video by its place in the benchmark: rows of two machines are then alike."""
+        """Build the row of a failed question. It names the video by its path in the benchmark, as on any machine."""
         return failed_row(question, reason.replace(str(question.video), question.vid_path), self.runs[question.source])
 
 
 def open_journals(context: RunContext) -> Journals:
-    """With what cannot be asked already stored as failed. Raises InputError if another job holds the folder, or if its
-    replies are of other settings."""
+    """Open the journals, and store the questions that cannot be asked as failed.
+
+    Raises InputError if another job is using the folder, or if its replies have other settings."""
     settings, job, plan = context.settings, context.job, context.plan
     by_set, runs = _journals_by_set(context)
     in_flight = InFlight(settings.output_folder, settings.sources[0].name)
     begun = _begin(context, by_set, runs, in_flight) if job.is_first else None
-    # One list for all processes: when the others could read the journals, process 0 may already be adding to its own.
+    # Process 0 makes the list for all: by the time the others could read the journals, it may be writing its own.
     start = job.broadcast("start", begun)
     questions = list(plan.prompts)
     unanswered = [questions[index] for index in start["unanswered"]]
@@ -253,7 +259,7 @@ def open_journals(context: RunContext) -> Journals:
 
 
 def find_left(context: RunContext) -> list[Question]:
-    """What a run would have to answer, its journals as they are; nothing is written."""
+    """List the questions that a run would still have to answer, without writing anything."""
     by_set, _ = _journals_by_set(context)
     if context.settings.overwrite:
         return list(context.plan.prompts)
@@ -261,7 +267,7 @@ def find_left(context: RunContext) -> list[Question]:
 
 
 def _journals_by_set(context: RunContext) -> tuple[dict[str, Journal], dict[str, Row]]:
-    """By the name of the data set: its journal, and the `run` entry of each row."""
+    """Return, by the name of the data set, its journal and the `run` entry of its rows."""
     settings, plan = context.settings, context.plan
     identity = run_identity(settings, context.checkpoint)
     by_set: dict[str, Journal] = {}
@@ -288,13 +294,13 @@ def _prompt_sha256(prompts: Mapping[str, Prompt], key: str) -> str:
 
 
 def _unanswered(context: RunContext, done: Mapping[str, Mapping[str, Row]]) -> list[Question]:
-    """Those that failed are tried again."""
+    """List the questions without an answer; failed ones are tried again."""
     not_asked: Row = {"error": "not asked yet"}
     return [each for each in context.plan.prompts if "error" in done[each.source].get(each.key, not_asked)]
 
 
 def _is_seen_video(videos: Mapping[str, Path], key: str, sha256: str, stamp: Any) -> bool | None:
-    """Is the video of a stored reply the one that was seen, by stamp or else by content? None if it cannot be read."""
+    """Whether a stored reply's video is unchanged, by its stamp or else its content; None if it cannot be read."""
     now = stamp_of(videos[key])
     if now is None:
         return None
@@ -314,7 +320,7 @@ def _sha256_at(video: Path, stamp: Stamp) -> str:
 def _begin(
     context: RunContext, by_set: Mapping[str, Journal], runs: Mapping[str, Row], in_flight: InFlight
 ) -> dict[str, Any]:
-    """On process 0: what the others must know of the journals, as JSON. Nothing is moved until all are locked."""
+    """Return as JSON what the other processes must know about the journals. Moves nothing until all are locked."""
     for each in by_set.values():
         each.lock()
     if context.settings.overwrite:
@@ -335,7 +341,7 @@ def _begin(
 
 
 def _name_other_versions(earlier: Iterable[Row], now: Row) -> None:
-    """One line on stderr if stored replies are of other releases than this start's."""
+    """Warn in one line on stderr if stored replies were made with other releases."""
     found: Counter[tuple[str, ...]] = Counter()
     for run in earlier:
         others = [name for name in VERSIONS if name in run and run[name] != now[name]]
@@ -347,7 +353,7 @@ def _name_other_versions(earlier: Iterable[Row], now: Row) -> None:
 
 
 def _set_old_aside(job: Job, by_set: Mapping[str, Journal], in_flight: InFlight) -> None:
-    """Unless an earlier start of this very job did: its own answers stay."""
+    """Set the old replies aside, unless an earlier start of this very job did: its own answers stay."""
     if job.was_noted(OLD_SET_ASIDE):
         return
     for each in by_set.values():

@@ -1,4 +1,4 @@
-"""The loop of one process: frames are decoded ahead of the device, which answers in batches."""
+"""The loop of one process: decode frames ahead of the device, and answer in batches."""
 
 import sys
 import time
@@ -47,7 +47,7 @@ class Tally:
 
     done: int = 0
     failed: int = 0
-    judged: int = 0  # their right answer is known
+    judged: int = 0  # answers whose right letter is known
     right: int = 0
 
     @classmethod
@@ -67,7 +67,7 @@ class Tally:
 
 
 class Progress(StatusLine):
-    """The progress of the whole job, on process 0. Every process adds to it."""
+    """The progress of the whole job, shown by process 0. Every process adds to it."""
 
     def __init__(self, total: int, answers: RightAnswers, job: Job) -> None:
         super().__init__()
@@ -77,11 +77,11 @@ class Progress(StatusLine):
         self._began = time.monotonic()
 
     def start(self) -> None:
-        """The weights are there: the rate counts from now."""
+        """Start measuring the rate, once the weights are loaded."""
         self._began = time.monotonic()
 
     def add(self, rows: Mapping[Question, Mapping[str, Any]]) -> None:
-        """Counts rows that this process has done, and shows what all have."""
+        """Count the rows that this process has done, and show the whole job's progress."""
         new = Tally.of(rows, self._answers)
         job = Tally(**{name: self._job.count(name, number) for name, number in asdict(new).items()})
         if self._job.is_first:
@@ -95,19 +95,19 @@ class Progress(StatusLine):
         return f"{job.done}/{self._total} ({share} %), failed {job.failed}{job.accuracy}, {rate:.2f}/s, {left} left"
 
 
-# The rest is for what is counted nowhere: workspaces of matrix libraries, blocks too small to be used again.
+# The rest is for what we do not count: workspaces of matrix libraries, fragments of memory too small to reuse.
 USABLE_PART = 0.9
-DEVICE_ERRORS = (RuntimeError, MemoryError)  # torch raises the first for whatever a device reports
+DEVICE_ERRORS = (RuntimeError, MemoryError)  # torch raises RuntimeError for all device errors
 # After an error that breaks the whole device every further question fails at once, and this replica would claim and
-# fail all videos of the job. This many failures with no answer between them are taken for that.
+# fail all videos of the job. So many failures in a row are taken as a sign of that.
 MOST_FAILURES_IN_A_ROW = 16
 
 Prepared = tuple[VideoWork, "PreparedVideo"]
 
 
 def batch_size_for(context: RunContext, weights_bytes: int) -> int:
-    """Questions to answer together: --batch_size, or the device's default if its memory takes as many beside
-    `weights_bytes`, which are still to be loaded; at least one."""
+    """Choose how many questions to answer together: --batch_size, or the device's default, or fewer if not so many fit
+    beside the `weights_bytes` still to be loaded; at least one."""
     settings, plan = context.settings, context.plan
     if settings.batch_size is not None:
         return settings.batch_size
@@ -120,7 +120,7 @@ def batch_size_for(context: RunContext, weights_bytes: int) -> int:
     needed = question_bytes(
         context.checkpoint, settings.dtype, settings.num_frames, len(longest.prefix_ids), length, cards
     )
-    release_memory(context.device)  # what reading the weights has left in torch's own store is free, too
+    release_memory(context.device)  # memory that torch still caches from reading the weights counts as free
     usable = int((memory_bytes(context.device)[0] - weights_bytes) * USABLE_PART)
     usable -= row_bytes(context.checkpoint, settings.dtype, length, cards)
     return max(1, min(most, usable // needed))
@@ -129,7 +129,8 @@ def batch_size_for(context: RunContext, weights_bytes: int) -> int:
 def make_batches(
     prepared: Iterable[Prepared], batch_size: int, most_videos: Callable[[], int]
 ) -> Iterator[list[Prepared]]:
-    """Whole videos, as many as have `batch_size` questions, or more on a single one; no more than `most_videos()`."""
+    """Group whole videos until they have `batch_size` questions (a single video may have more), at most `most_videos()`
+    together."""
     batch: list[Prepared] = []
     for work, video in prepared:
         num_questions = sum(len(each.questions) for each, _ in batch) + len(work.questions)
@@ -147,7 +148,7 @@ def make_batches(
 def stage_ahead(
     batches: Iterable[list[Prepared]], to_device: Callable[[list["torch.Tensor"]], "torch.Tensor"]
 ) -> Iterator[list[Prepared]]:
-    """The same batches with their pixels on the device: a thread copies those of the next one while it computes."""
+    """Yield the batches with their pixels on the device: a thread copies the next one's while the device computes."""
     with ThreadPoolExecutor(1, thread_name_prefix="stage") as thread:
         staged: Future[list[Prepared]] | None = None
         for batch in batches:
@@ -166,7 +167,7 @@ def _stage(batch: list[Prepared], to_device: Callable[[list["torch.Tensor"]], "t
     try:
         copied = iter(to_device(pixels))
     except RuntimeError:
-        return batch  # the engine copies them itself, and what it meets then is dealt with there
+        return batch  # the engine copies the pixels itself, and handles the error if it comes again
     return [(work, video if video.pixels is None else replace(video, pixels=next(copied))) for work, video in batch]
 
 
@@ -179,11 +180,11 @@ class Failure(str):
 
 
 class RetryingEngine:
-    """Answers each question, or gives the reason why it failed.
+    """Answers each question, or says why it failed.
 
-    A batch that does not fit the device's memory is halved, first in videos, then in questions; what this shows of the
-    memory holds for the rest of the run. A batch that a device error ends is retried question by question: only the
-    failing questions are lost."""
+    A batch that does not fit the device's memory is halved, first in videos, then in questions; the smaller size holds
+    for the rest of the run. After a device error a batch is retried question by question, so that only the failing
+    questions are lost."""
 
     def __init__(self, engine: "Engine | GroupEngine", device: Device, batch_size: int) -> None:
         self._engine = engine
@@ -194,11 +195,11 @@ class RetryingEngine:
         self.batch_size = batch_size  # questions answered together in the last call
 
     def answer(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]]:
-        """As Engine.answer, with a Failure for each question that has no answer. Raises DeviceLost."""
+        """Do what Engine.answer does, with a Failure for each question that has no answer. Raises DeviceLost."""
         try:
             answers = self._answer_in_batches(videos)
         except DEVICE_ERRORS:
-            traceback.print_exc(file=sys.stderr)  # whole, once: the questions' reasons have its last line only
+            traceback.print_exc(file=sys.stderr)  # in full here; the questions' reasons have only its last line
             print("warning: a batch failed and is tried again question by question", file=sys.stderr)
             self.batch_size = 1
             return [self._answer_one_by_one(video) for video in videos]
@@ -215,25 +216,25 @@ class RetryingEngine:
             if answered is not None:
                 answers += answered
             elif not self._halve(batch):
-                # Each question with a cache of its own: a longer one may not fit where another does.
+                # Each question needs its own cache: a longer one may not fit although a shorter one does.
                 [video] = batch
                 has_several = len(video.prompts) > 1
                 answers.append(self._answer_one_by_one(video) if has_several else [Failure(too_large(self._device))])
         return answers
 
     def _try(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]] | None:
-        """None if the device has too little memory for it."""
+        """Answer the videos in one batch; None if the device has too little memory."""
         try:
             return [list(each) for each in self._engine.answer(videos, self._most_questions)]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # Only here, since the exception's traceback held the tensors of the failed try.
+        # Not in the handler: there the exception's traceback still holds the tensors of the failed try.
         release_memory(self._device)
         return None
 
     def _halve(self, videos: Sequence[VideoQuestions]) -> bool:
-        """False if nothing is left to halve: one video, one question at a time."""
+        """Halve the batch size; False if it is one question on one video already."""
         questions = min(self._most_questions, sum(len(video.prompts) for video in videos))
         if len(videos) > 1:
             self._most_videos = _half(len(videos))
@@ -280,13 +281,15 @@ def _half(count: int) -> int:
 
 # Devices that copy from pinned memory while they compute (Engine.to_device).
 STAGED_KINDS = ("cuda",)
-FORCE_EVERY_S = 10.0  # so many seconds of answers a power cut may take; forcing a slow disk takes up to a second
+FORCE_EVERY_S = 10.0  # a power cut may lose answers of so many seconds; a slow disk takes up to a second to force
 T = TypeVar("T")
 
 
 def answer_left(context: RunContext, journals: Journals, progress: Progress) -> "Usage | None":
-    """Answers this replica's part of `journals.left`; its rows are on the disk when this returns. None on a process
-    that only follows its replica's leader. Raises InputError, DeviceLost, GroupFailed, OtherProcessFailed."""
+    """Answer this replica's part of `journals.left`; its rows are on the disk when this returns.
+
+    Returns None on a process that only follows its replica's leader. Raises InputError, DeviceLost, GroupFailed,
+    OtherProcessFailed."""
     from videobench.video.pool import DecodePool
 
     settings, job = context.settings, context.job
@@ -309,14 +312,14 @@ def answer_left(context: RunContext, journals: Journals, progress: Progress) -> 
         batch_size = batch_size_for(context, weights_bytes=0)
         pool.look_ahead(-(-batch_size * len(works) // len(journals.left)))
         prepared = ((works[video.video], video) for video in _timed(videos, engine.usage))
-        # One at a time on a CPU: it is busy with one, and takes longer with more (benchmarks/inference.py).
+        # On a CPU one video at a time: batches of several are slower there (benchmarks/inference.py).
         most_videos = (lambda: 1) if context.device.kind == "cpu" else queue.most_held
         batches = make_batches(prepared, batch_size, most_videos)
         if context.device.kind in STAGED_KINDS and not isinstance(engine, GroupEngine):
             batches = stage_ahead(batches, engine.to_device)
         _answer_batches(batches, RetryingEngine(engine, context.device, batch_size), journals, progress, engine.usage)
         journals.in_flight.drop()
-        journals.weights_sha256()  # raises, too, where this process had nothing to answer
+        journals.weights_sha256()  # a mismatch is an error even if this process had nothing to answer
         if isinstance(engine, GroupEngine):
             engine.finish()
     engine.usage.stop()
@@ -324,7 +327,7 @@ def answer_left(context: RunContext, journals: Journals, progress: Progress) -> 
 
 
 def load_replica_engine(context: RunContext, in_flight: InFlight) -> Any:
-    """An Engine, or a GroupEngine, which answers as it does."""
+    """Load an Engine, or for several cards a GroupEngine with the same interface."""
     from transformers.utils import logging
 
     from videobench.model.engine import load_engine
@@ -343,20 +346,20 @@ def load_replica_engine(context: RunContext, in_flight: InFlight) -> Any:
     )
     if group is None:
         return engine
-    context.job.meet_group("weights")  # one may have failed to load them
+    context.job.meet_group("weights")  # raises if another process of the group failed to load them
     check_group(engine, group, context.checkpoint)
     return GroupEngine(engine, group, in_flight)
 
 
 def _noted(videos: Iterable[Path], in_flight: InFlight) -> Iterator[Path]:
-    """Without decoding processes a video can kill this one while it is decoded."""
+    """Note each video before it is decoded: without decoding processes it may kill this one."""
     for video in videos:
         in_flight.take([video])
         yield video
 
 
 def _timed(videos: Iterator[T], usage: "Usage") -> Iterator[T]:
-    """Measures how long the device waits for each."""
+    """Measure how long the device waits for each video."""
     while True:
         with usage.measure("frames"):
             video = next(videos, None)

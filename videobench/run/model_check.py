@@ -1,4 +1,4 @@
-"""`--check_model`: which module computes something else than the CPU? From FAIL to a name, on this one machine."""
+"""`--check_model`: find the module whose results differ from the CPU's, on one machine."""
 
 import gc
 import math
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 QUESTIONS = 4  # without --check_questions
 MOST_REPLAYED = 4  # rows of a batch
 UNKNOWN_ROWS = "copies of the cache, rows that end and leave the batch; or it is nondeterministic"
-ROOM = 1.3  # of the weights' bytes: what a card must have free to hold them all, with what a forward pass keeps
-OFFLOAD_ROOM = 0.6  # of the free memory: for weights, if not all of them fit
+ROOM = 1.3  # times the weights' bytes: what a card must have free for all of them and a forward pass
+OFFLOAD_ROOM = 0.6  # share of the free memory that weights may take if not all of them fit
 
 
 def check_model(settings: ModelCheckSettings) -> int:
-    """The exit status: 0 where all agrees, 1 where something deviates; InputError where the check is not possible."""
+    """Return the exit status: 0 if all agrees, 1 if something deviates. Raises InputError if it cannot be checked."""
     if int(os.environ.get("RANK", "0")) > 0:
         return 0  # started by torchrun: the first process checks its card
     started = time.monotonic()
@@ -85,10 +85,10 @@ def check_model(settings: ModelCheckSettings) -> int:
 
 
 def choose(plan: Plan, wanted: Sequence[str]) -> list[VideoWork]:
-    """The videos of the wanted questions, each with those alone; InputError where there is none to ask.
+    """Return the videos of the wanted questions, with no other questions. Raises InputError if none can be asked.
 
-    Without any: QUESTIONS, on the videos with the longest and the shortest prompts, each video's longest and shortest,
-    so that a batch is padded."""
+    If no question is named, choose QUESTIONS: the longest and the shortest prompt on the videos with the longest and
+    the shortest prompts, so that a batch is padded."""
     asked = [each for each in plan.prompts if each not in plan.failures]
     if not asked:
         raise InputError(f"no question can be asked; the first: {next(iter(plan.failures.values()))}")
@@ -127,7 +127,7 @@ def _narrowed(work: VideoWork, chosen: list[Question]) -> VideoWork:
 
 
 def read_video(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint") -> VideoQuestions:
-    """Raises InputError where it does not decode."""
+    """Decode the video and prepare its questions. Raises InputError if it does not decode."""
     from videobench.video.pool import prepare_video
 
     video = prepare_video(work.video, checkpoint.pixel_spec, settings.num_frames)
@@ -139,7 +139,7 @@ def read_video(work: VideoWork, settings: RunSettings, checkpoint: "Checkpoint")
 def read_batch(
     works: list[VideoWork], plan: Plan, settings: RunSettings, checkpoint: "Checkpoint"
 ) -> list[VideoQuestions]:
-    """What a run answers in one batch: whole videos with up to --batch_size questions, those of `works` first."""
+    """Read what a run answers in one batch: whole videos with up to --batch_size questions, those of `works` first."""
     most = settings.batch_size or DEFAULT_BATCH_SIZES[settings.device]
     order = costliest_first(plan, [each for each in plan.prompts if each not in plan.failures])
     first = [work.video for work in works]
@@ -153,7 +153,7 @@ def read_batch(
         try:
             batch.append(read_video(_narrowed(work, [*work.questions[:count]]), settings, checkpoint))
         except InputError:
-            continue  # no question of the user's: those have been read
+            continue  # read already
         left -= count
         if left == 0:
             break
@@ -184,7 +184,7 @@ class Check:
             print(one_line(f"video {works.index(work) + 1}: {work.video}: {names}"))
 
     def run(self) -> dict[str, Any]:
-        """Prints each result when it is there; what --output_json writes."""
+        """Print each result as soon as it is known; return what --output_json writes."""
         own, passes = self._settings.dtype, []
         for dtype in dict.fromkeys(("float32", own)):  # most deviations show in float32 alone
             found = next(filter(None, (self._try_dtype(dtype, each) for each in self._ways(dtype))), None)
@@ -198,21 +198,21 @@ class Check:
         return {"agrees": all(each["agrees"] for each in passes), "passes": passes}
 
     def _ways(self, dtype: str) -> tuple[bool, ...]:
-        """Whether weights stay in the files: what to try, one after the other."""
+        """The values of `is_offloaded` (weights stay in the files) to try, in this order."""
         if self._device.kind == "cpu":
             return (False,)
         needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
         return (False, True) if needed * ROOM <= memory_bytes(self._device)[0] else (True,)
 
     def _try_dtype(self, dtype: str, is_offloaded: bool) -> dict[str, Any] | None:
-        """None if the card has too little memory, which is said."""
+        """Check in one dtype; if the card has too little memory, say so and return None."""
         try:
             return self.in_dtype(self.load(dtype, is_offloaded), dtype)
         except (RuntimeError, OutOfMemory) as error:
             if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
                 raise
         finally:
-            gc.collect()  # a model holds itself in circles; its weights would stay on the card beside the next ones
+            gc.collect()  # a model has reference cycles: its weights would stay on the card beside the next ones
             release_memory(self._device)
         print(f"{dtype}: {name_of(self._device)} ran out of memory")
         return None
@@ -237,12 +237,13 @@ class Check:
             )
         multiple = LENGTH_MULTIPLES[self._device.kind]
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # accelerate's, of a weight that is in no module
+            warnings.simplefilter("ignore", UserWarning)  # accelerate warns about a weight that is in no module
             return load_engine(self._checkpoint, self._device, dtype, self._new_tokens, multiple, device_map=device_map)
 
     def in_dtype(self, engine: "Engine", dtype: str) -> dict[str, Any]:
-        """The chosen questions, video by video, and a batch as a run answers them. RuntimeError where not even one
-        question fits the device."""
+        """Check the chosen questions video by video, and a batch as a run answers it.
+
+        Raises RuntimeError if not even one question fits the device."""
         from videobench.locate.batches import PlainAnswers
         from videobench.locate.check import Batch, is_offloaded
         from videobench.locate.findings import as_json, lines
@@ -250,7 +251,7 @@ class Check:
         found = self._replay(engine, dtype, [Batch(f"video {n + 1}", [each]) for n, each in enumerate(self._videos)])
         print("\n".join(lines(found)))
         plain, batches, is_known = PlainAnswers(engine), list[dict[str, Any]](), bool(found.found)
-        # Each plain answer brings all offloaded weights again: twice as many in float32, whose batches are left out.
+        # Each plain answer loads all offloaded weights again, in float32 twice the bytes: its batches are left out.
         is_spared = dtype != self._settings.dtype and is_offloaded(engine.model)
         for batch in () if is_spared else self.batches():
             batches.append(self._try(engine, dtype, batch, plain, is_known))
@@ -260,7 +261,8 @@ class Check:
         return {"agrees": agrees, **as_json(found), "batches": batches, **repeats}
 
     def batches(self) -> "Iterator[Batch]":
-        """Several videos in one prefix; and one with many questions, whose rows begin with copies of one cache."""
+        """Yield a batch of several videos in one prefix, and one video with many questions, whose rows begin with
+        copies of one cache."""
         from videobench.locate.check import Batch
 
         yield Batch("", self._together)
@@ -285,7 +287,8 @@ class Check:
     def _try(
         self, engine: "Engine", dtype: str, batch: "Batch", plain: "PlainAnswers", is_known: bool
     ) -> dict[str, Any]:
-        """One batch against plain `generate`; where rows differ and nothing `is_known` of it, again on the host."""
+        """Compare one batch with plain `generate`; if rows differ and the cause is not yet known (`is_known`), compute
+        them again on the host."""
         from videobench.locate.batches import try_batch
         from videobench.locate.findings import as_json, lines
 
@@ -332,7 +335,7 @@ def _listed(rows: Sequence[int]) -> str:
 
 
 def what_else(settings: RunSettings) -> Iterator[str]:
-    """What is left to try if a comparison fails and the check finds nothing: lines, with a command for each cause."""
+    """Yield lines on what to try if a comparison fails but the check finds nothing: a command for each cause."""
     if settings.command is None:
         return
     yield "If a comparison has found a difference all the same, its cause is not in these modules. What is left:"
@@ -346,7 +349,7 @@ def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
     manifest = settings.sources[0].qa_path.with_name(SAMPLE_MANIFEST_FILE).absolute()
 
     def into(name: str, changed: Command) -> str:
-        """Into a folder of its own, to be compared with the other side's."""
+        """Send the results to another folder, to be compared with the other side's."""
         folder = f"{settings.output_folder.absolute()}_{name}"
         return changed.with_flag("chat_conversation_output_folder", folder).text
 

@@ -1,4 +1,4 @@
-"""Flags of run_npu.py and run_gpu.py -> one frozen settings object. A default is written here and nowhere else."""
+"""Parse the flags of run_npu.py and run_gpu.py into one frozen settings object. All defaults are defined here."""
 
 import argparse
 import os
@@ -77,7 +77,7 @@ class ModelCheckSettings:
 
 
 def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSettings | ModelCheckSettings:
-    """`device` is what the script asks for where --device is not given."""
+    """Parse the command line; `device` is the script's own, used if --device is not given."""
     parser = _build_parser(device)
     args = parser.parse_args(argv)
     modes = [each for each in MODES if getattr(args, each)]
@@ -113,7 +113,7 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
 
 
 def _named_questions(text: str | None) -> tuple[str, ...]:
-    """Keys with commas between them, or those of a report of precision_test.py."""
+    """Read keys separated by commas, or those in a report of precision_test.py."""
     if not text or not (text.lower().endswith(".json") or os.path.isfile(text)):
         return tuple(filter(None, (text or "").split(",")))
     report = read_json(Path(text))
@@ -233,7 +233,7 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
 
 
 def _default_workers() -> int:
-    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # jobs/job.py says so where it is no number
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # jobs/job.py reports it if it is no number
     return max(1, len(os.sched_getaffinity(0)) // max(1, int(processes) if processes.isdecimal() else 1))
 
 
@@ -249,16 +249,16 @@ def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
 
 
 def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
-    """Where the videos of a set lie."""
+    """Find the folder with the videos of a set."""
     path: Path | None = args.image_or_video_path
     if path is None:
         root, skipped = args.Eval_Video_root, 0
     elif not is_known(path.resolve().name) or canonical_name(path.resolve().name) != name:
         if path.is_dir():
-            return VideoRoot(path / name, args.allow_outside_root, 2)  # a set that is not there costs its own questions
+            return VideoRoot(path / name, args.allow_outside_root, 2)  # a missing set fails only its own questions
         root, skipped = path, 2
     else:
-        # The README's own example writes Driving_exam for a folder that is called Driving-exam.
+        # The benchmark's README writes Driving_exam, but the folder is called Driving-exam.
         root, skipped = (path if path.is_dir() else path.with_name(name)), 2
     if not root.is_dir():
         fix = unpacking(root / "video") or f"check {'--image_or_video_path' if path else '--Eval_Video_root'}"

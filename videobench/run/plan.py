@@ -1,4 +1,4 @@
-"""What a run will do, known before the weights are read: questions, prompts, sure failures, who shares a video."""
+"""What a run will do, known before the weights are read: questions, prompts, certain failures, shared videos."""
 
 import os
 from collections import Counter
@@ -36,7 +36,7 @@ class VideoWork:
 
     @property
     def num_tokens(self) -> int:
-        """To compute: the prefix once, and what follows it in each prompt."""
+        """Tokens to compute: the prefix once, and the rest of each prompt."""
         return len(self.prompts[0].prefix_ids) + sum(len(prompt.suffix_ids) for prompt in self.prompts)
 
 
@@ -44,14 +44,14 @@ class VideoWork:
 class Plan:
     prompts: dict[Question, Prompt]  # every question to ask, in the order of the files
     failures: dict[Question, str]  # those that cannot be asked, with the reason
-    missing: frozenset[Path] = frozenset()  # videos that are not there
-    beyond_limit: tuple[Question, ...] = ()  # not to be asked by this start; earlier replies to them stay in the result
+    missing: frozenset[Path] = frozenset()  # missing videos
+    beyond_limit: tuple[Question, ...] = ()  # not asked by this start; earlier replies stay in the result
 
     def works(self, questions: list[Question]) -> list[VideoWork]:
-        """The videos of those of `questions` that can be asked, in order of first use, each with all its questions.
+        """Group `questions` by video in order of first use, each video with all questions on it that can be asked.
 
-        With all, though some may be answered: the last bits of an answer depend on what else is in its batch, and a run
-        that was stopped must end with what it would have given undisturbed."""
+        All, even those already answered: the last bits of an answer depend on what else is in its batch, and a resumed
+        run must give the same results as one that was never stopped."""
         by_video: dict[Path, list[Question]] = {each.video: [] for each in questions if each not in self.failures}
         for question in self.prompts:
             if question not in self.failures and question.video in by_video:
@@ -63,7 +63,7 @@ class Plan:
 
 
 def load_all_questions(settings: RunSettings) -> list[Question]:
-    """All questions of the data sets, in the order of the files; InputError if not one of their videos is there."""
+    """Load all questions in the order of the files. Raises InputError if all their videos are missing."""
     questions: list[Question] = []
     for source in settings.sources:
         locate = cache(source.videos.locate)  # 17,036 questions are on 5,917 videos
@@ -84,7 +84,7 @@ def open_run_device(settings: RunSettings, local_rank: int) -> Device:
 
 
 def build_plan(questions: list[Question], builder: PromptBuilder, positions: int, settings: RunSettings) -> Plan:
-    """Raises InputError if no question at all could be asked: the frames alone fill the checkpoint's positions."""
+    """Build the prompts. Raises InputError if no question could be asked, as the frames alone fill the positions."""
     questions, beyond_limit = _split_at_limit(questions, settings.limit)
     texts = [build_question_text(each.text, each.options) for each in questions]
     for each, text in zip(questions, texts, strict=True):
@@ -127,22 +127,24 @@ def _split_at_limit(questions: list[Question], limit: int | None) -> tuple[list[
 
 
 def agree(plan: Plan, job: Job) -> Plan:
-    """With the failures that process 0 sees: a video that is missing on another machine alone fails when it is decoded,
-    and one that is missing on process 0's alone is skipped by all."""
+    """Use process 0's failures on all processes.
+
+    A video that is missing on process 0's machine is skipped by all; one that is missing only on another machine fails
+    there when it is decoded."""
     questions = list(plan.prompts)
     failing = job.broadcast("failing", [index for index, each in enumerate(questions) if each in plan.failures])
     return replace(plan, failures={questions[index]: plan.failures.get(questions[index], SKIPPED) for index in failing})
 
 
 def costliest_first(plan: Plan, questions: list[Question]) -> list[Question]:
-    """The order in which videos are claimed: the costliest first, so that no long one is left for the end.
+    """Sort videos for claiming, the costliest first, so that no long one is left for the end.
 
-    By the text tokens of all questions on a video (frames take the same number in each), then by the size of its file.
-    Answered questions count, too: a run that is resumed keeps the order."""
+    The cost is the text tokens of all questions on a video (all videos have the same number of frame tokens), then the
+    size of its file. Answered questions count, too, so that a resumed run keeps the order."""
     tokens: Counter[Path] = Counter()
     for question, prompt in plan.prompts.items():
         tokens[question.video] += len(prompt.suffix_ids)
-    sizes: Counter[Path] = Counter()  # 0 for a folder of frames, and for what is not there
+    sizes: Counter[Path] = Counter()  # 0 for a folder of frames and for a missing video
     for video in {each.video for each in questions}:
         with suppress(OSError):
             sizes[video] = video.stat().st_size if video.is_file() else 0
@@ -151,7 +153,7 @@ def costliest_first(plan: Plan, questions: list[Question]) -> list[Question]:
 
 @dataclass(frozen=True)
 class RunContext:
-    """What stays the same from a run's first batch to its last."""
+    """What stays the same throughout a run."""
 
     settings: RunSettings
     job: Job
@@ -161,14 +163,15 @@ class RunContext:
 
     @property
     def weights_bytes(self) -> int:
-        """On each card."""
+        """Bytes of weights on each card."""
         numbers = weights_per_card(self.checkpoint.weights, self.settings.tensor_parallel)
         return numbers * DTYPE_BYTES[self.settings.dtype]
 
 
 def print_plan(context: RunContext, left: list[Question], batch_size: int) -> None:
-    """Prints the lines of --dry_run; `left` are the questions without a stored reply. Raises InputError if a sample's
-    manifest describes another QA file."""
+    """Print the lines of --dry_run; `left` are the questions without a stored reply.
+
+    Raises InputError if a sample's manifest describes another QA file."""
     settings, plan = context.settings, context.plan
     question, prompt = next(iter(plan.prompts.items()))
     print(f"the first prompt, of {question.source}, question {question.key}, has {len(prompt)} tokens:")

@@ -1,8 +1,8 @@
 """One copy of the weights on several cards: `--tensor_parallel N`.
 
-transformers splits the text model over all processes of torch.distributed's world, whatever mesh it is given beside
-`tp_plan` (5.23 drops it silently). So each replica's group of N processes makes a world of its own before it loads. The
-leader claims the work, decodes, journals, and sends the others what to compute; they mirror its calls.
+transformers splits the text model over all processes of torch.distributed's world, and ignores a mesh given beside
+`tp_plan` (5.23 drops it silently). So each replica's N processes form a world of their own before loading. The leader
+claims the work, decodes, journals, and tells the others what to compute; they repeat its calls.
 """
 
 import json
@@ -33,15 +33,16 @@ CHECK_OTHERS_S = 1.0
 
 
 class GroupFailed(Exception):
-    """One process of a group could not answer. The others may wait for it in a collective, so these processes do not
-    retry: they end, and torchrun restarts them."""
+    """One process of a group could not answer.
+
+    The others may be waiting for it in a collective, so the group does not retry: it ends, and torchrun restarts it."""
 
 
 class Group:
     """The processes that share a copy of the weights, as a world of torch.distributed."""
 
     def __init__(self, job: Job, device: Device) -> None:
-        """Returns when all of them are there. Raises OtherProcessFailed if a process of the job has failed."""
+        """Wait until all of them have joined. Raises OtherProcessFailed if a process of the job has failed."""
         import torch.distributed as dist
         from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
@@ -67,7 +68,7 @@ class Group:
 
     @contextmanager
     def as_world(self) -> Iterator[None]:
-        """For transformers, which reads torchrun's variables: those of the group, with LOCAL_RANK as it is."""
+        """Set torchrun's variables, which transformers reads, to the group's; LOCAL_RANK stays."""
         from accelerate.utils import patch_environment
 
         own = {"RANK": self.job.shard, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
@@ -75,7 +76,7 @@ class Group:
             yield
 
     def broadcast(self, tensor: "torch.Tensor") -> "torch.Tensor":
-        """The leader's, on every card of the group; the others pass one of its shape and dtype."""
+        """Copy the leader's tensor to every card of the group; the others pass a tensor of its shape and dtype."""
         import torch.distributed as dist
 
         tensor = tensor.to(self.device.torch_device)
@@ -83,7 +84,7 @@ class Group:
         return tensor
 
     def gather(self, tensor: "torch.Tensor") -> list["torch.Tensor"]:
-        """Every process's tensor, all of one shape, in the order of the group, on every process of it."""
+        """Return all processes' tensors (of one shape), in the order of the group, on every process."""
         import torch
         import torch.distributed as dist
 
@@ -98,7 +99,7 @@ class Group:
 
 
 class GroupEngine:
-    """An engine of several processes, with the interface of Engine on the first of them."""
+    """An engine of several processes; the first one has the interface of Engine."""
 
     def __init__(self, engine: "Engine", group: Group, in_flight: InFlight) -> None:
         self._engine = engine
@@ -108,7 +109,7 @@ class GroupEngine:
         self._calls = 0
 
     def answer(self, videos: Sequence["VideoQuestions"], batch_size: int) -> list[list["Answer"]]:
-        """As Engine.answer. Raises GroupFailed if that raises anything."""
+        """Do what Engine.answer does. Raises GroupFailed for any exception of it."""
         call = {
             "batch_size": batch_size,
             "in_flight": self._in_flight.videos,
@@ -125,7 +126,7 @@ class GroupEngine:
         return self._answer(videos, batch_size)
 
     def follow(self) -> None:
-        """On the other processes: compute what the first one asks for, until it has finished."""
+        """On the other processes, compute what the first one asks for until it has finished."""
         import torch
 
         from videobench.model.prompts import VideoQuestions
@@ -146,7 +147,7 @@ class GroupEngine:
         self._group.close()
 
     def finish(self) -> None:
-        """On the first process: the others return from `follow`."""
+        """On the first process, let the others return from `follow`, and wait for that."""
         self._send(None)
         while self._group.store.add("finished", 0) < self._group.size - 1:  # this process serves the store
             self._group.job.check_others()
@@ -165,14 +166,14 @@ class GroupEngine:
             ) from error
 
     def _send(self, call: Any) -> None:
-        """All have read the previous call: they have since met in its collectives."""
+        """Send a call to the others. All have read the previous one, since they took part in its collectives."""
         self._group.store.set(f"{self._calls}", json.dumps(call))
         if self._calls:
             self._group.store.delete_key(f"{self._calls - 1}")
         self._calls += 1
 
     def _receive(self) -> Any:
-        """By polling, not in a collective: a group may be idle for longer than a collective's timeout."""
+        """Poll for the next call. Not by a collective: a group may be idle for longer than its timeout."""
         key, next_check = f"{self._calls}", 0.0
         while not self._is_there(key):
             if time.monotonic() > next_check:
@@ -185,7 +186,7 @@ class GroupEngine:
     def _is_there(self, key: str) -> bool:
         try:
             return bool(self._group.store.check([key]))
-        except RuntimeError:  # the first process serves the store, and is gone: has it said why?
+        except RuntimeError:  # the first process, which serves the store, has ended: did it say why?
             self._group.job.check_others()
             raise
 
@@ -194,8 +195,8 @@ CHECK_TEXTS = ("What is the man in the video doing?", "How many people are there
 
 
 def check_group(engine: "Engine", group: "Group", checkpoint: "Checkpoint") -> None:
-    """Raises InputError unless the text model is split, the processes of a group agree on one forward pass, and what
-    other groups compute at the same time does not change it."""
+    """Raise InputError unless the text model is split, the group's processes agree on one forward pass, and other
+    groups that compute at the same time do not change it."""
     import torch
 
     job = group.job

@@ -34,7 +34,7 @@ from videobench.sampling.verify import VerifySettings, fault_finder, verify_samp
 
 
 def main(argv: Sequence[str] | None) -> int:
-    """The exit status."""
+    """Return the exit status."""
     settings = parse_args(argv)
     if isinstance(settings, VerifySettings):
         return verify_sample(settings)
@@ -101,7 +101,7 @@ def _default_answers(qa_root: Path) -> Path:
 
 
 def _json_folder(args: argparse.Namespace) -> Path:
-    """Refuses to overwrite a file that is read: a second start would draw another sample."""
+    """Choose the folder of the JSON files; refuse to overwrite an input: a second start would draw another sample."""
     folder: Path = args.json_output_path or args.Eval_QA_root / "Eval_QA"
     outputs = {os.path.realpath(folder / name) for name in (SAMPLE_QA_FILE, SAMPLE_ANSWER_FILE)}
     for flag, path in (("--exclude", args.exclude), ("--correct_answer_file", args.correct_answer_file)):

@@ -1,4 +1,4 @@
-"""A sample on the disk: its videos are copied or linked, and kept where they are right already; then its JSON files."""
+"""Put a sample on the disk: copy or link the videos that are not there yet, then write its JSON files."""
 
 import hashlib
 import os
@@ -49,8 +49,10 @@ def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSet
 
 
 def _sources(sample: Sample, settings: SampleSettings) -> dict[str, Path]:
-    """Place below sampling_data -> where that video lies in the benchmark, sorted by place. Raises InputError if two
-    videos would get one place, also on a disk that ignores case or forms of Unicode."""
+    """Map each video's place below sampling_data to its path in the benchmark, sorted by place.
+
+    Raises InputError if two videos would get the same place, even if only on a disk that ignores case or Unicode forms.
+    """
     sources: dict[str, Path] = {}
     first: dict[str, Question] = {}
     for each in sample.questions:
@@ -67,9 +69,9 @@ def _sources(sample: Sample, settings: SampleSettings) -> dict[str, Path]:
 
 
 def place_videos(sample: Sample, candidates: Candidates, settings: SampleSettings) -> dict[str, SizeAndHash]:
-    """Puts each chosen video in its place; size and hash by that place below sampling_data, sorted.
+    """Put each chosen video in its place; return size and hash by the place below sampling_data, sorted.
 
-    A file that is there already and right is kept, so that a second start continues an interrupted one."""
+    A correct file that exists is kept, so that a second start continues an interrupted one."""
     sources = _sources(sample, settings)
     originals = _originals(candidates)
     place = _copy if settings.copy_mode == "copy" else partial(_link, symbolic=settings.copy_mode == "symlink")
@@ -94,8 +96,9 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
 
 
 def clear_others(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
-    """What lies among the sample's videos and is not of it, as those of another seed: removed with --overwrite, else
-    named on stderr. Videos of the benchmark itself stay."""
+    """Remove files from the sample's folder that do not belong to it, such as videos of another seed.
+
+    Without --overwrite only name them on stderr. Videos of the benchmark itself stay."""
     folder = settings.output_folder / SAMPLE_NAME
     own, originals = {folder / name for name in _sources(sample, settings)}, _originals(candidates)
     there = {Path(parent, name) for parent, _, names in os.walk(folder) for name in names}
@@ -112,17 +115,17 @@ def clear_others(sample: Sample, candidates: Candidates, settings: SampleSetting
 
 
 def _originals(candidates: Candidates) -> set[str]:
-    """Where the benchmark's own videos lie, and the links to them."""
+    """The paths of the benchmark's own videos, and of the links to them."""
     return {place for video in candidates.video_bytes for place in (os.path.realpath(video), _real_place(video))}
 
 
 def _real_place(path: Path) -> str:
-    """Where the entry itself lies, which may be a link to elsewhere."""
+    """The real path of the entry itself: if it is a link, it is not followed."""
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
 def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
-    """Call `work` on each name in `num_workers` threads; the results in the order of `num_bytes` (name -> size)."""
+    """Call `work` on each name in `num_workers` threads; return results in the order of `num_bytes` (name -> size)."""
     results: dict[str, T] = {}
     with ThreadPoolExecutor(num_workers) as executor, closing(StatusLine()) as status:
         for name, result in zip(num_bytes, executor.map(work, num_bytes), strict=True):
@@ -143,7 +146,7 @@ def _is_copy(target: Path, source: Path, num_bytes: int) -> bool:
 
 
 def _copy(source: Path, target: Path) -> SizeAndHash:
-    """Write beside the final name, read back, rename: under that name there is a whole video or none."""
+    """Write under another name, read back, rename: the final name is always a complete video."""
     if _is_copy(target, source, source.stat().st_size):
         found = size_and_hash(source)
         if sha256_of_file(target) == found.sha256:
@@ -156,7 +159,7 @@ def _copy(source: Path, target: Path) -> SizeAndHash:
 
 
 def _copy_bytes(source: Path, target: Path) -> SizeAndHash:
-    """The found of what was read, so that the source is read only once."""
+    """Copy, and return size and hash of what was read, so that the source is read only once."""
     digest, num_bytes = hashlib.sha256(), 0
     with open_regular(source) as reader, target.open("wb") as writer:
         while block := reader.read(HASH_BLOCK_BYTES):
@@ -176,8 +179,8 @@ def _link(source: Path, target: Path, symbolic: bool) -> SizeAndHash:
 def write_json_files(
     sample: Sample, candidates: Candidates, settings: SampleSettings, videos: Mapping[str, SizeAndHash]
 ) -> list[Path]:
-    """Write QA file, answer file and manifest; their paths. Questions are in the order of the draw, so that --limit
-    takes a fair part."""
+    """Write QA file, answer file and manifest; return their paths. Questions are in the order of the draw, so that
+    --limit takes a fair part."""
     sources = {name: qa_file(settings.qa_root, name) for name in settings.names}
     rows = {name: read_json(path) for name, path in sources.items()}
     qa_rows: dict[str, Any] = {}
@@ -202,7 +205,7 @@ def build_manifest(
     outputs: Iterable[Path],
     videos: Mapping[str, SizeAndHash],
 ) -> dict[str, Any]:
-    """The content of the manifest. It names no path of this machine: two teams' manifests are equal to the byte."""
+    """Build the manifest. It contains no path of this machine, so that two teams' manifests are equal to the byte."""
     num_questions = Counter(each.dataset for each in sample.questions)
     num_videos = Counter(dataset for dataset, _ in {(each.dataset, each.video) for each in sample.questions})
     return {

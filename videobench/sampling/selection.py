@@ -1,4 +1,4 @@
-"""Choose the questions of a sample: two teams that use the same seed get the same bytes."""
+"""Choose the questions of a sample; the same seed gives two teams the same bytes."""
 
 import hashlib
 import itertools
@@ -30,8 +30,8 @@ from videobench.files import MAX_JSON_BYTES, decode_utf8, read_bytes, read_json
 STRATEGIES = ("uniform", "stratified", "proportional")
 
 
-# A sample of n is the first n of the draw, so that a larger sample contains a smaller one. A question's place is the
-# SHA-256 of the seed and its name: it does not depend on the machine, on Python, or on which other videos are there.
+# A sample of n is the first n of the draw, so that a larger sample contains a smaller one. Questions are sorted by the
+# SHA-256 of the seed and their name: the order does not depend on the machine, on Python, or on which videos exist.
 
 
 def draw_order(
@@ -41,11 +41,11 @@ def draw_order(
     one_per_video: bool = False,
     unusable: Set[Path] = frozenset(),
 ) -> list[Question]:
-    """All of `questions` that can be drawn, first to last.
+    """Sort the `questions` that can be drawn into the order of the draw.
 
-    Left out are those on an `unusable` video and, with `one_per_video`, all but the first drawn on each. The sets keep
-    the proportions that they have in `questions`: what is left out is replaced by the next of its own set, while there
-    is one; if the strategy is "uniform", by the next of all."""
+    Questions on an `unusable` video are left out, and with `one_per_video` all but the first on each video. The sets
+    keep their proportions in `questions`: a question that is left out is replaced by the next of its own set, as long
+    as there is one, or if the strategy is "uniform" by the next of all."""
     sizes = Counter(each.dataset for each in questions)
     left = [each for each in questions if each.video not in unusable]
     left.sort(key=lambda each: hashlib.sha256(f"{seed}/{each.dataset}/{each.id}".encode()).digest())
@@ -63,8 +63,10 @@ def draw_order(
 
 
 def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, int]) -> list[Question]:
-    """Proportional to size by the method of Webster and Sainte-Lague: the k-th question of a set, from 0, comes at
-    (2 k + 1) / size. Unlike with rounding by largest remainders, no set gets fewer in a larger sample."""
+    """Interleave the sets in proportion to their sizes, by the method of Webster and Sainte-Lague.
+
+    The k-th question of a set, from 0, comes at (2 k + 1) / size. Unlike with largest remainders, a larger sample never
+    has fewer questions of a set."""
     places = [
         (_divided_by_size(k, sizes[name]), number, k, question)
         for number, (name, queue) in enumerate(by_set.items())
@@ -74,10 +76,12 @@ def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, 
 
 
 def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int]) -> list[Question]:
-    """In each round one question of each set, the largest set first. The turns of a set that has no more go to the
-    others by their sizes, as in _proportional. So each of S sets gives at least n // S, or all it has."""
+    """Take one question of each set per round, the largest set first.
+
+    When a set is used up, its turns go to the others by their sizes, as in _proportional. So each of S sets gives at
+    least n // S questions, or all it has."""
     order: list[Question] = []
-    names = sorted(by_set, key=lambda name: -sizes[name])  # equal sizes in the order of the benchmark
+    names = sorted(by_set, key=lambda name: -sizes[name])  # sets of equal size in the order of the benchmark
     inherited = dict.fromkeys(names, 0)  # turns taken over from other sets
     for turn in itertools.cycle(names):
         live = [name for name in names if by_set[name]]
@@ -90,12 +94,14 @@ def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int])
 
 
 def _divided_by_size(k: int, size: int) -> float:
-    """The quotient that Webster's method sorts by. Division rounds correctly on every machine, and two different
-    quotients of sets below a million questions differ by more than the rounding: the order is exact."""
+    """The quotient that Webster's method sorts by.
+
+    The order is exact: division rounds correctly on every machine, and for sets below a million questions two different
+    quotients differ by more than the rounding."""
     return (2 * k + 1) / size
 
 
-COMMENT = "#"  # starts a line of an --exclude file that is no question
+COMMENT = "#"  # starts a comment line in an --exclude file
 
 
 @dataclass(frozen=True)
@@ -113,10 +119,10 @@ class SampleSettings:
     strategy: str  # "uniform", "stratified" or "proportional"
     one_per_video: bool  # no two questions on one video
     exclude_path: Path | None  # its questions are not drawn
-    check_videos: bool  # decode each chosen video, draw another question where that fails
+    check_videos: bool  # decode each chosen video, draw another question if that fails
     copy_mode: str  # "copy", "hardlink" or "symlink"
     num_workers: int  # videos copied, or decoded, at once
-    overwrite: bool  # what lies among the sample's videos and is not of it is removed
+    overwrite: bool  # remove files from the sample's folder that do not belong to it
     command: Command | None = None  # what was typed
 
 
@@ -126,7 +132,7 @@ class Candidates:
 
     questions: list[Question]  # in the order of the QA files; each has its answer and its video, and is not excluded
     answers: dict[QuestionName, str]  # every entry of the answer file: right letter
-    video_bytes: dict[Path, int]  # size of every video that is there, also of questions that cannot be drawn
+    video_bytes: dict[Path, int]  # size of every video that exists, even if its questions cannot be drawn
     without_answer: int
     without_video: list[Question]
     excluded: int
@@ -164,7 +170,7 @@ def load_candidates(settings: SampleSettings) -> Candidates:
 
 
 def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
-    """Size in bytes of each file that is there and not empty: an empty one is a download that did not begin."""
+    """Size in bytes of each file that exists and is not empty: an empty one is a download that did not begin."""
     sizes = {}
     for video in videos:
         try:
@@ -177,9 +183,10 @@ def _sizes_of_videos(videos: Iterable[Path]) -> dict[Path, int]:
 
 
 def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[QuestionName]:
-    """Questions named by a sample's QA, answer or result file, or by lines `<dataset>/<id>`. Raises InputError for a
-    name that is no question's: a misspelt one would be drawn after all."""
-    text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path).removeprefix("\ufeff")  # which editors write
+    """Read the questions named in a sample's QA, answer or result file, or in lines `<dataset>/<id>`.
+
+    Raises InputError for an unknown name: a question whose name is misspelt would be drawn after all."""
+    text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path).removeprefix("\ufeff")  # a BOM, which some editors write
     if text.lstrip().startswith(("{", "[")):
         keys = _keys_of_json(read_json(path))
     else:
@@ -202,16 +209,16 @@ def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[Questi
 
 
 def _keys_of_json(content: Any) -> list[str]:
-    """`<dataset>/<id>`: the keys of a sample's QA or result file, or from an answer file (data set -> id -> answer)."""
+    """Collect keys `<dataset>/<id>` from a sample's QA or result file, or an answer file (data set -> id -> answer)."""
     keys: list[str] = []
-    for key, entry in content.items() if isinstance(content, dict) else ():  # a list gives none and is refused
+    for key, entry in content.items() if isinstance(content, dict) else ():  # a list has no keys and is refused
         is_set = key in DATASET_NAMES and isinstance(entry, dict)
         keys += [f"{key}/{id.removeprefix(f'{key}/')}" for id in entry] if is_set else [key]
     return keys
 
 
 def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
-    """The first `nums` questions of the draw; InputError, with the counts, where there are fewer."""
+    """Take the first `nums` questions of the draw. Raises InputError with the counts if there are fewer."""
     order = draw_order(
         candidates.questions, settings.strategy, settings.seed, settings.one_per_video, unusable=undecodable
     )
@@ -223,7 +230,7 @@ def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozen
 def choose_decodable(
     candidates: Candidates, settings: SampleSettings, find_faults: Callable[[Sequence[Path]], Mapping[Path, str]]
 ) -> Sample:
-    """As `choose`, but a question whose video does not decode is replaced by the next in the draw.
+    """Choose like `choose`, but replace a question whose video does not decode by the next in the draw.
 
     `find_faults`, called once for each video, returns those that do not decode, each with a reason that names the file;
     the reasons go to stderr."""
@@ -262,11 +269,11 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
 
 
 def lacking_hint(candidates: Candidates, settings: SampleSettings) -> str:
-    """What brings the missing videos to their places; "" if nothing does."""
+    """How to get the missing videos to their places; "" if not known."""
     return place_hint((settings.videos, each) for each in candidates.without_video)
 
 
 def sample_path(question: Question) -> PurePosixPath:
-    """The video's place below sampling_data: the one that it has below Eval_video, `<dataset>/<file>`, where the folder
-    need not be that of the question's own set."""
+    """The video's place below sampling_data: the same as below Eval_video, `<dataset>/<file>`. The folder may be
+    another data set's than the question's."""
     return PurePosixPath(*PurePosixPath(question.vid_path).parts[1:])

@@ -1,4 +1,4 @@
-"""--verify: is a sample that was copied to this machine the one that was made? --check_videos: does a video decode?"""
+"""--verify: was a sample copied to this machine correctly? --check_videos: do its videos decode?"""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from videobench.files import sha256_of_file
 from videobench.sampling.placing import for_each_file
 from videobench.video.pixels import DEFAULT_NUM_FRAMES, PixelSpec
 
-# Where a sample's videos may lie: levels above the manifest's folder, and the place below; {} is the last part of
+# Where a sample's videos may be: levels above the manifest's folder, and the path below; {} is the last part of
 # --sampling_output_folder and sampling_data. First a sample in one folder, last the layout of the whole benchmark.
 PLACES = ((0, SAMPLE_NAME), (0, "{}"), (1, "{}"), (2, "{}"), (2, "VideoBench/{}"))
 
@@ -26,14 +26,14 @@ class VerifySettings:
     """The flags of extract_dataset.py --verify, checked."""
 
     manifest_path: Path
-    output_folder: Path | None  # holds sampling_data/; None: it is looked for near the manifest
+    output_folder: Path | None  # holds sampling_data/; None: search near the manifest
     num_workers: int  # files read at once
 
 
 def verify_sample(settings: VerifySettings) -> int:
-    """The exit status 0, after one line on stdout; InputError if a file is wrong, after naming each on stderr.
+    """Return exit status 0 after one line on stdout; if files are wrong, name them on stderr and raise InputError.
 
-    QA and answer file lie beside the manifest. Every file is compared by size, then by hash."""
+    QA and answer file are beside the manifest. Every file is compared by size, then by hash."""
     manifest = load_manifest(settings.manifest_path)
     folder = find_videos_folder(manifest, settings.output_folder)
     json_files = {manifest.path.with_name(name): digest for name, digest in manifest.json_sha256.items()}
@@ -58,7 +58,8 @@ def verify_sample(settings: VerifySettings) -> int:
 
 
 def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
-    """sampling_data in the named folder, or else in the first of PLACES that exists; InputError if there is none."""
+    """Find sampling_data in the named folder, or else in the first of PLACES that exists. Raises InputError if none
+    does."""
     if output_folder is not None:
         places = [output_folder / SAMPLE_NAME, *([output_folder] if output_folder.name == SAMPLE_NAME else [])]
     else:
@@ -74,10 +75,10 @@ def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
 
 
 def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
-    """What is wrong with a file; None if nothing is. A manifest does not hold the size of every file."""
+    """What is wrong with a file, None if nothing is. A manifest does not hold the size of every file."""
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a device might be read for ever
+        if not stat.S_ISREG(status.st_mode):  # reading a device might never end
             return "is not a regular file"
         if num_bytes not in (status.st_size, None):
             return f"has {status.st_size} bytes, not {num_bytes}"
@@ -88,12 +89,12 @@ def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
         return f"cannot be read ({error.strerror})"
 
 
-EDGE = 32  # pixels of the frames that come back, which are not used
+EDGE = 32  # pixels of the decoded frames, which are not used
 
 
 @contextmanager
 def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
-    """Yields a function: videos -> those of which no frame decodes, or whose decoder hangs or dies, with the reason."""
+    """Yield a function that finds, with the reason, videos that do not decode or whose decoder hangs or dies."""
     open_device("cpu")  # before torch is imported
     from videobench.video.pool import DecodePool
 
