@@ -1,1 +1,1 @@
-"""Two result files and the answers -> scores, paired statistics, a verdict."""
+"""Compute scores, paired statistics and a verdict from two result files and the answers."""

@@ -1,12 +1,13 @@
 """Accuracy and smoothed accuracy of two runs, and their difference with its interval; smoothed accuracy decides.
 
-Accuracy tosses a coin for each question whose two best options lie within the rounding noise, and two sound runs
-differ in hardly anything but those coins. The log-probabilities show which answers are coins. So an answer's credit is
-not 0 or 1 but Phi(lead / bandwidth): `lead` is the log-probability of the right option less that of the best wrong one.
-A clear answer counts 1 or 0, a tie a half (J. Horowitz, A smoothed maximum score estimator, Econometrica 60, 1992). It
-estimates the same difference with less variance. Most leads must be wider than the bandwidth: it follows from them.
+Whether a question whose two best options are within the rounding noise is answered correctly is a coin toss, and two
+sound runs differ in hardly anything but such tosses. The log-probabilities show which answers these are. So an answer
+is credited not with 0 or 1 but with Phi(lead / bandwidth), where `lead` is the log-probability of the right option less
+that of the best wrong one: a clear answer counts 1 or 0, a tie a half (J. Horowitz, A smoothed maximum score estimator,
+Econometrica 60, 1992). This estimates the same difference with less variance. The bandwidth is chosen from the leads,
+so that most of them are wider.
 
-A pair of replies counts so only if both follow their log-probabilities: the letter that is read is the most probable
+A pair of replies is smoothed only if both follow their log-probabilities: the letter that was read is the most probable
 option, and the options have most of the probability. Otherwise both count 0 or 1, as read: a reply that goes wrong
 after its first token counts in full.
 """
@@ -39,8 +40,8 @@ from videobench.data.dataset import DATASET_NAMES
 
 WIDEST_BANDWIDTH = 0.5  # nats
 LEADS_TO_BANDWIDTH = 2.5  # median lead of the right option, right or wrong, over the bandwidth
-ONE_TAIL = {True: 1.2815515655446004, False: 1.6448536269514722}  # one-sided or not: normal points of 10 % in all
-SAFETY = 1.25  # of the standard error, which is itself estimated
+ONE_TAIL = {True: 1.2815515655446004, False: 1.6448536269514722}  # one-sided or not: normal points, 10 % outside
+SAFETY = 1.25  # factor on the standard error, which is itself an estimate
 ALL_QUESTIONS = 17_036  # of Video-Bench
 MOST_QUESTIONS = 1_000_000
 LEAST_OPTION_MASS = 0.5  # probability of all options together at the first generated position
@@ -57,7 +58,7 @@ class Estimate:
     effect: float  # design effect of the answers that flipped
 
     def interval(self, level: float = 0.95) -> Interval:
-        """By Student's t, and never narrower than what could flip unseen: of one video nothing is known."""
+        """Interval by Student's t, never narrower than `unseen`; with a single video nothing is known."""
         if self.videos < 2:
             return -100.0, 100.0
         half = math.hypot(student_quantile(level, self.videos - 1) * self.error, self.unseen)
@@ -65,12 +66,13 @@ class Estimate:
 
     @property
     def differs(self) -> bool:
-        """Whether chance explains the difference badly."""
+        """Whether the difference is too large to be chance."""
         return self.videos > 1 and abs(self.difference) > student_quantile(0.95, self.videos - 1) * self.error
 
     @property
     def unseen(self) -> float:
-        """Points that may differ although no question does: with z^2 / n of all a flip shows with a chance of 95 %."""
+        """Points by which the runs may differ although no question shows it: if z^2 / n of all questions flip, a sample
+        has a flip with a chance of 95 %."""
         return min(100.0, 100 * Z95**2 * self.effect / self.questions)
 
 
@@ -87,7 +89,7 @@ def estimate_accuracy(answers: Answers) -> Estimate:
 
 
 def estimate_smoothed(answers: Answers) -> Smoothed | None:
-    """None if a side stores no log-probabilities, or no pair can be counted by them: then accuracy alone decides."""
+    """Estimate smoothed accuracy; None if no pair has log-probabilities that can be used: then accuracy decides."""
     leads = right_leads(answers)
     known = ~np.isnan(leads).any(axis=1)
     if not known.any():
@@ -100,9 +102,9 @@ def estimate_smoothed(answers: Answers) -> Smoothed | None:
 
 
 def right_leads(answers: Answers) -> FloatArray:
-    """(questions, 2): nats by which the right option leads; nan if a reply does not follow its log-probabilities.
+    """The right option's lead in nats, (questions, 2); nan if a reply does not follow its log-probabilities.
 
-    An option's bound counts as its value: it lies nearer to the others than the option itself does."""
+    If only a bound of an option is known, the bound is used: it is nearer to the other options than the true value."""
     leads = np.stack([leads_of(answers.scores[:, side], answers.right) for side in (0, 1)], axis=1)
     best = np.nan_to_num(answers.scores, nan=-np.inf).max(axis=2, initial=-np.inf)
     read = np.take_along_axis(
@@ -125,10 +127,10 @@ def _estimate(answers: Answers, credits: FloatArray) -> Estimate:
 
 
 def questions_needed(estimate: Estimate, margin: float, one_sided: bool) -> int | None:
-    """How many such questions, these among them, PASS with a chance of 90 % if the runs do not differ; None if no
+    """How many such questions, including these, give PASS with a chance of 90 % if the runs do not differ; None if no
     feasible number does.
 
-    A larger sample has more questions on each video: as many as this one lets expect at worst."""
+    A larger sample has more questions on each video: the worst case that this sample suggests is assumed."""
 
     def at_most(count: float) -> float:
         return count + 2 * math.sqrt(count) + 3
@@ -141,7 +143,7 @@ def questions_needed(estimate: Estimate, margin: float, one_sided: bool) -> int 
         most = at_most(at_most(pairs) * size / have * (size - 1) / max(1, have - 1))
         effect = 1 + PRIOR_CORRELATION * 2 * most / size
         error = SAFETY * estimate.error * math.sqrt(have / questions * max(1.0, effect / estimate.effect))
-        chance, known = ONE_TAIL[one_sided] * error, have / questions  # share of which the difference is known
+        chance, known = ONE_TAIL[one_sided] * error, have / questions  # share of questions that are known already
         moved = max(chance, known * abs(estimate.difference) + chance * math.sqrt(1 - known))
         return moved + math.hypot(Z95 * error, 100 * Z95**2 * effect / questions) < margin
 
@@ -157,8 +159,8 @@ class Paired:
     candidate_only: int  # right on the candidate alone
     reference_only: int
     both_wrong: int
-    same_letter: int  # both unreadable or failed counts as the same
-    kappa: float | None  # of the letters; None if both always gave one and the same
+    same_letter: int  # two unreadable or failed replies count as the same
+    kappa: float | None  # of the letters; None if both sides gave one letter throughout
     estimate: Estimate  # of the difference of accuracy
     p_value: float  # exact McNemar
     p_clustered: float  # of the sign test with whole videos as units
@@ -173,7 +175,7 @@ class Paired:
 
     @property
     def candidate_accuracy(self) -> float:
-        """Over these questions, 0 to 1."""
+        """The candidate's accuracy over these questions, 0 to 1."""
         return (self.both_right + self.candidate_only) / self.questions
 
     @property
@@ -183,7 +185,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """A data set, a level, or everything."""
+    """Scores and paired statistics of a data set, a level, or everything."""
 
     candidate: Score  # missing answers count as wrong here
     reference: Score
@@ -200,7 +202,9 @@ class Accuracies:
 
 
 def compare_groups(pairs: Sequence[Pair]) -> Accuracies:
-    """`pairs` may lack a reply on one side: it counts as wrong in the scores and is left out of what is paired."""
+    """Compare by data set, by level and in all.
+
+    A pair may lack a reply on one side: it counts as wrong in the scores, and the paired statistics leave it out."""
     found = {pair.dataset for pair in pairs}
     names = [*(name for name in DATASET_NAMES if name in found), *sorted(found - {*DATASET_NAMES})]
     per_dataset = {name: compare([pair for pair in pairs if pair.dataset == name]) for name in names}
@@ -220,7 +224,7 @@ def compare_groups(pairs: Sequence[Pair]) -> Accuracies:
 
 
 def compare(pairs: Sequence[Pair]) -> Accuracy:
-    """Scores over all `pairs`, paired statistics over those that have a row on both sides."""
+    """Compute scores over all `pairs`, and paired statistics over those with a row on both sides."""
     compared = [pair for pair in pairs if pair.candidate.reply and pair.reference.reply]
     return Accuracy(
         candidate=score(pair.candidate.outcome for pair in pairs),
@@ -230,7 +234,7 @@ def compare(pairs: Sequence[Pair]) -> Accuracy:
 
 
 def compare_paired(answers: Answers) -> Paired:
-    """Compare one question or more."""
+    """Compute the paired statistics of one question or more."""
     candidate, reference = answers.is_right.T
     first, second = answers.letters.T
     moved = candidate.astype(float) - reference

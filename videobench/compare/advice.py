@@ -1,9 +1,9 @@
-"""What to look at for each kind of finding: causes that broke real ports, the likeliest first."""
+"""What to look at for each kind of finding: causes that broke real ports, the most likely first."""
 
 from collections.abc import Mapping
 from typing import Any
 
-# What to set if a reply shows that its service was not asked as ours is.
+# What to set if a service's replies show other settings than ours.
 FIXES = {
     "sampling": "temperature 0 in each request, and no penalties: vLLM takes some from the checkpoint's "
     "generation_config.json unless started with --generation-config vllm",
@@ -97,7 +97,7 @@ NEXT_STEP = {  # one sentence with the command or flag
 }
 
 
-# Of runs that this suite did not make, as logs of lm-eval: what to do about each obstacle, and next.
+# Advice about each obstacle, and the next step, for runs that this suite did not make (such as logs of lm-eval).
 SAME_TASK = "evaluate both sides with one version of the tool and of the task's files"
 OF_OTHERS = {
     "swapped": NEXT_STEP["swapped"],
@@ -129,7 +129,7 @@ OF_OTHERS = {
 
 
 def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """`runs`: side -> the run's settings and versions, which are named if releases may not fit together."""
+    """Likely causes. `runs` maps a side to its settings and versions, which are named if releases may not match."""
     named = {side: [f"{name} {run[name]}" for name in VERSIONS if run.get(name)] for side, run in (runs or {}).items()}
     versions = "; ".join(f"{side}: {', '.join(found)}" for side, found in named.items() if found)
     text = LOOK_AT.get(cause) or OF_OTHERS[cause]

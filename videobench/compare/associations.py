@@ -1,4 +1,5 @@
-"""Where two runs differ more than elsewhere: by set, card, length, letter. What is systematic has a cause."""
+"""Find groups of questions (by set, card, length, letter) in which two runs differ more than elsewhere: a systematic
+difference has a cause."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -25,10 +26,10 @@ from videobench.data.rows import Reply
 
 SIGNIFICANT = 0.001
 OUTLIER_P, OUTLIER_Z = 0.01, 2.5
-SMALLEST_GROUP = 5  # questions; and as many in the rest
+SMALLEST_GROUP = 5  # questions, in the group and in the rest
 QUANTILES = (0.25, 0.5, 0.75, 0.9)  # at which a measured quantity is cut into "above" and the rest
-MANY_VALUES = 40  # of a named quantity: more are not looked at one by one
-ALL_BUT = "all but "  # begins the label of a group turned round
+MANY_VALUES = 40  # of a named quantity; with more, single values are not examined
+ALL_BUT = "all but "  # begins the label of a group that was replaced by its complement
 ABOUT_TIME = re.compile(
     r"\b(first|last|before|after|then|next|begin\w*|start\w*|end(?:s|ed|ing)?|final\w*|order|sequence|direction|while|until)\b",
     re.I,
@@ -63,26 +64,26 @@ class Association:
     cause: str
     label: str
     questions: int
-    # The group's median of what was looked at, in nats (divergence.Differences), or its proportion of flips, 0 to 1;
-    # for a letter its mean shift.
+    # The group's median of the measure, in nats (divergence.Differences), or its proportion of flips, 0 to 1; for a
+    # letter its mean shift.
     inside: float
-    outside: float  # that of the rest
+    outside: float  # the same for the rest
     above_inside: float  # proportion of the group whose difference is above the limit
     above_outside: float
     z: float
-    p_corrected: float  # Bonferroni, over all that were looked at with it
+    p_corrected: float  # Bonferroni, over all groups that were tested with it
     unit: str = "nats"  # of inside and outside: "nats", or "share" for a proportion
-    members: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool), repr=False)  # none of a letter
+    members: Mask = field(default_factory=lambda: np.zeros(0, dtype=bool), repr=False)  # empty for a letter
 
 
 def associate(
     values: FloatArray, above: Mask, subgroups: Sequence[Subgroup], clusters: Clusters, is_proportion: bool = False
 ) -> list[Association]:
-    """Every group's difference from the rest by the rank-sum test, if chance does not explain it: z includes the design
-    effect of videos, p is not yet corrected for the number of groups. `above` says which questions differ by more than
-    the limit.
+    """Find groups that differ from the rest by more than chance explains, by the rank-sum test.
 
-    A group that differs less than the rest is turned round: "all but NPU card 0"."""
+    z includes the design effect of videos; p is not yet corrected for the number of groups. `above` says which
+    questions differ by more than the limit. If a group differs less than the rest, its complement is named: "all but
+    NPU card 0"."""
     middle: Callable[[FloatArray], float] = np.mean if is_proportion else np.median
     ranks, found = average_ranks(values), []
     for subgroup in subgroups:
@@ -100,11 +101,11 @@ def associate(
 
 
 def find_outliers(answers: Answers, groups: Sequence[Subgroup], margin: float, one_sided: bool) -> list[Outlier]:
-    """The clearest first; with `one_sided` a loss alone counts."""
+    """Find outliers, the clearest first; with `one_sided` only a loss counts."""
     moved, p_values = answers.is_right[:, 0].astype(float) - answers.is_right[:, 1], []
     for each in groups:
         sums, _ = cluster_sums(moved[each.members], answers.videos[each.members])
-        # The exact test takes time: it is spared if it would find nothing.
+        # The exact test takes time, so it is skipped if it cannot find anything.
         is_near = sums.sum() ** 2 > OUTLIER_Z**2 * (sums**2).sum()
         p_values.append(sign_flip_p(sums) if is_near else 1.0)
     found = []
@@ -123,7 +124,7 @@ def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association
     for column, letter in enumerate(LETTERS):
         shifts = by_letter[:, column]
         has = ~np.isnan(shifts)
-        if has.sum() < 6 * SMALLEST_GROUP:  # of fewer a mean is not normal
+        if has.sum() < 6 * SMALLEST_GROUP:  # the mean of fewer is not normal
             continue
         values, own = shifts[has], clusters[has]
         mean = float(values.mean())
@@ -135,7 +136,7 @@ def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association
 
 
 def significant(found: Sequence[Association], tests: int) -> list[Association]:
-    """Strongest first, each p times the number of tests that were done."""
+    """Keep the significant ones, strongest first, with p multiplied by the number of tests."""
     tested = [replace(each, p_corrected=min(1.0, each.p_corrected * tests)) for each in found]
     return sorted((each for each in tested if each.p_corrected < SIGNIFICANT), key=lambda each: -each.z)
 
@@ -155,18 +156,18 @@ def p_value_text(p_corrected: float) -> str:
 
 
 def find_subgroups(pairs: Sequence[Pair], names: Names = NPU_AND_GPU) -> list[Subgroup]:
-    """Every group that may differ, large enough to be judged."""
+    """List all groups that may differ and are large enough to be judged."""
     return [each for each in _all_subgroups(pairs, names) if _is_large_enough(each.members)]
 
 
 def find_levels(pairs: Sequence[Pair]) -> list[Subgroup]:
-    """The benchmark's levels among the pairs."""
+    """List the benchmark's levels among the pairs."""
     levels = (LEVEL_OF.get(pair.dataset) for pair in pairs)
     return list(_by_value("level", "level ", [f"{each} {LEVEL_NAMES[each]}" if each else None for each in levels]))
 
 
 def restrict(subgroups: Sequence[Subgroup], left: Mask) -> list[Subgroup]:
-    """The groups among the pairs that are `left`, if they are still large enough."""
+    """Restrict the groups to the pairs that are `left`; drop those that become too small."""
     smaller = [replace(each, members=each.members[left]) for each in subgroups]
     return [each for each in smaller if _is_large_enough(each.members)]
 
@@ -190,7 +191,7 @@ def _all_subgroups(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
 def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
     candidate, reference = ([getattr(pair, side).reply for pair in pairs] for side in SIDES.values())
     labels = _card_labels(candidate), _card_labels(reference)
-    if [each.rank for each in candidate] == [each.rank for each in reference]:  # whose card it is cannot be known
+    if [each.rank for each in candidate] == [each.rank for each in reference]:  # either side's card may be the cause
         both = (dict.fromkeys(each) for each in zip(*labels, strict=True))
         yield from _by_value("card", "", [None if None in each else " or ".join(map(str, each)) for each in both])
     else:
@@ -199,7 +200,7 @@ def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
 
 
 def _card_labels(replies: Sequence[Reply]) -> list[str | None]:
-    """ "card 5", "cards 2 and 3", each followed by its replica if another machine has cards of these numbers, too."""
+    """ "card 5", "cards 2 and 3"; the replica is added if another machine has cards with these numbers, too."""
     replicas: dict[tuple[str, ...], set[int | None]] = {}
     for each in replies:
         replicas.setdefault(each.cards, set()).add(each.rank)
@@ -231,7 +232,7 @@ def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator
 
 
 def _longest_prompt(pair: Pair) -> float | None:
-    """The longer of both sides' prompts: if one side's are cut, the other one's give their length."""
+    """The length of the longer prompt: if one side's prompts are cut, the other's are the true ones."""
     replies = (side.reply for side in pair.sides if side.reply)
     return max((each.prompt_tokens for each in replies if each.prompt_tokens), default=None)
 

@@ -1,4 +1,4 @@
-"""Two result files and the answers -> everything that a report shows, with each flip in one class."""
+"""Compute everything that a report shows from two result files and the answers; put each flip into one class."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from videobench.errors import InputError
 
 VIDEO_BENCH = "Video-Bench"
 SHOWN_SETS = 3  # in a title
-CLASSES = {  # in the order in which they deserve a look
+CLASSES = {  # the most important first
     "drift": "a lead clearer than the noise, and yet another letter",
     "format": "one side's reply cannot be read",
     "failed": "one side failed, or its logits held NaN or infinity",
@@ -65,7 +65,7 @@ class Comparison:
     verdict: Verdict
     services: list[ServiceNote]
     knows_videos: bool  # whether any row names its video
-    chance: float | None  # 0 to 1: of these very questions
+    chance: float | None  # chance level of these questions, 0 to 1
 
     @property
     def benchmark(self) -> str:
@@ -77,12 +77,12 @@ class Comparison:
 
     @property
     def is_of_others(self) -> bool:
-        """Whether the questions are not Video-Bench's, so that no script of this suite asked them."""
+        """Whether the questions are from another benchmark, so that no script of this suite asked them."""
         return self.benchmark != VIDEO_BENCH
 
 
 def compare_runs(settings: ComparisonSettings) -> Comparison:
-    """Raises InputError if a file is wrong or the files have no question in common."""
+    """Compare two runs. Raises InputError if a file is wrong or the files have no question in common."""
     paths = settings.candidate_path, settings.reference_path
     if settings.answer_path:
         pairing = pair_runs(*paths, settings.answer_path, settings.scoring, settings.facts_path)
@@ -93,11 +93,11 @@ def compare_runs(settings: ComparisonSettings) -> Comparison:
 
 
 def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differences | None = None) -> Comparison:
-    """`repeat`: a second run of a side against its first."""
+    """Compare paired replies; `repeat` is a second run of one side compared with its first."""
     compared, names = pairing.compared, settings.names
     inputs = compare_inputs(pairing, names)
     services = check_services(compared, names)
-    # A question with other inputs says nothing about the port; nor do equal lengths among many that differ.
+    # A question with other inputs says nothing about the port; if many lengths differ, equal ones say nothing either.
     same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
     answers, groups, dtype = tabulate(same), find_subgroups(same, names), coarser_dtype(same)
     differences = measure(answers)
@@ -123,7 +123,7 @@ def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differ
 
 
 def measure_repeat(compared: list[Pair], repeat_path: Path, settings: ComparisonSettings) -> Differences:
-    """A second run against the side that it repeats: the one whose log-probabilities it is nearer to.
+    """Compare a second run with the side that it repeats: the one with the closer log-probabilities.
 
     Raises InputError if it is a run of something else than both, or has no log-probabilities to compare."""
     by_key = settings.scoring == "mindie"
@@ -153,7 +153,7 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, settings: Comparison
 
 
 def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
-    """Classify the flips among pairs that both files have: what deserves a look first, then by the clearest lead."""
+    """Classify the flips among pairs that both files have: the most important class first, then the clearest lead."""
     flipped = [pair for pair in compared if pair.candidate.letter != pair.reference.letter]
     flips = [Flip(pair, _classify(pair, noise_lead), *map(_lead, pair.replies)) for pair in flipped]
     order = list(CLASSES)

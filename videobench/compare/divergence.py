@@ -1,4 +1,4 @@
-"""How far apart two runs' option log-probabilities are, and what that says: is a run broken? As findings in words.
+"""Measure how far apart two runs' option log-probabilities are, and say in words whether a run is broken.
 
 A broken port moves log-probabilities long before it moves accuracy.
 A question's difference is the largest one among its options' log-probabilities; the tolerance is what rounding in the
@@ -7,13 +7,13 @@ coarser dtype explains (tolerances.py), or what the user says. A run is called b
   everywhere  half of all questions differ by more than the tolerance, or a fifth by more than three times as much;
   a group     a fifth of a group's questions (a set, a card, long prompts, ...) differ by more than the tolerance, three
               times as many or by three times as much as elsewhere, p < 0.001 by rank sums, corrected for all groups;
-  letter      one option letter is shifted against the others by two fifths of the tolerance in the mean, p < 0.001;
-  scattered   one question in 200, and three at least, differ by more than five tolerances, and these are half of those
-              beyond two: of heavy-tailed rounding (Student's t with 2 degrees of freedom) they are a sixth.
-Every such group is named: after the strongest one, the same is asked of the questions outside of it. With `--tolerance
-none` only NaN and infinity break a run, and a group stands out from twice the median difference on.
+  letter      one option letter is shifted against the others by two fifths of the tolerance on average, p < 0.001;
+  scattered   one question in 200, and at least three, differ by more than five tolerances, and these are half of those
+              beyond two (with heavy-tailed rounding, Student's t with 2 degrees of freedom, they would be a sixth).
+All such groups are named: after the strongest one, the questions outside of it are searched again. With `--tolerance
+none` only NaN and infinity mean broken, and a group stands out if it differs by twice the median or more.
 
-Findings that call no run broken: one side's replies that cannot be read (`unreadable`; they count as wrong), and a run
+Two findings do not mean broken: replies of one side that cannot be read (`unreadable`; they count as wrong), and a run
 that does not repeat itself on one device (`repeat`).
 """
 
@@ -42,20 +42,20 @@ from videobench.data.dataset import LETTERS
 from videobench.tolerances import TOLERANCES
 
 COARSEST = "bfloat16"  # taken if a file does not give its dtype
-# Of the standard deviation of 2 to 6 normal numbers, and of more by Wilson and Hilferty's approximation.
+# Medians of the standard deviation of 2 to 6 normal numbers; for more, Wilson and Hilferty's approximation.
 SPREAD_MEDIAN = np.array([0.6745, 0.8326, 0.8881, 0.9160, 0.9329, *((1 - 2 / (9 * k)) ** 1.5 for k in range(6, 26))])
-BYTES_OF_A_WORD = 8  # of texts without spaces
+BYTES_OF_A_WORD = 8  # in texts without spaces
 BULK_TO_TAIL = 2.5758 / 0.6745  # of a normal distribution: the 99 % point of |x| over the median of |x|
 SHOWN_GROUPS = 3
-STANDS_OUT = 2.0  # times the median difference, if other numbers are expected
+STANDS_OUT = 2.0  # times the median difference, with --tolerance none
 GROUP_PROPORTION = 0.2  # of a group's questions above the limit
 GROUP_RATIO = 3.0  # how much more often, or by how much more, than elsewhere
 LETTER_PART = 0.4  # of the limit, for a mean shift of one letter
 WIDE_FACTOR, WIDE_PROPORTION = 3.0, 0.2
 SCATTERED_FACTOR, SCATTERED_PROPORTION, SCATTERED_COUNT = 5.0, 0.005, 3
 TAIL_FACTOR, TAIL_PROPORTION = 2.0, 0.5
-LEAST_MEASURED = 0.5  # of the compared questions: with fewer nothing is said of the numbers
-BY_SIZE = {"prompt length", "video length", "resolution"}  # cut at quantiles: what a cut leaves over is no new group
+LEAST_MEASURED = 0.5  # share of the compared questions; with fewer the numbers are not judged
+BY_SIZE = {"prompt length", "video length", "resolution"}  # cut at quantiles: the rest beyond a cut is not a new group
 REPEATED = 0.01  # proportion of questions that may differ by more than the last bits between repeated runs
 
 
@@ -63,12 +63,12 @@ REPEATED = 0.01  # proportion of questions that may differ by more than the last
 class Differences:
     """Measures of the questions with two shared option letters or more, as arrays in the order of `pairs`."""
 
-    rows: NDArray[np.intp]  # of the answers that were measured
+    rows: NDArray[np.intp]  # indices of the measured answers
     pairs: list[Pair]
     videos: Clusters
     largest: FloatArray  # largest |difference| of an option's log-probability, nats
     spread: FloatArray  # standard deviation of the options' differences, scaled to one median for 2 to 6 options, nats
-    common: FloatArray  # |mean| of the options' differences, nats: mass that went to no option, or came from none
+    common: FloatArray  # |mean| of the options' differences, nats: probability moved between options and other tokens
     shift: FloatArray  # from reference to candidate, of the lead of the reference's best option over its second, nats
     kl: FloatArray  # Kullback-Leibler divergence of the candidate's distribution from the reference's, nats
     by_letter: FloatArray  # (questions, 6): each letter's difference less the mean of the others'; nan: no such option
@@ -79,18 +79,17 @@ class Differences:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    lead: float  # nats: a lead up to this is within the noise
+    lead: float  # nats: a smaller lead is within the noise
     source: str  # in words
-    repeat: Differences | None  # the repeated run against its first
+    repeat: Differences | None  # the repeated run compared with its first
 
 
 def measure(answers: Answers) -> Differences:
-    """Questions without finite log-probabilities of two shared options or more on both sides are left out, and those
-    of which an option is known by a bound alone.
+    """Measure the questions for which both sides have finite log-probabilities of at least two shared options.
 
-    A log-probability below LOG_FLOOR counts as LOG_FLOOR."""
+    Questions with an option of which only a bound is known are left out. Log-probabilities are clipped at LOG_FLOOR."""
     candidate, reference = (np.maximum(answers.scores[:, side], LOG_FLOOR) for side in (0, 1))
-    shared = ~np.isnan(candidate + reference)  # a row may lack an option that the other side's has
+    shared = ~np.isnan(candidate + reference)  # a row may lack an option that the other side has
     shared[answers.vague.any(axis=1)] = False
     rows = np.flatnonzero(shared.sum(axis=1) >= 2)
     sides = candidate, reference = [np.where(shared, side, np.nan)[rows] for side in (candidate, reference)]
@@ -117,13 +116,13 @@ def measure(answers: Answers) -> Differences:
 
 
 def _asks_for_letters(answers: Answers, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """A log's options may be texts, of which A is only the first."""
+    """Whether the options are letters: in a log they may be texts, and "A" just means the first one."""
     texts = [_logged_options(answers.pairs[row]) for row in rows.tolist()]
     return np.array([list(each) == list(each.values()) for each in texts], dtype=bool)
 
 
 def option_words(pairs: Sequence[Any]) -> int:
-    """How many words a log's options have in the middle: their log-likelihoods add up so many roundings."""
+    """Median number of words in a log's options: their log-likelihoods add up the rounding of so many tokens."""
     texts = [text for pair in pairs for text in _logged_options(pair).values()]
     counts = [max(1, len(text.split()), len(text.encode()) // BYTES_OF_A_WORD) for text in texts]
     return round(float(np.median(counts))) if counts else 1
@@ -151,7 +150,7 @@ def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
 
 
 def _divergence(*sides: FloatArray) -> FloatArray:
-    """Divergence of the second side from the first, over the shared options, each side made to sum to 1."""
+    """Kullback-Leibler divergence over the shared options, each side normalised to sum to 1."""
     first, second = (side - np.log(np.nansum(np.exp(side), axis=1, keepdims=True)) for side in sides)
     divergence: FloatArray = np.nansum(np.exp(first) * (first - second), axis=1)
     return np.maximum(0.0, divergence)
@@ -160,7 +159,7 @@ def _divergence(*sides: FloatArray) -> FloatArray:
 def right_chance_change(differences: Differences) -> tuple[float, float] | None:
     """Mean change of the right option's probability, 0 to 1, candidate less reference, and its standard error.
 
-    None if it is known of no question."""
+    None if no question has it."""
     change = differences.right_chances[:, 0] - differences.right_chances[:, 1]
     known = ~np.isnan(change)
     if not known.any():
@@ -169,7 +168,7 @@ def right_chance_change(differences: Differences) -> tuple[float, float] | None:
 
 
 def coarser_dtype(pairs: Sequence[Pair]) -> str:
-    """The coarser one of both runs' dtypes, COARSEST if one is not stored."""
+    """The coarser of both runs' dtypes, COARSEST if one is not stored."""
     order = list(TOLERANCES)
     replies = (side.reply for pair in pairs for side in pair.sides if side.reply)
     found = {str(each.run.get("dtype", COARSEST)).removeprefix("torch.") for each in replies}
@@ -177,10 +176,11 @@ def coarser_dtype(pairs: Sequence[Pair]) -> str:
 
 
 def find_noise_floor(differences: Differences, dtype: str, repeat: Differences | None) -> NoiseFloor:
-    """Taken from a repeated run if there is one, else from the bulk of the differences between the devices.
+    """Estimate the noise from a repeated run if there is one, else from the bulk of the differences between devices.
 
-    Not below one rounding step, since a device that repeats itself to the bit still rounds otherwise than another; from
-    the bulk not above the dtype's tolerance, so that a fault in every question does not pass for noise."""
+    It is at least one rounding step: a device that repeats itself to the bit still rounds differently from another.
+    Taken from the bulk it is at most the dtype's tolerance, so that a fault in every question is not taken for noise.
+    """
     step, limit = TOLERANCES[dtype].step, TOLERANCES[dtype].devices
     if repeat and len(repeat.pairs):
         lead = float(np.quantile(np.abs(repeat.shift), 0.99))
@@ -205,19 +205,19 @@ class Finding:
     cause: str  # "nonfinite", "everywhere", "letter", "npu card", "prompt length", ...
     text: str  # one sentence
     look_at: str  # likely causes
-    questions: int  # that it is about
+    questions: int  # number of questions concerned
     p_corrected: float | None
     breaks: bool = True  # whether it calls the run broken
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    findings: list[Finding]  # strongest first; those that call the run broken before others
+    findings: list[Finding]  # those that mean broken first, then by strength
     associations: list[Association]  # every significant one, broken or not, strongest first
     dtype: str  # the coarser one of both sides
     limit: float  # nats: the tolerance
     explained: str  # the same in words: "0.1 nats that float16 rounding explains"
-    is_judged: bool  # False: other numbers are expected, and the limit is what makes a group stand out
+    is_judged: bool  # False with --tolerance none: the limit only makes a group stand out
     measured: int  # questions
     compared: int
     median: float  # largest difference of a question, nats
@@ -234,7 +234,7 @@ class Diagnosis:
 
 
 def list_groups(findings: Sequence[Finding]) -> str:
-    """What the findings name, without figures: "NPU card 2; TVQA"."""
+    """Name the findings' groups without figures: "NPU card 2; TVQA"."""
     named = [each.text.split(": ")[0] for each in findings]
     more = [f"{len(named) - SHOWN_GROUPS} more"] if len(named) > SHOWN_GROUPS else []
     return "; ".join(named[:SHOWN_GROUPS] + more)
@@ -249,8 +249,10 @@ def diagnose(
     repeat: Differences | None = None,
     names: Names = NPU_AND_GPU,
 ) -> Diagnosis:
-    """`answers` are those with the same inputs, `differences` what measure() made of them, `groups` what
-    find_subgroups() found among them, `repeat` a second run against its first."""
+    """Find out whether a run is broken.
+
+    `answers` have the same inputs on both sides; `differences` are measure(answers), `groups` their find_subgroups();
+    `repeat` is a second run compared with its first."""
     is_judged, largest = tolerance.is_judged, differences.largest
     median = float(np.median(largest)) if len(largest) else 0.0
     if not is_judged:
@@ -277,7 +279,7 @@ def diagnose(
             systematic = systematic or _scattered(largest, limit)
         findings += [replace(each, breaks=is_judged) for each in systematic]
     else:
-        flips = answers.letters[:, 0] != answers.letters[:, 1]  # reported, and fails no port
+        flips = answers.letters[:, 0] != answers.letters[:, 1]  # reported, but not a reason to FAIL
         associations = _where(flips, answers, groups) if flips.any() else []
     findings += [*_unreadable(answers, names), *_not_repeated(repeat)]
     beyond, compared = float((largest > limit).mean()) if len(largest) else 0.0, len(answers.videos)
@@ -303,20 +305,22 @@ def _where(hit: Mask, answers: Answers, groups: Sequence[Subgroup]) -> list[Asso
 def _broken_groups(
     differences: Differences, subgroups: Sequence[Subgroup], limit: float, explained: str
 ) -> tuple[list[Finding], Mask]:
-    """Strongest first, each found among the questions outside of those before it, and among the options without a
-    letter before it: if one is favoured, all others are avoided. And which questions are in no such group."""
+    """Return the broken groups, strongest first, and which questions are in none of them.
+
+    After each group the search goes on among the other questions, and after a letter among the other options: if one
+    letter is favoured, all others look avoided."""
     above, by_letter = differences.largest > limit, differences.by_letter
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
         smaller, videos = restrict(subgroups, left), differences.videos[left]
         found = letter_shifts(by_letter[left], videos)
-        # A shift of all options alike leaves no spread. Looked at for faults only, since it says less than the spread.
+        # An equal shift of all options leaves no spread. It is only used to find faults, since it says less.
         found += associate(differences.spread[left], above[left], smaller, videos)
         found += associate(differences.common[left], above[left], smaller, videos)
         broken = [each for each in significant(found, len(LETTERS) + 2 * len(smaller)) if _is_broken(each, limit)]
         if not broken:
             break
-        # Two cards of four are two groups rather than "all but NPU card 0".
+        # Name two broken cards of four as two groups, not as "all but NPU card 0".
         plain = [each for each in broken if each.cause == broken[0].cause and not each.label.startswith(ALL_BUT)]
         worst = (plain or broken)[0]
         findings.append(_finding(worst, limit, explained))
@@ -350,7 +354,7 @@ def _finding(each: Association, limit: float, explained: str) -> Finding:
 def _everywhere(
     largest: FloatArray, total: int, limit: float, explained: str, runs: Mapping[str, Mapping[str, Any]]
 ) -> list[Finding]:
-    """`largest` of the questions that are in no broken group."""
+    """Find a difference in most questions; `largest` are those of the questions in no broken group."""
     count = len(largest)
     if count < total / 2:
         return []
@@ -383,7 +387,7 @@ def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
 
 
 def _unreadable(answers: Answers, names: Names) -> list[Finding]:
-    """Find unreadable replies of one side alone, more than chance explains."""
+    """Find out whether one side has more unreadable replies than chance explains."""
     alone = answers.unreadable[:, 0].astype(float) - answers.unreadable[:, 1]
     candidate, reference = int((alone > 0).sum()), int((alone < 0).sum())
     p_value, side = sign_flip_p(alone), names.candidate if candidate >= reference else names.reference
@@ -395,7 +399,7 @@ def _unreadable(answers: Answers, names: Names) -> list[Finding]:
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:
-    """Compare one device with itself: more than rounding in another order of additions explains."""
+    """Find out whether a repeated run differs by more than another order of additions explains."""
     if repeat is None or not repeat.pairs:
         return []
     dtype, count = coarser_dtype(repeat.pairs), len(repeat.pairs)

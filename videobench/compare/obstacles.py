@@ -1,4 +1,4 @@
-"""Why two runs cannot be compared, in whole or in part, and what a service should be asked otherwise."""
+"""Find out why two runs cannot be compared, fully or in part, and which settings of a service to change."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from videobench.compare.settings import NPU_AND_GPU, SIDES, Names, Tolerance
 from videobench.data.rows import Reply
 
 SHOWN_KEYS = 3  # in a sentence; the JSON has all
-FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are no option: so few are slips of the benchmark
-SAMPLES = (*SAMPLE_FILES, "limit")  # what says which questions were asked
+FEW_ANSWERS, FEW_ANSWERS_SHARE = 3, 0.02  # right letters that are not an option: so few are errors in the benchmark
+SAMPLES = (*SAMPLE_FILES, "limit")  # settings that tell which questions were asked
 LUCK = 3.09  # standard errors: 1 in 1000
-MANY_VIDEOS = 200  # of fewer, a model that knows something can look like one that guesses
-# Of a quantised port, which is expected to differ in these.
+MANY_VIDEOS = 200  # with fewer, a model that knows something can look like one that guesses
+# A quantised port is expected to differ in these.
 OTHER_MODEL = ("checkpoint", "checkpoint_sha256", "weights_sha256", "dtype")
 
 
@@ -43,7 +43,7 @@ def find_obstacles(
     services: Sequence[ServiceNote] = (),
     tolerance: Tolerance = Tolerance(),  # noqa: B008
 ) -> list[Obstacle]:
-    """Those that allow no verdict at all come first."""
+    """List the obstacles; those that allow no verdict at all come first."""
     devices = _of_devices(inputs, names) if names.are_devices else []
     mixed = [Obstacle("mixed", text) for text in inputs.mixed]
     sampled = [Obstacle(each.cause, each.text) for each in services if each.cause == "sampling"]
@@ -57,7 +57,7 @@ def find_obstacles(
 
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
-    """Find swapped files, and files of one kind of device. A CPU may replace either device."""
+    """Find swapped files, and files from the same kind of device. A CPU may replace either device."""
     sides = first, second = [sorted(set(inputs.devices[side]) - {UNKNOWN}) for side in SIDES.values()]
     if first == second and first in (["npu"], ["cuda"]):
         cause, text = "one_device", "both files hold replies of one kind of device"
@@ -73,7 +73,7 @@ def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
 
 
 def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
-    """Signs that the answer file is not the one of these questions."""
+    """Find signs that the answer file does not belong to these questions."""
     compared, unknown = pairing.compared, len(pairing.without_answer)
     with_options = [pair for pair in compared if pair.right and pair.reply.options]
     strange = [pair.key for pair in with_options if pair.right not in pair.reply.options]
@@ -88,9 +88,9 @@ def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
 
 
 def _of_chance(pairs: Sequence[Pair]) -> Iterator[Obstacle]:
-    """Answers that are right, or that agree, no more often than guesses: keys or answers of other questions look so.
+    """Find answers that are right, or agree, no more often than guesses: a sign of wrong answers or shifted ids.
 
-    A video counts once. Replies to prompts that are known to be the same agree as badly as they do."""
+    A video counts once. If the prompts are known to be the same, ids cannot be shifted, and agreement is not tested."""
     videos = len(set(number_videos(pairs).tolist()))
     chance = chance_level(pair.reply for pair in pairs)
     assert chance is not None, "the pairs have options"
@@ -148,7 +148,8 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
 
 
 def lacking_side(pairing: Pairing) -> str:
-    """The side that has a part of the other one's questions, as after its sample alone was enlarged; "" if neither."""
+    """The side that has only a part of the other's questions, as when only the other's sample was enlarged; "" if
+    neither."""
     lacking = [
         side
         for side, sets in (("candidate", pairing.sets_only_reference), ("reference", pairing.sets_only_candidate))
@@ -158,9 +159,9 @@ def lacking_side(pairing: Pairing) -> str:
 
 
 def _is_of_larger_sample(pairing: Pairing, inputs: Inputs, lacking: str) -> bool:
-    """Whether the other side's further questions are of a sample that `lacking` has not seen, or whole sets of one.
+    """Whether the other side's additional questions are from a sample that `lacking` has not seen, or are whole sets.
 
-    Replies that were kept when a sample was enlarged name the former one: those of both sides are alike."""
+    Replies that were kept when a sample was enlarged name the former sample, on both sides."""
     other = "reference" if lacking == "candidate" else "candidate"
     if getattr(pairing, f"sets_only_{other}"):
         return any(row.name == SAMPLE_FILES[0] for row in inputs.rows)
@@ -181,7 +182,7 @@ def _some(keys: Sequence[str]) -> str:
 
 
 def check_services(compared: Sequence[Pair], names: Names) -> list[ServiceNote]:
-    """`compared` are pairs with a reply on both sides."""
+    """Find signs of different settings in services' replies; `compared` are pairs with a reply on both sides."""
     notes = []
     if any(pair.reply.logged for pair in compared):
         return []

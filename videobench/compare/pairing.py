@@ -1,4 +1,4 @@
-"""Two runs' replies, put side by side question by question, judged, and as arrays: all that is counted and measured."""
+"""Pair two runs' replies question by question, judge them, and turn them into arrays to be counted and measured."""
 
 import math
 from collections import Counter
@@ -29,7 +29,7 @@ from videobench.data.rows import Reply
 from videobench.errors import InputError
 
 Mask = NDArray[np.bool_]
-LOG_FLOOR = -20.0  # nats; below a probability of 2e-9 an option plays no part, and its logarithm is all rounding
+LOG_FLOOR = -20.0  # nats; an option with a probability below 2e-9 does not matter, and its logarithm is mostly rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,11 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One question and what both sides answered to it; at least one side has a reply."""
+    """One question and both sides' answers; at least one side has a reply."""
 
     dataset: str
     id: str
-    right: str  # the right letter; empty if the original's rule knows none
+    right: str  # the right letter; empty if the original's rule finds none
     candidate: Side
     reference: Side
 
@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def reply(self) -> Reply:
-        """The reference's, else the candidate's: for what both sides' rows say alike."""
+        """The reference's reply, else the candidate's: for fields that both sides' rows share."""
         reply = self.reference.reply or self.candidate.reply
         assert reply, "a pair has at least one reply"
         return reply
@@ -66,7 +66,7 @@ class Pair:
 
     @property
     def replies(self) -> tuple[Reply, Reply]:
-        """The candidate's and the reference's, of a question that both files have."""
+        """The candidate's and the reference's reply, if both files have the question."""
         assert self.candidate.reply, "one of Pairing.compared"
         assert self.reference.reply, "likewise"
         return self.candidate.reply, self.reference.reply
@@ -74,10 +74,10 @@ class Pair:
 
 @dataclass(frozen=True)
 class Pairing:
-    """All questions of a comparison, and counts of what was left out of it."""
+    """All questions of a comparison, and counts of what was left out."""
 
-    pairs: list[Pair]  # of the data sets that both sides have: each answered by one side at least
-    sets_only_candidate: dict[str, int]  # data set -> number of its questions; such sets are left out of everything
+    pairs: list[Pair]  # from the data sets that both sides have; at least one side answered each
+    sets_only_candidate: dict[str, int]  # data set -> number of its questions; such sets are left out
     sets_only_reference: dict[str, int]
     without_answer: list[str]  # keys of replies whose right answer is not known, left out too
     answers_unused: int  # entries of the answer file that neither side replied to
@@ -90,7 +90,7 @@ class Pairing:
 
     @property
     def compared(self) -> list[Pair]:
-        """Those that both files have: what the paired statistics are about."""
+        """The pairs that both files have: the paired statistics are about these."""
         return [pair for pair in self.pairs if pair.candidate.reply and pair.reference.reply]
 
 
@@ -99,8 +99,8 @@ def pair_runs(
 ) -> Pairing:
     """Read both sides and the answers, and judge every reply under `scoring`, one of settings.SCORINGS.
 
-    `facts_path`: of the requests that a service was asked. A reply without options is read with the other side's.
-    Raises InputError, naming the files, if they have no question in common, or naming one that cannot be scored."""
+    `facts_path` holds the facts of the requests that a service answered. A reply without options is read with the other
+    side's. Raises InputError if the files have no question in common, or if one of them cannot be scored."""
     facts = load_facts(facts_path) if facts_path else None
     if scoring == "mindie":
         return _pair_as_the_original(candidate_path, reference_path, answer_path, facts)
@@ -132,9 +132,9 @@ def pair_runs(
 
 
 def pair_logs(candidate_path: Path, reference_path: Path, log_filter: str, cluster_by: str) -> Pairing:
-    """Read two logs of lm-eval or lmms-eval, which say of each document whether its reply is right.
+    """Read two logs of lm-eval or lmms-eval, which say for each document whether its reply is right.
 
-    Raises InputError, naming the files, if they have no document in common."""
+    Raises InputError if the files have no document in common."""
     candidate, reference = (load_logs(path, log_filter, cluster_by) for path in (candidate_path, reference_path))
     tasks = [list(dict.fromkeys(task for task, _ in replies)) for replies in (candidate, reference)]
     shared = {*tasks[0]} & {*tasks[1]}
@@ -151,7 +151,7 @@ def pair_logs(candidate_path: Path, reference_path: Path, log_filter: str, clust
 
 
 def _logged_side(reply: Reply | None) -> Side:
-    """Without log-likelihoods the text stands where a letter does."""
+    """Judge a log's reply; without log-likelihoods its text is used as the letter."""
     if not reply or not reply.logged:
         return Side(None, None, MISSING)
     letter = choose_letter(reply, "logprob") if reply.options else None if reply.nonfinite else reply.text
@@ -161,7 +161,7 @@ def _logged_side(reply: Reply | None) -> Side:
 def _lend_options(
     replies: Mapping[QuestionName, Reply], others: Mapping[QuestionName, Reply]
 ) -> dict[QuestionName, Reply]:
-    """Have both sides' replies to a question read by the same rules."""
+    """Give a reply without options the other side's, so that both are read by the same rules."""
     lent = {name: others[name].options for name, reply in replies.items() if not reply.options and name in others}
     lenders = {name: replace(replies[name], options=each, options_are_lent=True) for name, each in lent.items()}
     return {**replies, **lenders}
@@ -210,22 +210,22 @@ def _pair_as_the_original(
 
 @dataclass(frozen=True)
 class Answers:
-    """A row for each question; a second axis is candidate and reference, a third one A to F."""
+    """Arrays with one row per question; a second axis is candidate and reference, a third one A to F."""
 
-    pairs: Sequence[Any]  # the Pair that each row is about
+    pairs: Sequence[Any]  # the Pair of each row
     videos: Clusters  # number of the question's video
     right: NDArray[np.intp]  # column of the right letter; -1: not known
     letters: NDArray[np.intp]  # columns of the letters that were read; -1: none; beyond Z: a reply in words
     is_right: Mask
     unreadable: Mask
     nonfinite: Mask  # the logits held NaN or infinity
-    scores: FloatArray  # log-probability of each option, or the bound of it; nan: no such option, or not known
+    scores: FloatArray  # log-probability of each option, or its bound; nan: no such option, or not known
     mass: FloatArray  # probability of all options whose log-probability is known
-    vague: Mask  # a bound that does not say whether the option plays a part
+    vague: Mask  # whether only a bound of some option is known that does not settle if it matters
 
 
 def tabulate(pairs: Sequence[Pair]) -> Answers:
-    """A reply that is missing, or that failed, counts as wrong and has no log-probabilities."""
+    """Turn pairs into arrays. A missing or failed reply counts as wrong and has no log-probabilities."""
     shape = len(pairs), 2
     options = [len(side.reply.options) for pair in pairs for side in pair.sides if side.reply]
     columns = max([len(LETTERS), *options])
@@ -250,15 +250,15 @@ def tabulate(pairs: Sequence[Pair]) -> Answers:
 
 
 def _column(side: Side) -> int:
-    """Two replies in words are alike if both are right or both are wrong."""
+    """The letter's column. Two replies in words count as the same if both are right or both are wrong."""
     if side.reply and side.reply.logged and not side.reply.options:
         return len(ALPHABET) + side.reply.logged.is_right
     return ALPHABET.find(side.letter) if side.letter else -1
 
 
 def number_videos(pairs: Sequence[Pair]) -> Clusters:
-    """Number of each question's video, known by its bytes if a row holds their hash, else by its name. A question
-    without a video is a cluster of its own."""
+    """Number the questions' videos, identified by their hash if a row holds it, else by name. A question without a
+    video is its own cluster."""
     names = [(pair.dataset, _video(pair) or f"question {pair.id}") for pair in pairs]
     hashes = (_first(pair, "video_sha256") for pair in pairs)
     by_bytes = {name: sha256 for name, sha256 in zip(names, hashes, strict=True) if sha256}
@@ -270,7 +270,7 @@ def knows_videos(pairs: Sequence[Pair]) -> bool:
 
 
 def _video(pair: Pair) -> str:
-    return _first(pair, "vid_path") or _first(pair, "video_id")  # of one file several ids
+    return _first(pair, "vid_path") or _first(pair, "video_id")  # one file may have several ids
 
 
 def _first(pair: Pair, field: str) -> str:

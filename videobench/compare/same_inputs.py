@@ -1,4 +1,4 @@
-"""Were the inputs of both runs the same, question by question and in all? Asked before any accuracy is compared."""
+"""Check before any accuracy is compared whether both runs had the same inputs, per question and overall."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,30 +12,30 @@ from videobench.compare.settings import NPU_AND_GPU, Name, Names
 from videobench.data.rows import SHA256, Reply, folded_text
 from videobench.tolerances import TOLERANCES
 
-# What a run stores beside its replies, in the order of the table; what it has beyond these follows by name.
+# What a run stores beside its replies, in the order of the table; other settings follow by name.
 FIRST_SETTINGS = (
     *("task_version", "num_fewshot", "limit", "filter", "metric", "chat_template", "model", "model_args"),
     *("device", "device_name", "checkpoint", "checkpoint_sha256", "weights_sha256", "qa_sha256", "dtype", "num_frames"),
     *("max_new_tokens", "max_input_length", "batch_size", "tensor_parallel", "deterministic"),
 )
-# Batch size and number of cards are no inputs of the model: they move the last bits only, as the device does.
+# Batch size and number of cards are not inputs of the model: like the device they change only the last bits.
 MAY_DIFFER = {"device", "device_name", "torch_npu", "cann", "npu_driver", "cuda", "batch_size", "tensor_parallel"}
-SAMPLE_FILES = ("manifest_sha256", "qa_sha256")  # which sample was answered: each row holds its own question, too
-# How lm-eval and lmms-eval were asked.
+SAMPLE_FILES = ("manifest_sha256", "qa_sha256")  # which sample was answered; each row also holds its own question
+# Settings of lm-eval and lmms-eval.
 TASK_SETTINGS = ("task_version", "num_fewshot", "chat_template", "generation", "filter", "metric")
-# Runs with other values of these are no two runs of one thing: nothing can be concluded from comparing them.
+# If these differ, nothing can be concluded from comparing the runs.
 NEVER_COMPARABLE = {"num_frames", "checkpoint_sha256", "weights_sha256", *TASK_SETTINGS}
-FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 changed with files that nothing reads
-# One run has one value of each: a file with two of them was put together from two runs.
+FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 also depended on files that nothing reads
+# A run has one value of each of these: a file with two was put together from two runs.
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
 # What may differ in one question: text, choices or video; token ids, or their number if a side does not store them.
 HASHES = {"videos (bytes)": "video_sha256", "prompts (token ids)": "prompt_sha256", "pixels": "pixels_sha256"}
 CAUSES = ("questions", "prompts", "prompt_tokens", "pixels")
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
 SHOWN_HASH_LENGTH = 12
-SHOWN_VALUES = 2  # of one setting: each set of a whole run has a QA file of its own
-# Up to so many questions with another number of prompt tokens are odd ones; more, and the two sides were asked other
-# questions, of which some have the same number by chance.
+SHOWN_VALUES = 2  # of one setting; for example each data set has its own QA file
+# Up to so many questions with another number of prompt tokens are exceptions. If there are more, the sides were asked
+# different questions, and some lengths are equal by chance.
 FEW_LENGTHS, FEW_LENGTHS_SHARE = 3, 0.02
 
 
@@ -50,28 +50,28 @@ class InputRow:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What both sides were given, in all questions that both files have."""
+    """Whether both sides got the same inputs, over all questions that both files have."""
 
     rows: list[InputRow]
-    other: dict[str, list[str]]  # of CAUSES -> keys of the questions that differ in it, in the files' order
+    other: dict[str, list[str]]  # one of CAUSES -> keys of the questions that differ in it, in the files' order
     known: (
         bool  # whether both sides store prompts and pixels of every question that they answered, or documents' hashes
     )
     lacking: str  # what a side may not store: "prompts or pixels"
     lengths: int  # questions whose number of prompt tokens could be compared
     with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
-    identical: int  # of those: every log-probability is the same number, to the last bit
+    identical: int  # number of those whose log-probabilities are all equal to the last bit
     devices: dict[str, dict[str, int]]  # "candidate" or "reference" -> device -> replies; "not stored" is one of them
-    mixed: list[str]  # sentences: a setting that has several values within one side; one run has one
+    mixed: list[str]  # sentences about settings that have several values within one side, though a run has only one
 
     @property
     def are_unlike(self) -> bool:
-        """Whether so many prompts differ in length that equal lengths prove nothing either."""
+        """Whether so many prompts differ in length that equal lengths prove nothing."""
         return len(self.other["prompt_tokens"]) > max(FEW_LENGTHS, FEW_LENGTHS_SHARE * self.lengths)
 
     @property
     def cpu_sides(self) -> list[str]:
-        """Sides all of whose replies come from a CPU."""
+        """Sides whose replies all come from a CPU."""
         return [side for side, devices in self.devices.items() if set(devices) == {"cpu"}]
 
     @property
@@ -80,7 +80,7 @@ class Inputs:
 
     @property
     def answer(self) -> str:
-        """Answers whether the inputs were the same."""
+        """Say whether the inputs were the same."""
         if self.differing:
             return f"no: {', '.join(self.differing)}"
         return "yes" if self.known else f"not known to be the same: {self.lacking} are not stored"
@@ -102,7 +102,7 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     if lengths := sum(each is not None for each in same["prompt_tokens"]):
         counted = [any(each.prompt_tokens is not None for each in own) for own in sides.values()]
         rows.insert(4, _row("prompt tokens (number)", same["prompt_tokens"], counted, "as exported"))
-    # A sample that was enlarged, or answered as a part of a larger one, is of another file with the same questions.
+    # If a sample was enlarged, or is part of a larger one, the file differs but the questions are the same.
     same_questions = all(row.state == SAME for row in rows[:2])
     rows += [
         replace(row, state=EXPECTED) if same_questions and row.name in SAMPLE_FILES and row.state == DIFFERS else row
@@ -163,8 +163,10 @@ def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
 
 
 def _mixed(replies: Sequence[Reply], side: Name) -> Iterator[str]:
-    """A failed reply may lack what a run knows only later, so that a missing value is not another one. A log's model
-    is known by its name alone."""
+    """Say which settings have several values within one side.
+
+    A missing value does not count: a failed reply may lack what a run learns later. A log's model is known only by its
+    name."""
     for name in (*ONE_IN_A_RUN, *(["checkpoint"] if any(each.logged for each in replies) else [])):
         counts = {value: count for value, count in _count(replies, name).items() if value != UNKNOWN}
         if len(counts) > 1:
@@ -185,7 +187,7 @@ def _question_row(pairing: Pairing) -> InputRow:
 def _row(
     name: str, same: Iterable[bool | None], stored: Iterable[bool] = (True, True), lacking: str = UNKNOWN
 ) -> InputRow:
-    """How many are equal, of those that are known; `lacking` for a side that stores none of them."""
+    """Count how many of the known values are equal; `lacking` is shown for a side that stores none."""
     known = [each for each in same if each is not None]
     equal = f"{sum(known)} of {len(known)} equal" if known else UNKNOWN
     state = (SAME if all(known) else DIFFERS) if known else UNKNOWN
@@ -206,16 +208,16 @@ def _setting_rows(first: dict[str, list[str]], second: dict[str, list[str]]) -> 
     if weights and weights == second.get("weights_sha256") and FIRST_SUITE in suites:
         never.remove("checkpoint_sha256")
     if not (first.get("checkpoint_sha256") and second.get("checkpoint_sha256")):
-        never.add("checkpoint")  # its folder's name
+        never.add("checkpoint")  # the name of its folder
     return [_setting_row(name, first.get(name, []), second.get(name, []), name in never) for name in names]
 
 
 def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
-    """Setting -> its values among the replies, in order of appearance: of a batch size there may be several."""
+    """Map settings to their values among the replies, in order of appearance; a batch size may have several."""
     settings: dict[str, list[str]] = {}
     seen: list[Any] = []
     for run in (reply.run for reply in replies):
-        if run in seen[-3:]:  # rows of one run repeat one entry: looked at once, not 17,036 times
+        if run in seen[-3:]:  # the rows of a run share one entry, so look at it once, not 17,036 times
             continue
         seen.append(run)
         for name, value in run.items():
@@ -233,11 +235,11 @@ def _setting_row(name: str, first: list[str], second: list[str], is_crucial: boo
     elif sorted(first) == sorted(second):
         state = SAME
     else:
-        # Without the build: an NPU needs torch "2.13.0+cpu" if a GPU has "2.13.0+cu130".
+        # Ignore the build: an NPU needs torch "2.13.0+cpu" while a GPU has "2.13.0+cu130".
         releases = [{each.split("+")[0] for each in own} for own in (first, second)]
         may_differ = name in MAY_DIFFER or (name == "torch" and releases[0] == releases[1])
         state = EXPECTED if may_differ else DIFFERS
-    if state == DIFFERS:  # of many tasks those alone that differ
+    if state == DIFFERS:  # of many tasks show only those that differ
         first, second = (
             [each for each in own if each not in other] or own for own, other in ((first, second), (second, first))
         )
@@ -257,7 +259,7 @@ def _shown(values: list[str]) -> str:
 
 
 def compare_question(pair: Pair) -> dict[str, bool | None]:
-    """For each of CAUSES, whether both sides were given the same; None if the files do not say."""
+    """For each of CAUSES, whether both sides got the same; None if the files do not say."""
     return {
         "questions": _same_question(*pair.replies),
         "prompts": same_hash(pair, "prompt_sha256"),
@@ -267,7 +269,7 @@ def compare_question(pair: Pair) -> dict[str, bool | None]:
 
 
 def inputs_differ(pair: Pair) -> bool:
-    """Whether the sides are known to have been given different things."""
+    """Whether the sides are known to have got different inputs."""
     return False in compare_question(pair).values()
 
 
@@ -277,10 +279,10 @@ def same_hash(pair: Pair, field: str) -> bool | None:
 
 
 def _same_length(first: Reply, second: Reply) -> bool | None:
-    """Compare the numbers of prompt tokens, if one side does not store the tokens themselves: a check, no proof.
+    """Compare the numbers of prompt tokens if a side does not store the tokens themselves: a check, not a proof.
 
-    A side that does not count them is taken to have as many as the checkpoint's template makes of the exported request,
-    so that another number on the other side is not passed over."""
+    A side that does not count them is assumed to have as many as the checkpoint's template gives for the exported
+    request, so that a different number on the other side is noticed."""
     counts = {first.prompt_tokens, second.prompt_tokens}
     if (first.prompt_sha256 and second.prompt_sha256) or counts == {None}:
         return None
@@ -290,7 +292,7 @@ def _same_length(first: Reply, second: Reply) -> bool | None:
 
 
 def _same_question(first: Reply, second: Reply) -> bool | None:
-    """Text, instruction, choices and video, as far as both rows hold them."""
+    """Compare text, instruction, choices and video, as far as both rows hold them."""
     if first.logged and second.logged:
         return False not in _document_parts(first, second).values()
     same = [_same_video(first, second), _same_text(first, second)]
@@ -301,9 +303,8 @@ def _same_question(first: Reply, second: Reply) -> bool | None:
 
 
 def _same_video(first: Reply, second: Reply) -> bool | None:
-    """Compare the pixels that were seen, else the files' bytes, else their names: a sample has folders of its own.
-
-    None if that is not known."""
+    """Compare the pixels that the model saw, else the files' bytes, else their names (not folders: a sample has its
+    own). None if that is not known."""
     if first.pixels_sha256 and first.pixels_sha256 == second.pixels_sha256:
         return True
     if first.video_sha256 and second.video_sha256:
@@ -314,9 +315,9 @@ def _same_video(first: Reply, second: Reply) -> bool | None:
 
 
 def _same_text(first: Reply, second: Reply) -> bool | None:
-    """Compare question and instruction. A row without choices holds them in the question's text, in its own form."""
+    """Compare question and instruction. A row without choices has them in the question's text, in its own format."""
     if first.question and (first.question, first.options) == (second.question, second.options):
-        return True  # nearly always: the rest takes longer
+        return True  # nearly always the case, and fast
     options = first.options or second.options
     sides = [each if each.options else replace(each, options=options) for each in (first, second)]
     one, other = (folded_text(each.own_question) for each in sides)

@@ -1,6 +1,6 @@
-"""Replies -> outcomes -> accuracies: per side, per data set, per level, and the public leaderboard's weighted average.
+"""Turn replies into outcomes and accuracies: per side, data set and level, and the leaderboard's weighted average.
 
-Unreadable, failed and missing answers are wrong: they stay in the denominator and are counted apart.
+Unreadable, failed and missing answers are wrong: they stay in the denominator and are also counted separately.
 """
 
 from collections import Counter
@@ -45,14 +45,14 @@ class Score:
 
 
 def check_scorable(path: Path, replies: Iterable[Reply], scoring: str) -> None:
-    """Raises InputError if `logprob` would call every reply of a run unreadable: none has log-probabilities."""
+    """Raise InputError if `logprob` would make every reply of a run unreadable, as none has log-probabilities."""
     answered = [reply for reply in replies if not reply.error]
     if scoring == "logprob" and answered and not any(reply.logprobs for reply in answered):
         raise InputError(f"{path}: no reply has log-probabilities, which --scoring logprob takes; use --scoring strict")
 
 
 def choose_letter(reply: Reply, scoring: str) -> str | None:
-    """The letter that a reply stands for under one of settings.SCORINGS, or None if it stands for none."""
+    """Read a reply's letter under one of settings.SCORINGS; None if it has none."""
     if scoring == "mindie":
         return read_letter_as_original(reply.output)
     if reply.error:
@@ -66,7 +66,7 @@ def choose_letter(reply: Reply, scoring: str) -> str | None:
 
 
 def judge(reply: Reply | None, letter: str | None, right: str) -> str:
-    """One of RIGHT, WRONG, UNREADABLE, FAILED, MISSING."""
+    """Return RIGHT, WRONG, UNREADABLE, FAILED or MISSING."""
     if reply is None:
         return MISSING
     if reply.error:
@@ -82,9 +82,9 @@ def score(outcomes: Iterable[str]) -> Score:
 
 
 def weighted_average(accuracy_of: Mapping[str, float]) -> dict[int | str, float]:
-    """Accuracies by set -> {1: ..., 2: ..., 3: ..., "all": ...}: the leaderboard's weighted averages, 0 to 1.
+    """Compute the leaderboard's weighted averages, 0 to 1: {1: ..., 2: ..., 3: ..., "all": ...}.
 
-    Over the sets that are there; a level without any set is left out, and of `all` likewise."""
+    Over the sets that are there; a level without any set is left out, also from `all`."""
     averages: dict[int | str, float] = {}
     for level in LEVEL_NAMES:
         present = [name for name in DATASET_NAMES if LEVEL_OF[name] == level and name in accuracy_of]
@@ -97,20 +97,20 @@ def weighted_average(accuracy_of: Mapping[str, float]) -> dict[int | str, float]
 
 
 def chance_level(replies: Iterable[Reply]) -> float | None:
-    """Mean of 1 / number of options, 0 to 1, over the replies that give their options; None if none does."""
+    """Mean of 1 / number of options, 0 to 1, over the replies that list their options; None if none does."""
     counts = [len(reply.options) for reply in replies if reply.options]
     return sum(1 / count for count in counts) / len(counts) if counts else None
 
 
-# The original scripts' way of scoring, kept so that their old numbers can be had again: --scoring mindie. Its faults
-# are kept too: a bare text is judged by its first character, "Cat" is a C, "is Black" a B, F is unknown, and a question
-# that either side left unanswered is dropped for both.
+# --scoring mindie scores as the original scripts did, so that their old numbers can be reproduced, including their
+# faults: a bare text is judged by its first character, "Cat" is a C, "is Black" a B, F is unknown, and a question that
+# either side left unanswered is dropped for both.
 ORIGINAL_LETTERS = "ABCDE"
 SHORT_REPLY = 5
 
 
 def read_letter_as_original(output: str | Sequence[str]) -> str | None:
-    """The letter that the original reads from `output_sequence`: of a bare text it sees the first character only."""
+    """Read the letter from `output_sequence` like the original, which sees only a bare text's first character."""
     text = output[0] if output else ""
     for _ in range(10):
         text = text.replace("  ", " ")
@@ -123,7 +123,7 @@ def read_letter_as_original(output: str | Sequence[str]) -> str | None:
 
 
 def right_letter_as_original(answer: str) -> str | None:
-    """The first of A to E, in that order, that stands anywhere in the answer; F is none."""
+    """The first letter of A to E, in this order, that occurs anywhere in the answer; F is not known."""
     return _first_of(ORIGINAL_LETTERS, answer)
 
 
@@ -132,9 +132,9 @@ def _first_of(letters: str, text: str) -> str | None:
 
 
 def load_raw_answers(path: Path) -> dict[str, tuple[str, str]]:
-    """Bare key -> (dataset, text of the answer): a later data set overwrites an earlier one's equal key.
+    """Map bare keys to (dataset, text of the answer); a later data set overwrites an equal key of an earlier one.
 
-    Raises InputError, naming the entry, if the file is no answer file."""
+    Raises InputError, naming the entry, if it is not an answer file."""
     content = read_json(path)
     check_kind(path, content, ANSWERS)
     if not isinstance(content, dict) or not all(isinstance(entries, dict) for entries in content.values()):

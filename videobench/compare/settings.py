@@ -1,4 +1,4 @@
-"""What a comparison is given. Without numpy, so that `precision_test.py --help` answers at once."""
+"""The settings of a comparison. Does not import numpy, so that `precision_test.py --help` answers at once."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,12 @@ class Name:
 
 @dataclass(frozen=True)
 class Names:
-    """What the two runs are called: the one that is judged, and the one that it is compared with."""
+    """What the two runs are called: the candidate, which is judged, and the reference."""
 
     candidate: Name = Name("npu", "NPU", "the NPU")
     reference: Name = Name("gpu", "GPU", "the GPU")
-    are_devices: bool = True  # by the flags that name their files: an NPU's file in the GPU's place is then a mistake
-    cluster: str = "video"  # what questions that depend on each other share
+    are_devices: bool = True  # the flags say NPU and GPU, so that a file of the other device is a mistake
+    cluster: str = "video"  # what dependent questions have in common
 
 
 NPU_AND_GPU = Names()
@@ -42,7 +42,7 @@ class Margin:
     one_sided: bool = False  # only a loss counts: a better NPU never fails
 
     def points(self, reference: float) -> float:
-        """`reference`: the reference's accuracy, 0 to 1."""
+        """The margin in points, if the reference's accuracy is `reference` (0 to 1)."""
         return reference * (100 - self.size) if self.is_relative else self.size
 
 
@@ -51,7 +51,7 @@ class Tolerance:
     """By how much a question's log-probabilities may differ."""
 
     nats: float | None = None  # None: what rounding in the coarser dtype explains
-    is_judged: bool = True  # False: other numbers are expected, as of a quantised port; accuracy alone is judged
+    is_judged: bool = True  # False: other numbers are expected, as from a quantised port; only accuracy is judged
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class ComparisonSettings:
     reference_path: Path
     answer_path: Path | None  # sampling_answer.json or ANSWER.json; None: two logs, which hold their own right answers
     repeat_path: Path | None = None  # a second run of either device
-    facts_path: Path | None = None  # of the requests that a service was asked: what --export_requests wrote beside them
+    facts_path: Path | None = None  # facts of the requests that a service answered, written by --export_requests
     scoring: str = SCORINGS[0]  # of SCORINGS: how a reply becomes a letter
     margin: Margin = Margin()
     tolerance: Tolerance = Tolerance()
-    log_filter: str = ""  # of a log's tasks with several filters; empty: the first of each
-    cluster_by: str = ""  # field of a log's documents; empty: each document by itself
+    log_filter: str = ""  # for tasks of a log with several filters; empty: the first one
+    cluster_by: str = ""  # field of a log's documents; empty: every document is its own cluster
     names: Names = NPU_AND_GPU
     command: Command | None = None  # what was typed

@@ -1,6 +1,6 @@
-"""PASS, FAIL or INCONCLUSIVE: numbers on one side, on the other a table of rules of which the first that holds decides.
+"""Decide PASS, FAIL or INCONCLUSIVE: a table of rules, of which the first that holds decides.
 
-Another reason why two runs cannot be compared is another Obstacle (obstacles.py), and needs nothing here.
+A new reason why two runs cannot be compared is just another Obstacle (obstacles.py) and changes nothing here.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +18,12 @@ PASS, FAIL, INCONCLUSIVE = "PASS", "FAIL", "INCONCLUSIVE"
 SMOOTHED, ACCURACY, DIVERGENCE = "smoothed accuracy", "accuracy", "divergence"
 INPUTS, VIDEOS, FLIPS, AGREEMENT, COUNTS, GROUPS = "inputs", "videos", "flips", "agreement", "counts", "groups"
 ONE_WAY = 0.05  # p of the sign test over videos below which flips do not split evenly
-MOST_DISAGREEMENT = 10.0  # % of letters, without log-probabilities; sound runs that accuracy can judge have 8 at most
+MOST_DISAGREEMENT = 10.0  # % of letters, without log-probabilities; sound runs that accuracy can judge have at most 8
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of two runs; differences are candidate minus reference, in points."""
+    """What is known about two runs; differences are candidate minus reference, in points."""
 
     margin: float
     one_sided: bool
@@ -32,9 +32,9 @@ class Evidence:
     smoothed: Smoothed | None  # None if a side stores no log-probabilities: then accuracy decides
     diagnosis: Diagnosis | None = None
     outliers: Sequence[Outlier] = ()  # sets, levels and groups that differ by more than the margin
-    obstacles: Sequence[Obstacle] = ()  # why the runs cannot be compared, in whole or in part
-    has_same_inputs: bool = True  # False: not a single question is known to be comparable
-    doubts: Sequence[str] = ()  # why questions that do not count would undo a PASS
+    obstacles: Sequence[Obstacle] = ()  # why the runs cannot be compared, fully or in part
+    has_same_inputs: bool = True  # False: no question is known to be comparable
+    doubts: Sequence[str] = ()  # why questions that are left out could undo a PASS
 
     @property
     def measure(self) -> str:
@@ -58,13 +58,13 @@ class Evidence:
         return -self.margin < low and (self.one_sided or high < self.margin)
 
     def is_outside(self, estimate: Estimate, level: float = 0.99) -> bool:
-        """99 %, since FAIL accuses a port."""
+        """Whether the interval is outside the margin; at 99 %, since a FAIL should be certain."""
         low, high = estimate.interval(level)
         return high < -self.margin or (low > self.margin and not self.one_sided)
 
     @property
     def is_one_way(self) -> bool:
-        """Whether the flips favour a side more than chance explains; with `one_sided` a gain does no harm."""
+        """Whether the flips favour a side more than chance explains; with `one_sided` a gain is fine."""
         difference = self.accuracy.estimate.difference
         return self.accuracy.p_clustered < ONE_WAY and not (self.one_sided and difference > 0)
 
@@ -75,12 +75,12 @@ class Evidence:
 
     @property
     def disagreement(self) -> float:
-        """Answers with different letters, or if only a loss counts, the lost ones, %."""
+        """Answers with different letters in %; with `one_sided`, answers that were lost."""
         paired = self.accuracy
         return 100 * (paired.reference_only / paired.questions if self.one_sided else 1 - paired.agreement)
 
 
-# The first rule that holds decides: when, the verdict, by what (None: the measure that decides), what line 1 says.
+# The first rule that holds decides: condition, verdict, decided by (None: by the measure in use), text of line 1.
 RULES: Sequence[tuple[Callable[[Evidence], bool], str, str | None, Callable[[Evidence], str]]] = (
     (lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
     (lambda e: bool(e.broken), FAIL, DIVERGENCE, lambda e: f"numerically broken: {list_groups(e.broken)}"),
@@ -111,8 +111,8 @@ class Verdict:
     headline: str
     reasons: list[str]  # sentences, the deciding one first
     evidence: Evidence
-    questions_needed: int | None = None  # for a PASS with a chance of 90 %, if the runs do not differ
-    advice: str | None = None  # on the number of questions; None if that is not what is lacking
+    questions_needed: int | None = None  # to PASS with a chance of 90 % if the runs do not differ
+    advice: str | None = None  # on the number of questions; None if more questions would not help
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -129,9 +129,9 @@ def weigh(
     diagnosis: Diagnosis | None = None,
     names: Names = NPU_AND_GPU,
 ) -> Evidence:
-    """`answers` are of one question or more; one that is missing on a side counts as wrong there.
+    """Collect the evidence from `answers` to at least one question; a missing answer counts as wrong.
 
-    Raises InputError if a margin relative to the reference's accuracy is none."""
+    Raises InputError if a relative margin is 0, because the reference has no right answer."""
     accuracy = compare_paired(answers)
     points = margin.points(accuracy.reference_accuracy)
     if points <= 0:
@@ -143,7 +143,7 @@ def weigh(
 
 
 def decide(pairing: Pairing, evidence: Evidence, obstacles: Sequence[Obstacle], has_same_inputs: bool) -> Verdict:
-    """`evidence` is over the questions whose inputs are not known to differ, or over all if there are none."""
+    """Decide; `evidence` is over the questions whose inputs are not known to differ, or over all if there are none."""
     evidence = replace(evidence, obstacles=obstacles, has_same_inputs=has_same_inputs)
     return judge(replace(evidence, doubts=list(_of_silence(pairing, evidence))))
 
@@ -189,7 +189,7 @@ def _equal(e: Evidence) -> str:
 
 
 def _reasons(e: Evidence, by: str) -> list[str]:
-    """Why, the deciding one first; then what else is known."""
+    """Give the reasons for the verdict, the deciding one first, then what else is known."""
     paired = e.accuracy
     groups = [f"{each.text} (p {each.p_corrected:.1g}, corrected)" for each in e.outliers[:SHOWN_GROUPS]]
     obstacles = [each.text for each in e.obstacles]
@@ -232,7 +232,7 @@ def _place(e: Evidence, measure: str, estimate: Estimate) -> str:
 
 
 def _advise(verdict: Verdict) -> Verdict:
-    """How many questions would do. If the runs differ, no number decides for sure: then what is excluded."""
+    """Add how many questions would be enough; if the runs differ, so that more may not decide, what is excluded."""
     e, estimate = verdict.evidence, verdict.evidence.estimate
     if estimate.differs and estimate.unseen < e.margin:
         low, high = estimate.interval()
@@ -250,7 +250,7 @@ def _advise(verdict: Verdict) -> Verdict:
 
 
 def _of_silence(pairing: Pairing, evidence: Evidence) -> Iterator[str]:
-    """Doubts in a PASS: questions without a letter or a right answer could be what makes it one."""
+    """Doubts about a PASS: it may rest on leaving out questions without a letter or a right answer."""
 
     def passes(answers: Answers) -> bool:
         if not len(answers.pairs):
@@ -259,14 +259,14 @@ def _of_silence(pairing: Pairing, evidence: Evidence) -> Iterator[str]:
         return judge(replace(numbers, diagnosis=None, outliers=(), obstacles=())).name == PASS
 
     def allows_loss_of(proportion: float) -> bool:
-        """Whether a PASS would hold if this proportion of all answers were lost on one side besides."""
+        """Whether a PASS would still hold if in addition one side lost this proportion of all answers."""
         low, high = evidence.estimate.interval()
         return max(-low, -low if evidence.one_sided else high) + 100 * proportion < evidence.margin
 
     missing = len(pairing.pairs) - len(pairing.compared)
     if missing and not passes(tabulate(pairing.pairs)):
         yield f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
-    # Both sides are equal in those: they would shrink a difference that the others show.
+    # Questions without a letter on either side count as equal, and would shrink a difference in the others.
     read = [pair for pair in pairing.compared if pair.candidate.letter or pair.reference.letter]
     silent = len(pairing.compared) - len(read)
     if silent and not passes(tabulate(read)):
