@@ -38,7 +38,7 @@ class Deviation:
 
     @property
     def text(self) -> str:
-        """As torch.testing says it."""
+        """Describe the deviation in the words of torch.testing."""
         share = f"{100 * self.beyond:.3g} % of the elements"
         if self.overflow:
             return f"infinite or NaN where the CPU has a number, first at index {self.index}; {share}"

@@ -63,7 +63,7 @@ class Findings:
     found: Sequence[Finding]  # in the order of computing
 
     def families(self) -> list[Family]:
-        """Worst first."""
+        """Group the findings by kind of module, the worst first."""
         found: dict[str, list[Finding]] = {}
         for each in self.found:
             found.setdefault(each.family, []).append(each)
@@ -82,7 +82,7 @@ def _worst(found: Sequence[Finding]) -> Finding:
 
 
 def lines(findings: Findings) -> list[str]:
-    """For people."""
+    """Format the findings for the terminal."""
     if not findings.found:
         return [
             f"{findings.dtype}: all {findings.calls:,} module calls agree with the CPU's float32 "

@@ -38,7 +38,7 @@ class Table:
 
     @property
     def text(self) -> str:
-        """As CSV."""
+        """The table as CSV."""
         file = io.StringIO()
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)

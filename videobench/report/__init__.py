@@ -1,1 +1,1 @@
-"""A comparison as JSON, as text for the terminal, as one page of HTML."""
+"""Report a comparison as JSON, as text for the terminal, and as one HTML page."""

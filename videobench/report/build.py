@@ -1,4 +1,4 @@
-"""A comparison as the dict that --output_json writes, and that text and HTML are made from; its keys: docs/files.md."""
+"""Build the dict that --output_json writes and that text and HTML are made from; docs/files.md explains its keys."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,15 +22,15 @@ from videobench.data.dataset import DATASET_NAMES
 from videobench.report.next_steps import most_different, next_step
 
 Json = dict[str, Any]
-FEW_IDENTICAL = 0.02  # share of the questions: chance makes so many pairs of log-probabilities equal
+FEW_IDENTICAL = 0.02  # share of the questions whose log-probabilities may be equal by chance
 MANY_BEYOND = 0.2  # share of the questions beyond the tolerance up to which numbers are called OK
 
 
 def build_report(comparison: Comparison) -> Json:
-    """Every number and list of questions that a report shows, and the sentences that text and HTML share.
+    """Collect every number and list of questions that a report shows, and the sentences that text and HTML share.
 
-    Made of dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and agreement are 0 to 1,
-    differences of accuracy and their intervals points, NPU minus GPU; what measures divergence is in nats.
+    Consists of dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and agreement are 0 to 1;
+    differences of accuracy and their intervals are in points, NPU minus GPU; divergence is in nats.
     """
     verdict, groups, summary = comparison.verdict, comparison.groups, summarize(comparison)
     kinds = Counter(flip.kind for flip in comparison.flips)
@@ -75,7 +75,7 @@ def build_report(comparison: Comparison) -> Json:
 
 
 def _scoring(comparison: Comparison) -> str:
-    """Of logs the tasks' own metrics, with the filters that they have."""
+    """Name the scoring; for logs, the tasks' own metrics with their filters."""
     if not comparison.pairing.is_of_logs:
         return comparison.settings.scoring
     runs = [pair.reply.run for pair in comparison.pairing.pairs]
@@ -88,7 +88,7 @@ def _look_at(cause: str, comparison: Comparison) -> str:
 
 
 def _over(overall: Accuracy, evidence: Evidence, names: Names) -> list[str]:
-    """Why some figures are not over the same questions; nothing if all are."""
+    """Explain why some figures are not over the same questions; empty if all are."""
     paired, notes = overall.paired, []
     if paired and not overall.candidate.total == overall.reference.total == paired.questions:
         own, other = (f"{100 * each:.2f} %" for each in (paired.candidate_accuracy, paired.reference_accuracy))
@@ -217,7 +217,7 @@ def _listed(pairs: Sequence[Pair], side: str) -> dict[str, list[str]]:
 
 
 def _divergence(comparison: Comparison) -> Json:
-    """In nats, but for `right_probability`, in points, and `same_top`, 0 to 1."""
+    """Report the divergence in nats, except `right_probability` (points) and `same_top` (0 to 1)."""
     differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
     change = right_chance_change(differences)
     return {
@@ -252,7 +252,7 @@ def _distributions(differences: Differences) -> Json:
 
 
 def _distribution(values: FloatArray) -> Json | None:
-    """None of no values."""
+    """Summarise values; None if there are none."""
     if not len(values):
         return None
     quantiles = np.quantile(values, [0.5, 0.9, 0.99, 0.999])
@@ -296,7 +296,7 @@ def summarize(comparison: Comparison) -> Summary:
 
 
 def _stand_ins(comparison: Comparison) -> str:
-    """Says of a device that was not there that a CPU answered in its place."""
+    """Say for which side a CPU answered in place of its device."""
     names, sides = comparison.settings.names, comparison.inputs.cpu_sides
     if not names.are_devices or not sides:
         return ""
@@ -304,7 +304,7 @@ def _stand_ins(comparison: Comparison) -> str:
 
 
 def _identical(inputs: Inputs) -> str:
-    """Two devices round differently: numbers that are equal may be those of one run twice."""
+    """Say if many numbers are equal to the bit: two devices round differently, so it may be one run twice."""
     if inputs.identical <= FEW_IDENTICAL * inputs.with_logprobs:
         return ""
     of = f"{inputs.identical:,} of {inputs.with_logprobs:,} question{'' if inputs.with_logprobs == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""What precision_test.py does: a comparison, --check_file, --export_leaderboard."""
+"""Run precision_test.py: a comparison, --check_file or --export_leaderboard."""
 
 import shutil
 import sys
@@ -16,7 +16,7 @@ from videobench.errors import InputError
 from videobench.files import write_json, write_whole
 from videobench.report.options import ExportSettings, Settings, parse_args
 
-# Part of a comparison, the fields that it takes, whether a reply has them.
+# Part of a comparison, the fields that it needs, whether a reply has them.
 PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (
     ("accuracy", "output_sequence", lambda reply: not reply.error),
     ("texts of options as letters", "choices", lambda reply: reply.options),
@@ -33,7 +33,7 @@ PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (
 
 
 def main(argv: Sequence[str] | None) -> int:
-    """The exit status: with --gate the verdict's, at the very end, after the words."""
+    """Return the exit status; with --gate it is the verdict's, after everything is printed."""
     settings = parse_args(argv)
     if settings.check_file:
         print("\n".join(_check_file(settings.check_file)))
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None) -> int:
 
 
 def _compare(compared: ComparisonSettings, settings: Settings) -> int:
-    from videobench.compare.comparison import compare_runs  # numpy with it: not for --help
+    from videobench.compare.comparison import compare_runs  # here, since it imports numpy, which --help does not need
     from videobench.compare.verdict import exit_status
     from videobench.report.build import build_report
     from videobench.report.terminal import NARROWEST, build_markdown, build_text
@@ -70,10 +70,10 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
 
 
 def export_leaderboard(export: ExportSettings) -> None:
-    """Write one run as Video-Bench's submission form; a reply without a letter has an empty choice, which is wrong.
+    """Write one run in Video-Bench's submission format; a reply without a letter has an empty choice, which is wrong.
 
-    The answers serve only to find the data set of rows that do not name theirs, the facts of exported requests the
-    questions of another engine's. Raises InputError if a data set is not known, or the run cannot be scored so."""
+    The answers only help to find the data set of rows that do not name it, and the facts of exported requests the
+    questions of another engine's rows. Raises InputError if a data set is not known, or the run cannot be scored so."""
     answers = load_answers(export.answer_path) if export.answer_path else {}
     facts = load_facts(export.facts_path) if export.facts_path else None
     replies = load_results(export.run_path, answers, asked=facts)
@@ -100,7 +100,7 @@ def export_leaderboard(export: ExportSettings) -> None:
 
 
 def _check_file(path: Path) -> Iterator[str]:
-    """Lines to print: what the file lacks for which part. InputError, naming file and row, if it is no result file."""
+    """Yield lines on what the file lacks for which part. Raises InputError if it is not a result file."""
     kind, replies = read_replies(path)
     failed = sum(bool(reply.error) for reply in replies)
     yield one_line(f"{path}: {kind}, {len(replies):,} replies, {failed:,} of them failed")

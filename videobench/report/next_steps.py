@@ -1,4 +1,4 @@
-"""What to do after a comparison: one sentence, and complete commands for a shell, made of those that the runs kept."""
+"""Say what to do after a comparison: one sentence and complete shell commands, made from those that the runs stored."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,12 +21,12 @@ from videobench.data.dataset import SAMPLE_ANSWER_FILE, SAMPLE_NAME
 from videobench.data.results import kept_commands
 from videobench.tolerances import TOLERANCES
 
-CHECKED = 4  # questions that --check_model is asked to look at
-SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device that a run stores
-USUAL = {"num_frames": 8, "dtype": "float16"}  # of a run without the flag, on an NPU and a GPU
+CHECKED = 4  # questions for --check_model
+SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device stored in the rows
+USUAL = {"num_frames": 8, "dtype": "float16"}  # defaults of the flags, on an NPU and a GPU
 PATHS = {"candidate": ("eval_npu_path", "eval_path"), "reference": ("eval_gpu_path", "reference_path")}
 ANSWERS = "sampling_answer_path"
-# What stands in a command for what is not known.
+# Placeholders in commands for what is not known.
 PLACES = {
     "MODEL": "the checkpoint's folder",
     "QA_ROOT": "the folder that holds Eval_QA/",
@@ -41,7 +41,7 @@ NOT_OF_A_CHECK = ("limit", "tensor_parallel", "batch_size", "num_workers", "answ
 
 @dataclass(frozen=True)
 class NextStep:
-    text: str  # one sentence without an end
+    text: str  # one sentence without its full stop
     commands: list[str]  # each complete, for a shell
 
 
@@ -50,7 +50,7 @@ def next_step(comparison: Comparison) -> NextStep:
 
 
 def _of_others(comparison: Comparison) -> str:
-    """Without a command: these questions were not asked by a script of this suite."""
+    """The step for runs of other tools; it has no command of this suite."""
     verdict, findings = comparison.verdict, comparison.diagnosis.findings
     if verdict.decided_by == INPUTS:
         cause = verdict.evidence.obstacles[0].cause
@@ -71,13 +71,13 @@ def _of_others(comparison: Comparison) -> str:
 
 
 def most_different(differences: Differences) -> list[str]:
-    """Keys of the questions whose log-probabilities differ most, the most first: for --check_model."""
+    """Keys of the questions whose log-probabilities differ most, the largest first, for --check_model."""
     order = sorted(range(len(differences.pairs)), key=lambda index: -differences.largest[index])
     return [differences.pairs[index].key for index in order[:CHECKED]]
 
 
 def is_service(pairing: Pairing, side: str = "candidate") -> bool:
-    """Whether a service answered: --check_model tests this suite's own engine."""
+    """Whether a service answered; --check_model only tests this suite's own engine."""
     replies = [reply for pair in pairing.pairs if (reply := getattr(pair, side).reply)]
     return any(each.finish_reason or "model" in each.run for each in replies)
 
@@ -129,13 +129,13 @@ class _Finder:
         return {side: kept_commands(Path(getattr(self._settings, f"{side}_path"))) for side in SIDES.values()}
 
     def _runs(self, side: str) -> list[Command]:
-        """What was typed to make this side's results, or what might have been."""
+        """The commands that made this side's results, as stored or else as likely."""
         if is_service(self._pairing, side):
             return []
         return self._kept[side] or [self._likely_run(side)]
 
     def _likely_run(self, side: str) -> Command:
-        """With what the replies store of it."""
+        """Reconstruct a run's command from what its replies store."""
         replies = (getattr(each, side).reply for each in self._pairing.pairs)
         run: Mapping[str, Any] = next((each.run for each in replies if each), {})
         script = SCRIPTS.get(str(run.get("device")), SCRIPTS["npu" if side == "candidate" else "cuda"])
@@ -147,7 +147,7 @@ class _Finder:
         return Command(script, tuple(flags))
 
     def _step(self, text: str, *commands: Command, is_new: bool = False) -> NextStep:
-        """With what to fill in, and where to type what is not for this machine; `is_new`: the sample has changed."""
+        """Add what to fill in, and on which machine to type commands for others; `is_new`: the sample has changed."""
         words = {word for each in commands for word in split_words(each.text)}
         fill = [f"{name} by {meaning}" for name, meaning in PLACES.items() if name in words]
         if fill:
@@ -200,7 +200,7 @@ class _Finder:
         return [Command(SAMPLER, ("--verify", str(manifest.absolute())))] if manifest.is_file() else []
 
     def _again(self, side: str, flag: str, value: str) -> Iterator[Command]:
-        """That side into another folder, and the comparison with what it writes there."""
+        """Run that side again into another folder, and compare with the new results."""
         for each in self._runs(side)[:1]:
             former = each.flag("chat_conversation_output_folder") or "OUTPUT"
             folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{Path(value).name}"
@@ -232,7 +232,7 @@ class _Finder:
         return [each.with_flag("check_model").with_flag("check_questions", ",".join(keys)) for each in runs]
 
     def _checks_of_worst_card(self, side: str) -> Iterator[Command]:
-        """The card that differs most from the other side, with what it answered; of a replica each of its cards."""
+        """Check the card that differs most, with questions that it answered; for a replica, all of its cards."""
         differences, by_replica = self._comparison.differences, dict[Any, list[int]]()
         for index, pair in enumerate(differences.pairs):
             reply = getattr(pair, side).reply
@@ -244,7 +244,7 @@ class _Finder:
             yield from (replace(check, environment={visible: card}) for card in cards)
 
     def _lacking(self) -> dict[str, int]:
-        """Side -> questions that failed or are missing, where there are any."""
+        """Map sides to the number of questions that failed or are missing, if there are any."""
         pairs = self._pairing.pairs
         outcomes = {side: [getattr(each, side).outcome for each in pairs] for side in SIDES.values()}
         counts = {side: own.count(FAILED) + own.count(MISSING) for side, own in outcomes.items()}
@@ -258,7 +258,7 @@ class _Finder:
                 yield run.with_flag("limit", *limits) if limits - {None} and len(limits) == 1 else run.without("limit")
 
     def _read_flips(self, text: str) -> NextStep:
-        """On the page, with the videos' frames where they are known."""
+        """Suggest the HTML report, with the videos' frames if their folder is known."""
         runs = [each for side in SIDES.values() for each in self._kept[side] if each.is_local]
         own = self._own
         if not own.flag("report_html"):
@@ -295,7 +295,7 @@ class _Finder:
         return self._step(text, drawing, *runs, self._own, is_new=True)
 
     def _of_sample(self, run: Command) -> Command:
-        """A run of other sets is none of the sample."""
+        """Let a run of other sets answer the sample instead."""
         if self._sampler or not run.flag("dataset_name"):
             return run
         return run.with_flag("dataset_name", SAMPLE_NAME)

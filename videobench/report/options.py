@@ -1,4 +1,4 @@
-"""Flags of precision_test.py -> one settings object."""
+"""Parse the flags of precision_test.py into one settings object."""
 
 import argparse
 import os
@@ -23,17 +23,17 @@ from videobench.data.eval_logs import holds_logs, logs_in
 from videobench.errors import InputError
 from videobench.files import check_writable
 
-LEAST_MARGIN = 0.01  # points; Video-Bench has too few questions to show less
-MOST_TOLERANCE = 20.0  # nats; no difference is larger, below it a log-probability is all rounding
+LEAST_MARGIN = 0.01  # points; Video-Bench has too few questions for less
+MOST_TOLERANCE = 20.0  # nats; log-probabilities are clipped there, so no difference is larger
 LONGEST_NAME = 24  # characters of each of --names
 
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """Of --export_leaderboard."""
+    """Settings of --export_leaderboard."""
 
     path: Path
-    run_path: Path  # the candidate's if both are given
+    run_path: Path  # the candidate's file if both are given
     answer_path: Path | None
     facts_path: Path | None
     scoring: str
@@ -42,7 +42,7 @@ class ExportSettings:
 @dataclass(frozen=True)
 class Settings:
     comparison: ComparisonSettings | None = None  # None: --export_leaderboard alone
-    check_file: Path | None = None  # of --check_file, which is all that is done then
+    check_file: Path | None = None  # with --check_file nothing else is done
     gate: bool = False
     output_json: Path | None = None
     output_markdown: Path | None = None
@@ -117,7 +117,7 @@ def _check_logs(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pat
 
 
 def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
-    """Points ("1"), or how much of the reference's accuracy must be kept ("99%")."""
+    """Parse a margin in points ("1"), or how much of the reference's accuracy must be kept ("99%")."""
     is_relative = text.endswith("%")
     try:
         size = float(text.removesuffix("%"))
@@ -141,7 +141,7 @@ def _parse_tolerance(parser: FlagParser, text: str) -> Tolerance:
 
 
 def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
-    """By --names, else by the flags that name the files."""
+    """Name the runs by --names, else by the flags that name the files."""
     candidate = EVALUATED_RUN if args.eval_path else NPU_AND_GPU.candidate
     reference = REFERENCE_RUN if args.reference_path else NPU_AND_GPU.reference
     if args.names is not None:
@@ -154,7 +154,7 @@ def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
 
 
 def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Path]) -> None:
-    """No run is compared with itself, and nothing is written over what was read or written before."""
+    """Refuse to compare a run with itself, or to overwrite an input or another output."""
     taken: set[str] = set()
     for path in runs:
         files = {
@@ -164,7 +164,7 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
         if files & taken:
             parser.error(f"{path}: is given for two runs; name the result file of each")
         taken |= files
-    folders = {os.path.realpath(path) for path in runs}  # a new result file there would be read the next time
+    folders = {os.path.realpath(path) for path in runs}  # a new file there would be read as a result next time
     inputs = (args.sampling_answer_path, args.requests_facts)
     taken |= {os.path.realpath(path) for path in inputs if path}
     for output in (args.output_json, args.output_markdown, args.report_html, args.export_leaderboard):

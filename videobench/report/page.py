@@ -1,8 +1,8 @@
-"""A comparison as one self-contained page: no network, light and dark, for phone, screen and paper.
+"""Write a comparison as one self-contained page: no network, light and dark, for phone, screen and paper.
 
-page.html.jinja says what the page shows, page.css how it looks; page.js filters the flips. The plots are inline SVG in
-the style sheet's colours, so that they follow light, dark and print. The template and Markup.format escape every text
-that is not Markup; Markup are only the style, the script and the plots.
+page.html.jinja has the content, page.css the style; page.js filters the flips. The plots are inline SVG in the style
+sheet's colours, so that they follow light, dark and print. The template and Markup.format escape every text that is not
+Markup; only the style, the script and the plots are Markup.
 """
 
 import base64
@@ -32,15 +32,15 @@ from videobench.report.terminal import margin_text
 from videobench.video.identity import sha256_of_video
 from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
-FRAMES_BUDGET_BYTES = 6_000_000  # of pictures in the page, so that the whole stays below 10 MB
+FRAMES_BUDGET_BYTES = 6_000_000  # for the pictures, so that the page stays below 10 MB
 MOST_PANELS = 400  # the JSON has every flip; more would make the page slow and its file large
 LONGEST_REPLY = 400  # characters shown
 LISTED_KEYS = 300  # of a list of questions
-# Of the frames that the model saw: one JPEG for a video, as a data URI.
+# The frames that the model saw: one JPEG for a video, as a data URI.
 COLUMNS = 4
 CELL_WIDTH = 128  # pixels; 4 frames fill a phone's width
 GAP, GAP_GREY = 4, 128  # pixels between frames, and their grey: visible on light and on dark
-MOST_FRAMES = 64  # of one video: a result file may state any number, and each frame is decoded
+MOST_FRAMES = 64  # of one video: a result file may state any number, and all of them are decoded
 JPEG_SCALE = 6  # quantiser of the encoder: 2 is best, 31 smallest
 VERSIONS = ("suite", "torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers", "av")  # in the last line
 
@@ -53,7 +53,7 @@ class Picture:
 
 
 class FrameStrips:
-    """Pictures of the videos in `video_root`, each made once; at most `budget_bytes` of data URIs in all."""
+    """Makes one picture per video in `video_root`, with at most `budget_bytes` of data URIs in all."""
 
     def __init__(self, video_root: Path, budget_bytes: int):
         self._root = VideoRoot(video_root)
@@ -63,9 +63,9 @@ class FrameStrips:
         self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
 
     def picture(self, vid_path: str, num_frames: int, seen: Collection[str] = ()) -> Picture | None:
-        """`num_frames` frames of the video as one JPEG; `seen` are the SHA-256 of the video that was answered about.
+        """Make one JPEG of `num_frames` frames; `seen` are the SHA-256 of the video that the runs saw.
 
-        None if there is no picture, for which `failures` has the reason, or if the budget does not reach."""
+        None if there is no picture (`failures` has the reason), or if the budget is used up."""
         if vid_path not in self._made and vid_path not in self.failures:
             try:
                 self._made[vid_path] = self._build(vid_path, num_frames)
@@ -95,7 +95,7 @@ class FrameStrips:
             pixels = tile(sample_frames(video, num_frames).pixels)
             self._hashes[vid_path] = sha256_of_video(video)
             picture = encode_jpeg(pixels, JPEG_SCALE)
-        except FFmpegError:  # many frames, very narrow: higher than a JPEG may be
+        except FFmpegError:  # many narrow frames: too high for a JPEG
             raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
         except OSError as error:
             raise VideoError(f"{video}: cannot be read ({error.strerror})") from None
@@ -136,9 +136,9 @@ def write_html(path: Path, comparison: Comparison, report: Json, video_root: Pat
 
 
 def build_page(comparison: Comparison, report: Json, strips: FrameStrips | None) -> str:
-    """The page as HTML; `report` is build.build_report's of this `comparison`.
+    """Render the page; `report` is build_report(comparison).
 
-    A name, a key or an attribute without a value raises jinja2.UndefinedError."""
+    An undefined name, key or attribute raises jinja2.UndefinedError."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -176,7 +176,7 @@ def _ranking(averages: Json, names: Json) -> list[tuple[float, str, str]]:
 
 
 def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
-    """`shown`, the report's entry of the flip, with what the model saw, was asked and answered on both devices."""
+    """Extend `shown`, the report's entry of the flip, by frames, question, options and both sides' replies."""
     pair = flip.pair
     replies = {side: getattr(pair, name).reply for side, name in SIDES.items()}  # find_flips: both sides have one
     errors = {side: f"failed: {reply.error}" if reply.error else "" for side, reply in replies.items()}
@@ -206,7 +206,7 @@ def _cut(text: str) -> str:
 
 
 def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
-    """The picture of the frames, or why there is none; None if no pictures are asked for, or no video is named."""
+    """The picture of the frames, or why there is none; None if no pictures are wanted, or no video is named."""
     reply = pair.reply
     if strips is None or not reply.vid_path:
         return None
@@ -222,7 +222,7 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
 # --- Plots ---
 
 NUMBER_WIDTH = 42  # of an interval's end, "+11.23"
-WIDTH = 480  # of every plot: text of 13 stays readable on a phone, which draws it at three quarters
+WIDTH = 480  # of every plot: text of size 13 stays readable on a phone, which draws it at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn
 BINS_PER_DECADE = 4
 WIDEST_NUMBER = 56  # of an axis, "0.0001" in a phone's type
@@ -247,7 +247,7 @@ def _dot(x: float, y: float, radius: float, style: str, title: str = "") -> Mark
 
 
 def plot_interval(report: Json) -> Markup:
-    """The 95 % intervals of the difference, in points, against the margin: the one that decides below the other."""
+    """Plot the 95 % intervals of the difference in points against the margin, the deciding one below the other."""
     margin = float(report["margin_points"])
     measured = [("accuracy", report)] + ([("smoothed accuracy", report["smoothed"])] if report["smoothed"] else [])
     ends = [float(end) for _, group in measured for end in group["difference_ci95"]]
@@ -279,7 +279,7 @@ def plot_interval(report: Json) -> Markup:
         parts += [_text(min(max(x_of(middle), 80), WIDTH - 80), y - 12, name, "middle small")]
         for end, outwards in ((low, -1), (high, 1)):
             x = x_of(end) + 8 * outwards
-            for edge in (x_of(-margin), x_of(margin)):  # a line through the number would spoil it
+            for edge in (x_of(-margin), x_of(margin)):  # a line must not cross the number
                 x = edge + 6 * outwards if 0 < (edge - x) * outwards < NUMBER_WIDTH else x
             parts.append(_text(x, y + 4, f"{end:+.2f}", "end" if outwards < 0 else ""))
         titles.append(f"{name} {middle:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
@@ -287,7 +287,7 @@ def plot_interval(report: Json) -> Markup:
 
 
 def plot_accuracies(report: Json) -> Markup:
-    """Both sides' accuracies in each data set, with Wilson's 95 % interval."""
+    """Plot both sides' accuracies in each data set, with Wilson's 95 % interval."""
     per_dataset = report["per_dataset"]
     left, row, bottom = 200.0, 26.0, 26.0 * len(per_dataset) + 6
 
@@ -311,7 +311,7 @@ def plot_accuracies(report: Json) -> Markup:
 
 
 def plot_leads(comparison: Comparison) -> Markup:
-    """NPU against GPU: the right option's log-probability less that of the best wrong one; flips are marked."""
+    """Plot the right option's lead over the best wrong one, NPU against GPU; flips are marked."""
     differences, names = comparison.differences, comparison.settings.names
     own, other = names.candidate.title, names.reference.title
     leads = differences.right_leads
@@ -354,7 +354,7 @@ def plot_leads(comparison: Comparison) -> Markup:
 
 
 def plot_histogram(comparison: Comparison) -> Markup:
-    """The questions' largest differences, logarithmic, beside the repeated run's and the limit of the dtype."""
+    """Plot the questions' largest differences on a log scale, with the repeated run's and the dtype's limit."""
     device = comparison.differences.largest
     repeat = comparison.noise.repeat.largest if comparison.noise.repeat else np.zeros(0)
     limit = comparison.diagnosis.limit
@@ -399,7 +399,7 @@ def _decades(values: FloatArray) -> tuple[float, float]:
 
 
 def _proportions(values: FloatArray, edges: FloatArray) -> FloatArray:
-    """Share of the values in each bin, 0 to 1; what is equal to the bit, or below the axis, counts in the first."""
+    """Share of the values in each bin, 0 to 1; equal numbers and those below the axis count in the first bin."""
     if not len(values):
         return np.zeros(len(edges) - 1)
     exponents = np.log10(np.maximum(values, 10.0 ** edges[0] * 1.0001))

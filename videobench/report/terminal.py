@@ -1,4 +1,4 @@
-"""A report as a page for the terminal, which Markdown holds too: three lines to act on, then why."""
+"""Write a report as text for the terminal and for Markdown: three lines to act on, then the reasons."""
 
 import re
 import textwrap
@@ -12,22 +12,22 @@ from videobench.compare.verdict import PASS, points_text
 from videobench.console import visible
 from videobench.report.build import Json
 
-NARROWEST = 80  # columns; the tables need them, and a file or a pipe gets them
+NARROWEST = 80  # columns; the tables need so many, and files and pipes get this width
 WIDEST = 120  # longer lines are hard to read
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
 LONGEST_REPLY = 24  # characters of a reply in words
-# Rows of the table of inputs that count questions; the others are settings.
+# Rows in the table of inputs that count questions; the others are settings.
 ASKED = {"pixels", "questions", "question", "question, video", "documents", "right answers", "options", "prompts"}
 ASKED |= {"videos (bytes)", "prompts (token ids)", "prompt tokens (number)"}
-FEW_QUESTIONS = 20  # of a set: its interval says next to nothing
+FEW_QUESTIONS = 20  # of a set: with fewer its interval says next to nothing
 SIDES = ("gpu", "npu")  # the original's order
-# @ and # would link people and issues; so would what GitHub takes for an address.
+# @ and # would link people and issues on GitHub, and so would anything that looks like an address.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
 def build_text(report: Json, columns: int = NARROWEST) -> str:
-    """Lines for a terminal of so many columns, all printable; `report` is build_report's."""
+    """Write printable lines for a terminal of so many columns; `report` is build_report's."""
     width = min(max(columns, NARROWEST), WIDEST)
     sections = [_verdict(report), _inputs(report, width), _accuracy(report)]
     sections += [_tables(report, width), _divergence(report), _flips(report, width), _listed(report)]
@@ -36,7 +36,7 @@ def build_text(report: Json, columns: int = NARROWEST) -> str:
 
 
 def _fold(line: str, width: int) -> str:
-    """What is too long for one line goes on two columns further in."""
+    """Wrap a line; the rest is indented by two more columns."""
     if len(line) <= width:
         return line
     text = line.lstrip(" ")
@@ -48,7 +48,7 @@ def _fold(line: str, width: int) -> str:
 
 
 def _summary(report: Json, width: int) -> Iterator[str]:
-    """Three lines to act on, and each command as it can be copied."""
+    """Yield three lines to act on, and the commands, ready to be copied."""
     summary, commands = report["summary"], report["next_commands"]
     next_step = f"Next: {summary['next_step']}{':' if commands else ''}"
     lines = (summary["verdict"], f"Numbers: {summary['numbers']}", next_step)
@@ -90,7 +90,7 @@ def _inputs(report: Json, width: int) -> Iterator[str]:
         left = [row for row in left if row["state"] not in (EXPECTED, UNKNOWN)]
     rows = [("", candidate, reference, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in left]
     _, *values, state_width = (max(map(len, cells)) for cells in zip(*rows, strict=True))
-    column = max(18, min(max(values), (width - 25 - state_width) // 2))  # no name is cut where there is room
+    column = max(18, min(max(values), (width - 25 - state_width) // 2))  # names are cut only if there is no room
     for name, *sides, state in rows if left else ():
         mark = "!" if state == DIFFERS else " "
         shown = " ".join(f"{_cut(each, column):{column}}" for each in sides)
@@ -157,7 +157,7 @@ def _accuracy(report: Json) -> Iterator[str]:
 
 
 def _tables(report: Json, width: int) -> Iterator[str]:
-    """By level and set, each in a line; with PASS, as none of them stands out, their differences alone."""
+    """Yield a table by level and set. With PASS none of them stands out: then only their differences."""
     names = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
     shown = {name: group for name, group in report["per_dataset"].items() if group["npu"]["total"] >= FEW_QUESTIONS}
     small = len(report["per_dataset"]) - len(shown)
@@ -260,7 +260,7 @@ def _listed(report: Json) -> Iterator[str]:
 
 
 def build_markdown(report: Json) -> str:
-    """For a CI's page or an issue. Names from the files make no markup and no link, and do not end the fence."""
+    """Write Markdown for a CI page or an issue. Names from files cannot become markup or links, or end the fence."""
     summary, commands = report["summary"], report["next_commands"]
     head = [
         f"**{_escaped(summary['verdict'])}**",
@@ -275,7 +275,7 @@ def build_markdown(report: Json) -> str:
 
 
 def _fenced(language: str, text: str) -> str:
-    """As it is, to be copied."""
+    """Fence text so that it is shown unchanged and can be copied."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}\n"
 

@@ -221,7 +221,7 @@ class Journals:
             journal.force()
 
     def bring_back(self) -> None:
-        """As JsonLines.bring_back."""
+        """Bring back the journals that were deleted (JsonLines.bring_back)."""
         for journal in self.by_set.values():
             journal.bring_back()
 

@@ -43,7 +43,7 @@ RightAnswers = Mapping[tuple[str, str], str]  # (data set, id) -> right letter
 
 @dataclass(frozen=True)
 class Tally:
-    """Questions."""
+    """Counts of questions."""
 
     done: int = 0
     failed: int = 0
