@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: bash demo.sh
-# The whole chain on the small model and data of this repository, on the CPU: all its 339 questions, the same answered
-# in bfloat16 by the NPU's script and in float32 by the GPU's script, and the comparison. Results go to demo_results/.
+# Runs all steps on the CPU with this repository's small model and data: its 339 questions are answered in bfloat16 by the
+# NPU's script and in float32 by the GPU's script, then compared. Results go to demo_results/.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu -o pipefail
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
@@ -35,5 +35,5 @@ python precision_test.py --eval_npu_path $out/npu/sampling_data_eval.json --eval
     --Eval_Video_root $out/VideoBench | tee $out/report.txt
 
 step "What it means"
-sed '/^$/q' $out/report.txt  # the lines to act on
+sed '/^$/q' $out/report.txt  # the first paragraph: what to do
 echo "The same as a page, with plots and the frames of what differs: $out/report.html"

@@ -6,7 +6,7 @@ python extract_dataset.py --Eval_QA_root egs/Video-Bench/ --Eval_Video_root egs/
 python extract_dataset.py --verify egs/Video-Bench/Eval_QA/sampling_manifest.json
 """
 
-import videobench  # ends an old Python with one line, so that any Python must be able to read this file
+import videobench  # rejects an old Python; so this file must be valid in any Python
 
 
 def main(argv=None):

@@ -1,14 +1,14 @@
-# What run_pa_videobench.sh and run_pa_videobench_gpu.sh share; sourced by them, not started.
+# Functions for run_pa_videobench.sh and run_pa_videobench_gpu.sh, which source this file.
 [ "${BASH_SOURCE[0]}" != "$0" ] || { echo "error: start run_pa_videobench.sh or run_pa_videobench_gpu.sh instead" >&2; exit 2; }
 
-# wrong WHY: ends a start that cannot be meant.
+# wrong WHY: prints the usage and an error, and exits with 2.
 wrong() {
     { usage; echo "error: $1"; } >&2
     exit 2
 }
 
 # split_arguments LEAST MOST ARGUMENT...: fills the arrays `positional` and `flags` (everything from the first argument that
-# begins with --). Ends with `usage` for --help, and with `wrong` if there are fewer or more of the former, or one is empty.
+# begins with --). Prints the usage for --help; calls `wrong` if there are too few or too many positional ones, or an empty one.
 split_arguments() {
     local least=$1 most=$2 each wanted
     shift 2
@@ -27,13 +27,13 @@ split_arguments() {
     for each in "${positional[@]}"; do [ -n "$each" ] || wrong "an argument is empty; is a variable not set?"; done
 }
 
-# Whether the flags say `--device cpu`.
+# on_cpu: whether the flags include `--device cpu`.
 on_cpu() {
     [[ " ${flags[*]-} " == *" --device"[\ =]"cpu "* ]]
 }
 
-# count_processes CARDS CHOSEN: one for each of "0,2,5"; at least 1, so that the script itself can say what is wrong with an
-# empty list. One for `--device cpu`, unless the caller has CHOSEN the cards.
+# count_processes CARDS CHOSEN: one per card in a list such as "0,2,5", at least 1, so that the script itself can report an
+# empty list. 1 for `--device cpu`, unless the caller has CHOSEN the cards.
 count_processes() {
     local cards
     IFS=, read -ra cards <<<"$1"
@@ -41,14 +41,14 @@ count_processes() {
     echo $((${#cards[@]} > 0 ? ${#cards[@]} : 1))
 }
 
-# cards_of PREFIX: "0,1,..." for the driver's files PREFIX0, PREFIX1, ...; empty without one. Only their number counts: in
-# a container that was given PREFIX3 alone, that card is number 0.
+# cards_of PREFIX: "0,1,..." for the driver's files PREFIX0, PREFIX1, ...; empty if there are none. Only their number counts:
+# in a container with only PREFIX3, that card is number 0.
 cards_of() {
     local files=("$1"[0-9]*)
     [ ! -e "${files[0]}" ] || seq -s, 0 $((${#files[@]} - 1))
 }
 
-# visible_npus PREFIX: "0,1,...": as many as the driver shows, or 8, with a line.
+# visible_npus PREFIX: "0,1,...": as many as the driver shows; otherwise 8, with a warning.
 visible_npus() {
     local cards
     cards=$(cards_of "$1")
@@ -57,7 +57,7 @@ visible_npus() {
     echo "${cards:-0,1,2,3,4,5,6,7}"
 }
 
-# visible_gpus PREFIX: "0,1,...": all that nvidia-smi lists, or that the driver shows; empty without one.
+# visible_gpus PREFIX: "0,1,...": all that nvidia-smi lists or the driver shows; empty if there are none.
 visible_gpus() {
     local cards
     if cards=$(nvidia-smi --query-gpu=index --format=csv,noheader 2>/dev/null); then
@@ -67,8 +67,8 @@ visible_gpus() {
     fi
 }
 
-# The command line that goes on, with the variables that choose cards and machines as they were set; without --overwrite,
-# which would set aside what was answered, but for an export, which starts again.
+# The command line to go on with, including the variables that choose cards and machines. Without --overwrite, which would
+# set aside what was answered, except for an export, which always starts again.
 command_to_go_on() {
     local kept=() each
     for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
@@ -80,7 +80,7 @@ command_to_go_on() {
     for each in "${kept[@]}"; do printf "%s " "$(quoted "$each")"; done
 }
 
-# The words that were typed, with the same variables, for videobench/commands.py: each ends with a separator.
+# The typed words, with the same variables, for videobench/commands.py; a separator follows every word.
 words_typed() {
     local each
     for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
@@ -89,16 +89,16 @@ words_typed() {
     printf "%s\x1f" "$@"
 }
 
-# printf's %q alone would quote commas, too.
+# Quotes a word for bash; printf's %q alone would also quote commas.
 quoted() {
     if [[ $1 =~ ^[A-Za-z0-9_./,:=-]+$ ]]; then printf %s "$1"; else printf %q "$1"; fi
 }
 
-# Moves `--max_restarts N`, which is torchrun's and not the script's, out of the array `flags`.
+# Moves `--max_restarts N`, which is for torchrun and not for the script, out of the array `flags`.
 take_max_restarts() {
     local kept=() each next=""
     max_restarts=3
-    for each in ${flags[@]+"${flags[@]}"}; do  # bash before 4.4 takes an empty array for an unset one
+    for each in ${flags[@]+"${flags[@]}"}; do  # bash before 4.4 treats an empty array as unset
         if [ -n "$next" ]; then
             max_restarts=$each next=""
         elif [ "$each" = --max_restarts ]; then
@@ -113,10 +113,10 @@ take_max_restarts() {
     [ -z "$next" ] && [[ $max_restarts =~ ^[0-9]+$ ]] || wrong "--max_restarts wants a whole number"
 }
 
-# launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: the script's own exit status. torchrun turns every status into 1 and takes
-# a run with failed questions for a crash, so the first process of a machine writes its status to a file
-# (videobench/cli.py). `command` is how to go on, `max_restarts` how often dead processes are started again,
-# `default_port` where many machines meet.
+# launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: runs the script with torchrun and returns the script's own exit status.
+# torchrun turns every status into 1 and treats a run with failed questions as a crash, so the first process of a machine
+# writes its status to a file (videobench/cli.py). Uses `command` (how to go on), `max_restarts` (how often dead processes
+# are restarted) and `default_port` (for several machines).
 launch() {
     local processes=$1 folder status=0 own="" where python
     shift
@@ -124,15 +124,15 @@ launch() {
         "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null ||
         { echo "error: torch is not found; activate the environment that holds it" >&2; return 2; }
     if [ "${NNODES:-1}" != 1 ]; then
-        # On many machines they find each other on the first one; only this kind of meeting brings all of them together
-        # again when one machine has to restart its processes.
+        # Several machines find each other through the first one; c10d is the only rendezvous that brings all of them
+        # together again when one machine has to restart its processes.
         if [ -z "${MASTER_ADDR:-}" ]; then
             echo "error: NNODES is $NNODES: set MASTER_ADDR to the name of the first machine, on all of them" >&2
             return 2
         fi
         where=(--nnodes "$NNODES" --rdzv_backend c10d --rdzv_endpoint "$MASTER_ADDR:${MASTER_PORT:-$default_port}"
             --rdzv_id "${SLURM_JOB_ID:-videobench}")
-        # The first machine is known by its name or address, unless it has several of them.
+        # torchrun recognises the first machine by its name or address, unless it has several.
         [ -z "${NODE_RANK:-}" ] || where+=(--rdzv_conf "is_host=$([ "$NODE_RANK" = 0 ] && echo true || echo false)")
         [ -z "${LOCAL_ADDR:-}" ] || where+=(--local_addr "$LOCAL_ADDR")
     elif [ -n "${MASTER_PORT:-}" ]; then
@@ -145,38 +145,38 @@ launch() {
         fi
         where=(--master_port "$MASTER_PORT")
     else
-        where=(--standalone)  # on a port that is free: another job may be running
+        where=(--standalone)  # on a free port, since another job may be running
     fi
-    # The status is written over in place: on a disk that is full by then, too.
+    # The status is later overwritten in place, which works even if the disk is full by then.
     folder=$(mktemp -d) && echo none >"$folder/status" ||
         { echo "error: no file can be made in ${TMPDIR:-/tmp}; free space or set TMPDIR" >&2; return 2; }
-    # Shared out among the processes, as torchrun would not do by itself: it gives each of them one thread, with a warning.
+    # Share the cores among the processes: torchrun would give them one thread each, with a warning.
     export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(($(nproc) > processes ? $(nproc) / processes : 1))}"
-    # torchrun imports torch, which imports an installed torch_npu, which fails where CANN is missing: the scripts themselves
-    # say what is wrong, or do without it.
+    # torchrun imports torch, which imports an installed torch_npu, which fails if CANN is missing: leave it to the scripts to
+    # report that, or to do without.
     export TORCH_DEVICE_BACKEND_AUTOLOAD=0
     stopped=0 child=""
     trap 'stop 129' HUP
     trap 'stop 130' INT
     trap 'stop 143' TERM
-    # torchrun, but what it says of itself goes to a file, which is shown if the end was not asked for: its loggers take the
-    # stream that they find when they are imported. The current folder is no place for modules.
+    # Run torchrun with its own messages in a file, which is shown only after an unexpected end: its loggers use the stream
+    # that they find when they are imported. Modules are not imported from the current folder.
     local torchrun='
 import os, sys
 sys.path[:] = filter(None, sys.path)
 sys.stderr = open(os.environ["VIDEOBENCH_TORCHRUN_LOG"], "w", buffering=1)
 from torch.distributed.run import main
 main()'
-    # In a session of its own: a Ctrl-C reaches this shell alone, which passes it on once. What torchrun leaves in TMPDIR
-    # when it is killed goes with the folder.
+    # In a separate session, so that a Ctrl-C reaches only this shell, which passes it on once. What a killed torchrun leaves
+    # in TMPDIR is removed with the folder.
     TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" VIDEOBENCH_TORCHRUN_LOG="$folder/torchrun" \
         VIDEOBENCH_COMMAND="$typed" \
         setsid "$python" -c "$torchrun" --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!
-    [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before its number was known
-    wait "$child" 2>/dev/null || status=$?  # bash itself would name a child that was killed
-    while kill -0 "$child" 2>/dev/null; do  # a signal has ended the waiting
+    [ "$stopped" = 0 ] || kill -TERM "$child" 2>/dev/null || true  # a signal came before the process id was known
+    wait "$child" 2>/dev/null || status=$?  # bash would otherwise report a killed child
+    while kill -0 "$child" 2>/dev/null; do  # a signal has interrupted `wait`
         status=0
         wait "$child" 2>/dev/null || status=$?
     done
@@ -201,7 +201,7 @@ main()'
     return "$status"
 }
 
-# Ends the processes of `launch`, whose status becomes $1.
+# stop STATUS: ends the processes of `launch`, which then returns STATUS.
 stop() {
     [ "$stopped" != 0 ] || [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
     stopped=$1

@@ -5,7 +5,7 @@ python precision_test.py --eval_npu_path Chat_results_npu/sampling_data_eval.jso
     --sampling_answer_path egs/Video-Bench/Eval_QA/sampling_answer.json --report_html report.html
 """
 
-import videobench  # ends an old Python with one line, so that any Python must be able to read this file
+import videobench  # rejects an old Python; so this file must be valid in any Python
 
 
 def main(argv=None):

@@ -4,7 +4,7 @@ python run_gpu.py --model_path LLaVA-NeXT-Video-7B-hf --dataset_name sampling_da
     --Eval_Video_root egs/VideoBench/ --chat_conversation_output_folder Chat_results
 """
 
-import videobench  # ends an old Python with one line, so that any Python must be able to read this file
+import videobench  # rejects an old Python; so this file must be valid in any Python
 
 
 def main(argv=None):

@@ -4,7 +4,7 @@ python run_npu.py --model_path LLaVA-NeXT-Video-7B-hf --Eval_QA_root egs/Video-B
     --image_or_video_path egs/VideoBench/Eval_video/sampling_data --chat_conversation_output_folder Chat_results
 """
 
-import videobench  # ends an old Python with one line, so that any Python must be able to read this file
+import videobench  # rejects an old Python; so this file must be valid in any Python
 
 
 def main(argv=None):

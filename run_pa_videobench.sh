@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Answers Video-Bench on Ascend NPUs: sets the environment, then starts one process per visible card.
-# Every variable is set only where the caller has not set it.
+# Variables that the caller has set are kept.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
@@ -27,23 +27,23 @@ for each in "${positional[@]:4}"; do
     [[ $each =~ ^[0-9]+$ ]] || wrong "after the four paths come numbers, not '$each'; quote a path that holds a space"
 done
 
-# The cards that may be used, in ascending order: CANN and torch_npu take no other (they see no card then). One process is
-# started for each number.
+# The cards to use, in ascending order: with any other order, CANN and torch_npu see no card. One process per card is
+# started.
 chosen=${ASCEND_RT_VISIBLE_DEVICES+yes}
 export ASCEND_RT_VISIBLE_DEVICES="${ASCEND_RT_VISIBLE_DEVICES:-$(visible_npus /dev/davinci)}"
-# Where the processes of many machines meet, unless MASTER_PORT says so (20000 to 20050). On one machine it is a free port.
+# Port for several machines if MASTER_PORT is not set (20000 to 20050). A single machine uses a free port.
 default_port=20030
 
 # Read by torch_npu.
-# Operators are queued by a thread of their own; 1 is also the default.
+# Queue operators in a separate thread; 1 is also the default.
 export TASK_QUEUE_ENABLE="${TASK_QUEUE_ENABLE:-1}"
-# 0: an overflow becomes the largest number, 1: infinity or NaN, as on a GPU. MindIE's launchers export 0; torch_npu refuses
-# it on Atlas A2 and A3, and older cards know 0 only, so the suite starts the card with 1 whatever stands here, unless
+# 0: overflows become the largest number; 1: infinity or NaN, as on a GPU. MindIE's launchers export 0, which torch_npu
+# refuses on Atlas A2 and A3; older cards support only 0. The suite therefore always starts the card with 1, unless
 # INF_NAN_MODE_FORCE_DISABLE=1 asks for 0 (videobench/device/devices.py).
 export INF_NAN_MODE_ENABLE="${INF_NAN_MODE_ENABLE:-0}"
 
-# Read by the ATB runtime of MindIE only, and its LCCL: the libraries of torch_npu 2.13.0 do not know these names. They are
-# kept so that MindIE and this suite run in one environment.
+# Read only by MindIE's ATB runtime and its LCCL; torch_npu 2.13.0 ignores these names. They are set so that MindIE and this
+# suite can run in one environment.
 export ATB_LAYER_INTERNAL_TENSOR_REUSE="${ATB_LAYER_INTERNAL_TENSOR_REUSE:-1}"
 export ATB_OPERATION_EXECUTE_ASYNC="${ATB_OPERATION_EXECUTE_ASYNC:-1}"
 export ATB_CONVERT_NCHW_TO_ND="${ATB_CONVERT_NCHW_TO_ND:-1}"

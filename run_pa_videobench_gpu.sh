@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Answers Video-Bench on CUDA GPUs: starts one process per visible card.
-# Every variable is set only where the caller has not set it.
+# Variables that the caller has set are kept.
 [ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"  # called by sh
 set -eu
 
@@ -25,11 +25,11 @@ command=$(command_to_go_on bash "$0" "$@") typed=$(words_typed bash "$0" "$@")
 split_arguments 5 5 "$@"
 take_max_restarts
 
-# The cards of this machine that may be used.
+# The cards of this machine to use.
 chosen=${CUDA_VISIBLE_DEVICES+yes}
 cards=${CUDA_VISIBLE_DEVICES-$(visible_gpus /dev/nvidia)}
 [ -z "$cards" ] || export CUDA_VISIBLE_DEVICES="$cards"
-# Where the processes of many machines meet, unless MASTER_PORT says so. On one machine it is a free port.
+# Port for several machines if MASTER_PORT is not set. A single machine uses a free port.
 default_port=20034
 
 launch "$(count_processes "$cards" "$chosen")" "$here/run_gpu.py" \

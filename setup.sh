@@ -1,10 +1,10 @@
 # usage: bash demo.sh, or bash test.sh: they source this file, which makes an environment with pinned versions.
 # On a machine that answers questions, install requirements.txt or requirements-npu.txt instead (README.md).
-case "${1-}" in -h | --help) sed -n '/^#!/d; /^#/!q; s/^# //p' "$0" && exit ;; esac  # of the script that is run
+case "${1-}" in -h | --help) sed -n '/^#!/d; /^#/!q; s/^# //p' "$0" && exit ;; esac  # prints the running script's help
 [ "${BASH_SOURCE[0]}" != "$0" ] || { echo "error: start demo.sh or test.sh; see --help" >&2; exit 2; }
 
-# install REQUIREMENTS...: into .venv, unless the same files have been installed there before. With oldest=yes, and on
-# Python 3.10, for which there are no newer ones, the oldest versions that are supported, into .venv-oldest.
+# install REQUIREMENTS...: into .venv, unless exactly these files are already installed there. With oldest=yes, and on
+# Python 3.10, which has no newer ones, it installs the oldest supported versions into .venv-oldest.
 install() {
     local python=${PYTHON:-python3} venv=.venv constraints=tests/constraints.txt
     "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' ||

@@ -1,6 +1,6 @@
 """Answer Video-Bench with LLaVA-NeXT-Video on an NPU or a GPU, and compare the two."""
 
-# Any Python must be able to read this file and the scripts: one that is too old ends here, with one line and status 2.
+# This file and the scripts must be valid in any Python: one that is too old stops here, with one line and status 2.
 import os
 import sys
 
@@ -9,13 +9,13 @@ if sys.version_info[:2] < (3, 10):  # noqa: UP036
     sys.stderr.write(found.format(sys.executable, sys.version.split()[0], " ".join(sys.argv)))
     sys.exit(2)
 
-# `import torch` imports an installed torch_npu by itself, and fails where CANN is missing. No script may depend on
-# that: device/npu.py imports torch_npu where an NPU is asked for, and says what is wrong.
+# By default, `import torch` also imports an installed torch_npu, and fails if CANN is missing. Turn that off:
+# device/npu.py imports torch_npu when an NPU is requested, and says what is wrong.
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 
 def start(main):  # type: ignore[no-untyped-def]
-    """Runs a script's main function and ends the process with its exit status."""
+    """Run a script's main function and end the process with its exit status."""
     from videobench.cli import run_script
 
     sys.exit(run_script(main))

@@ -1,4 +1,4 @@
-"""How a script starts and ends: flags, and the exit status of whatever happens."""
+"""Start and end a script: parse flags, and turn whatever happens into an exit status."""
 
 import argparse
 import errno
@@ -20,15 +20,15 @@ from videobench.jobs.processes import Stopped, end_with_torchrun, print_how_to_g
 
 INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 WRONG_INPUT = 2
-UNFORESEEN = 70  # after a traceback; Python's own would be 1, which says that some questions failed
-NEAR = 0.75  # of a misspelt flag to one that exists, as difflib counts
-UNREAD = 128 + signal.SIGPIPE  # nobody reads the output any more, as after `| head`
+UNFORESEEN = 70  # after a traceback; Python's default 1 would mean that some questions failed
+NEAR = 0.75  # similarity (difflib) for suggesting a flag instead of a misspelt one
+UNREAD = 128 + signal.SIGPIPE  # the reader of the output has gone, as after `| head`
 STATUS_FILE = "VIDEOBENCH_STATUS_FILE"  # set by the launchers (launch.sh)
 
 
 class FlagParser(argparse.ArgumentParser):
-    """Reports a wrong flag as an InputError: one line, which the launchers print once for all processes. Abbreviated
-    flags are rejected: the launchers match full names."""
+    """Raises InputError for a wrong flag: one line, which the launchers print once for all processes. Rejects
+    abbreviated flags, because the launchers match full names."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -42,7 +42,7 @@ class FlagParser(argparse.ArgumentParser):
         raise InputError(f"{message}; {self.prog} --help lists the flags")
 
     def command(self, argv: Sequence[str] | None) -> Command:
-        """The command that was given, with absolute paths, the default ones too: it means the same in any folder."""
+        """Return the given command with absolute paths, including defaults, so it works from any folder."""
         given = list(sys.argv[1:] if argv is None else argv)
         names = {word.partition("=")[0] for word in given}
         words = self._absolute(given)
@@ -68,33 +68,33 @@ class FlagParser(argparse.ArgumentParser):
 
 
 def _path(text: str) -> Path:
-    """Refuses an empty text, as from a shell variable that is not set: it would mean the current folder."""
+    """Parse a path. Rejects an empty one, as from an unset shell variable: it would mean the current folder."""
     if not text:
         raise argparse.ArgumentTypeError("the path is empty")
     return Path(text)
 
 
 def run_script(main: Callable[[], int]) -> int:
-    """The exit status of `main`: what a user can mend becomes one line on stderr and 2; any other error keeps its
-    traceback and becomes UNFORESEEN."""
-    most_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))  # by torchrun, of processes that die
+    """Run `main` and return the exit status. An error that users can fix becomes one line on stderr and status 2; any
+    other error keeps its traceback and becomes UNFORESEEN."""
+    most_restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))  # of dead processes, by torchrun
     try:
         with stopping_on_signals():
             end_with_torchrun()
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
-                    stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no fault
+                    stream.reconfigure(errors="backslashreplace")  # for names that the terminal cannot show
             status = main()
-            print(end="", flush=True)  # a full disk behind stdout, or a reader that has gone, shows here
+            print(end="", flush=True)  # raises here if the disk is full or the reader has gone
     except Stopped as stopped:
         print_how_to_go_on(stopped.status - 128)
         return stopped.status
-    except KeyboardInterrupt:  # before the handlers were there
+    except KeyboardInterrupt:  # before the handlers were installed
         print_how_to_go_on(signal.SIGINT)
         return 128 + signal.SIGINT
     except OtherProcessFailed:
         status = WRONG_INPUT
-    except BaseException as error:  # a panic of the tokenizers' Rust code is no Exception
+    except BaseException as error:  # a panic in the Rust code of tokenizers is not an Exception
         if isinstance(error, SystemExit) and error.code in (None, 0):
             return 0  # --help
         if (fault := _fault(error)) is None:
@@ -112,18 +112,18 @@ def run_script(main: Callable[[], int]) -> int:
                 _tell(fold(command))
         stop_others()
         if isinstance(error, ProcessLost) and "TORCHELASTIC_RUN_ID" in os.environ:
-            # torchrun itself would wait five minutes more for the machine that is gone.
+            # torchrun itself would wait another five minutes for the lost machine.
             os.kill(os.getppid(), signal.SIGTERM)
     finally:
         _let_unwritten_go()
     if os.environ.get("LOCAL_RANK", "0") == "0":
         _keep_status(status)
-    # torchrun takes any status but 0 for a crash, after which it may start all processes again.
+    # torchrun treats any status except 0 as a crash, and may restart all processes.
     return 0 if STATUS_FILE in os.environ or most_restarts else status
 
 
 def _fault(error: BaseException) -> str | None:
-    """What to tell a user who can mend it: file, what was found, fix. None for a fault of the suite."""
+    """Describe an error that the user can fix: file, what was found, fix. None for a bug in the suite."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] != "videobench":
@@ -145,19 +145,19 @@ def _tell(line: str) -> None:
 
 
 def _let_unwritten_go() -> None:
-    """Python writes out its streams at its end; what cannot be written then would become another exit status."""
+    """Flush the streams or discard their output: a failure when Python flushes them at exit would change the status."""
     for stream in (sys.stdout, sys.stderr):
         try:
-            if stream:  # none where it was closed before the start
+            if stream:  # None if it was closed before the start
                 stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _keep_status(status: int) -> bool:
-    """Writes the job's status where the launchers read it; False if another process of this start has done so.
+    """Write the job's status for the launchers; False if another process of this start already has.
 
-    It is written over that of an earlier start, which even a full disk allows."""
+    The status of an earlier start is overwritten in place, which works even on a full disk."""
     path = os.environ.get(STATUS_FILE)
     if path is None:
         return True
@@ -170,5 +170,5 @@ def _keep_status(status: int) -> bool:
     except FileExistsError:
         return False
     except OSError:
-        pass  # nobody will read it, so this process prints its line itself
+        pass  # the launcher cannot read it, so this process prints its line itself
     return True

@@ -1,7 +1,7 @@
-"""The command that made a sample or a run: kept beside its output, so that a comparison can say how to go on.
+"""Store the command that made a sample or a run next to its output, so that a comparison can say how to go on.
 
-A stored command is not trusted: it names only scripts of this suite, in the folder that this one was started from, and
-variables that choose cards and machines; each word of it is quoted again.
+A stored command is not trusted: only this suite's scripts, in this suite's own folder, and variables that choose cards
+and machines are accepted, and every word is quoted again.
 """
 
 import os
@@ -22,8 +22,8 @@ from videobench.files import read_json, write_json
 ROOT = Path(os.path.abspath(__file__)).parent.parent
 SAMPLER, COMPARISON = "extract_dataset.py", "precision_test.py"
 RUNS = ("run_npu.py", "run_gpu.py")
-LAUNCHERS = {"run_pa_videobench.sh": slice(4), "run_pa_videobench_gpu.sh": slice(1, 5)}  # which arguments are paths
-TYPED = "VIDEOBENCH_COMMAND"  # set by the launchers: what the user typed, words that end with SEPARATOR
+LAUNCHERS = {"run_pa_videobench.sh": slice(4), "run_pa_videobench_gpu.sh": slice(1, 5)}  # arguments that are paths
+TYPED = "VIDEOBENCH_COMMAND"  # set by the launchers: the words that the user typed, each followed by SEPARATOR
 SEPARATOR = "\x1f"
 CARDS = {"npu": "ASCEND_RT_VISIBLE_DEVICES", "cuda": "CUDA_VISIBLE_DEVICES"}
 VARIABLES = (*CARDS.values(), "NNODES", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT", "LOCAL_ADDR")
@@ -37,17 +37,17 @@ class Command:
     arguments: tuple[str, ...]  # with absolute paths
     launcher: str = ""  # "run_pa_videobench.sh", if that started the script
     launched: tuple[str, ...] = ()  # the launcher's own arguments
-    environment: Mapping[str, str] = field(default_factory=dict)  # of VARIABLES, as they were set
-    processes: int = 1  # that torchrun started on this machine, without a launcher; 0: on several machines
+    environment: Mapping[str, str] = field(default_factory=dict)  # the VARIABLES that were set
+    processes: int = 1  # started by torchrun without a launcher on this machine; 0: on several machines
     host: str = field(default_factory=platform.node)
-    available: int = 0  # of a sample: questions that could be drawn
+    available: int = 0  # for a sample: how many questions it could draw from
 
     @property
     def is_local(self) -> bool:
         return self.host == platform.node()
 
     def flag(self, name: str) -> str | None:
-        """The value of `--name`, the last one if it was given twice."""
+        """Return the value of `--name`; the last one if it was given twice."""
         found = None
         for word, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
             if word == f"--{name}":
@@ -57,11 +57,11 @@ class Command:
         return found
 
     def without(self, *names: str, switches: Sequence[str] = ()) -> "Command":
-        """Without these flags and their values, and without these flags that have none."""
+        """Remove flags with their values (`names`) and flags without a value (`switches`)."""
         return self._changed(lambda words: _without(words, names, switches))
 
     def with_flag(self, name: str, value: object = None) -> "Command":
-        """In place of one that was given; None: a flag without value."""
+        """Add or replace a flag; without a value if `value` is None."""
         own = (f"--{name}",) if value is None else (f"--{name}", str(value))
         bare = self.without(switches=[name]) if value is None else self.without(name)
         return bare._changed(lambda words: (*words, *own))
@@ -73,13 +73,13 @@ class Command:
         return replace(self, arguments=change(self.arguments), launched=change(self.launched) if self.launcher else ())
 
     def alone(self) -> "Command":
-        """The script itself in one process, without launcher."""
+        """Change to the script itself in one process, without launcher."""
         cards = {name: value for name, value in self.environment.items() if name in CARDS.values()}
         return replace(self, launcher="", launched=(), environment=cards, processes=1)
 
     @property
     def text(self) -> str:
-        """What to type in a shell, in any folder of the machine that has run it."""
+        """What to type in a shell, in any folder of the machine that ran it."""
         words = [f"{name}={quote(value)}" for name, value in self.environment.items()]
         if self.launcher:
             words += ["bash", self._place(self.launcher)]
@@ -106,13 +106,13 @@ def _without(words: Sequence[str], names: Sequence[str], switches: Sequence[str]
 
 
 def interpreter() -> str:
-    """As this process was started: "python" stays so, a path becomes absolute."""
+    """Return the Python that started this process: "python" as typed, a path as an absolute one."""
     typed = sys.orig_argv[0]
     return quote(sys.executable) if os.sep in typed else typed
 
 
 def this_command(script: str, arguments: Sequence[str], absolute: Callable[[Sequence[str]], list[str]]) -> Command:
-    """What started this process; `absolute` makes the paths among flags absolute."""
+    """Build the command that started this process; `absolute` makes paths among flags absolute."""
     typed = os.environ.get(TYPED, "").split(SEPARATOR)[:-1]
     name = next((Path(word).name for word in typed if Path(word).name in LAUNCHERS), "")
     cards = _variables(os.environ, [*CARDS.values()]) if script in RUNS else {}
@@ -134,14 +134,14 @@ def _variables(given: Mapping[str, str], names: Sequence[str]) -> dict[str, str]
 
 
 def keep_command(path: Path, command: Command) -> None:
-    """Unless a path in it is no UTF-8, which JSON cannot hold."""
+    """Store a command, unless a path in it is not UTF-8, which JSON does not allow."""
     with suppress(UnicodeEncodeError):
         "".join([*command.arguments, *command.launched]).encode()
         write_json(path, asdict(command))
 
 
 def read_command(path: Path) -> Command | None:
-    """None if there is none, or none that this suite has written."""
+    """Read a stored command; None if there is none, or if this suite cannot have written it."""
     try:
         stored = read_json(path)
         return _checked(stored) if isinstance(stored, dict) else None
@@ -168,7 +168,7 @@ def _text(value: Any) -> str:
 
 
 def quote(word: str) -> str:
-    """For bash, on one line, whatever the word holds."""
+    """Quote a word for bash on one line, whatever it contains."""
     if word.isprintable():
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"
@@ -181,7 +181,7 @@ def _escaped(character: str) -> str:
 
 
 def fold(command: str, width: int = 80, indent: str = "    ") -> str:
-    """Lines that a shell reads as one command: broken between words, never inside quotes."""
+    """Break a command into lines for a shell, between words and never inside quotes."""
     lines, line = list[str](), indent
     for word in split_words(command):
         if line.strip() and _columns(line) + 1 + _columns(word) > width - 2:
@@ -192,10 +192,10 @@ def fold(command: str, width: int = 80, indent: str = "    ") -> str:
 
 
 def split_words(command: str) -> list[str]:
-    """The words of a command that `quote` has quoted, as they are written."""
+    """Split a command into its words, still quoted as by `quote`."""
     return re.findall(r"(?:\$'(?:[^'\\]|\\.)*'|'[^']*'|\"[^\"]*\"|[^\s'\"])+", command)
 
 
 def _columns(text: str) -> int:
-    """Chinese characters take two."""
+    """Width on a terminal; Chinese characters take two columns."""
     return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)

@@ -1,37 +1,37 @@
-"""What a person sees of a script: messages of one line, sizes with units."""
+"""Format terminal output for people: one-line messages, progress, sizes with units."""
 
 import os
 import shutil
 import sys
 import time
 
-MOST_SHOWN = 2000  # characters of a message: a file may hold a name of megabytes
+MOST_SHOWN = 2000  # characters of a message: a name in a file may be megabytes long
 
 
 def visible(text: str) -> str:
-    """The text with escapes for every character that would end a line or steer a terminal."""
+    """Escape all characters that could break a line or control the terminal."""
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
 
 
 def one_line(text: str) -> str:
-    """The text as one visible line, cut in the middle if it is too long."""
+    """Put a text on one visible line, shortened in the middle if it is too long."""
     text = visible(" ".join(text.split()))
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 2 :]}"
 
 
 def warn_once(line: str) -> None:
-    """On stderr, from process 0 of a job alone: for what every process finds."""
+    """Print to stderr from process 0 only, for warnings that concern every process."""
     if os.environ.get("RANK", "0") == "0":
         print(line, file=sys.stderr)
 
 
 class StatusLine:
-    """Progress on stderr: one line that is kept up to date on a terminal, a new one each minute in a log file."""
+    """Progress on stderr: one updated line on a terminal, a new line every minute in a log file."""
 
     LOG_EVERY_S, SHOW_EVERY_S = 60.0, 0.1
 
     def __init__(self) -> None:
-        from tqdm import tqdm  # not for scripts that show no progress
+        from tqdm import tqdm  # not needed by scripts without progress
 
         self._line = tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=None)
         self._said = time.monotonic()

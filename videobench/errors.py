@@ -1,4 +1,4 @@
-"""The faults that the suite expects; cli.py turns them into exit statuses."""
+"""Errors that the suite expects; cli.py turns them into exit statuses."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 class InputError(Exception):
     """A wrong file, flag or environment: one line that names it, what was found, and the fix. Exit status 2.
 
-    `commands` mend it: each is printed below, for a shell."""
+    `commands` fix it; they are printed below the line, ready for a shell."""
 
     def __init__(self, text: str, commands: Sequence[str] = ()) -> None:
         super().__init__(text)
@@ -22,12 +22,12 @@ class DeviceLost(InputError):
 
 
 class ProcessLost(InputError):
-    """Another process of this job gives no sign of life. All end then: today's torchrun does not let a machine that
-    comes back into a running job (torch 2.13, DynamicRendezvousHandler)."""
+    """Another process of this job no longer responds. All processes end then: torchrun does not let a machine rejoin a
+    running job (torch 2.13, DynamicRendezvousHandler)."""
 
 
 class VideoError(Exception):
-    """A fault in one video, named with its file: its questions fail for this reason, the run goes on. Exit status 1."""
+    """One video, named in the message, is faulty: its questions fail, the run goes on. Exit status 1."""
 
 
 class OtherProcessFailed(Exception):

@@ -1,4 +1,4 @@
-"""Files read whole or refused, written whole or not at all; files of JSON lines to append to; a lock."""
+"""Read and write files completely or not at all; append JSON lines; lock files."""
 
 import errno
 import fcntl
@@ -18,20 +18,18 @@ from videobench.errors import InputError
 
 HASH_BLOCK_BYTES = 1 << 20
 MAX_JSON_BYTES = 1 << 28  # a result file of all 17,036 questions takes about 40 MB
-MOST_DIGITS = 308  # of a whole number; a float ends at 1.8e308
+MOST_DIGITS = 308  # of a whole number; the largest float is 1.8e308
 MOST_BLANKS = 1000  # characters before the first tag of a web page
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 def without_waiting(path: str, flags: int) -> int:
-    """An opener for `open`: without it, opening a pipe would wait for its other end."""
+    """Opener for `open` that does not wait for the other end of a pipe."""
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """The file, to be read; OSError if it is missing or no regular file.
-
-    Does not wait for the writer of a pipe. A device might be read for ever."""
+    """Open a file for reading; OSError if it is missing or not a regular file: a pipe or device might never end."""
     file = open(path, "rb", opener=without_waiting)  # noqa: SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
@@ -40,12 +38,12 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_bytes(path: Path, most_bytes: int) -> bytes:
-    """The content of a regular file.
+    """Read a regular file.
 
-    Raises InputError, naming the file, where it is missing, no regular file, or larger than `most_bytes`."""
+    Raises InputError, naming the file, if it is missing, not a regular file, or larger than `most_bytes`."""
     try:
         with open_regular(path) as file:
-            content = file.read(most_bytes + 1) or b""  # None if a file of /proc has nothing yet
+            content = file.read(most_bytes + 1) or b""  # None if a file in /proc has no content yet
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if len(content) > most_bytes:
@@ -54,14 +52,14 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a UTF-8 JSON file.
+    """Read a UTF-8 JSON file.
 
-    Raises InputError, naming the file, for what `read_bytes` and `parse_json` refuse, and where it is not UTF-8."""
+    Raises InputError, naming the file, if it is not UTF-8, or if `read_bytes` or `parse_json` refuses it."""
     text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path)
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
-        if error.pos == 0:  # nothing of it is JSON
+        if error.pos == 0:  # not JSON at all
             begins = f"it begins with {text[:20]!r}" if text.strip() else "it is empty"
             raise InputError(f"{path}: not JSON: {begins}; check the path, or get the file again") from None
         raise InputError(f"{path}: not JSON: {error}; was it cut short? get the file again") from None
@@ -70,7 +68,7 @@ def read_json(path: Path) -> Any:
 
 
 def decode_utf8(content: bytes, place: object) -> str:
-    """Raises InputError, naming the file or line that is `place`, for a web page and for what is no UTF-8."""
+    """Decode UTF-8. Raises InputError, naming `place` (a file or line), if it is not UTF-8 or is a web page."""
     try:
         text = content.decode("utf-8")
         if text[:MOST_BLANKS].lstrip("\ufeff \t\r\n").startswith("<"):
@@ -83,12 +81,12 @@ def decode_utf8(content: bytes, place: object) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """JSON as the standard defines it.
+    """Parse JSON strictly by the standard.
 
-    Raises ValueError for what plain `json.loads` accepts silently: NaN, an infinity, a number beyond a float's range,
-    and one key twice in an object (of which it keeps the last); and for nesting that is too deep for the parser."""
+    Raises ValueError for what `json.loads` silently accepts: NaN, infinity, numbers beyond a float's range, and
+    duplicate keys in an object (it keeps the last one); and if the nesting is too deep for the parser."""
     hooks: dict[str, Any] = {"parse_constant": _refuse_number, "parse_float": _parse_float, "parse_int": _parse_int}
-    try:  # without a byte-order mark, as some editors on Windows write it
+    try:  # without the byte-order mark of some editors on Windows
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, **hooks)
     except RecursionError:
         raise ValueError("nested too deeply to be a file of this benchmark") from None
@@ -112,28 +110,28 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_int(text: str) -> int:
-    """Refuses what no float can hold: computing with it would raise OverflowError."""
+    """Parse an integer; rejects one too large for a float, which would raise OverflowError in computations."""
     return int(text) if len(text) <= MOST_DIGITS else _refuse_number(text)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` beside `path` and rename: a reader sees the old file or the new one, never a part of it."""
+    """Write `content` next to `path` and rename: readers see the old file or the new one, never part of it."""
     write_whole(path, encode_json(content, indent=2) + b"\n")
 
 
 def encode_json(content: Any, indent: int | None = None) -> bytes:
-    """JSON as UTF-8. A path or a name may hold bytes that are not UTF-8: each becomes a question mark."""
+    """Encode JSON as UTF-8. Bytes in a path or name that are not UTF-8 become question marks."""
     return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
 
 
 def _part_of(path: Path) -> Path:
-    """Its name is short, since one as long as the disk allows takes no suffix."""
+    """Path of the temporary file; its name is short, since a very long name allows no suffix."""
     return path.with_name(f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.part")
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to: renamed to it at the end, removed where anything fails."""
+    """Provide a temporary path next to `path`: renamed to it at the end, removed if anything fails."""
     part = _part_of(path)
     part.unlink(missing_ok=True)  # left by a process that was killed
     try:
@@ -146,9 +144,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Writes `content` beside `path`, forces it to the disk, and renames. Raises InputError if the folder refuses.
+    """Write `content` next to `path`, force it to disk, and rename. Raises InputError if that is not possible.
 
-    A pipe or a device, as /dev/stdout, is written into: renaming would replace it."""
+    Pipes and devices such as /dev/stdout are written directly: renaming would replace them."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
@@ -163,7 +161,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Raises InputError if `write_whole` could not write: before the work that would be lost. Makes the folder."""
+    """Raises InputError if `write_whole` would fail, before work is lost. Creates the folder."""
     try:
         if path.is_dir():
             raise InputError(f"{path}: is a folder; name a file, as {path / 'report'}{path.suffix}")
@@ -171,7 +169,7 @@ def check_writable(path: Path) -> None:
         if path.exists() and not path.is_file():
             return
         with suppress(FileNotFoundError):
-            path.stat()  # a name may be too long
+            path.stat()  # fails if the name is too long
         part = _part_of(path)
         part.touch()
         part.unlink()
@@ -193,7 +191,7 @@ def sha256_of_file(path: Path) -> str:
 
 
 def open_to_append(path: Path) -> FileIO:
-    """For reading too, unbuffered; creates its folder. Raises InputError if the folder refuses."""
+    """Open a file for appending and reading, unbuffered; creates its folder. Raises InputError if not possible."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = FileIO(path, "a+", opener=without_waiting)
@@ -206,7 +204,7 @@ def open_to_append(path: Path) -> FileIO:
 
 
 def lock(file: FileIO, path: Path, holder: str) -> None:
-    """Keeps other processes out until `file`, the open `path`, is closed. InputError if one holds it: `holder`."""
+    """Lock `file`, which is the open `path`, until it is closed. InputError, naming the `holder`, if it is locked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -216,39 +214,39 @@ def lock(file: FileIO, path: Path, holder: str) -> None:
 
 
 class JsonLines:
-    """A file to which lines of JSON are appended. Whole lines that it holds are kept; a new one begins with `first`.
+    """A file to append JSON lines to. Existing complete lines are kept; a new file begins with the line `first`.
 
-    Raises InputError, which ends with `fix`, when the folder refuses or the disk is full."""
+    Raises InputError, ending with `fix`, if the file cannot be written or the disk is full."""
 
     def __init__(self, path: Path, fix: str, first: Mapping[str, Any] | None = None) -> None:
         self._path = path
         self._fix = fix
         self._file = open_to_append(path)
         self._file.seek(0)
-        self._forced = self._file.readall().rfind(b"\n") + 1  # bytes that the disk has
-        self._file.truncate(self._forced)  # a line cut short by a kill must not swallow the next one
+        self._forced = self._file.readall().rfind(b"\n") + 1  # bytes known to be on disk
+        self._file.truncate(self._forced)  # drop a line cut short by a kill, so that the next one starts fresh
         if self._forced == 0 and first is not None:
             self.append([first])
-            # Never removed again: by then other lines may follow it.
+            # Never removed again, since other lines may follow it by then.
             self._forced = os.fstat(self._file.fileno()).st_size
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """When it returns the lines outlive this process, but only `force` makes them outlive the machine.
+        """Append lines. They survive the end of this process, but a crash of the machine only after `force`.
 
-        Raises InputError if the disk takes no more: the file then ends where it ended before."""
+        Raises InputError if the disk is full; the file is then as before."""
         content = b"".join(encode_json(line) + b"\n" for line in lines)
         self.bring_back()
         end = self._file.seek(0, os.SEEK_END)
         try:
-            while content:  # unbuffered: what a full disk takes is known, and close() has nothing left to write
+            while content:  # unbuffered, so a full disk shows here and not in close()
                 content = content[self._file.write(content) :]
         except OSError as error:
             raise self._cut_off(end, error) from None
 
     def force(self) -> None:
-        """Returns when the disk has all that was appended before.
+        """Wait until everything appended so far is on disk.
 
-        Raises InputError if the disk fails: what it may not have is then removed from the file."""
+        Raises InputError if the disk fails; what may not be on disk is then removed from the file."""
         end = os.fstat(self._file.fileno()).st_size
         try:
             if end != self._forced:
@@ -258,7 +256,7 @@ class JsonLines:
         self._forced = end
 
     def bring_back(self) -> None:
-        """Restores the file if it was deleted during the run: its content is there until the file is closed.
+        """Restore the file if it was deleted during the run: the content exists until the file is closed.
 
         Raises InputError if another file has taken its place."""
         with suppress(FileNotFoundError):
@@ -273,7 +271,7 @@ class JsonLines:
         self._file = open_to_append(self._path)
 
     def close(self) -> None:
-        """Forces what a process that ends early has appended; if that fails, its own error says enough."""
+        """Force what was appended, for a process that ends early; ignores failures: its own error says enough."""
         with suppress(InputError):
             self.force()
         with suppress(OSError):
