@@ -43,8 +43,8 @@ OF_A_COMPARISON = ("--gate", "--output_json r", "--output_markdown r", "--report
             [*RUNS, "--tolerance", "0"], "--tolerance must be above 0 and at most 20 nats, or none", id="no-tolerance"
         ),
         pytest.param([*RUNS, "--tolerance", "some"], "--tolerance must be above 0", id="tolerance-in-words"),
-        pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is given for two runs", id="one-run-twice"),
-        pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is given for two runs", id="repeat-of-itself"),
+        pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is used twice", id="one-run-twice"),
+        pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is used twice", id="repeat-of-itself"),
         *([[*RUNS, *each.split()], "is an input, or another output"] for each in OVERWRITING),
         *([[*EXPORT, *each.split()], "are of a comparison, which needs --eval_npu_path"] for each in OF_A_COMPARISON),
     ],

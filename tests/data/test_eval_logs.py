@@ -341,8 +341,8 @@ def test_nan_breaks_a_run(logs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (["--sampling_answer_path=x.json"], "--sampling_answer_path has no use for logs"),
-        (["--scoring=strict"], "--scoring has no use for logs"),
+        (["--sampling_answer_path=x.json"], "--sampling_answer_path does not apply to logs"),
+        (["--scoring=strict"], "--scoring does not apply to logs"),
         (
             ["--cluster_by=passage"],
             "line 1: its document has no field 'passage'; --cluster_by takes one of: question, choices",
@@ -410,7 +410,7 @@ def test_check_file_takes_a_log(logs, capsys):
 def test_a_log_is_not_compared_with_itself(logs, capsys):
     folder = logs / "lm_eval/float32"
     for other in (folder, log_of(folder)):
-        with pytest.raises(InputError, match=f"{other}: is given for two runs"):
+        with pytest.raises(InputError, match=f"{other}: is used twice"):
             compare(folder, other, capsys)
     with pytest.raises(InputError, match=r"missing: --eval_gpu_path \(or --reference_path\);"):
         main([f"--eval_path={folder}"])
@@ -419,7 +419,7 @@ def test_a_log_is_not_compared_with_itself(logs, capsys):
 def test_a_log_is_compared_with_a_log(logs, tmp_path, capsys):
     ours = tmp_path / "ours.json"
     ours.write_text(json.dumps({"MSVD/1": {"output_sequence": ["A"]}}))
-    with pytest.raises(InputError, match=r"is a log of lm-eval or lmms-eval, .*ours.json is none"):
+    with pytest.raises(InputError, match=r"is a log of lm-eval or lmms-eval, .*ours.json is not"):
         compare(log_of(logs / "lm_eval/float32"), ours, capsys)
     (tmp_path / "x.jsonl").write_bytes(log_of(logs / "lm_eval/float32").read_bytes())
     with pytest.raises(InputError, match="its name does not say the task"):

@@ -155,7 +155,7 @@ def test_an_id_of_several_sets_is_not_guessed():
         prompts = {Question(name, name, "7", "7", "", Path(), "", "what?", {}): () for name in ("MSVD", "NBA")}  # noqa: RUF012
         failures = {}  # noqa: RUF012
 
-    with pytest.raises(InputError, match="7: stands in several sets; name one of MSVD/7, NBA/7"):
+    with pytest.raises(InputError, match="7: is in several data sets; name one of MSVD/7, NBA/7"):
         choose(TwoSets, ["7"])
 
 

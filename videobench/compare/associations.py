@@ -145,7 +145,7 @@ def association_text(each: Association) -> str:
     """ "NPU card 2, 0.41 nats against 0.01 elsewhere (p 1e-09, corrected)"."""
     amounts = f"{each.inside:.3g} nats against {each.outside:.3g} elsewhere"
     if each.cause == "letter":
-        amounts = f"shifted by {each.inside:+.3g} nats in the mean"
+        amounts = f"shifted by {each.inside:+.3g} nats on average"
     if each.unit == "share":
         amounts = f"flips in {100 * each.inside:.3g} % against {100 * each.outside:.3g} % elsewhere"
     return f"{each.label}, {amounts} ({p_value_text(each.p_corrected)})"

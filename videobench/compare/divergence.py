@@ -341,12 +341,12 @@ def _is_broken(each: Association, limit: float) -> bool:
 
 def _finding(each: Association, limit: float, explained: str) -> Finding:
     if each.cause == "letter":
-        text = f"{each.label}: shifted by {each.inside:+.3f} nats in the mean of {each.questions} questions"
+        text = f"{each.label}: shifted by {each.inside:+.3f} nats on average over {each.questions} questions"
     else:
         text = (
             f"{each.label}: {100 * each.above_inside:.0f} % of {each.questions} questions differ by more than the "
             f"{explained}, elsewhere {100 * each.above_outside:.0f} % "
-            f"(in the middle {each.inside:.2g} against {each.outside:.2g} nats)"
+            f"(median {each.inside:.2g} against {each.outside:.2g} nats)"
         )
     return Finding(each.cause, text, look_at(each.cause), each.questions, each.p_corrected)
 

@@ -104,12 +104,10 @@ def _check_logs(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pat
     logs = [path for path in runs if holds_logs(path)]
     if logs and len(logs) < len(runs):
         other = next(path for path in runs if path not in logs)
-        parser.error(
-            f"{logs[0]} is a log of lm-eval or lmms-eval, {other} is none: such a log is compared with another"
-        )
+        parser.error(f"{logs[0]} is a log of lm-eval or lmms-eval, {other} is not; compare two such logs")
     for flag in ("sampling_answer_path", "requests_facts", "scoring", "export_leaderboard"):
         if logs and getattr(args, flag):
-            parser.error(f"--{flag} has no use for logs, which hold their right answers and their scores; leave it out")
+            parser.error(f"--{flag} does not apply to logs, which hold right answers and scores; leave it out")
     for flag in ("filter", "cluster_by"):
         if not logs and getattr(args, flag):
             parser.error(f"--{flag} is for logs of lm-eval or lmms-eval; leave it out")
@@ -162,7 +160,7 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
             for each in ((*path.glob("*_eval.json"), *logs_in(path)) if path.is_dir() else [path])
         }
         if files & taken:
-            parser.error(f"{path}: is given for two runs; name the result file of each")
+            parser.error(f"{path}: is used twice; name the result file of each")
         taken |= files
     folders = {os.path.realpath(path) for path in runs}  # a new file there would be read as a result next time
     inputs = (args.sampling_answer_path, args.requests_facts)

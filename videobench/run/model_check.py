@@ -104,7 +104,7 @@ def _named(name: str, plan: Plan) -> Question:
         raise InputError(f"--check_questions: {name}: no such question among the {len(full):,} of these sets; {fix}")
     if len(found) > 1:
         names = ", ".join(f"{each.dataset}/{each.id}" for each in found)
-        raise InputError(f"--check_questions: {name}: stands in several sets; name one of {names}")
+        raise InputError(f"--check_questions: {name}: is in several data sets; name one of {names}")
     if reason := plan.failures.get(found[0]):
         raise InputError(f"--check_questions: {name}: {reason}")
     return found[0]

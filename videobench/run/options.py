@@ -217,7 +217,7 @@ def _add_modes(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
     add("--check_device", action="store_true", help="try the device and what it needs installed")
-    add("--check_model", action="store_true", help="which module computes something else than the CPU?")
+    add("--check_model", action="store_true", help="find the module whose results differ from the CPU's")
     keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report (default: 4, longest and shortest)"
     add("--check_questions", metavar="KEYS", help=keys)
     add(
