@@ -167,6 +167,35 @@ def test_what_cannot_be_judged_is_said_in_one_line(logs, capsys, path, said):
     assert "\n" not in str(error.value)
 
 
+def test_a_metric_may_be_an_object_with_a_score_and_name_the_video(logs, tmp_path, capsys):
+    """As videomme and mvbench of lmms-eval write it; their tables are in percent."""
+
+    def as_object(line):
+        right = line.pop("right")
+        video = f"v{int(line['doc_id']) // 4}"
+        return line | {"mvbench_accuracy": {"pred_answer": "A", "gt_answer": "B", "score": right, "videoID": video}}
+
+    def in_percent(content):
+        for values in content["results"].values():
+            values["mvbench_accuracy,none"] = 100 * values["right,none"]
+        return content
+
+    def halved(content):
+        for values in content["results"].values():
+            values["mvbench_accuracy,none"] /= 2
+        return content
+
+    plain = [log_of(logs / "lmms_eval" / each, WORDS[:-1]) for each in ("float16", "float32")]
+    paths = [copy_of(each, tmp_path / each.parent.name, as_object, in_percent) for each in plain]
+    before, now = report_of(*plain, tmp_path)[0], report_of(*paths, tmp_path, "--cluster_by=videoID")[0]
+    for side in ("npu", "gpu"):
+        assert now[side]["accuracy"] == before[side]["accuracy"]
+    assert now["compared"]["videos"] == -(-before["compared"]["videos"] // 4)
+    other = copy_of(paths[0], tmp_path / "other", results=halved)
+    with pytest.raises(InputError, match=r"mvbench_accuracy is .* in the tool's table, which is not the mean"):
+        compare(other, paths[1], capsys)
+
+
 def test_a_file_that_was_cut_short_is_refused(logs, tmp_path, capsys):
     whole = log_of(logs / "lm_eval/float32")
     lines = copy_of(whole, tmp_path, lambda line: line if line["doc_id"] < 200 else None)

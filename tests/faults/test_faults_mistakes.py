@@ -121,6 +121,15 @@ def test_a_run_that_was_stopped_is_compared(bench, given, keeps):
         assert bench.compare(npu=given).status == 0
 
 
+def test_a_stopped_run_of_another_machine_is_gone_on_with_there(bench):
+    bench.write_journal()
+    command = bench.folder / f"out/journal/{SET}.command.json"
+    command.write_text(json.dumps(json.loads(command.read_text()) | {"host": "npu-7"}))
+    line, _, below = bench.compare(npu="out").err.partition("\n")
+    assert line.endswith("start it again on npu-7, in the suite's folder there, and copy its folder here")
+    assert below.lstrip().startswith("python run_")
+
+
 @pytest.mark.parametrize(
     ("flags", "found"),
     [

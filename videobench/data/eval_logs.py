@@ -180,9 +180,20 @@ def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line
         options=options,
         values=values,
         text=text,
-        metrics={name: content.get(name) for name in names if isinstance(name, str)},
-        cluster=_cluster(content.get("doc", content), cluster_by) if cluster_by else "",
+        metrics={name: _score(content.get(name)) for name in names if isinstance(name, str)},
+        cluster=_cluster(content.get("doc") or _fields(content), cluster_by) if cluster_by else "",
     )
+
+
+def _score(metric: Any) -> Any:
+    """The `score` of an object, as video tasks of lmms-eval write it beside the predicted and the right answer."""
+    return metric.get("score", metric) if isinstance(metric, Mapping) else metric
+
+
+def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a line without document, and those of its metrics that are objects: a `videoID` is there."""
+    objects = [each for each in content.values() if isinstance(each, Mapping)]
+    return {name: value for each in (*objects, content) for name, value in each.items()}
 
 
 def _requests(arguments: Any) -> list[list[Any]]:

@@ -160,9 +160,12 @@ def _check_finished(path: Path) -> None:
     folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
     has_results = any(path.glob(f"*{RESULT_SUFFIX}")) if path.is_dir() else path.exists()
     if not has_results and any((folder / "journal").glob(f"{name}.rank*.jsonl")):
-        commands = [each.text for each in kept_commands(path)]
+        commands = kept_commands(path)
         again = "start it again" if commands else "start it again with the command that began it"
-        raise InputError(f"{path}: this run is not finished, and has no result file yet; {again}", commands)
+        if hosts := ", ".join({each.host: "" for each in commands if not each.is_local}):
+            again += f" on {hosts}, in the suite's folder there, and copy its folder here"
+        found = "this run is not finished, and has no result file yet"
+        raise InputError(f"{path}: {found}; {again}", [each.text for each in commands])
 
 
 def _files_of(path: Path) -> list[Path]:
