@@ -33,7 +33,7 @@ def log_of(folder, name=SHAPES):
 
 def copy_of(log, folder, change=lambda line: line, results=lambda content: content):
     """A log and its results under their own names, each line and the results changed; None leaves them out."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for path in log.parent.glob("*results*.json"):
         if content := results(json.loads(path.read_text())):
             (folder / path.name).write_text(json.dumps(content))
@@ -165,6 +165,26 @@ def test_what_cannot_be_judged_is_said_in_one_line(logs, capsys, path, said):
     with pytest.raises(InputError, match=said) as error:
         compare(logs / path, logs / "lm_eval/float32", capsys)
     assert "\n" not in str(error.value)
+
+
+def test_the_tolerance_grows_with_the_square_root_of_the_words_and_names_an_unknown_dtype(logs, tmp_path, capsys):
+    def longer(line):
+        for request in line["arguments"].values():
+            request["arg_1"] = " word" * 15 + request["arg_1"]
+        return line
+
+    def without_dtype(content):
+        del content["config"]["model_dtype"]
+        content["config"]["model_args"].pop("dtype", None)
+        return content
+
+    plain = [log_of(logs / "lm_eval" / each) for each in ("bfloat16", "float32")]
+    assert "beyond the 0.5 nats that bfloat16 rounding explains, 33" in compare(*plain, capsys)[1]
+    paths = [copy_of(each, tmp_path / each.parents[1].name / each.parent.name, longer) for each in plain]
+    assert "beyond the 2 nats that bfloat16 rounding explains in 16 words, 33" in compare(*paths, capsys)[1]
+    unknown = copy_of(plain[0], tmp_path / "unknown", results=without_dtype)
+    found = compare(unknown, plain[1], capsys)[1]
+    assert "beyond the 0.5 nats that bfloat16 rounding explains (a dtype is not stored), 33" in found
 
 
 def test_a_metric_may_be_an_object_with_a_score_and_name_the_video(logs, tmp_path, capsys):

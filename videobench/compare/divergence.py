@@ -17,6 +17,7 @@ Two findings do not mean broken: replies of one side that cannot be read (`unrea
 that does not repeat itself on one device (`repeat`).
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -122,7 +123,10 @@ def _asks_for_letters(answers: Answers, rows: NDArray[np.intp]) -> NDArray[np.bo
 
 
 def option_words(pairs: Sequence[Any]) -> int:
-    """Median number of words in a log's options: their log-likelihoods add up the rounding of so many tokens."""
+    """Median number of words in a log's options: their log-likelihoods add up the rounding of so many tokens.
+
+    Roundings cancel in part. On the small model (192 sampled texts, bfloat16 and float16 against float32) the 90th
+    percentile of the difference grew from 1 token to 4, 16 and 64 by 2, 4 and 14, about as the square root."""
     texts = [text for pair in pairs for text in _logged_options(pair).values()]
     counts = [max(1, len(text.split()), len(text.encode()) // BYTES_OF_A_WORD) for text in texts]
     return round(float(np.median(counts))) if counts else 1
@@ -262,8 +266,12 @@ def diagnose(
         limit, explained = tolerance.nats, f"{tolerance.nats:g} nats of --tolerance"
     else:
         words = option_words(differences.pairs)
-        limit = words * TOLERANCES[dtype].devices
-        explained = f"{limit:g} nats that {dtype} rounding explains{f' in {words} words' if words > 1 else ''}"
+        limit = math.sqrt(words) * TOLERANCES[dtype].devices
+        known = all("dtype" in reply.run for pair in answers.pairs for reply in pair.replies)
+        explained = (
+            f"{limit:.3g} nats that {dtype} rounding explains{f' in {words} words' if words > 1 else ''}"
+            f"{'' if known else ' (a dtype is not stored)'}"
+        )
     findings = _nonfinite(answers, groups, names)
     if len(largest):
         measured = np.zeros(len(answers.videos), dtype=bool)
