@@ -193,7 +193,7 @@ main()'
         status=$own
     elif [ "$status" != 0 ]; then
         local found="error: processes died and were not started again (--max_restarts $max_restarts), or torchrun could not begin:"
-        found+=" why stands above;"
+        found+=" see above;"
         [ "$status" -le 128 ] || found="error: torchrun was killed (status $status), as the system does if memory runs out;"
         status=70
         echo "$found what was answered is kept; to go on: ${command% }" >&2

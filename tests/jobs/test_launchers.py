@@ -186,7 +186,7 @@ def test_the_scripts_exit_status_is_passed_on(launch, script_status, torchrun_st
     status = {} if script_status is None else {"SCRIPT_STATUS": script_status}
     _, done = launch(NPU, "w", "v", "q", "o", TORCHRUN_STATUS=torchrun_status, **status)
     assert done.returncode == expected
-    tells = "error: processes died and were not started again (--max_restarts 3), or torchrun could not begin: why"
+    tells = "processes died and were not started again (--max_restarts 3), or torchrun could not begin: see above"
     assert (tells in done.stderr) == (expected == 70)
     assert ("torchrun's own words" in done.stderr) == (expected == 70)
 

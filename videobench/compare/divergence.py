@@ -267,7 +267,7 @@ def diagnose(
     else:
         words = option_words(differences.pairs)
         limit = math.sqrt(words) * TOLERANCES[dtype].devices
-        known = all("dtype" in reply.run for pair in answers.pairs for reply in pair.replies)
+        known = all("dtype" in reply.run for pair in answers.pairs if isinstance(pair, Pair) for reply in pair.replies)
         explained = (
             f"{limit:.3g} nats that {dtype} rounding explains{f' in {words} words' if words > 1 else ''}"
             f"{'' if known else ' (a dtype is not stored)'}"
