@@ -346,7 +346,7 @@ def test_a_task_named_like_a_set_of_video_bench_is_none(logs, tmp_path):
 
 
 def test_answers_that_lack_are_asked_for_and_no_limit_is_named(tmp_path, capsys):
-    """Of a benchmark in our rows: 40 of its 1000 questions have no right answer."""
+    """Plant 40 questions without a right answer among 1000 of another benchmark."""
     for side in ("npu", "gpu"):
         rows = {
             f"arc/{k}": {

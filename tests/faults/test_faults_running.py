@@ -103,7 +103,7 @@ def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
     assert bench.answer("--limit", 1, "--overwrite").status == 0
 
 
-def test_a_journal_with_damaged_settings_is_mended_as_the_message_says(bench):
+def test_the_message_about_a_damaged_first_line_of_a_journal_says_how_to_mend_it(bench):
     assert bench.answer("--limit", 1).status == 0
     bench.journal.write_bytes(b"\0" + bench.journal.read_bytes())
     found = f"line 1 .* remove the file and {bench.result.name}: its replies are asked again"

@@ -118,6 +118,6 @@ def print_how_to_go_on(number: int) -> None:
         argv = [each for each in argv if each != "--overwrite"]
     command = shlex.join(["python", *argv])
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be restarting all processes because another one died
-        command = f"torchrun with the same arguments, {shlex.join(argv)}, unless it restarts them by itself"
+        command = f"torchrun with the same arguments, {shlex.join(argv)}, unless torchrun restarts them"
     with suppress(OSError):  # the terminal may be gone
         print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)

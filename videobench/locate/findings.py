@@ -109,7 +109,7 @@ def lines(findings: Findings) -> list[str]:
     if same.modules > 1:
         text.append(f"  the same in {same.modules} modules {first.family}, {same.calls} calls")
     if others:
-        text.append("  others, worst first (each by itself: none follows from another):")
+        text.append("  others, worst first (computed from the card's inputs, so none follows from another):")
     text += [f"    {_family_line(each)}" for each in others[:SHOWN]]
     if len(others) > SHOWN:
         text.append(f"    and {len(others) - SHOWN} more: --output_json FILE has all")

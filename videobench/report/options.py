@@ -208,7 +208,7 @@ def _add_runs(group: argparse._ArgumentGroup) -> None:
     _add_path(group, "--requests_facts", "what --export_requests wrote beside the requests that a service answered")
     first = "of a log's tasks with several filters, as strict-match (default: the first in the log)"
     group.add_argument("--filter", metavar="NAME", help=first)
-    alone = "field of a log's documents that some share, as a video (default: each document by itself)"
+    alone = "field of a log's documents that some share, as a video (default: every document is its own cluster)"
     group.add_argument("--cluster_by", metavar="FIELD", help=alone)
 
 

@@ -138,10 +138,11 @@ def _accuracy(report: Json) -> Iterator[str]:
         label = report["names"][side]["label"]
         yield f"{label} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
     compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
-    is_own = report["benchmark"] == VIDEO_BENCH
-    unknown = f"({'videos not named: clusters unknown' if is_own else 'each by itself: no row has a video_id'})"
+    unknown = "(no row has a video_id: every question is its own cluster)"
+    if report["benchmark"] == VIDEO_BENCH:
+        unknown = "(videos not named: clusters unknown)"
     if report["cluster"] == "document":
-        unknown = "(each document by itself; --cluster_by FIELD if some share a text or picture)"
+        unknown = "(every document is its own cluster; --cluster_by FIELD if some share a text or picture)"
     videos = f"on {compared['videos']:,} {report['cluster']}s" if report["knows_videos"] else unknown
     yield f"over {compared['questions']:,} questions {videos}, {own} minus {other}"
     for note in report["over"]:

@@ -1,4 +1,4 @@
-# Made what lies beside this file, from the repository's folder at commit 84608fe (0.2.0 before its release).
+# Makes the files in this folder. Run it in the repository at commit 84608fe (before the release of 0.2.0).
 data=tests/assets/egs out=/tmp/earlier
 python extract_dataset.py --Eval_QA_root $data/Video-Bench --Eval_Video_root $data/VideoBench --nums 12 \
     --correct_answer_file $data/Video-Bench/ANSWER.json \

@@ -87,7 +87,7 @@ def _changed_attention(change):
 
 
 def _overwriting_rows(first):
-    """Of a text: rows from `first` on, counted from 1, are the first one's."""
+    """Overwrite the rows of a text batch from `first` on (counted from 1) with the first row."""
 
     def change(output, query, key, mask, is_causal):
         if mask is not None:
