@@ -67,11 +67,14 @@ visible_gpus() {
     fi
 }
 
+# The variables that choose cards and machines; a command to go on with repeats those that are set.
+choosing=(ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR)
+
 # The command line to go on with, including the variables that choose cards and machines. Without --overwrite, which would
 # set aside what was answered, except for an export, which always starts again.
 command_to_go_on() {
     local kept=() each
-    for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
+    for each in "${choosing[@]}"; do
         [ -z "${!each+set}" ] || printf "%s=%s " "$each" "$(quoted "${!each}")"
     done
     for each in "$@"; do
@@ -83,7 +86,7 @@ command_to_go_on() {
 # The typed words, with the same variables, for videobench/commands.py; a separator follows every word.
 words_typed() {
     local each
-    for each in ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR; do
+    for each in "${choosing[@]}"; do
         [ -z "${!each+set}" ] || printf "%s=%s\x1f" "$each" "${!each}"
     done
     printf "%s\x1f" "$@"
