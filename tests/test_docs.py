@@ -148,8 +148,7 @@ def test_links_lead_somewhere(name):
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_files_that_are_named_exist(name):
-    text = prose_of(name) if name.endswith("architecture.md") else text_of(name)  # its tree has a test of its own
-    for path in set(FILE.findall(text)) - FILES_OF_USERS:
+    for path in set(FILE.findall(text_of(name))) - FILES_OF_USERS:
         assert (ROOT / path).exists() or (ROOT / "videobench" / path).exists(), f"{path}: no such file"
 
 
@@ -169,24 +168,18 @@ def test_flags_that_are_named_exist(name):
     assert set(FLAG.findall(text_of(name))) <= own_flags() | set().union(*FOREIGN_FLAGS.values())
 
 
-def test_the_tree_of_the_architecture_is_that_of_the_package():
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "videobench").rglob("*.py")}
-    for name in ("docs/architecture.md", "docs/zh-CN/architecture.md"):
-        assert tree_of(name) == modules
-
-
-def tree_of(name):
-    """The modules that the tree names, each with a description unless it is an __init__.py."""
-    [tree] = [content for _, _, content in FENCE.findall(text_of(name)) if content.startswith("videobench/")]
-    folders, modules = [], set()
+def test_the_tree_has_a_line_for_every_module():
+    [tree] = [content for _, _, content in FENCE.findall(text_of("videobench/README.md"))]
+    folders, named = [], set()
     for line in tree.splitlines():
         entry, _, description = line.partition("#")
         depth = (len(entry) - len(entry.lstrip())) // 2
         folders[depth:] = [entry.strip().rstrip("/")]
         if entry.strip().endswith(".py"):
-            assert description.strip() or entry.strip() == "__init__.py", f"{line}: says nothing"
-            modules.add("/".join(folders))
-    return modules
+            assert description.strip(), f"{line}: says nothing"
+            named.add("/".join(folders))
+    modules = [path for path in (ROOT / "videobench").rglob("*.py") if path.name != "__init__.py"]
+    assert named == {path.relative_to(ROOT).as_posix() for path in modules} | {"videobench/__init__.py"}
 
 
 @cache

@@ -1,11 +1,9 @@
-"""Which folder of the package may import which, and what must not import torch: docs/architecture.md.
-
-Of the tests none imports another, and what they share with benchmarks is in tests/support."""
+"""Which folder of the package may import which, and what must not import torch (docs/architecture.md); how long a
+function and a module may be (CONTRIBUTING.md). No test imports another; what tests share is in tests/support."""
 
 import ast
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -31,6 +29,7 @@ MAY_IMPORT = {
     "compare": BASE | {"data"},
     "report": BASE | {"cli", "data", "video", "compare"},
 }
+MOST_MODULES, MOST_MODULE_LINES, MOST_FUNCTION_LINES = 70, 450, 50
 # torch must come after open_device (device/devices.py): these are imported before it, or without any device.
 WITHOUT_TORCH = ("videobench.model.prompts", "videobench.video.pixels", "videobench.compare.comparison")
 
@@ -82,11 +81,24 @@ def test_no_imports_go_in_a_circle():
     assert not left
 
 
+def test_functions_modules_and_their_number_stay_within_the_limits():
+    sources = {path: path.read_text() for path in modules().values()}
+    assert len([path for path in sources if path.name != "__init__.py"]) <= MOST_MODULES
+    assert not [str(path) for path, source in sources.items() if source.count("\n") > MOST_MODULE_LINES]
+    functions = [
+        (node.end_lineno - node.lineno + 1, f"{path}:{node.lineno}")
+        for path, source in sources.items()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert not [place for lines, place in functions if lines > MOST_FUNCTION_LINES]
+
+
 @pytest.mark.parametrize("module", WITHOUT_TORCH)
 def test_is_imported_without_torch(module):
     found = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; print('torch' in sys.modules)"],
-        cwd=Path(ROOT),
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
