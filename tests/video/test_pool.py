@@ -16,11 +16,11 @@ import torch
 
 from tests.support.clip_writer import write_clip
 from tests.support.paths import ROOT
-from tests.support.stubborn_worker import LARGE_BYTES, SPEC, STUBBORN
+from tests.support.stubborn_worker import SPEC, STUBBORN
 from videobench.errors import InputError
 from videobench.video.frames import sample_frames
 from videobench.video.pixels import PixelSpec, resize_and_crop
-from videobench.video.pool import DecodePool, PreparedVideo, decoding_room_bytes, failed_video
+from videobench.video.pool import DecodePool, PreparedVideo, failed_video
 
 VIDEO_BYTES = 8 * 3 * 32 * 32
 
@@ -29,7 +29,7 @@ VIDEO_BYTES = 8 * 3 * 32 * 32
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sound videos of 3 to 8 frames; the stubborn decoder acts by their names."""
     folder = tmp_path_factory.mktemp("videos")
-    for number, name in enumerate(["a", "b", "c", "hangs", "crashes", "exits", "prints", "slow", "large"]):
+    for number, name in enumerate(["a", "b", "c", "hangs", "crashes", "exits", "full", "prints", "slow"]):
         write_clip(folder / f"{name}.avi", "mpeg4", 3 + number % 6)
     return folder
 
@@ -75,59 +75,18 @@ def test_videos_come_in_order_as_decoded_here(folder: Path, num_workers: int) ->
 
 
 def test_a_decoder_that_never_returns_or_dies_costs_its_video(folder: Path) -> None:
-    names = ["a", "hangs", "b", "crashes", "exits", "c"]
+    names = ["a", "hangs", "b", "crashes", "exits", "full", "c"]
     with DecodePool(SPEC, 8, 2, timeout_s=2.0, worker_command=STUBBORN) as pool:
         found = list(pool.prepare(folder / f"{name}.avi" for name in names))
-    for index in (0, 2, 5):
+    for index in (0, 2, 6):
         assert_same(found[index], folder, names[index])
-    assert [found[index].error for index in (1, 3, 4)] == [
+    assert [found[index].error for index in (1, 3, 4, 5)] == [
         f"{folder}/hangs.avi: the decoder gave no answer in 2 s",
         f"{folder}/crashes.avi: the decoder died (SIGSEGV)",
         f"{folder}/exits.avi: the decoder died (exit status 3)",
+        f"{folder}/full.avi: the decoder died (SIGKILL: was the memory full? use fewer --num_workers)",
     ]
-    assert all(found[index].pixels is None for index in (1, 3, 4))
-
-
-def most_at_once(times: Path) -> int:
-    spans = [tuple(map(float, line.split())) for line in times.read_text().splitlines()]
-    return max(sum(began <= moment < ended for began, ended in spans) for moment, _ in spans)
-
-
-@pytest.mark.parametrize(
-    ("room_bytes", "at_once"),
-    [
-        pytest.param(1, 1, id="one-that-needs-more-is-alone"),
-        pytest.param(2 * LARGE_BYTES, 2, id="two-fit"),
-    ],
-)
-def test_videos_wait_for_memory(folder: Path, room_bytes: int, at_once: int) -> None:
-    """Waiting does not count as a video's time: six of half a second, one after the other, each limited to 2 s."""
-    (folder / "large.times").unlink(missing_ok=True)
-    with DecodePool(SPEC, 8, 3, timeout_s=2.0, max_decoding_bytes=room_bytes, worker_command=STUBBORN) as pool:
-        list(pool.prepare([folder / "a.avi"] * 3))  # until they have started
-        for found in pool.prepare([folder / "large.avi"] * 6):
-            assert_same(found, folder, "large")
-    assert most_at_once(folder / "large.times") == at_once
-
-
-@pytest.mark.parametrize(
-    ("limit", "processes", "room"),
-    [
-        pytest.param(None, None, lambda host: host // 2, id="host"),
-        pytest.param("max", "4", lambda host: host // 8, id="four-processes"),
-        pytest.param("1000000", "4", lambda host: 125_000, id="four-processes-in-a-container"),
-        pytest.param(str(1 << 60), None, lambda host: host // 2, id="limit-above-the-host"),
-    ],
-)
-def test_room_is_a_part_of_the_hosts_memory(tmp_path, monkeypatch, limit, processes, room) -> None:
-    if limit is not None:
-        (tmp_path / "memory.max").write_text(limit + "\n")
-    monkeypatch.setattr("videobench.video.pool.CGROUP_LIMIT", tmp_path / "memory.max")
-    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    if processes is not None:
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-    host_kb = int(Path("/proc/meminfo").read_text().split("MemTotal:")[1].split()[0])
-    assert decoding_room_bytes() == room(host_kb * 1024)
+    assert all(found[index].pixels is None for index in (1, 3, 4, 5))
 
 
 def test_a_video_that_cannot_be_read_gets_its_reason(folder: Path, pool: DecodePool) -> None:
@@ -207,27 +166,13 @@ def test_worker_ignores_interrupts_and_leaves_the_device_alone(folder: Path, poo
     assert Path(f"/proc/{worker._process.pid}/oom_score_adj").read_text() == "1000\n"
 
 
-POOL_USER = """  # without `if __name__ == "__main__"`: workers must not import the script that starts them
-import sys
-from pathlib import Path
-from tests.support.stubborn_worker import SPEC, STUBBORN
-from videobench.video.pool import DecodePool
-with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
-    for number, prepared in enumerate(pool.prepare([Path(sys.argv[1]) / f"{name}.avi" for name in sys.argv[2:]])):
-        [worker] = pool._workers
-        print(number, prepared.error, worker._process.pid, flush=True)
-"""
-
-
 @pytest.fixture
 def pool_user(tmp_path: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A script of its own that holds a pool, in a folder with a module that must not stand in for another."""
+    """A script of its own that holds a pool, in a folder with a module that must not be imported in place of numpy."""
     if sys.version_info >= (3, 11):  # older versions of Python cannot leave the working directory out
         (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the working directory')")
-    script = folder / "pool_user.py"
-    script.write_text(POOL_USER)
     with subprocess.Popen(
-        [sys.executable, str(script), str(folder), "a", "b", "hangs"],
+        [sys.executable, ROOT / "tests/support/pool_user.py", str(folder), "a", "b", "hangs"],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

@@ -22,7 +22,7 @@ from videobench.errors import VideoError
 VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: at runtime the class takes no argument
 
 # Limits against hostile files; videos of the benchmark stay far below them.
-MAX_PIXELS = 2**25  # per frame, enough for 7680 x 4320; for memory see decoding_bytes
+MAX_PIXELS = 2**25  # per frame, enough for 7680 x 4320
 MAX_ASPECT_RATIO = 64  # the resize keeps the shape: with 336 pixels the longer edge becomes up to 21504
 MAX_STREAMS = 100  # a film with every language has about 60; FFmpeg itself gives up at 1000
 MAX_PACKETS = 2_000_000  # in the video stream: 22 hours at 25 frames per second; their index takes 150 MB
@@ -46,8 +46,6 @@ DECODER_OPTIONS = {"codec_whitelist": ",".join(DECODERS), "max_pixels": str(MAX_
 CONTAINER_OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS), **DECODER_OPTIONS}
 # Before PyAV 19, tags that are not UTF-8 are an error without this option, which later versions do not have.
 METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
-DECODER_FRAMES = 17  # 16 reference frames, the most that H.264 and HEVC allow, and the newest frame
-MOST_BITS_PER_PIXEL = 64  # 16-bit RGBA, assumed where the file does not state its format
 THUMBNAIL = Disposition.attached_pic | Disposition.timed_thumbnails
 # Errors that PyAV raises for a broken file: its own, and Python's for sizes and texts that FFmpeg does not check.
 BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
@@ -148,13 +146,13 @@ def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
         try:
             packet = next(packets, None)
         except FFmpegError as error:
-            if _memory_ended(opened, error):
+            if _memory_ended(error):
                 raise
             packet = None  # the file ends here
         try:
             yield from decoder.decode(packet)
         except FFmpegError as error:
-            if _memory_ended(opened, error):
+            if _memory_ended(error):
                 raise
             if not decoder.is_open:  # broken headers: nothing can be decoded
                 return
@@ -162,23 +160,15 @@ def decode_tolerantly(opened: OpenVideo) -> Iterator[VideoFrame]:
             return
 
 
-def _memory_ended(opened: OpenVideo, error: FFmpegError) -> bool:
+def _memory_ended(error: FFmpegError) -> bool:
     """Whether memory really ran out: dav1d and demuxers report that for damaged packets, too."""
     if not isinstance(error, MemoryError):
         return False
     try:
-        np.empty(decoding_bytes(opened, num_frames=0), np.uint8)
+        np.empty(8 * MAX_PIXELS, np.uint8)
     except MemoryError:
         return True
     return False
-
-
-def decoding_bytes(opened: OpenVideo, num_frames: int) -> int:
-    """Most memory for decoding, in bytes: the decoder's frames, `num_frames` picked ones, and one as RGB."""
-    pixel_format = opened.stream.codec_context.format
-    bits: int = pixel_format.padded_bits_per_pixel if pixel_format else MOST_BITS_PER_PIXEL
-    pixels: int = opened.stream.width * opened.stream.height
-    return pixels * ((DECODER_FRAMES + num_frames) * bits // 8 + 2 * 3)
 
 
 def to_rgb(video: Path, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:

@@ -1,8 +1,11 @@
 """Sample uint8 RGB frames from a video: always as many as requested, whatever the file.
 
-Frame k of a sample is frame k * total // num_frames in presentation order, where `total` is the real number of frames
-in the file. Rotation metadata is ignored. Only this folder reads videos with av; report/page.py scales pictures with
-it.
+Frame k of a sample is frame k * total // num_frames in presentation order. `total` is the number of frames that really
+decode. Rotation metadata is ignored. Only this folder reads videos with av; report/page.py scales pictures with it.
+
+Sparse decoding: for CODECS, the file is read once without decoding, to learn the time of every packet. Then only the
+groups of pictures that hold a wanted frame are decoded. The frames are bit-equal to those of decoding everything: if
+the times are doubtful, or the decoder reports anything, the whole file is decoded.
 """
 
 from array import array
@@ -16,27 +19,16 @@ import av.logging
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
-from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from videobench.errors import VideoError
-from videobench.video.container import (
-    OpenVideo,
-    VideoPacket,
-    decode_tolerantly,
-    decoding_bytes,
-    demux,
-    open_video,
-    to_rgb,
-)
-from videobench.video.images import decode_images, list_images
+from videobench.video.container import OpenVideo, VideoPacket, decode_tolerantly, demux, open_video, to_rgb
+from videobench.video.identity import IMAGE_SUFFIXES, images_in
 
-# Sparse decoding: only groups of pictures with a wanted frame are decoded, in the order of the container's times,
-# bit-equal to decoding everything. If the times are doubtful, or the decoder reports anything, the whole file is
-# decoded. FFmpeg's codec names. Codecs whose decoders may hide damage are left out: HEVC, VP8 and MPEG-2 may end a
-# picture early without an error, leaving old memory in the rest; AV1 may drop a damaged picture and those after it. VP9
-# gains too little: 6 %.
+# FFmpeg's names. Codecs whose decoders may hide damage are left out: HEVC, VP8 and MPEG-2 may end a picture early
+# without an error, leaving old memory in the rest; AV1 may drop a damaged picture and those after it. VP9 gains too
+# little: 6 %.
 CODECS = ("h264", "mpeg4")
 # In other containers the times of a stream with B-frames are missing or guessed.
 REORDERING_CONTAINERS = ("mov", "matroska")
@@ -44,10 +36,109 @@ SMALLEST_MPEG4_PICTURE = 20  # bytes; a smaller packet may be a placeholder that
 # FFmpeg flags other H.264 pictures as key frames, too, but the decoder forgets all earlier ones only at an IDR picture
 # (type 5).
 ONLY_IDR = "filter_units=pass_types=5"
-MAX_HELD_BYTES = 64_000_000
-PACKET_OVERHEAD_BYTES = 500  # Python objects around a packet's data
 # Make any damage an error: concealing it would depend on frames that were not decoded.
 STRICT_DECODER = {"err_detect": "crccheck+bitstream+buffer+explode"}
+
+Shrink = Callable[[np.ndarray], np.ndarray]
+Found = tuple[Iterable[VideoFrame], int, int]  # the wanted frames, how many the video has, how many its file states
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A sample of the frames of one video, in presentation order."""
+
+    pixels: np.ndarray  # uint8 RGB (num_frames, height, width, 3), or what `shrink` made of each frame
+    width: int  # of a frame as decoded, in pixels
+    height: int
+    decoded: int  # how many frames the video really has
+    stated: int  # how many its container states; 0 if it states none
+
+
+def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None) -> Frames:
+    """Sample frames from a video file or a folder of images; raises VideoError, naming the file, if it has none.
+
+    `shrink` turns a frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one frame at a time
+    is in memory at full size. Damage in a part that is not decoded is not noticed, and its packets count as frames."""
+    frames, decoded, stated = _find_images(video, num_frames) if video.is_dir() else _find_frames(video, num_frames)
+    reformatter = VideoReformatter()
+    size: tuple[int, int] | None = None
+    pixels: list[np.ndarray] = []
+    for frame, repeats in groupby(frames):  # a short video repeats frames
+        if size and size != (frame.width, frame.height):
+            raise VideoError(f"{video}: frames change from {size[0]} x {size[1]} to {frame.width} x {frame.height}")
+        size = frame.width, frame.height
+        rgb = to_rgb(video, frame, reformatter)
+        pixels += [shrink(rgb) if shrink else rgb] * sum(1 for _ in repeats)
+    if size is None:
+        raise VideoError(f"{video}: no frame decodes")
+    return Frames(np.stack(pixels), *size, decoded, stated)
+
+
+def spread(total: int, num_frames: int) -> list[int]:
+    """Indices of the frames to take from `total`, ascending; some repeat if there are fewer than `num_frames`."""
+    return [k * total // num_frames for k in range(num_frames)]
+
+
+def _find_images(folder: Path, num_frames: int) -> Found:
+    """Choose from a folder of images; each is decoded when it is its turn."""
+    images = images_in(folder)
+    if not images:
+        raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    wanted = (images[index] for index in spread(len(images), num_frames))
+    return _decode_images(wanted), len(images), len(images)
+
+
+def _decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
+    for image, repeats in groupby(images):
+        with open_video(image) as opened:
+            frame = next(decode_tolerantly(opened), None)
+            if frame is None:
+                raise opened.refuse("the image does not decode")
+        yield from (frame for _ in repeats)
+
+
+def _find_frames(video: Path, num_frames: int) -> Found:
+    with open_video(video) as opened:
+        if not may_be_sparse(opened):
+            return _decode_whole(opened, num_frames)
+        with suppress(NotSparseError):
+            timeline = read_timeline(opened)
+            total = len(timeline.shown)
+            frames = decode_sparsely(video, timeline, timeline.shown[spread(total, num_frames)])
+            return frames, total, opened.stream.frames
+    with open_video(video) as opened:
+        return _decode_whole(opened, num_frames)
+
+
+def _decode_whole(opened: OpenVideo, num_frames: int) -> Found:
+    """Decode everything, and once more if the number of frames was not as expected."""
+    expected = opened.stream.frames or _count_packets(opened.video)
+    found, total = _frames_at(opened, spread(expected, num_frames))
+    if total not in (0, expected):
+        found.clear()  # frees their memory
+        with open_video(opened.video) as again:
+            found, total = _frames_at(again, spread(total, num_frames))
+    wanted = spread(total, num_frames) if total else []
+    return [found[index] for index in wanted], total, opened.stream.frames
+
+
+def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, VideoFrame], int]:
+    """Return the frames at these indices, if they exist, and how many frames decode."""
+    found, total = {}, 0
+    for index, frame in enumerate(decode_tolerantly(opened)):
+        total = index + 1
+        if index in wanted:
+            found[index] = frame
+    return found, total
+
+
+def _count_packets(video: Path) -> int:
+    """Count packets up to the end of the file, or until demuxing fails."""
+    count = 0
+    with open_video(video) as opened, suppress(FFmpegError):
+        for _ in demux(opened):
+            count += 1
+    return count
 
 
 class NotSparseError(Exception):
@@ -61,7 +152,6 @@ class Timeline:
     pts: np.ndarray  # int64, of every packet, in the stream's time base
     shown: np.ndarray  # numbers of the shown packets, in presentation order
     starts: np.ndarray  # numbers of packets at which decoding may start, ascending from 0
-    packets: list[VideoPacket] | None  # None if they are too large to keep
 
 
 def may_be_sparse(opened: OpenVideo) -> bool:
@@ -74,9 +164,7 @@ def may_be_sparse(opened: OpenVideo) -> bool:
 def read_timeline(opened: OpenVideo) -> Timeline:
     """Demux the whole file without decoding. Raises NotSparseError."""
     pts, is_key, is_shown = array("q"), array("b"), array("b")
-    packets: list[VideoPacket] | None = []
     is_h264 = opened.stream.codec_context.codec.canonical_name == "h264"
-    held_bytes = 0
     try:
         idr_filter = BitStreamFilterContext(ONLY_IDR, opened.stream) if is_h264 else None
         for packet in demux(opened):
@@ -88,14 +176,7 @@ def read_timeline(opened: OpenVideo) -> Timeline:
                 raise NotSparseError(f"packet {len(pts)} brings headers on which later ones depend")
             pts.append(packet.pts)
             is_shown.append(not packet.is_discard)
-            # The filter empties its input, so it gets a copy.
-            is_start = packet.is_keyframe and (not idr_filter or idr_filter.filter(Packet(bytes(packet))))
-            is_key.append(bool(is_start))
-            held_bytes += packet.size + PACKET_OVERHEAD_BYTES
-            if held_bytes > MAX_HELD_BYTES:
-                packets = None
-            if packets is not None:
-                packets.append(packet)
+            is_key.append(packet.is_keyframe and (not idr_filter or bool(idr_filter.filter(packet))))
     except FFmpegError as error:
         raise NotSparseError(f"packet {len(pts)} cannot be read: {error}") from error
     times = np.array(pts, np.int64)
@@ -107,7 +188,7 @@ def read_timeline(opened: OpenVideo) -> Timeline:
     starts = _clean_starts(times, np.array(is_key, bool))
     if starts[:1].tolist() != [0]:
         raise NotSparseError("the first packet does not start the video")
-    return Timeline(times, order[places], starts, packets)
+    return Timeline(times, order[places], starts)
 
 
 def _check_times(pts: np.ndarray, reorder_depth: int) -> None:
@@ -128,27 +209,18 @@ def _clean_starts(pts: np.ndarray, is_key: np.ndarray) -> np.ndarray:
     return np.flatnonzero(is_key & (newest_so_far == pts) & (oldest_from_here == pts))
 
 
-def decode_frames(opened: OpenVideo, timeline: Timeline, wanted: np.ndarray) -> list[VideoFrame]:
-    """Decode the frames of these packets, given in presentation order. Raises NotSparseError."""
-    if timeline.packets is not None:
-        found = _decode_groups(opened, enumerate(timeline.packets), timeline, wanted)
-    else:
-        with open_video(opened.video) as again:
-            found = _decode_groups(again, enumerate(demux(again)), timeline, wanted)
-    return [found[pts] for pts in timeline.pts[wanted].tolist()]
+def decode_sparsely(video: Path, timeline: Timeline, wanted: np.ndarray) -> list[VideoFrame]:
+    """Decode the groups that have these packets, numbers in presentation order, and return their frames.
 
-
-def _decode_groups(
-    opened: OpenVideo, packets: Iterator[tuple[int, VideoPacket]], timeline: Timeline, wanted: np.ndarray
-) -> dict[int, VideoFrame]:
-    """Decode the groups that have wanted packets; returns frames by time."""
-    decoder = opened.stream.codec_context
-    decoder.options = decoder.options | STRICT_DECODER
+    Raises NotSparseError."""
     firsts = timeline.starts[np.searchsorted(timeline.starts, wanted, side="right") - 1]
-    found: dict[int, VideoFrame] = {}
+    found: dict[int, VideoFrame] = {}  # by time
     try:
-        with _decoder_messages() as messages:
+        with open_video(video) as opened, _decoder_messages() as messages:
+            decoder = opened.stream.codec_context
+            decoder.options = decoder.options | STRICT_DECODER
             decoder.open(strict=False)  # opening resets skip_frame, which is set later
+            packets = enumerate(demux(opened))
             for first in np.unique(firsts):
                 numbers = wanted[firsts == first]
                 group = _between(packets, first, numbers.max())
@@ -158,7 +230,7 @@ def _decode_groups(
         raise NotSparseError(f"a group does not decode: {error}") from error
     if messages:
         raise NotSparseError(f"the decoder reports: {messages[0][2]}")
-    return found
+    return [found[pts] for pts in timeline.pts[wanted].tolist()]
 
 
 def _between(packets: Iterator[tuple[int, VideoPacket]], first: int, last: int) -> Iterator[VideoPacket]:
@@ -213,133 +285,3 @@ def _decode_packets(opened: OpenVideo, packets: Iterator[VideoPacket], wanted_pt
         decoder.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
         yield from decoder.decode(packet)
     yield from decoder.decode(None)  # frames held back for reordering
-
-
-@dataclass(frozen=True)
-class Frames:
-    """A sample of the frames of one video, in presentation order."""
-
-    pixels: np.ndarray  # uint8 RGB (num_frames, height, width, 3), or what `shrink` made of each frame
-    width: int  # of a frame as decoded, in pixels
-    height: int
-    decoded: int  # how many frames the video really has
-    stated: int  # how many its container states; 0 where it states none
-
-
-@dataclass(frozen=True)
-class _Picked:
-    """The wanted frames as the decoder returns them, not yet converted to RGB."""
-
-    frames: Iterable[VideoFrame]
-    decoded: int
-    stated: int
-
-
-Shrink = Callable[[np.ndarray], np.ndarray]
-Reserve = Callable[[int], None]
-
-
-def spread(total: int, num_frames: int) -> list[int]:
-    """Indices of the frames to take from `total`, ascending; some repeat if there are fewer than `num_frames`."""
-    return [k * total // num_frames for k in range(num_frames)]
-
-
-def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None, reserve: Reserve | None = None) -> Frames:
-    """Sample frames from a video file or a folder of images; raises VideoError, naming the file, if it has none.
-
-    `shrink` turns a frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one frame at a time
-    is in memory at full size. `reserve` is called once, before decoding, with the bytes needed at most; it may wait.
-
-    Bit-equal to `sample_frames_plain`, but decodes only part of the file if possible. Damage in the other parts is then
-    not noticed, and damaged packets count as frames."""
-    return _convert(video, _pick(video, num_frames, reserve), num_frames, shrink)
-
-
-def sample_frames_plain(video: Path, num_frames: int) -> Frames:
-    """Sample frames by decoding everything: the reference for `sample_frames`."""
-    picked = _pick_images(list_images(video), num_frames) if video.is_dir() else _pick_plainly(video, num_frames)
-    return _convert(video, picked, num_frames, None)
-
-
-def _convert(video: Path, picked: _Picked, num_frames: int, shrink: Shrink | None) -> Frames:
-    reformatter = VideoReformatter()
-    size, at, pixels = (0, 0), 0, np.empty(0, np.uint8)
-    for frame, repeats in groupby(picked.frames):  # a short video repeats frames
-        if at and (frame.width, frame.height) != size:
-            raise VideoError(f"{video}: frames change from {size[0]} x {size[1]} to {frame.width} x {frame.height}")
-        rgb = to_rgb(video, frame, reformatter)
-        shrunk = shrink(rgb) if shrink else rgb
-        if not at:
-            size, pixels = (frame.width, frame.height), np.empty((num_frames, *shrunk.shape), np.uint8)
-        count = sum(1 for _ in repeats)
-        pixels[at : at + count] = shrunk
-        at += count
-    if not at:
-        raise VideoError(f"{video}: no frame decodes")
-    return Frames(pixels, *size, picked.decoded, picked.stated)
-
-
-def _pick(video: Path, num_frames: int, reserve: Reserve | None) -> _Picked:
-    reserve = reserve or (lambda num_bytes: None)
-    if video.is_dir():
-        images = list_images(video)
-        with open_video(images[0]) as opened:
-            reserve(decoding_bytes(opened, num_frames=1))
-        return _pick_images(images, num_frames)
-    with open_video(video) as opened:
-        reserve(decoding_bytes(opened, num_frames))
-        if not may_be_sparse(opened):
-            return _pick_by_count(opened, num_frames)
-        with suppress(NotSparseError):
-            return _pick_sparsely(opened, num_frames)
-    return _pick_plainly(video, num_frames)
-
-
-def _pick_plainly(video: Path, num_frames: int) -> _Picked:
-    with open_video(video) as opened:
-        return _pick_by_count(opened, num_frames)
-
-
-def _pick_images(images: Sequence[Path], num_frames: int) -> _Picked:
-    """Pick from a folder of images, which are decoded only when converted."""
-    wanted = (images[index] for index in spread(len(images), num_frames))
-    return _Picked(decode_images(wanted), len(images), len(images))
-
-
-def _pick_sparsely(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Decode only the needed groups of pictures. Raises NotSparseError."""
-    timeline = read_timeline(opened)
-    total = len(timeline.shown)
-    frames = decode_frames(opened, timeline, timeline.shown[spread(total, num_frames)])
-    return _Picked(frames, total, opened.stream.frames)
-
-
-def _pick_by_count(opened: OpenVideo, num_frames: int) -> _Picked:
-    """Decode everything, and once more if the number of frames was not as expected."""
-    expected = opened.stream.frames or _count_packets(opened.video)
-    found, total = _frames_at(opened, spread(expected, num_frames))
-    if total not in (0, expected):
-        found.clear()  # memory was reserved for these frames once
-        with open_video(opened.video) as again:
-            found, total = _frames_at(again, spread(total, num_frames))
-    wanted = spread(total, num_frames) if total else []
-    return _Picked([found[index] for index in wanted], total, opened.stream.frames)
-
-
-def _frames_at(opened: OpenVideo, wanted: Sequence[int]) -> tuple[dict[int, VideoFrame], int]:
-    """Return the frames at these indices, if they exist, and how many frames decode."""
-    found, total = {}, 0
-    for index, frame in enumerate(decode_tolerantly(opened)):
-        total = index + 1
-        if index in wanted:
-            found[index] = frame
-    return found, total
-
-
-def _count_packets(video: Path) -> int:
-    """Count packets up to the end of the file, or until demuxing fails."""
-    count = 0
-    with open_video(video) as opened, suppress(FFmpegError):
-        for _ in demux(opened):
-            count += 1
-    return count

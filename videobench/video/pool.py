@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,14 +16,12 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Condition
 from typing import Any
 
 import numpy as np
@@ -32,45 +29,9 @@ import torch
 
 from videobench.errors import InputError, VideoError
 from videobench.jobs.processes import start_child
-from videobench.video.frames import Reserve, sample_frames
+from videobench.video.frames import sample_frames
 from videobench.video.identity import Stamp, sha256_of_video, stamp_of
 from videobench.video.pixels import PixelSpec, resize_and_crop
-
-# Part of the host's memory for decoding (container.decoding_bytes), divided among the job's processes on this host;
-# further videos wait. A video that needs more than all of it is decoded alone. 1080p needs 0.1 GB, the largest frames
-# 1.4 GB, in the widest pixel formats 7 GB.
-DECODING_PART = 0.5
-CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")  # a container's limit: bytes, or "max"
-
-
-class Room:
-    """A budget of `num_bytes` of memory that is shared by threads."""
-
-    def __init__(self, num_bytes: int):
-        self._all = self._free = num_bytes
-        self._changed = Condition()
-
-    @contextmanager
-    def taken(self, num_bytes: int) -> Iterator[None]:
-        """Wait until `num_bytes` are free, then take them; a request for more than everything gets everything."""
-        num_bytes = min(num_bytes, self._all)
-        with self._changed:
-            self._changed.wait_for(lambda: num_bytes <= self._free)
-            self._free -= num_bytes
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += num_bytes
-                self._changed.notify_all()
-
-
-def decoding_room_bytes() -> int:
-    """Memory in bytes that the workers of one process of a job may use for decoding: see DECODING_PART."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with suppress(OSError, ValueError):
-        memory = min(memory, int(CGROUP_LIMIT.read_text()))
-    return int(DECODING_PART * memory) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 @dataclass(frozen=True)
@@ -99,7 +60,7 @@ def failed_video(video: Path, reason: str) -> PreparedVideo:
     return PreparedVideo(video, None, "", "", None, 0, 0, "", " ".join(reason.split()))
 
 
-def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserve | None = None) -> PreparedVideo:
+def prepare_video(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:
     """Decode, resize and crop; a fault of the video or its decoder becomes the `error` of the result."""
 
     def shrink(frame: np.ndarray) -> np.ndarray:
@@ -107,7 +68,7 @@ def prepare_video(video: Path, spec: PixelSpec, num_frames: int, reserve: Reserv
 
     stamp = stamp_of(video)
     try:
-        frames = sample_frames(video, num_frames, shrink, reserve)
+        frames = sample_frames(video, num_frames, shrink)
         video_sha256 = sha256_of_video(video)
         if stamp_of(video) != stamp:
             raise VideoError(f"{video}: was changed while it was read; start again when it is whole")
@@ -131,29 +92,26 @@ def send_prepared(connection: Connection, prepared: PreparedVideo) -> None:
         connection.send_bytes(pixels.numpy().reshape(-1).data)
 
 
-def receive_prepared(connection: Connection, header: bytes, video: Path) -> PreparedVideo:
-    """Receive what `send_prepared` sent; `header` is the first message. EOFError or OSError if the sender is gone."""
-    fields = json.loads(header)
+def receive_prepared(connection: Connection, video: Path) -> PreparedVideo:
+    """Receive what `send_prepared` sent. EOFError or OSError if the sender is gone."""
+    fields = json.loads(connection.recv_bytes())
     shape, stamp = fields.pop("shape"), fields.pop("stamp")
-    fields["stamp"] = None if stamp is None else tuple(stamp)
-    if shape is None:
-        return PreparedVideo(video=video, pixels=None, **fields)
-    pixels = torch.empty(shape, dtype=torch.uint8)
-    connection.recv_bytes_into(pixels.numpy().reshape(-1).data)
-    return PreparedVideo(video=video, pixels=pixels, **fields)
+    pixels = None
+    if shape is not None:
+        pixels = torch.empty(shape, dtype=torch.uint8)
+        connection.recv_bytes_into(pixels.numpy().reshape(-1).data)
+    return PreparedVideo(video, pixels, stamp=tuple(stamp) if stamp else None, **fields)
 
 
-READY = b"ready"
-NEEDS = b"needs "  # followed by the bytes of memory needed; any message from the parent grants them
 NICENESS = 5  # lower priority than the parent: a card is idle while the parent waits for a core
 
 
-def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = prepare_video) -> None:
+def serve(prepare: Callable[[Path, PixelSpec, int], PreparedVideo] = prepare_video) -> None:
     """Main function of a worker process, whose argument is the file descriptor of its connection.
 
-    The worker receives the settings, then one video path after another. It sends READY first; then for every video the
-    memory it needs and, once the parent has granted that, the prepared video. It ends when its standard input closes,
-    since the parent is gone then. `prepare` is replaced in tests."""
+    The worker receives the settings and says that it is ready. Then it receives one path after another, and answers
+    with the prepared video. It ends when its standard input closes, since the parent is gone then. `prepare` is
+    replaced in tests."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is meant for the parent, which ends its workers
     faulthandler.enable()  # shows where a decoder crashes
     with suppress(OSError):  # not on Linux, or not permitted
@@ -164,22 +122,12 @@ def serve(prepare: Callable[[Path, PixelSpec, int, Reserve], PreparedVideo] = pr
     connection = Connection(int(sys.argv[1]))
     try:
         spec, num_frames = connection.recv()
-        connection.send_bytes(READY)
-        reserve = partial(_reserve, connection)
+        connection.send_bytes(b"ready")
         while True:
             video = Path(os.fsdecode(connection.recv_bytes()))
-            send_prepared(connection, prepare(video, spec, num_frames, reserve))
+            send_prepared(connection, prepare(video, spec, num_frames))
     except (EOFError, ConnectionError):
         return  # the parent has closed it
-
-
-def _reserve(connection: Connection, num_bytes: int) -> None:
-    """Ask the parent for memory and wait until it is granted."""
-    try:
-        connection.send_bytes(NEEDS + str(num_bytes).encode())
-        connection.recv_bytes()
-    except (EOFError, ConnectionError):
-        sys.exit()  # the parent has closed it
 
 
 def _die_with_parent() -> None:
@@ -196,22 +144,21 @@ MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
 # Other processes cannot take over claimed videos: near the end of a job they would have to wait for them.
 MAX_AHEAD_PER_WORKER = 3
 
-Limit = Callable[[], int]
-Ahead = deque[Future[PreparedVideo]]
-
-
-class _WorkerLost(Exception):
-    """The process died or did not answer in time."""
-
 
 class _Worker:
-    """One process and its connection. The constructor does not wait until it has started; `prepare` does."""
+    """A decoding process and its connection. If it dies or hangs, that costs its video, and it is started again."""
 
-    def __init__(self, command: Sequence[str], settings: tuple[PixelSpec, int]):
+    def __init__(self, command: Sequence[str], spec: PixelSpec, num_frames: int):
+        self._command, self._spec, self._num_frames = command, spec, num_frames
+        self._start()
+
+    def _start(self) -> None:
+        """Start the process without waiting until it is ready; `prepare` waits."""
+        self._is_ready = False
         self._connection, theirs = Pipe()
         with theirs:
             self._process = start_child(
-                [*command, str(theirs.fileno())],
+                [*self._command, str(theirs.fileno())],
                 env={"OMP_NUM_THREADS": "1"},
                 stdin=subprocess.PIPE,  # nothing is written to it; the worker ends when it closes
                 stdout=2,  # results go through the connection; what a library prints must not mix with those of the run
@@ -219,60 +166,52 @@ class _Worker:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C goes to the parent alone
             )
-        self._settings: tuple[PixelSpec, int] | None = settings
 
-    def prepare(self, video: Path, timeout_s: float, room: Room) -> PreparedVideo:
-        """Prepare a video in the process. Raises _WorkerLost, or InputError if the process did not start."""
-        self._finish_start()
+    def prepare(self, video: Path, timeout_s: float) -> PreparedVideo:
+        """Prepare a video in the process. Raises InputError if the process did not start."""
+        if not self._is_ready:
+            self._finish_start()
         try:
             self._connection.send_bytes(os.fsencode(video))
-            message = self._receive(timeout_s)
-            if not message.startswith(NEEDS):
-                return receive_prepared(self._connection, message, video)
-            with room.taken(int(message.removeprefix(NEEDS))):
-                self._connection.send_bytes(b"")
-                return receive_prepared(self._connection, self._receive(timeout_s), video)
-        except (EOFError, OSError) as error:
-            raise _WorkerLost(f"the decoder died ({self._how_it_ended()})") from error
-
-    def _receive(self, timeout_s: float) -> bytes:
-        if not self._connection.poll(timeout_s):
-            raise _WorkerLost(f"the decoder gave no answer in {timeout_s:g} s")
-        return self._connection.recv_bytes()
+            if self._connection.poll(timeout_s):
+                return receive_prepared(self._connection, video)
+            reason = f"gave no answer in {timeout_s:g} s"
+        except (EOFError, OSError):
+            reason = f"died ({self._how_it_ended()})"
+        self.kill()
+        self.close()
+        self._start()
+        return failed_video(video, f"{video}: the decoder {reason}")
 
     def _finish_start(self) -> None:
-        if self._settings is None:
-            return
         try:
-            self._connection.send(self._settings)
+            self._connection.send((self._spec, self._num_frames))
             if not self._connection.poll(START_TIMEOUT_S):
                 raise InputError(f"a decoding process did not start in {START_TIMEOUT_S:g} s; use fewer --num_workers")
-            if self._connection.recv_bytes() != READY:
-                raise RuntimeError("a decoding process does not follow the protocol of pool.py")
+            self._connection.recv_bytes()
         except (EOFError, OSError):
             how = self._how_it_ended()
             raise InputError(
                 f"a decoding process did not start ({how}, its messages are above); use fewer --num_workers"
             ) from None
-        self._settings = None
+        self._is_ready = True
 
     def _how_it_ended(self) -> str:
         try:
             status = self._process.wait(END_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            self.kill()
             return "it closed its connection"
+        if status == -signal.SIGKILL:
+            return "SIGKILL: was the memory full? use fewer --num_workers"
         return signal.Signals(-status).name if status < 0 else f"exit status {status}"
 
     def kill(self) -> None:
-        """Kill the process and stop waiting for it: reading from a lost disk, it may not end for hours."""
+        """Kill the process; whoever waits for its answer gets EOFError."""
         self._process.kill()
-        with suppress(OSError), socket.socket(fileno=os.dup(self._connection.fileno())) as connection:
-            connection.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Free the resources of a killed worker; no thread may still be waiting for its answer."""
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired):  # reading from a lost disk, it may not end for hours
             self._process.wait(END_TIMEOUT_S)
         self._connection.close()
         if self._process.stdin:
@@ -283,8 +222,7 @@ class DecodePool:
     """Decodes, resizes and crops videos in worker processes, in order and ahead of their use.
 
     With `num_workers` 0 this happens in the calling process, without protection. At most `max_ahead_bytes` of pixels
-    (but at least one video) are in preparation or ready. A video that takes longer than `timeout_s` fails. All workers
-    together use at most `max_decoding_bytes` of memory, by default `decoding_room_bytes()`."""
+    (but at least one video) are in preparation or ready. A video that takes longer than `timeout_s` fails."""
 
     def __init__(
         self,
@@ -293,80 +231,65 @@ class DecodePool:
         num_workers: int,
         timeout_s: float = VIDEO_TIMEOUT_S,
         max_ahead_bytes: int = MAX_AHEAD_BYTES,
-        max_decoding_bytes: int | None = None,
         worker_command: Sequence[str] = WORKER_COMMAND,
     ):
         self._spec, self._num_frames, self._timeout_s = spec, num_frames, timeout_s
         self._fitting = max(1, max_ahead_bytes // (num_frames * 3 * spec.crop_height * spec.crop_width))
         self._num_workers = num_workers = min(num_workers, self._fitting)  # more could never be busy
         self._max_ahead = max(1, min(self._fitting, MAX_AHEAD_PER_WORKER * num_workers))
-        self._room = Room(decoding_room_bytes() if max_decoding_bytes is None else max_decoding_bytes)
-        self._command = worker_command
-        self._workers: set[_Worker] = set()
+        self._workers = [_Worker(worker_command, spec, num_frames) for _ in range(num_workers)]
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
         # One thread per worker waits for its answer, so that workers continue while the caller computes.
         self._waiters = ThreadPoolExecutor(max(1, num_workers), thread_name_prefix="decode")
-        for _ in range(num_workers):
-            self._idle.put(self._start_worker())
 
     def __enter__(self) -> "DecodePool":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._waiters.shutdown(wait=False, cancel_futures=True)
-        for worker in list(self._workers):
+        for worker in self._workers:
             worker.kill()  # ends the waiting
         self._waiters.shutdown()
         for worker in self._workers:
             worker.kill()  # if it was started meanwhile
             worker.close()
-        self._workers.clear()
 
     def look_ahead(self, num_videos: int) -> None:
         """Keep `num_videos` ready from now on while others are in preparation, within `max_ahead_bytes`."""
-        wanted = num_videos + self._num_workers
-        self._max_ahead = min(self._fitting, max(self._max_ahead, wanted))
+        self._max_ahead = min(self._fitting, max(self._max_ahead, num_videos + self._num_workers))
 
-    def prepare(self, videos: Iterable[Path], limit: Limit | None = None) -> Iterator[PreparedVideo]:
+    def prepare(self, videos: Iterable[Path], limit: Callable[[], int] | None = None) -> Iterator[PreparedVideo]:
         """Yield the prepared `videos` in order. They are taken from the iterable as needed, the first ones immediately;
         at most `limit()` are prepared ahead."""
         if self._num_workers == 0:
             return (prepare_video(video, self._spec, self._num_frames) for video in videos)
-        source: Iterator[Path] = iter(videos)
-        ahead: Ahead = deque()
-        self._begin(source, ahead, limit)
-        return self._in_order(source, ahead, limit)
+        source = iter(videos)
+        ahead: deque[Future[PreparedVideo]] = deque()
 
-    def _begin(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> None:
-        while len(ahead) < min(self._max_ahead, limit() if limit else self._max_ahead):
-            if (video := next(videos, None)) is None:
-                return
-            ahead.append(self._waiters.submit(self._prepare_in_worker, video))
+        def begin() -> None:
+            while len(ahead) < min(self._max_ahead, limit() if limit else self._max_ahead):
+                if (video := next(source, None)) is None:
+                    return
+                ahead.append(self._waiters.submit(self._prepare_in_worker, video))
 
-    def _in_order(self, videos: Iterator[Path], ahead: Ahead, limit: Limit | None) -> Iterator[PreparedVideo]:
-        try:
-            while ahead:
-                yield ahead.popleft().result()
-                self._begin(videos, ahead, limit)
-        finally:
-            for future in ahead:
-                future.cancel()
+        def in_order() -> Iterator[PreparedVideo]:
+            try:
+                while ahead:
+                    yield ahead.popleft().result()
+                    begin()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
-    def _start_worker(self) -> _Worker:
-        worker = _Worker(self._command, (self._spec, self._num_frames))
-        self._workers.add(worker)
-        return worker
+        begin()
+        return in_order()
 
     def _prepare_in_worker(self, video: Path) -> PreparedVideo:
         worker = self._idle.get()
         try:
-            return worker.prepare(video, self._timeout_s, self._room)
-        except _WorkerLost as lost:
-            worker.kill()
-            worker.close()
-            self._workers.discard(worker)
-            worker = self._start_worker()
-            return failed_video(video, f"{video}: {lost}")
+            return worker.prepare(video, self._timeout_s)
         finally:
             self._idle.put(worker)  # even if it did not start: the next video tries again, and fails the same way
 
