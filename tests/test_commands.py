@@ -127,6 +127,13 @@ def test_flags_are_taken_out(words, names, switches, left):
 
 
 @pytest.mark.parametrize(
+    ("words", "value"), [("--nums 3 --nums=4", "4"), ("--nums=4 --nums 3", "3"), ("--x nums", None), ("", None)]
+)
+def test_the_last_value_of_a_flag_counts(words, value):
+    assert Command("run_gpu.py", tuple(words.split())).flag("nums") == value
+
+
+@pytest.mark.parametrize(
     "change",
     [
         {"script": "/tmp/run_gpu.py"}, {"script": "evil.py"}, {"launcher": "evil.sh"}, {"arguments": "--x"},

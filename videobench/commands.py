@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class Command:
     def flag(self, name: str) -> str | None:
         """Return the value of `--name`; the last one if it was given twice."""
         found = None
-        for word, following in zip(self.arguments, [*self.arguments[1:], ""], strict=True):
+        for word, following in zip_longest(self.arguments, self.arguments[1:], fillvalue=""):
             if word == f"--{name}":
                 found = following
             elif word.startswith(f"--{name}="):

@@ -1,4 +1,4 @@
-"""The commands to go on with, where the runs and the sampler have kept what was typed."""
+"""The next step: a sentence, and commands made from what the runs and the sampler stored."""
 
 import json
 import shlex
@@ -11,7 +11,7 @@ import pytest
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.commands import SAMPLE_COMMAND_FILE, Command, keep_command
 from videobench.compare.comparison import compare_runs
-from videobench.compare.settings import ComparisonSettings, Margin
+from videobench.compare.settings import ComparisonSettings
 from videobench.report.next_steps import next_step
 
 SET = "sampling_data"
@@ -32,24 +32,25 @@ def rows():
 
 @pytest.fixture
 def step(tmp_path, rows):
-    """(sentence, words of each command) of two sound runs that were changed."""
+    """(sentence, words of each command) of two sound runs that were changed; without `runs` nothing was stored."""
 
-    def find(change=lambda npu, gpu: None, runs=RUN, sampler=SAMPLER, margin=1.0):
+    def find(change=lambda npu, gpu: None, runs=RUN, sampler=SAMPLER, set=SET, answers="sampling_answer.json"):
         sides = [{"/".join(name): dict(both[side]) for name, both in rows.items()} for side in (0, 1)]
         change(*sides)
-        paths = [tmp_path / side / f"{SET}_eval.json" for side in RUN]
+        paths = [tmp_path / side / f"{set}_eval.json" for side in RUN]
         for path, content, side in zip(paths, sides, RUN, strict=True):
-            (path.parent / "journal").mkdir(parents=True)
+            (path.parent / "journal").mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(content))
-            keep_command(path.parent / f"journal/{SET}.command.json", runs[side])
-        answers = {}
-        for (dataset, id), (*_, right) in rows.items():
-            answers.setdefault(dataset, {})[id] = {"answer": right}
-        (tmp_path / "sampling_answer.json").write_text(json.dumps(answers))
+            if runs:
+                keep_command(path.parent / f"journal/{set}.command.json", runs[side])
+        right = {}
+        for (dataset, id), (*_, letter) in rows.items():
+            right.setdefault(dataset, {})[id] = {"answer": letter}
+        (tmp_path / answers).write_text(json.dumps(right))
         if sampler:
             keep_command(tmp_path / SAMPLE_COMMAND_FILE, sampler)
         own = Command("precision_test.py", ("--eval_npu_path", str(paths[0]), "--eval_gpu_path", str(paths[1])))
-        settings = ComparisonSettings(*paths, tmp_path / "sampling_answer.json", margin=Margin(margin), command=own)
+        settings = ComparisonSettings(*paths, tmp_path / answers, command=own)
         found = next_step(compare_runs(settings))
         return found.text, [shlex.split(each) for each in found.commands]
 
@@ -103,14 +104,36 @@ def test_what_is_for_another_machine_says_so(step):
     assert commands[1][:4] == ["NNODES=2", "NODE_RANK=0", "bash", "run_pa_videobench.sh"]
 
 
-def test_only_the_side_that_lacks_answers_starts_again(step):
-    def fail(_, gpu):
-        for row in list(gpu.values())[:40]:
-            row |= {"error": "cannot be decoded", "output_sequence": [""], "letter_logprobs": {}}
+def fail(row):
+    row |= {"error": "cannot be decoded", "output_sequence": [""], "letter_logprobs": {}}
 
-    text, commands = step(fail)
+
+def test_only_the_side_that_lacks_answers_starts_again(step):
+    def change(_, gpu):
+        for row in list(gpu.values())[:40]:
+            fail(row)
+
+    text, commands = step(change)
     assert text.startswith("start the run again: it asks only what failed or is missing (40 on the GPU)")
     assert scripts(commands) == ALL[2:]
+
+
+def test_questions_that_failed_on_both_sides_do_not_hold_up_more_questions(step):
+    """As with a bad video: asked again they would fail again, and the next step would be the same for ever."""
+
+    def change(*sides):
+        for side in sides:
+            fail(next(iter(side.values())))
+
+    text, commands = step(change)
+    assert text.startswith("draw ")
+    assert scripts(commands) == ALL
+
+
+def test_a_sample_is_enlarged_only_if_a_sample_was_compared(step):
+    text, commands = step(answers="ANSWER.json")
+    wanted = "answer more sets on both sides, or a sample of so many (extract_dataset.py --nums)"
+    assert (text, commands) == (f"440 questions would be enough: {wanted}", [])
 
 
 def test_another_setting_is_taken_over_into_another_folder(step):
@@ -141,15 +164,31 @@ def test_another_checkpoint_or_dtype_is_taken_over_if_a_flag_can_ask_for_it(step
 
     _, commands = step(other, runs=RUN | {"gpu": RUN["gpu"].with_flag("model_path", model)})
     assert [[*words[-4:-2], words[-1]] for words in commands[:1]] == ([flags] if flags else [])
+    _, commands = step(other, runs=RUN | {"gpu": replace(RUN["gpu"].with_flag("model_path", model), host="node7")})
+    assert all("/other/m2" not in words for words in commands)  # a path of another machine
 
 
-def test_a_service_is_asked_what_is_new_too(step):
+def test_a_sample_is_verified_where_its_videos_are(step, tmp_path):
+    def ask_otherwise(npu, _):
+        for row in npu.values():
+            row["question"] = "Another one?"
+
+    (tmp_path / "sampling_manifest.json").write_text("{}")
+    _, commands = step(ask_otherwise, sampler=SAMPLER.with_flag("Eval_Video_root", "/d/v d"))
+    assert scripts(commands) == ALL
+    place = ["--sampling_output_folder", "/d/v d/Eval_video"]
+    assert commands[0][2:] == ["--verify", str(tmp_path / "sampling_manifest.json"), *place]
+
+
+@pytest.mark.parametrize("run", [pytest.param({"model": "m"}, id="service"), pytest.param({}, id="MindIE")])
+def test_another_engine_is_not_started_by_a_command_of_this_suite(step, run):
     def serve(npu, _):
         for row in npu.values():
-            row["run"] = {"model": "m"}
+            row["run"] = run
 
-    text, commands = step(serve)
-    assert "ask the NPU's service what is new (--export_requests), start the other run again (it asks only" in text
+    text, commands = step(serve, runs=None)
+    ask = "let the NPU's engine answer what is new (for a service: --export_requests)"
+    assert text.startswith(f"draw 440 questions, {ask}, start the GPU's run again (it asks only what is new), then")
     assert scripts(commands) == [ALL[0], *ALL[2:]]
 
 
@@ -165,12 +204,13 @@ def test_files_in_each_others_place_are_exchanged(step):
     assert "/npu/" in paths["--eval_gpu_path"]
 
 
-def test_broken_numbers_are_looked_for_with_what_the_run_was_given(step):
-    def shake(npu, _):
-        for index, row in enumerate(npu.values()):
-            row["letter_logprobs"] = {name: each - index % 3 for name, each in row["letter_logprobs"].items()}
-            row["letter_logprobs"]["A"] -= 0.5
+def shake(npu, _):
+    for index, row in enumerate(npu.values()):
+        row["letter_logprobs"] = {name: each - index % 3 for name, each in row["letter_logprobs"].items()}
+        row["letter_logprobs"]["A"] -= 0.5
 
+
+def test_broken_numbers_are_looked_for_with_what_the_run_was_given(step):
     runs = RUN | {"npu": RUN["npu"].with_flag("batch_size", 4).with_flag("tensor_parallel", 2)}
     text, [check] = step(shake, runs=runs)
     assert text == "find the module that breaks"
@@ -179,11 +219,33 @@ def test_broken_numbers_are_looked_for_with_what_the_run_was_given(step):
     assert scripts([check]) == ["run_npu.py"]
 
 
-def test_flips_are_read_with_the_videos_of_the_run(step):
+def test_a_run_that_stored_no_command_is_checked_on_its_own_set(step):
+    _, [check] = step(shake, runs=None, set="MSVD")
+    assert check[check.index("--dataset_name") + 1] == "MSVD"
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_flips_are_read_with_the_videos_of_the_run_if_they_are_still_there(step, tmp_path, is_there):
     def lose(npu, _):
         for row in list(npu.values())[:150]:
             row["output_sequence"] = ["no idea"]
 
-    text, [compare] = step(lose)
-    assert text == f"read what flipped in {Path('report.html').absolute()}"
-    assert compare[-4:] == ["--report_html", str(Path("report.html").absolute()), "--Eval_Video_root", "/d/v d"]
+    root = tmp_path if is_there else tmp_path / "gone"
+    runs = {side: run.with_flag("Eval_Video_root", root) for side, run in RUN.items()}
+    text, [compare] = step(lose, runs=runs)
+    report = Path("report.html").absolute()
+    assert text == f"read what flipped in {report}"
+    assert compare[6:] == ["--report_html", str(report), *(["--Eval_Video_root", str(root)] if is_there else [])]
+
+
+@pytest.mark.parametrize(("dtype", "wider"), [("float16", ["bfloat16"]), ("bfloat16", [])])
+def test_only_float16_is_left_for_a_dtype_that_does_not_overflow(step, dtype, wider):
+    def overflow(npu, gpu):
+        for row in [*npu.values(), *gpu.values()]:
+            row["run"] = row["run"] | {"dtype": dtype}
+        for row in list(npu.values())[:5]:
+            row |= {"nonfinite": True, "letter_logprobs": {}}
+
+    _, commands = step(overflow)
+    assert [words[-3] for words in commands if "--dtype" in words] == wider
+    assert "--check_model" in commands[-1]

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,19 +12,18 @@ from videobench.compare.advice import NEXT_STEP, OF_OTHERS
 from videobench.compare.comparison import Comparison
 from videobench.compare.divergence import Differences
 from videobench.compare.obstacles import lacking_side
-from videobench.compare.pairing import Pairing
 from videobench.compare.scoring import FAILED, MISSING
-from videobench.compare.settings import SIDES
 from videobench.compare.verdict import AGREEMENT, COUNTS, DIVERGENCE, FAIL, FLIPS, GROUPS, INCONCLUSIVE, INPUTS, VIDEOS
-from videobench.data.dataset import SAMPLE_ANSWER_FILE, SAMPLE_NAME
-from videobench.data.results import kept_commands
+from videobench.data.dataset import DATASET_NAMES, SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, VIDEOS_NAME
+from videobench.data.results import RESULT_SUFFIX, kept_commands
 from videobench.tolerances import TOLERANCES
 
+MORE = "more"  # the step that asks more questions
 CHECKED = 4  # questions for --check_model
 SCRIPTS = {"npu": "run_npu.py", "cuda": "run_gpu.py", "cpu": "run_gpu.py"}  # by the device stored in the rows
 USUAL = {"num_frames": 8, "dtype": "float16"}  # defaults of the flags, on an NPU and a GPU
 PATHS = {"candidate": ("eval_npu_path", "eval_path"), "reference": ("eval_gpu_path", "reference_path")}
-ANSWERS = "sampling_answer_path"
+OTHER = {"candidate": "reference", "reference": "candidate"}
 # Placeholders in commands for what is not known.
 PLACES = {
     "MODEL": "the checkpoint's folder",
@@ -46,28 +44,31 @@ class NextStep:
 
 
 def next_step(comparison: Comparison) -> NextStep:
-    return NextStep(_of_others(comparison), []) if comparison.is_of_others else _Finder(comparison).find()
+    step = _name_step(comparison)
+    if not comparison.is_of_others:
+        return _Planner(comparison).plan(step)
+    if step != MORE:  # no command of this suite made these runs
+        return NextStep(OF_OTHERS.get(step) or NEXT_STEP[step], [])
+    needed = comparison.verdict.questions_needed
+    more = f"compare {needed:,} such questions, of this set or of several" if needed else comparison.verdict.advice
+    return NextStep(more or OF_OTHERS["clusters"], [])
 
 
-def _of_others(comparison: Comparison) -> str:
-    """The step for runs of other tools; it has no command of this suite."""
-    verdict, findings = comparison.verdict, comparison.diagnosis.findings
+def _name_step(comparison: Comparison) -> str:
+    """Choose a key of NEXT_STEP or OF_OTHERS, or MORE."""
+    verdict, causes = comparison.verdict, [each.cause for each in comparison.diagnosis.findings]
     if verdict.decided_by == INPUTS:
-        cause = verdict.evidence.obstacles[0].cause
-        return OF_OTHERS.get(cause) or NEXT_STEP[cause]
+        return verdict.evidence.obstacles[0].cause
     if verdict.decided_by == DIVERGENCE:
-        return OF_OTHERS["nonfinite" if findings[0].cause == "nonfinite" else "broken"]
-    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
-        return OF_OTHERS["flips"]
+        return "nonfinite" if causes[0] == "nonfinite" else "broken"
     if verdict.decided_by == COUNTS:
-        pairing = comparison.pairing
-        alone = len(pairing.pairs) > len(pairing.compared)
-        return OF_OTHERS["sample" if alone else "unanswered" if pairing.without_answer else "silent"]
+        alone = len(comparison.pairing.pairs) > len(comparison.pairing.compared)
+        return "sample" if alone else "unanswered" if comparison.pairing.without_answer else "silent"
+    if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
+        return "flips"
     if verdict.name == INCONCLUSIVE:
-        needed = verdict.questions_needed
-        more = f"compare {needed:,} such questions, of this set or of several" if needed else verdict.advice
-        return more or OF_OTHERS["clusters"]
-    return OF_OTHERS["repeat" if any(each.cause == "repeat" for each in findings) else "pass"]
+        return MORE
+    return "repeat" if "repeat" in causes else "pass"
 
 
 def most_different(differences: Differences) -> list[str]:
@@ -76,70 +77,54 @@ def most_different(differences: Differences) -> list[str]:
     return [differences.pairs[index].key for index in order[:CHECKED]]
 
 
-def is_service(pairing: Pairing, side: str = "candidate") -> bool:
-    """Whether a service answered; --check_model only tests this suite's own engine."""
-    replies = [reply for pair in pairing.pairs if (reply := getattr(pair, side).reply)]
-    return any(each.finish_reason or "model" in each.run for each in replies)
+class _Planner:
+    """Makes the sentence and commands of a step, from what the runs and the sampler stored or else as likely."""
 
-
-class _Finder:
     def __init__(self, comparison: Comparison) -> None:
-        self._comparison, self._settings = comparison, comparison.settings
-        self._verdict, self._pairing, self._names = comparison.verdict, comparison.pairing, comparison.settings.names
+        settings = comparison.settings
+        self._comparison, self._verdict, self._pairing = comparison, comparison.verdict, comparison.pairing
+        self._phrases = {side: getattr(settings.names, side).phrase for side in OTHER}
+        self._paths = {side: Path(getattr(settings, f"{side}_path")) for side in OTHER}
+        self._answers = Path(settings.answer_path or "")
+        self._is_sample = self._answers.name == SAMPLE_ANSWER_FILE
+        self._sampler = read_command(self._answers.with_name(SAMPLE_COMMAND_FILE)) if self._is_sample else None
+        self._own = settings.command or Command(COMPARISON, ())  # this comparison
+        self._runs = {side: self._runs_of(side) for side in OTHER}
 
-    def find(self) -> NextStep:
+    def plan(self, step: str) -> NextStep:
         verdict, by = self._verdict, self._verdict.decided_by
         if by == INPUTS:
-            return self._of_inputs(verdict.evidence.obstacles[0].cause)
+            return self._of_inputs(step)
         if by == DIVERGENCE:
-            return self._of_broken_numbers()
-        lacking = self._lacking()
-        if lacking and verdict.name in (FAIL, INCONCLUSIVE):
-            named = " and ".join(f"{count} on {getattr(self._names, side).phrase}" for side, count in lacking.items())
-            text = f"start the run again: it asks only what failed or is missing ({named}); then compare again"
-            return self._step(text, *self._same_limit(lacking), self._own)
-        if by == COUNTS and self._pairing.without_answer:
-            return self._step(OF_OTHERS["unanswered"], self._own.with_flag(ANSWERS, "ALL_ANSWERS"))
-        if by == COUNTS:
-            return self._read_flips(OF_OTHERS["silent"])
-        if verdict.name == FAIL or by in (AGREEMENT, FLIPS, GROUPS):
-            return self._read_flips(NEXT_STEP["flips"])
-        if verdict.name == INCONCLUSIVE:
-            return self._more(by == VIDEOS)
-        repeats = not any(each.cause == "repeat" for each in self._comparison.diagnosis.findings)
-        return self._step(NEXT_STEP["pass" if repeats else "repeat"])
+            return self._of_broken_numbers(step)
+        if verdict.name in (FAIL, INCONCLUSIVE) and (lacking := self._lacking()):
+            return self._complete(lacking)
+        if step == MORE:
+            return self._more()
+        if step == "flips":
+            return self._read_flips(NEXT_STEP[step])
+        if step == "silent":
+            return self._read_flips(OF_OTHERS[step])
+        if step == "unanswered":
+            return self._step(OF_OTHERS[step], self._own.with_flag("sampling_answer_path", "ALL_ANSWERS"))
+        return self._step(NEXT_STEP[step])
 
-    # --- The commands ---
+    # --- The runs of each side ---
 
-    @cached_property
-    def _own(self) -> Command:
-        """This comparison."""
-        given = self._settings
-        paths = {PATHS[side][0]: getattr(given, f"{side}_path") for side in PATHS} | {ANSWERS: given.answer_path}
-        words = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
-        return given.command or Command(COMPARISON, tuple(words))
+    def _runs_of(self, side: str) -> list[Command]:
+        """The commands that made this side's results; none if another engine made them."""
+        replies = [reply for pair in self._pairing.pairs if (reply := getattr(pair, side).reply)]
+        run = next((each.run for each in replies if {"device", "dtype"} & each.run.keys()), None)
+        return kept_commands(self._paths[side]) or ([self._likely_run(side, run)] if run else [])
 
-    @cached_property
-    def _sampler(self) -> Command | None:
-        path = Path(self._settings.answer_path or "")
-        return read_command(path.with_name(SAMPLE_COMMAND_FILE)) if path.name == SAMPLE_ANSWER_FILE else None
-
-    @cached_property
-    def _kept(self) -> Mapping[str, list[Command]]:
-        return {side: kept_commands(Path(getattr(self._settings, f"{side}_path"))) for side in SIDES.values()}
-
-    def _runs(self, side: str) -> list[Command]:
-        """The commands that made this side's results, as stored or else as likely."""
-        if is_service(self._pairing, side):
-            return []
-        return self._kept[side] or [self._likely_run(side)]
-
-    def _likely_run(self, side: str) -> Command:
-        """Reconstruct a run's command from what its replies store."""
-        replies = (getattr(each, side).reply for each in self._pairing.pairs)
-        run: Mapping[str, Any] = next((each.run for each in replies if each), {})
+    def _likely_run(self, side: str, run: Mapping[str, Any]) -> Command:
+        """Reconstruct a run's command from what a reply stores and from the names of its files."""
         script = SCRIPTS.get(str(run.get("device")), SCRIPTS["npu" if side == "candidate" else "cuda"])
         flags = ["--model_path", "MODEL", *ROOTS, "--chat_conversation_output_folder", "OUTPUT"]
+        path = self._paths[side]
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        sets = [name for each in files if (name := each.name.removesuffix(RESULT_SUFFIX)) in DATASET_NAMES]
+        flags += ["--dataset_name", ",".join(sets)] if sets else []
         for name, usual in USUAL.items():
             flags += [f"--{name}", str(run[name])] if run.get(name, usual) != usual else []
         flags += ["--deterministic"] if run.get("deterministic") is True else []
@@ -163,72 +148,79 @@ class _Finder:
                 text += "; before comparing, copy the results from there, unless the machines share the disk"
         return NextStep(text, [*dict.fromkeys(each.text for each in commands)])
 
-    # --- Each kind of step ---
+    # --- If the inputs differ ---
 
     def _of_inputs(self, cause: str) -> NextStep:
+        own = self._own
         text = NEXT_STEP.get(cause) or OF_OTHERS[cause]  # rows of another tool may hold its settings
         if cause == "swapped":
-            return self._step(text, *self._swapped())
+            npu, gpu = own.flag("eval_npu_path"), own.flag("eval_gpu_path")
+            return self._step(text, own.with_flag("eval_npu_path", gpu).with_flag("eval_gpu_path", npu))
         if cause == "enlarged":
-            side = lacking_side(self._pairing)
-            commands = [each.without("limit") for each in self._runs(side)]
-            return self._step(f"{self._verdict.evidence.obstacles[0].text}: {text}", *commands, self._own, is_new=True)
+            commands = [each.without("limit") for each in self._runs[lacking_side(self._pairing)]]
+            return self._step(f"{self._verdict.evidence.obstacles[0].text}: {text}", *commands, own, is_new=True)
         if cause in ("sample", "questions"):
-            runs = [each for side in SIDES.values() for each in self._runs(side)]
-            return self._step(text, *self._verified(), *runs, self._own)
+            return self._step(text, *self._verification(), *self._runs["candidate"], *self._runs["reference"], own)
         if cause in ("prompts", "pixels"):
-            return self._step(text, *(each.with_flag("overwrite") for each in self._runs("candidate")), self._own)
+            return self._step(text, *(each.with_flag("overwrite") for each in self._runs["candidate"]), own)
         if cause in ("checkpoint", "checkpoint_sha256"):
-            own, other = (each[0].flag("model_path") if each else None for each in map(self._runs, SIDES.values()))
-            model = other if other and other != own else "MODEL"
-            return self._step(text, *self._again("candidate", "model_path", model))
+            return self._step(text, *self._again("candidate", "model_path", self._other_model()))
         if cause in USUAL:
             value = next(each.reference for each in self._comparison.inputs.rows if each.name == cause)
             is_flag = value.isdecimal() or value in TOLERANCES  # a quantised reference is asked by no flag
             return self._step(text, *(self._again("candidate", cause, value) if is_flag else ()))
         return self._step(text)
 
-    def _swapped(self) -> Iterator[Command]:
-        own = self._own
-        paths = [next((each for each in names if own.flag(each)), "") for names in PATHS.values()]
-        if all(paths):
-            first, second = (own.flag(each) for each in paths)
-            yield own.with_flag(paths[0], second).with_flag(paths[1], first)
+    def _verification(self) -> list[Command]:
+        manifest = self._answers.with_name(SAMPLE_MANIFEST_FILE).absolute()
+        verify = Command(SAMPLER, ("--verify", str(manifest)))
+        if self._sampler and self._sampler.is_local:
+            folder = self._sampler.flag("sampling_output_folder")
+            root = self._sampler.flag("Eval_Video_root")
+            verify = verify.with_flag("sampling_output_folder", folder or f"{root}/{VIDEOS_NAME}")
+        return [verify] if manifest.is_file() else []
 
-    def _verified(self) -> list[Command]:
-        manifest = Path(self._settings.answer_path or "").with_name("sampling_manifest.json")
-        return [Command(SAMPLER, ("--verify", str(manifest.absolute())))] if manifest.is_file() else []
+    def _other_model(self) -> str:
+        """The reference's checkpoint, if it is another folder of the same machine."""
+        for own, other in zip(self._runs["candidate"], self._runs["reference"], strict=False):
+            model = other.flag("model_path")
+            if model and own.host == other.host and own.flag("model_path") != model:
+                return model
+        return "MODEL"
 
-    def _again(self, side: str, flag: str, value: str) -> Iterator[Command]:
+    def _again(self, side: str, flag: str, value: object) -> Iterator[Command]:
         """Run that side again into another folder, and compare with the new results."""
-        for each in self._runs(side)[:1]:
+        for each in self._runs[side][:1]:
             former = each.flag("chat_conversation_output_folder") or "OUTPUT"
-            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{Path(value).name}"
+            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{Path(str(value)).name}"
             yield each.with_flag(flag, value).with_flag("chat_conversation_output_folder", folder)
             name = next((name for name in PATHS[side] if self._own.flag(name)), PATHS[side][0])
-            result = Path(getattr(self._settings, f"{side}_path"))
-            yield self._own.with_flag(name, folder if result.is_dir() else f"{folder}/{result.name}")
+            path = self._paths[side]
+            yield self._own.with_flag(name, folder if path.is_dir() else f"{folder}/{path.name}")
 
-    def _of_broken_numbers(self) -> NextStep:
-        if is_service(self._pairing):
+    # --- If the numbers are broken ---
+
+    def _of_broken_numbers(self, step: str) -> NextStep:
+        if not self._runs["candidate"]:
             return self._read_flips(NEXT_STEP["service"])
         cause = self._comparison.diagnosis.findings[0].cause
         if cause in ("card", "npu card", "gpu card"):
             side = "reference" if cause == "gpu card" else "candidate"
-            return self._step(NEXT_STEP["broken"], *self._checks_of_worst_card(side))
-        if cause != "nonfinite":
-            keys = most_different(self._comparison.differences)
-            return self._step(NEXT_STEP["broken"], *self._checks("candidate", keys))
+            return self._step(NEXT_STEP[step], *self._checks_of_worst_card(side))
+        if step == "broken":
+            return self._step(NEXT_STEP[step], *self._checks("candidate", most_different(self._comparison.differences)))
         hit = {
-            side: [pair.key for pair in self._pairing.pairs if (reply := getattr(pair, side).reply) and reply.nonfinite]
-            for side in SIDES.values()
+            side: [pair for pair in self._pairing.pairs if (reply := getattr(pair, side).reply) and reply.nonfinite]
+            for side in OTHER
         }
         side = "candidate" if hit["candidate"] else "reference"
-        again = [] if is_service(self._pairing, side) else self._again(side, "dtype", "bfloat16")
-        return self._step(NEXT_STEP["nonfinite"], *again, *self._checks(side, hit[side][:CHECKED]))
+        checks = self._checks(side, [pair.key for pair in hit[side][:CHECKED]])
+        if getattr(hit[side][0], side).reply.run.get("dtype", "float16") != "float16":  # bfloat16 would not help
+            return self._step(NEXT_STEP["broken"], *checks)
+        return self._step(NEXT_STEP[step], *self._again(side, "dtype", "bfloat16"), *checks)
 
     def _checks(self, side: str, keys: Sequence[str]) -> list[Command]:
-        runs = [each.alone().without(*NOT_OF_A_CHECK) for each in self._runs(side)[:1]]
+        runs = [each.alone().without(*NOT_OF_A_CHECK) for each in self._runs[side][:1]]
         return [each.with_flag("check_model").with_flag("check_questions", ",".join(keys)) for each in runs]
 
     def _checks_of_worst_card(self, side: str) -> Iterator[Command]:
@@ -243,48 +235,55 @@ class _Finder:
             visible = CARDS["cuda" if check.script == "run_gpu.py" else "npu"]
             yield from (replace(check, environment={visible: card}) for card in cards)
 
+    # --- If answers or questions are too few ---
+
     def _lacking(self) -> dict[str, int]:
-        """Map sides to the number of questions that failed or are missing, if there are any."""
-        pairs = self._pairing.pairs
-        outcomes = {side: [getattr(each, side).outcome for each in pairs] for side in SIDES.values()}
-        counts = {side: own.count(FAILED) + own.count(MISSING) for side, own in outcomes.items()}
+        """Map sides to the number of questions that failed or are missing there.
+
+        What neither side answered counts only if it decided the verdict: it is mostly the video that is bad, and asking
+        again would not help."""
+        counts = dict.fromkeys(OTHER, 0)
+        for pair in self._pairing.pairs:
+            lacking = [side for side in OTHER if getattr(pair, side).outcome in (FAILED, MISSING)]
+            if len(lacking) == 1 or self._verdict.decided_by == COUNTS:
+                for side in lacking:
+                    counts[side] += 1
         return {side: count for side, count in counts.items() if count}
 
-    def _same_limit(self, sides: Mapping[str, int]) -> Iterator[Command]:
-        for side in sides:
-            other = "reference" if side == "candidate" else "candidate"
-            limits = {each.flag("limit") for each in self._kept[other]}
-            for run in self._runs(side):
-                yield run.with_flag("limit", *limits) if limits - {None} and len(limits) == 1 else run.without("limit")
+    def _complete(self, lacking: Mapping[str, int]) -> NextStep:
+        commands = [each for side in lacking for each in self._runs[side]]
+        how = "start the run again: it asks only" if commands else "let that engine answer"
+        named = " and ".join(f"{count} on {self._phrases[side]}" for side, count in lacking.items())
+        return self._step(f"{how} what failed or is missing ({named}); then compare again", *commands, self._own)
 
     def _read_flips(self, text: str) -> NextStep:
         """Suggest the HTML report, with the videos' frames if their folder is known."""
-        runs = [each for side in SIDES.values() for each in self._kept[side] if each.is_local]
-        own = self._own
-        if not own.flag("report_html"):
-            own = own.with_flag("report_html", Path("report.html").absolute())
-        root = next(filter(None, map(_video_root, runs)), None)
+        own, place = self._own, self._own.flag("report_html") or self._own.flag("output_html")
+        if not place:
+            place = str(Path("report.html").absolute())
+            own = own.with_flag("report_html", place)
+        runs = [each for runs in self._runs.values() for each in runs if each.is_local]
+        root = next((root for root in map(_video_root, runs) if root and root.is_dir()), None)
         if root and not own.flag("Eval_Video_root"):
             own = own.with_flag("Eval_Video_root", root)
-        return self._step(f"{text} in {own.flag('report_html')}", *([] if own == self._own else [own]))
+        return self._step(f"{text} in {place}", *([] if own == self._own else [own]))
 
-    def _more(self, on_other_videos: bool) -> NextStep:
+    def _more(self) -> NextStep:
         needed, sampler = self._verdict.questions_needed, self._sampler
-        available = sampler.available if sampler and sampler.available else ALL_QUESTIONS
-        if on_other_videos:
+        available = (sampler and sampler.available) or ALL_QUESTIONS
+        if self._verdict.decided_by == VIDEOS:
             needed = min(1000, available)
         if needed is None:
-            return self._step(self._verdict.advice or "")
+            return self._read_flips(f"{self._verdict.advice}; read what flipped")
         fewer = "" if self._verdict.evidence.smoothed else "; fewer decide if both sides store log-probabilities"
         if needed > available:
             held = "can be drawn from these sets" if sampler else "are all of Video-Bench"
             return self._step(f"{needed:,} questions would be needed, and {available:,} {held}{fewer}")
-        again = f"start both runs again (they ask only what is new), then compare again{fewer}"
-        for side in SIDES.values():
-            if is_service(self._pairing, side):
-                asked = f"ask {getattr(self._names, side).phrase}'s service what is new (--export_requests)"
-                again = again.replace("start both runs", f"{asked}, start the other run").replace("they ask", "it asks")
-        runs = [self._of_sample(each) for side in SIDES.values() for each in self._runs(side)]
+        if not self._is_sample:
+            answer = "answer more sets on both sides, or a sample of so many (extract_dataset.py --nums)"
+            return self._step(f"{needed:,} questions would be enough: {answer}{fewer}")
+        again = f"{self._restart()}, then compare again{fewer}"
+        runs = [each for runs in self._runs.values() for each in runs]
         nums = (sampler and sampler.flag("nums")) or "1000"
         drawn = int(nums) if sampler and nums.isdecimal() else 0
         if needed <= drawn and any(each.flag("limit") for each in runs):
@@ -294,11 +293,16 @@ class _Finder:
         text, runs = f"draw {needed:,} questions, {again}", [each.without("limit") for each in runs]
         return self._step(text, drawing, *runs, self._own, is_new=True)
 
-    def _of_sample(self, run: Command) -> Command:
-        """Let a run of other sets answer the sample instead."""
-        if self._sampler or not run.flag("dataset_name"):
-            return run
-        return run.with_flag("dataset_name", SAMPLE_NAME)
+    def _restart(self) -> str:
+        """Say how both sides answer what is new."""
+        if all(self._runs.values()):
+            return "start both runs again (they ask only what is new)"
+        return ", ".join(
+            f"start {phrase}'s run again (it asks only what is new)"
+            if self._runs[side]
+            else f"let {phrase}'s engine answer what is new (for a service: --export_requests)"
+            for side, phrase in self._phrases.items()
+        )
 
 
 def _video_root(run: Command) -> Path | None:
