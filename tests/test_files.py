@@ -78,9 +78,11 @@ def test_a_byte_order_mark_is_passed_over(tmp_path):
     assert read_json(tmp_path / "file") == {"a": 1}
 
 
-def test_a_device_is_written_into_and_stays_one(tmp_path):
-    """As root, renaming would replace it."""
+def test_pipes_devices_and_links_are_written_into_and_stay_what_they_are(tmp_path):
+    """Renaming would replace them: for root, even /dev/stdout."""
     os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"/pipe: cannot be written \(No such device or address\)"):
+        write_json(tmp_path / "pipe", {"a": 1})  # nobody reads it
     reading = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
     write_json(tmp_path / "pipe", {"a": 1})
     assert json.loads(os.read(reading, 100)) == {"a": 1}
@@ -89,7 +91,11 @@ def test_a_device_is_written_into_and_stays_one(tmp_path):
     null = tmp_path / "null"
     null.symlink_to(os.devnull)
     write_json(null, {"a": 1})
+    (tmp_path / "link").symlink_to(tmp_path / "there.json")
+    write_json(tmp_path / "link", {"a": 1})
+    assert read_json(tmp_path / "there.json") == {"a": 1}
     assert null.is_symlink()
+    assert (tmp_path / "link").is_symlink()
     with pytest.raises(InputError, match=r"cannot be written \(Is a directory\)"):
         write_json(tmp_path, {})
 

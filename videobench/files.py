@@ -18,8 +18,6 @@ from videobench.errors import InputError
 
 HASH_BLOCK_BYTES = 1 << 20
 MAX_JSON_BYTES = 1 << 28  # a result file of all 17,036 questions takes about 40 MB
-MOST_DIGITS = 308  # of a whole number; the largest float is 1.8e308
-MOST_BLANKS = 1000  # characters before the first tag of a web page
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -47,7 +45,7 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
     if len(content) > most_bytes:
-        raise InputError(f"{path}: larger than {most_bytes} bytes, so not a file of this benchmark; check the path")
+        raise InputError(f"{path}: larger than {most_bytes:,} bytes; check the path")
     return content
 
 
@@ -71,7 +69,7 @@ def decode_utf8(content: bytes, place: object) -> str:
     """Decode UTF-8. Raises InputError, naming `place` (a file or line), if it is not UTF-8 or is a web page."""
     try:
         text = content.decode("utf-8")
-        if text[:MOST_BLANKS].lstrip("\ufeff \t\r\n").startswith("<"):
+        if text[:1000].lstrip("\ufeff \t\r\n").startswith("<"):
             raise InputError(f"{place}: a web page in place of the file (to log in, or an error?); download it again")
         return text
     except UnicodeDecodeError as error:
@@ -85,11 +83,11 @@ def parse_json(text: str) -> Any:
 
     Raises ValueError for what `json.loads` silently accepts: NaN, infinity, numbers beyond a float's range, and
     duplicate keys in an object (it keeps the last one); and if the nesting is too deep for the parser."""
-    hooks: dict[str, Any] = {"parse_constant": _refuse_number, "parse_float": _parse_float, "parse_int": _parse_int}
+    hooks: dict[str, Any] = {"parse_constant": _parse_number, "parse_float": _parse_number, "parse_int": _parse_int}
     try:  # without the byte-order mark of some editors on Windows
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, **hooks)
     except RecursionError:
-        raise ValueError("nested too deeply to be a file of this benchmark") from None
+        raise ValueError("nested too deeply") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -100,18 +98,16 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _refuse_number(text: str) -> Any:
-    raise ValueError(f"the number {text:.20} is not JSON, or too large")
-
-
-def _parse_float(text: str) -> float:
+def _parse_number(text: str) -> float:
     number = float(text)
-    return number if math.isfinite(number) else _refuse_number(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text:.20} is not JSON, or too large")
+    return number
 
 
 def _parse_int(text: str) -> int:
-    """Parse an integer; rejects one too large for a float, which would raise OverflowError in computations."""
-    return int(text) if len(text) <= MOST_DIGITS else _refuse_number(text)
+    _parse_number(text)  # refuses an integer that no float can hold: computing with it would raise OverflowError
+    return int(text)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -131,7 +127,7 @@ def _part_of(path: Path) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Provide a temporary path next to `path`: renamed to it at the end, removed if anything fails."""
+    """Provide a temporary path next to `path`; it is renamed to `path` at the end, or removed if anything fails."""
     part = _part_of(path)
     part.unlink(missing_ok=True)  # left by a process that was killed
     try:
@@ -146,13 +142,15 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` next to `path`, force it to disk, and rename. Raises InputError if that is not possible.
 
-    Pipes and devices such as /dev/stdout are written directly: renaming would replace them."""
+    Pipes and devices are written directly, and a link such as /dev/stdout stays one: renaming would replace them."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
-            path.write_bytes(content)
+            with open(path, "wb", opener=without_waiting) as file:  # a pipe that nobody reads is an error
+                os.set_blocking(file.fileno(), True)
+                file.write(content)
             return
-        with replacing(path) as part, part.open("wb") as file:
+        with replacing(Path(os.path.realpath(path))) as part, part.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -170,7 +168,7 @@ def check_writable(path: Path) -> None:
             return
         with suppress(FileNotFoundError):
             path.stat()  # fails if the name is too long
-        part = _part_of(path)
+        part = _part_of(Path(os.path.realpath(path)))
         part.touch()
         part.unlink()
     except OSError as error:
