@@ -21,9 +21,10 @@ LARGEST_NUMBER = 1e12  # in any field; sums and squares of such numbers stay fin
 SHA256 = re.compile("[0-9a-f]{64}")
 
 Row = dict[str, Any]  # the JSON of one Reply; every field but `output_sequence` may be missing
+Kind = tuple[Callable[[Any], Any], str, Any]  # of a field: see KINDS
 
 # JSON has no NaN or infinity, and neither is a probability: such a row is marked instead.
-NONFINITE: Row = {"nonfinite": True, "error": "the logits hold NaN or infinity; try --dtype bfloat16"}
+NONFINITE: Row = {"nonfinite": True, "error": "the logits hold NaN or infinity"}
 
 
 def is_of_a_run(row: Row) -> bool:
@@ -54,7 +55,7 @@ def question_fields(question: Question) -> Row:
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """What only logs of lm-eval or lmms-eval say about a reply (eval_logs.py)."""
+    """What only logs of lm-eval and lmms-eval say about a reply (eval_logs.py)."""
 
     is_right: bool  # by the log's own metric
     right: str  # letter of the right option, or the right text for generated replies; empty if unknown
@@ -64,9 +65,8 @@ class Logged:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One row; fields missing from the file are None, an empty text or an empty dict. In a row, `options` is called
-    `choices`, `logprobs` `letter_logprobs`, and `bounds` `letter_bounds`. The JSON schema is
-    docs/result.schema.json."""
+    """One row; a field that the file lacks is None, an empty text or an empty dict. Three fields have other names in a
+    row (ROW_NAMES). The JSON schema is docs/result.schema.json."""
 
     dataset: str  # "MSVD"
     id: str  # "40810"
@@ -127,7 +127,7 @@ class Reply:
 
     @property
     def own_question(self) -> str:
-        """The question without its options and without the instruction, which every question ends with."""
+        """The question without its options and the instruction that every question ends with."""
         first = next(iter(self.options.items()), None)
         asked = self.question
         cut = asked.find(f"{first[0]}.{first[1]}") if first else -1
@@ -141,98 +141,88 @@ def folded_text(text: str) -> str:
 
 
 def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
-    """Read a row as a Reply; ValueError with field and value if a field is invalid."""
-    error, output = _text(row, "error"), row.get("output_sequence")
-    if output is None and error:
+    """Read a row as a Reply; ValueError, naming the field, if a field is invalid."""
+    fields = {field: _read(row, *place) for field, place in FIELDS.items()}
+    output = row.get("output_sequence")
+    if output is None and fields["error"]:
         output = [""]
-    if isinstance(output, list) and output and all(isinstance(part, str) for part in output):
-        text = output[0]
-    elif isinstance(output, str):
-        text = output
-    else:
+    text = output[0] if isinstance(output, list) and output else output
+    if not isinstance(text, str) or not all(isinstance(part, str) for part in output or ()):
         raise ValueError(f"output_sequence is {output!r:.60}, not a text or a list of one; run that question again")
-    return Reply(*name, key, output, text, **{each: read(row, source) for each, (source, read) in READERS.items()})
+    return Reply(*name, key, output or "", text, **fields)
 
 
-def _read(row: Mapping[str, Any], field: str, is_fit: Callable[[Any], bool], wanted: str, missing: Any) -> Any:
+def _read(row: Mapping[str, Any], field: str, kind: Kind) -> Any:
+    read, wanted, missing = kind
     value = row.get(field)
-    if value is not None and not is_fit(value):
+    if value is None:
+        return missing
+    found = read(value)
+    if found is None:
         raise ValueError(f"{field} is {value!r:.60}, not {wanted}; remove it or correct it")
-    return missing if value is None else value
+    return found
 
 
-def _text(row: Mapping[str, Any], field: str) -> Any:
-    return _read(row, field, lambda value: isinstance(value, str), "a text", "")
+def _value_of(*types: type) -> Callable[[Any], Any]:
+    return lambda value: value if isinstance(value, types) and isinstance(value, bool) == (bool in types) else None
 
 
-def _flag(row: Mapping[str, Any], field: str) -> Any:
-    return _read(row, field, lambda value: isinstance(value, bool), "true or false", None)
+def _number(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and abs(value) < LARGEST_NUMBER else None
 
 
-def _run(row: Mapping[str, Any], field: str) -> Any:
-    return _read(row, field, lambda value: isinstance(value, dict), "an object", {})
+def _whole_number(value: Any) -> int | None:
+    return None if _number(value) is None else int(value)
 
 
-def _video_id(row: Mapping[str, Any], field: str) -> Any:
-    def is_fit(value: Any) -> bool:
-        return isinstance(value, str | int) and not isinstance(value, bool)
-
-    return _read(row, field, is_fit, "a text or a whole number", "")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST_NUMBER
-
-
-def _number(row: Mapping[str, Any], field: str) -> Any:
-    return _read(row, field, _is_number, "a number", None)
-
-
-def _whole_number(row: Mapping[str, Any], field: str) -> int | None:
-    value = _number(row, field)
-    return None if value is None else int(value)
-
-
-def _resolution(row: Mapping[str, Any], field: str) -> Any:
+def _size(value: Any) -> Any:
     """ "320x240", from that text or from [320, 240]."""
-    value = row.get(field)
-    return "x".join(map(str, value)) if isinstance(value, list) and all(map(_is_number, value)) else _text(row, field)
+    if isinstance(value, list) and None not in map(_number, value):
+        return "x".join(map(str, value))
+    return value if isinstance(value, str) else None
 
 
-def _options(row: Mapping[str, Any], field: str) -> dict[str, str]:
-    def are_fit(choices: Any) -> bool:
-        return isinstance(choices, dict) and all(
-            letter in LETTERS and len(letter) == 1 and isinstance(text, str | int | float | None)
-            for letter, text in choices.items()
-        )
-
-    choices = _read(row, field, are_fit, f"letters of {LETTERS} with texts", {})
-    return {letter: str(text) for letter, text in choices.items() if text is not None and str(text).strip()}
+def _by_letter(values: Any) -> dict[str, Any] | None:
+    is_fit = isinstance(values, dict) and all(len(name) == 1 and name in LETTERS for name in values)
+    return {letter: value for letter, value in values.items() if value is not None} if is_fit else None
 
 
-def _logprobs(row: Mapping[str, Any], field: str) -> dict[str, float]:
-    def are_fit(values: Any) -> bool:
-        return isinstance(values, dict) and all(
-            each is None or (_is_number(each) and LEAST_LOGPROB <= each <= GREATEST_LOGPROB) for each in values.values()
-        )
-
-    values = _read(row, field, are_fit, "letters with logarithms", {})
-    for name in values:
-        if name not in LETTERS and len(letter := name.strip(" \t\n().:").upper()) == 1 and letter in LETTERS:
-            raise ValueError(f"{field} calls an option {name!r}; write {letter!r}")
-    return {letter: float(value) for letter, value in values.items() if value is not None}
+def _options(values: Any) -> dict[str, str] | None:
+    found = _by_letter(values)
+    if found is None or not all(isinstance(text, str | int | float) for text in found.values()):
+        return None
+    return {letter: str(text) for letter, text in found.items() if str(text).strip()}
 
 
-ROW_NAMES = {"options": "choices", "logprobs": "letter_logprobs", "bounds": "letter_bounds"}  # others keep their names
-OF_TYPE: dict[Any, Callable[[Mapping[str, Any], str], Any]] = {
-    **{str: _text, int | None: _whole_number, float | None: _number, bool | None: _flag, Mapping[str, Any]: _run},
-    **{str | int: _video_id, dict[str, float]: _logprobs, dict[str, str]: _options},
+def _logprobs(values: Any) -> dict[str, float] | None:
+    found = _by_letter(values)
+    if found is None or None in map(_number, found.values()):
+        return None
+    if not all(LEAST_LOGPROB <= value <= GREATEST_LOGPROB for value in found.values()):
+        return None
+    return {letter: float(value) for letter, value in found.items()}
+
+
+# Type of a Reply's field -> the function that reads it from JSON, None if it does not fit; what fits, in words; the
+# value of a field that the row lacks.
+KINDS: dict[Any, Kind] = {
+    str: (_value_of(str), "a text", ""),
+    str | int: (_value_of(str, int), "a text or a whole number", ""),
+    int | None: (_whole_number, "a number", None),
+    float | None: (_number, "a number", None),
+    bool | None: (_value_of(bool), "true or false", None),
+    Mapping[str, Any]: (_value_of(dict), "an object", {}),
+    dict[str, str]: (_options, f"letters of {LETTERS} with texts", {}),
+    dict[str, float]: (_logprobs, f"letters of {LETTERS} with natural logarithms", {}),
 }
+SIZE: Kind = (_size, "a text like 320x240", "")
+ROW_NAMES = {"options": "choices", "logprobs": "letter_logprobs", "bounds": "letter_bounds"}  # others keep their names
 NOT_OF_ROW = {"dataset", "id", "key", "output", "text", "options_are_lent", "logged"}
-# Field of a Reply -> its name in a row, and the function that reads it. `dataset` is found with the key, in results.py.
-READERS: dict[str, tuple[str, Callable[[Mapping[str, Any], str], Any]]] = {
-    name: (ROW_NAMES.get(name, name), _resolution if name == "resolution" else OF_TYPE[hint])
+# Field of a Reply -> its name in a row, and its kind. `dataset` is found with the key, in results.py.
+FIELDS = {
+    name: (ROW_NAMES.get(name, name), SIZE if name == "resolution" else KINDS[hint])
     for name, hint in get_type_hints(Reply).items()
     if name not in NOT_OF_ROW
 }
-ROW_FIELDS = {"dataset", "output_sequence", *(name for name, _ in READERS.values())}
+ROW_FIELDS = {"dataset", "output_sequence", *(name for name, _ in FIELDS.values())}
