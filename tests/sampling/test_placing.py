@@ -168,10 +168,10 @@ def test_a_video_that_does_not_decode_is_replaced_and_named(benchmark, video_roo
     extract(benchmark, "--nums", "12", "--check_videos", "--strategy", "stratified", "--num_workers", "1")
     assert not {f"NBA/{number}" for number in (2, 3, 4, 5)} & set(sampled(benchmark))
     captured = capsys.readouterr()
-    replaced = sorted(line for line in captured.err.splitlines() if line.startswith("replaced: "))
-    assert len(replaced) == 2
-    assert "NBA/1.mp4: " in replaced[0]
-    assert "NBA/2.mp4: " in replaced[1]
+    left_out = sorted(line for line in captured.err.splitlines() if line.startswith("left out: "))
+    assert len(left_out) == 2
+    assert "NBA/1.mp4: " in left_out[0]
+    assert "NBA/2.mp4: " in left_out[1]
     assert "2 undecodable videos replaced" in captured.out
     manifest = read(benchmark, "sampling_manifest.json")
     assert manifest["check_videos"] is True

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 from videobench.cli import FlagParser
-from videobench.commands import SAMPLE_COMMAND_FILE, SAMPLER, keep_command
+from videobench.commands import SAMPLE_COMMAND_FILE, SAMPLER, Command, keep_command
 from videobench.data.dataset import (
     DATASET_NAMES,
     SAMPLE_ANSWER_FILE,
@@ -20,61 +19,39 @@ from videobench.data.dataset import (
 from videobench.errors import InputError
 from videobench.files import check_writable
 from videobench.sampling.placing import check_free_space, clear_others, place_videos, write_json_files
-from videobench.sampling.selection import (
-    STRATEGIES,
-    Candidates,
-    Sample,
-    SampleSettings,
-    choose,
-    choose_decodable,
-    lacking_hint,
-    load_candidates,
-)
-from videobench.sampling.verify import VerifySettings, fault_finder, verify_sample
+from videobench.sampling.selection import STRATEGIES, SampleSettings, choose, load_candidates, warn_of_lacking
+from videobench.sampling.verify import choose_decodable, verify_sample
 
 
 def main(argv: Sequence[str] | None) -> int:
     """Return the exit status."""
-    settings = parse_args(argv)
-    if isinstance(settings, VerifySettings):
-        return verify_sample(settings)
-    candidates = load_candidates(settings)
-    sample = choose(candidates, settings)
-    check_free_space(sample, candidates, settings)
-    check_writable(settings.json_folder / SAMPLE_QA_FILE)  # before the videos are read
-    if settings.check_videos:
-        with fault_finder(settings.num_workers) as find_faults:
-            sample = choose_decodable(candidates, settings, find_faults)
-        check_free_space(sample, candidates, settings)
-    videos = place_videos(sample, candidates, settings)
-    clear_others(sample, candidates, settings)
-    for path in write_json_files(sample, candidates, settings, videos):
-        print(path)
-    if settings.command:
-        keep_command(settings.json_folder / SAMPLE_COMMAND_FILE, replace(settings.command, available=sample.available))
-    return report(sample, candidates, settings)
-
-
-def report(sample: Sample, candidates: Candidates, settings: SampleSettings) -> int:
-    if candidates.without_video or candidates.without_answer:
-        lost = f"{len(candidates.without_video)} questions lack their video, {candidates.without_answer} their answer"
-        hint = lacking_hint(candidates, settings)
-        print(f"warning: {lost}; the sample is drawn from the others{hint and f'; {hint}'}", file=sys.stderr)
-    videos = len({each.video for each in sample.questions})
-    folder = settings.output_folder / SAMPLE_NAME
-    replaced = f", {len(sample.undecodable)} undecodable videos replaced" if sample.undecodable else ""
-    print(f"sampled {len(sample.questions)} questions on {videos} videos into {folder}{replaced}")
-    return 0
-
-
-def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
     parser = _build_parser()
     args = parser.parse_args(argv)
     for name in ("nums", "num_workers"):
         if getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
     if args.verify is not None:
-        return VerifySettings(args.verify, args.sampling_output_folder, args.num_workers)
+        return verify_sample(args.verify, args.sampling_output_folder, args.num_workers)
+    settings = _settings(args, parser.command(argv))
+    candidates = load_candidates(settings)
+    sample = choose(candidates, settings)
+    warn_of_lacking(candidates, settings)
+    check_free_space(sample, candidates, settings)
+    check_writable(settings.json_folder / SAMPLE_QA_FILE)  # before the videos are read
+    if settings.check_videos:
+        sample = choose_decodable(candidates, settings)
+    videos = place_videos(sample, candidates, settings)
+    clear_others(sample, candidates, settings)
+    for path in write_json_files(sample, candidates, settings, videos):
+        print(path)
+    keep_command(settings.json_folder / SAMPLE_COMMAND_FILE, replace(settings.command, available=sample.available))
+    folder = settings.output_folder / SAMPLE_NAME
+    replaced = f", {len(sample.undecodable)} undecodable videos replaced" if sample.undecodable else ""
+    print(f"sampled {len(sample.questions)} questions on {len(videos)} videos into {folder}{replaced}")
+    return 0
+
+
+def _settings(args: argparse.Namespace, command: Command) -> SampleSettings:
     names = resolve_names(args.datasets, args.Eval_QA_root)
     if not args.Eval_Video_root.is_dir():
         raise InputError(f"{args.Eval_Video_root}: no such folder of videos; check --Eval_Video_root")
@@ -88,7 +65,8 @@ def parse_args(argv: Sequence[str] | None) -> SampleSettings | VerifySettings:
         json_folder=_json_folder(args),
         names=tuple(sorted(names, key=DATASET_NAMES.index)),
         exclude_path=args.exclude,
-        command=parser.command(argv),
+        command=command,
+        # The other fields have the names of their flags.
         **{each.name: getattr(args, each.name) for each in fields(SampleSettings) if hasattr(args, each.name)},
     )
 
@@ -141,9 +119,9 @@ def _build_parser() -> FlagParser:
     add("--json_output_path", type=Path, help="the three JSON files go here (default: Eval_QA in Eval_QA_root)")
     copied = "how videos get into the sample (default: %(default)s)"
     add("--copy_mode", choices=("copy", "hardlink", "symlink"), default="copy", help=copied)
-    add("--overwrite", action="store_true", help="remove videos from sampling_data/ that are not of this sample")
+    add("--overwrite", action="store_true", help="remove files from sampling_data/ that are not of this sample")
     add = parser.add_argument_group("checks and speed").add_argument
-    add("--check_videos", action="store_true", help="decode each chosen video, replace those that do not decode")
+    add("--check_videos", action="store_true", help="decode 8 frames of each chosen video, replace videos that fail")
     add("--verify", type=Path, metavar="MANIFEST", help="check a sample by its sampling_manifest.json instead")
     add(
         "--num_workers",

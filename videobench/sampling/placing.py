@@ -6,7 +6,7 @@ import shutil
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -34,17 +34,17 @@ def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSet
     """Raises InputError if the videos that still have to be copied are larger than the free space."""
     if settings.copy_mode != "copy":
         return
-    needed = 0
-    for name, source in _sources(sample, settings).items():
-        num_bytes = candidates.video_bytes[source]
-        if not _is_copy(settings.output_folder / SAMPLE_NAME / name, source, num_bytes):
-            needed += num_bytes
     folder = settings.output_folder
+    needed = sum(
+        candidates.video_bytes[source]
+        for name, source in _sources(sample, settings).items()
+        if not _is_copy(folder / SAMPLE_NAME / name, source)
+    )
     free = shutil.disk_usage(next(each for each in (folder, *folder.resolve().parents) if each.is_dir())).free
     if needed > free:
         raise InputError(
-            f"{settings.output_folder}: the videos to copy take {needed} bytes, but only {free} are free; free space, "
-            "choose another --sampling_output_folder, or --copy_mode hardlink, which takes none"
+            f"{folder}: the videos to copy take {needed} bytes, but only {free} are free; free space, choose another "
+            "--sampling_output_folder, or use --copy_mode hardlink or symlink"
         )
 
 
@@ -91,8 +91,7 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
                 "the free space, or choose another --copy_mode"
             ) from None
 
-    num_bytes = {name: candidates.video_bytes[source] for name, source in sources.items()}
-    return for_each_file(place_one, num_bytes, settings.num_workers, settings.copy_mode)
+    return for_each_file(place_one, sources, settings.num_workers, settings.copy_mode)
 
 
 def clear_others(sample: Sample, candidates: Candidates, settings: SampleSettings) -> None:
@@ -124,13 +123,13 @@ def _real_place(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
-def for_each_file(work: Callable[[str], T], num_bytes: Mapping[str, int], num_workers: int, label: str) -> dict[str, T]:
-    """Call `work` on each name in `num_workers` threads; return results in the order of `num_bytes` (name -> size)."""
+def for_each_file(work: Callable[[str], T], names: Collection[str], num_workers: int, label: str) -> dict[str, T]:
+    """Call `work` on each name in `num_workers` threads; return the results by name, in the order of `names`."""
     results: dict[str, T] = {}
     with ThreadPoolExecutor(num_workers) as executor, closing(StatusLine()) as status:
-        for name, result in zip(num_bytes, executor.map(work, num_bytes), strict=True):
+        for name, result in zip(names, executor.map(work, names), strict=True):
             results[name] = result
-            status.show(f"{label}: {len(results)}/{len(num_bytes)} files")
+            status.show(f"{label}: {len(results)}/{len(names)} files")
     return results
 
 
@@ -138,16 +137,16 @@ def size_and_hash(path: Path) -> SizeAndHash:
     return SizeAndHash(path.stat().st_size, sha256_of_file(path))
 
 
-def _is_copy(target: Path, source: Path, num_bytes: int) -> bool:
-    """Whether `target` is a separate file of that size, not a link of either kind to the source."""
+def _is_copy(target: Path, source: Path) -> bool:
+    """Whether `target` is a separate file of the same size, not a link of either kind to the source."""
     if target.is_symlink() or not target.is_file():
         return False
-    return target.stat().st_size == num_bytes and not target.samefile(source)
+    return target.stat().st_size == source.stat().st_size and not target.samefile(source)
 
 
 def _copy(source: Path, target: Path) -> SizeAndHash:
     """Write under another name, read back, rename: the final name is always a complete video."""
-    if _is_copy(target, source, source.stat().st_size):
+    if _is_copy(target, source):
         found = size_and_hash(source)
         if sha256_of_file(target) == found.sha256:
             return found

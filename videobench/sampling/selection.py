@@ -5,8 +5,8 @@ import itertools
 import stat
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,10 +30,6 @@ from videobench.files import MAX_JSON_BYTES, decode_utf8, read_bytes, read_json
 STRATEGIES = ("uniform", "stratified", "proportional")
 
 
-# A sample of n is the first n of the draw, so that a larger sample contains a smaller one. Questions are sorted by the
-# SHA-256 of the seed and their name: the order does not depend on the machine, on Python, or on which videos exist.
-
-
 def draw_order(
     questions: Sequence[Question],
     strategy: str,
@@ -41,11 +37,12 @@ def draw_order(
     one_per_video: bool = False,
     unusable: Set[Path] = frozenset(),
 ) -> list[Question]:
-    """Sort the `questions` that can be drawn into the order of the draw.
+    """Sort questions into the order of the draw: a sample of n is the first n, so a larger sample contains a smaller.
 
-    Questions on an `unusable` video are left out, and with `one_per_video` all but the first on each video. The sets
-    keep their proportions in `questions`: a question that is left out is replaced by the next of its own set, as long
-    as there is one, or if the strategy is "uniform" by the next of all."""
+    They are sorted by the SHA-256 of the seed and their name: the order does not depend on the machine, on Python, or
+    on which videos exist. Questions on an `unusable` video are left out, and with `one_per_video` all but the first on
+    each video. If the strategy is "uniform", the next question of all takes the place of one that is left out,
+    otherwise the next of its own set, as long as there is one."""
     sizes = Counter(each.dataset for each in questions)
     left = [each for each in questions if each.video not in unusable]
     left.sort(key=lambda each: hashlib.sha256(f"{seed}/{each.dataset}/{each.id}".encode()).digest())
@@ -68,11 +65,11 @@ def _proportional(by_set: Mapping[str, Sequence[Question]], sizes: Mapping[str, 
     The k-th question of a set, from 0, comes at (2 k + 1) / size. Unlike with largest remainders, a larger sample never
     has fewer questions of a set."""
     places = [
-        (_divided_by_size(k, sizes[name]), number, k, question)
+        (_quotient(k, sizes[name]), number, question)
         for number, (name, queue) in enumerate(by_set.items())
         for k, question in enumerate(queue)
     ]
-    return [question for *_, question in sorted(places, key=lambda place: place[:3])]
+    return [question for *_, question in sorted(places, key=lambda place: place[:2])]
 
 
 def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int]) -> list[Question]:
@@ -87,21 +84,15 @@ def _stratified(by_set: Mapping[str, deque[Question]], sizes: Mapping[str, int])
         live = [name for name in names if by_set[name]]
         if not live:
             break
-        heir = turn if by_set[turn] else min(live, key=lambda name: _divided_by_size(inherited[name], sizes[name]))
+        heir = turn if by_set[turn] else min(live, key=lambda name: _quotient(inherited[name], sizes[name]))
         inherited[heir] += heir != turn
         order.append(by_set[heir].popleft())
     return order
 
 
-def _divided_by_size(k: int, size: int) -> float:
-    """The quotient that Webster's method sorts by.
-
-    The order is exact: division rounds correctly on every machine, and for sets below a million questions two different
-    quotients differ by more than the rounding."""
+def _quotient(k: int, size: int) -> float:
+    """What Webster's method sorts by. For sets below a million questions rounding cannot change the order."""
     return (2 * k + 1) / size
-
-
-COMMENT = "#"  # starts a comment line in an --exclude file
 
 
 @dataclass(frozen=True)
@@ -123,7 +114,7 @@ class SampleSettings:
     copy_mode: str  # "copy", "hardlink" or "symlink"
     num_workers: int  # videos copied, or decoded, at once
     overwrite: bool  # remove files from the sample's folder that do not belong to it
-    command: Command | None = None  # what was typed
+    command: Command  # what was typed
 
 
 @dataclass(frozen=True)
@@ -190,7 +181,7 @@ def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[Questi
     if text.lstrip().startswith(("{", "[")):
         keys = _keys_of_json(read_json(path))
     else:
-        keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(COMMENT)]
+        keys = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     if not keys:
         raise InputError(f"{path}: names no question; correct it or leave --exclude out")
     names: set[QuestionName] = set()
@@ -217,7 +208,7 @@ def _keys_of_json(content: Any) -> list[str]:
     return keys
 
 
-def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path] = frozenset()) -> Sample:
+def choose(candidates: Candidates, settings: SampleSettings, undecodable: Set[Path] = frozenset()) -> Sample:
     """Take the first `nums` questions of the draw. Raises InputError with the counts if there are fewer."""
     order = draw_order(
         candidates.questions, settings.strategy, settings.seed, settings.one_per_video, unusable=undecodable
@@ -227,29 +218,7 @@ def choose(candidates: Candidates, settings: SampleSettings, undecodable: frozen
     return Sample(order[: settings.nums], len(order))
 
 
-def choose_decodable(
-    candidates: Candidates, settings: SampleSettings, find_faults: Callable[[Sequence[Path]], Mapping[Path, str]]
-) -> Sample:
-    """Choose like `choose`, but replace a question whose video does not decode by the next in the draw.
-
-    `find_faults`, called once for each video, returns those that do not decode, each with a reason that names the file;
-    the reasons go to stderr."""
-    faults: dict[Path, str] = {}
-    tried: set[Path] = set()
-    while True:
-        sample = choose(candidates, settings, frozenset(faults))
-        untried = list(dict.fromkeys(each.video for each in sample.questions if each.video not in tried))
-        if not untried:
-            names = {str(sample_path(each)) for each in candidates.questions if each.video in faults}
-            return replace(sample, undecodable=tuple(sorted(names)))
-        found = find_faults(untried)
-        for reason in found.values():
-            print(f"replaced: {reason}", file=sys.stderr)
-        faults |= found
-        tried.update(untried)
-
-
-def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undecodable: frozenset[Path]) -> str:
+def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undecodable: Set[Path]) -> str:
     lost = f"{len(candidates.without_video)} lack the video, {candidates.without_answer} the answer"
     if candidates.excluded:
         lost += f", {candidates.excluded} are excluded"
@@ -257,20 +226,21 @@ def _too_few(left: int, candidates: Candidates, settings: SampleSettings, undeco
         lost += f", {sum(each.video in undecodable for each in candidates.questions)} have a video that does not decode"
     if settings.one_per_video:
         lost += ", and only one is drawn on each video"
-    fix = f"ask for fewer, as --nums {left}" if left else "draw from other questions"
+    fix = f"use --nums {left} or fewer" if left else "draw from other questions"
     if candidates.without_answer:
-        fix = "check --correct_answer_file, or ask for fewer with --nums"
+        fix = "check --correct_answer_file, or use a smaller --nums"
     if candidates.without_video:
-        fix = "check --Eval_Video_root, the folder that holds Eval_video/, or ask for fewer with --nums"
-    return (
-        f"{settings.nums} questions asked for, but only {left} have both their video and their answer and can be drawn "
-        f"({lost}); {lacking_hint(candidates, settings) or fix}"
-    )
+        fix = "check --Eval_Video_root, the folder that holds Eval_video/, or use a smaller --nums"
+    hint = place_hint((settings.videos, each) for each in candidates.without_video)
+    return f"{settings.nums} questions asked for, but only {left} can be drawn ({lost}); {hint or fix}"
 
 
-def lacking_hint(candidates: Candidates, settings: SampleSettings) -> str:
-    """How to get the missing videos to their places; "" if not known."""
-    return place_hint((settings.videos, each) for each in candidates.without_video)
+def warn_of_lacking(candidates: Candidates, settings: SampleSettings) -> None:
+    """Warn of questions without video or answer, with a hint how to get the videos to their places if there is one."""
+    if candidates.without_video or candidates.without_answer:
+        lost = f"{len(candidates.without_video)} questions lack their video, {candidates.without_answer} their answer"
+        hint = place_hint((settings.videos, each) for each in candidates.without_video)
+        print(f"warning: {lost}; the sample is drawn from the others{hint and f'; {hint}'}", file=sys.stderr)
 
 
 def sample_path(question: Question) -> PurePosixPath:

@@ -3,9 +3,8 @@
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from videobench.console import StatusLine, one_line
@@ -14,6 +13,7 @@ from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 from videobench.sampling.placing import for_each_file
+from videobench.sampling.selection import Candidates, Sample, SampleSettings, choose, sample_path
 from videobench.video.pixels import DEFAULT_NUM_FRAMES, PixelSpec
 
 # Where a sample's videos may be: levels above the manifest's folder, and the path below; {} is the last part of
@@ -21,29 +21,20 @@ from videobench.video.pixels import DEFAULT_NUM_FRAMES, PixelSpec
 PLACES = ((0, SAMPLE_NAME), (0, "{}"), (1, "{}"), (2, "{}"), (2, "VideoBench/{}"))
 
 
-@dataclass(frozen=True)
-class VerifySettings:
-    """The flags of extract_dataset.py --verify, checked."""
-
-    manifest_path: Path
-    output_folder: Path | None  # holds sampling_data/; None: search near the manifest
-    num_workers: int  # files read at once
-
-
-def verify_sample(settings: VerifySettings) -> int:
+def verify_sample(manifest_path: Path, output_folder: Path | None, num_workers: int) -> int:
     """Return exit status 0 after one line on stdout; if files are wrong, name them on stderr and raise InputError.
 
-    QA and answer file are beside the manifest. Every file is compared by size, then by hash."""
-    manifest = load_manifest(settings.manifest_path)
-    folder = find_videos_folder(manifest, settings.output_folder)
+    QA and answer file are beside the manifest; `output_folder` holds sampling_data, or None: search near the manifest.
+    Every file is compared by size, then by hash."""
+    manifest = load_manifest(manifest_path)
+    folder = find_videos_folder(manifest, output_folder)
     json_files = {manifest.path.with_name(name): digest for name, digest in manifest.json_sha256.items()}
     faults = {path: _fault(path, digest) for path, digest in json_files.items()}
-    num_bytes = {name: listed.num_bytes for name, listed in manifest.videos.items()}
 
     def find_fault(name: str) -> str | None:
-        return _fault(folder / name, manifest.videos[name].sha256, num_bytes[name])
+        return _fault(folder / name, manifest.videos[name].sha256, manifest.videos[name].num_bytes)
 
-    found = for_each_file(find_fault, num_bytes, settings.num_workers, "verify")
+    found = for_each_file(find_fault, manifest.videos, num_workers, "verify")
     faults |= {folder / name: fault for name, fault in found.items()}
     wrong = {path: fault for path, fault in faults.items() if fault}
     for path, fault in wrong.items():
@@ -52,7 +43,7 @@ def verify_sample(settings: VerifySettings) -> int:
         raise InputError(
             f"{manifest.path}: {len(wrong)} of {len(faults)} files of the sample are wrong; copy them again"
         )
-    size = sum(num_bytes.values())
+    size = sum(each.num_bytes for each in manifest.videos.values())
     print(f"{manifest.path}: the sample is whole: {len(manifest.videos)} videos ({size} bytes) in {folder}")
     return 0
 
@@ -92,22 +83,30 @@ def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
 EDGE = 32  # pixels of the decoded frames, which are not used
 
 
-@contextmanager
-def fault_finder(num_workers: int) -> Iterator[Callable[[Sequence[Path]], dict[Path, str]]]:
-    """Yield a function that finds, with the reason, videos that do not decode or whose decoder hangs or dies."""
+def choose_decodable(candidates: Candidates, settings: SampleSettings) -> Sample:
+    """Choose like `choose`, but leave out videos that do not decode or whose decoder hangs or dies.
+
+    Their questions are replaced by the next in the draw; the reasons go to stderr."""
     open_device("cpu")  # before torch is imported
     from videobench.video.pool import DecodePool
 
     spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), shortest_edge=EDGE)
-    with DecodePool(spec, DEFAULT_NUM_FRAMES, num_workers) as pool:
-
-        def find_faults(videos: Sequence[Path]) -> dict[Path, str]:
-            faults: dict[Path, str] = {}
+    tried: set[Path] = set()
+    undecodable: set[Path] = set()
+    with DecodePool(spec, DEFAULT_NUM_FRAMES, settings.num_workers) as pool:
+        while True:
+            sample = choose(candidates, settings, undecodable)
+            untried = list(dict.fromkeys(each.video for each in sample.questions if each.video not in tried))
+            if not untried:
+                names = {str(sample_path(each)) for each in candidates.questions if each.video in undecodable}
+                return replace(sample, undecodable=tuple(sorted(names)))
+            reasons: dict[Path, str] = {}
             with closing(StatusLine()) as status:
-                for number, prepared in enumerate(pool.prepare(videos), 1):
+                for number, prepared in enumerate(pool.prepare(untried), 1):
                     if prepared.error is not None:
-                        faults[prepared.video] = prepared.error
-                    status.show(f"decode: {number}/{len(videos)} videos")
-            return faults
-
-        yield find_faults
+                        reasons[prepared.video] = prepared.error
+                    status.show(f"decode: {number}/{len(untried)} videos")
+            for reason in reasons.values():
+                print(f"left out: {one_line(reason)}", file=sys.stderr)
+            undecodable.update(reasons)
+            tried.update(untried)
