@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # called as a script, Python looks beside it only
 
-from tests.support import simulated_runs
-from tests.support.simulated_losses import (
+from tests.support.simulated_runs import (
     CANCEL,
     LOSSES,
     NOISES,
@@ -27,16 +27,15 @@ from tests.support.simulated_losses import (
     Logits,
     Loss,
     World,
-    dtype_of,
+    all_questions,
     find_levels,
     find_subgroups,
-    judge_pairs,
+    sample_questions,
     simulate,
     tabulate,
 )
-from tests.support.simulated_runs import Questions, all_questions, sample_questions
 from videobench.compare.accuracy import questions_needed
-from videobench.compare.divergence import diagnose, measure
+from videobench.compare.divergence import coarser_dtype, diagnose, measure
 from videobench.compare.settings import Margin, Tolerance
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, Evidence, judge, weigh
 
@@ -82,14 +81,7 @@ def draw(case: Case, rng: np.random.Generator) -> Logits:
     if case.videos:
         questions = replace(questions, video=np.arange(len(questions.video)) % case.videos)
     logits = simulate(questions, rng, case.world, case.loss)
-    return _copied(logits, case.copies) if case.copies > 1 else logits
-
-
-def _copied(logits: Logits, copies: int) -> Logits:
-    repeated = {name: np.tile(value, (copies, 1) if value.ndim == 2 else copies) for name, value in vars(logits).items()
-                if isinstance(value, np.ndarray)}  # fmt: skip
-    questions = Questions(*(np.tile(value, copies) for value in vars(logits.questions).values()))
-    return replace(logits, questions=questions, **repeated)
+    return logits.take(np.tile(np.arange(len(logits.right)), case.copies))
 
 
 def weigh_case(case: Case, logits: Logits) -> Evidence:
@@ -99,7 +91,7 @@ def weigh_case(case: Case, logits: Logits) -> Evidence:
         return weigh(found, [], Margin(MARGIN))
     groups = find_subgroups(logits)
     if case.tolerance.is_judged:
-        diagnosis = diagnose(found, measure(found), groups, dtype_of(max(logits.noise)), case.tolerance)
+        diagnosis = diagnose(found, measure(found), groups, coarser_dtype(found.pairs[:1]), case.tolerance)
     return weigh(found, [*groups, *find_levels(logits)], Margin(MARGIN), diagnosis)
 
 
@@ -127,14 +119,8 @@ def comparisons_of(questions: int, comparisons: int) -> int:
 
 
 def upper_bound(hits: int, count: int) -> float:
-    """Clopper and Pearson's upper bound of a proportion, 95 % one-sided, by halving."""
-    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(count, count - hits, -1) / np.arange(1, hits + 1)))])
-    low, high = hits / count, 1.0
-    for _ in range(40):
-        middle = (low + high) / 2
-        few = np.exp(logs + np.arange(hits + 1) * np.log(middle) + (count - np.arange(hits + 1)) * np.log1p(-middle))
-        low, high = (middle, high) if few.sum() > 0.05 else (low, middle)
-    return high
+    """Clopper and Pearson's upper bound of a proportion, 95 % one-sided."""
+    return float(stats.beta.ppf(0.95, hits + 1, count - hits)) if hits < count else 1.0
 
 
 def _noise(world: World) -> str:
@@ -257,7 +243,7 @@ def looks_line(case: Case, comparisons: int) -> str:
         order = rng.permutation(case.questions)
         seen = []
         for count in np.linspace(case.questions / 6, case.questions, 5).astype(int):
-            seen.append(judge(weigh_case(case, _first(logits, np.sort(order[:count])))).name == PASS)
+            seen.append(judge(weigh_case(case, logits.take(np.sort(order[:count])))).name == PASS)
         passed += any(seen)
         first += seen[-1]
     assert case.loss
@@ -266,11 +252,6 @@ def looks_line(case: Case, comparisons: int) -> str:
         f"| {case.world.scale:g} | {case.loss.kind} | {_noise(case.world)} | {comparisons} "
         f"| {100 * passed / comparisons:.1f} | {bound:.1f} | {100 * first / comparisons:.1f} |"
     )
-
-
-def _first(logits: Logits, rows: np.ndarray) -> Logits:
-    arrays = {name: value[rows] for name, value in vars(logits).items() if isinstance(value, np.ndarray)}
-    return replace(logits, questions=Questions(*(value[rows] for value in vars(logits.questions).values())), **arrays)
 
 
 LOOKS = [
@@ -301,19 +282,6 @@ NEEDED = [
     *(Case(1000, World(noise), stores_logprobs=False) for noise in (FLOAT16, BFLOAT16)),
     Case(500, World(FLOAT16, 0.15)),
 ]
-
-
-# ------------------------------------------------------------------------- sound runs, through whole rows
-
-
-def verdicts(dtypes: tuple[str, str], questions: int, comparisons: int, seed: int = 0) -> Counter[str]:
-    """How often each verdict comes out of whole comparisons of sound runs."""
-    rng, everything, counts = np.random.default_rng(seed), all_questions(), Counter[str]()
-    for _ in range(comparisons):
-        rows = simulated_runs.simulate_rows(sample_questions(everything, questions, rng), rng, dtypes)
-        verdict, _ = judge_pairs(simulated_runs.build_pairs(rows), Margin(MARGIN))
-        counts[verdict.name] += 1
-    return counts
 
 
 VERDICTS = "PASS / FAIL / INCONCLUSIVE, %"

@@ -7,9 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.support.simulated_losses import World, simulate
-from tests.support.simulated_losses import build_pairs as simulated_pairs
-from tests.support.simulated_runs import FAULTS, Fault, all_questions, build_pairs, sample_questions, simulate_rows
+from tests.support.simulated_runs import (
+    FAULTS,
+    Fault,
+    World,
+    all_questions,
+    build_pairs,
+    pair_rows,
+    sample_questions,
+    simulate,
+    simulate_rows,
+)
 from videobench.compare.accuracy import compare_paired
 from videobench.compare.associations import association_text, find_subgroups
 from videobench.compare.comparison import find_flips
@@ -46,7 +54,7 @@ def pair(candidate, reference, right="A"):
 
 def spoilt_pairs(fault, dtypes=HALF16, seed=0, count=300):
     rng = np.random.default_rng(seed)
-    return build_pairs(simulate_rows(sample_questions(all_questions(), count, rng), rng, dtypes, fault))
+    return pair_rows(simulate_rows(sample_questions(all_questions(), count, rng), rng, dtypes, fault))
 
 
 def with_candidate(pair, **fields):
@@ -163,8 +171,8 @@ def test_flips_that_deserve_a_look_come_first():
 def test_noise_floor_from_the_bulk_is_bounded_on_both_sides():
     questions = sample_questions(all_questions(), 300, np.random.default_rng(0))
     floors = {}
-    for dtypes, fault in ((SINGLE, None), (HALF16, None), (HALF16, Fault("layer noise", 1.0))):
-        pairs = build_pairs(simulate_rows(questions, np.random.default_rng(1), dtypes, fault))
+    for dtypes, fault in ((SINGLE, None), (HALF16, None), (HALF16, Fault("noise", 1.0))):
+        pairs = pair_rows(simulate_rows(questions, np.random.default_rng(1), dtypes, fault))
         floors[dtypes, fault] = find_noise_floor(measure(tabulate(pairs)), dtypes[0], None).lead
     quiet, sound, broken = floors.values()
     assert quiet >= 0.002  # a rounding step, not zero
@@ -174,9 +182,9 @@ def test_noise_floor_from_the_bulk_is_bounded_on_both_sides():
 
 # Fault, its cause as named, and words of the finding. float16 here, three to four times as large in bfloat16.
 PLANTED = [
-    pytest.param(Fault("layer noise", 0.15), "everywhere", "half of all 300 questions differ", id="noise-in-a-layer"),
+    pytest.param(Fault("noise", 0.15), "everywhere", "half of all 300 questions differ", id="noise-in-a-layer"),
     pytest.param(Fault("letter", 0.12), "letter", "option B favoured", id="bias-on-a-letter"),
-    pytest.param(Fault("truncated", 0.3), "prompt length", "prompts of more than 13", id="prompts-cut"),
+    pytest.param(Fault("long prompts", 0.3), "prompt length", "prompts of more than 13", id="prompts-cut"),
     pytest.param(Fault("frame order", 0.3), "order in time", "questions about order in time", id="frames-out-of-order"),
     pytest.param(Fault("card", 0.2), "npu card", "NPU card 2", id="one-card-of-four"),
     pytest.param(Fault("mass", 0.2), "npu card", "NPU card 2", id="one-card-answers-less-with-a-letter"),
@@ -195,20 +203,20 @@ def test_planted_fault_is_found_and_named_where_accuracy_says_nothing(fault, cau
 
 @pytest.mark.parametrize(("fault", "cause", "words"), PLANTED)
 def test_planted_fault_is_found_in_bfloat16(fault, cause, words):
-    larger = replace(fault, size=0 if fault.name == "overflow" else 4 * fault.size)
+    larger = replace(fault, size=0 if fault.kind == "overflow" else 4 * fault.size)
     pairs = spoilt_pairs(larger, ("bfloat16", "float32"), seed=3)
     assert diagnose_pairs(pairs).findings[0].cause == cause
 
 
 def test_every_fault_of_the_simulation_is_planted_above():
-    assert {param.values[0].name for param in PLANTED} == set(FAULTS)
+    assert {param.values[0].kind for param in PLANTED} == set(FAULTS)
 
 
 @pytest.mark.parametrize(
     ("fault", "cause", "betrayed"),
     [
         pytest.param(
-            Fault("truncated", 0.3, hashed=True), "prompts",
+            Fault("long prompts", 0.3, hashed=True), "prompts",
             lambda each: each.candidate.reply.prompt_sha256 == "cut", id="prompts-cut",
         ),
         pytest.param(Fault("frame order", 0.3, hashed=True), "pixels", lambda each: True, id="frames-out-of-order"),
@@ -264,7 +272,7 @@ def test_a_run_that_does_not_repeat_itself_is_found_and_breaks_nothing(size, is_
 
 def test_versions_of_both_sides_stand_beside_a_fault_everywhere():
     versions = {"dtype": "float16", "torch_npu": "2.6.0", "cann": "8.1"}
-    pairs = [with_candidate(each, run=versions) for each in spoilt_pairs(Fault("layer noise", 0.15))]
+    pairs = [with_candidate(each, run=versions) for each in spoilt_pairs(Fault("noise", 0.15))]
     assert diagnose_pairs(pairs).findings[0].look_at.endswith("(NPU: torch_npu 2.6.0, cann 8.1)")
 
 
@@ -338,19 +346,19 @@ def test_heavy_tailed_rounding_is_not_called_scattered(seed):
     """Student's t with 2 degrees of freedom, 0.03 nats in float16."""
     rng = np.random.default_rng(seed)
     logits = simulate(sample_questions(all_questions(), 1000, rng), rng, World((0.03, 0.03), kind="heavy"))
-    assert diagnose_pairs(simulated_pairs(logits)).findings == []
+    assert diagnose_pairs(build_pairs(logits)).findings == []
 
 
 def test_where_other_numbers_are_expected_nothing_is_broken_and_groups_stand_out():
     rng = np.random.default_rng(0)
     logits = simulate(sample_questions(all_questions(), 1000, rng), rng, World((0.05, 0.05), quantised=0.5))
-    pairs = simulated_pairs(logits)
+    pairs = build_pairs(logits)
     none = Tolerance(is_judged=False)
     assert diagnose_pairs(pairs).broken
     assert diagnose_pairs(pairs, tolerance=none).findings == []
     assert not diagnose_pairs(pairs, tolerance=Tolerance(3.0)).broken
     on_card_2 = logits.questions.video % 4 == 2
     logits.candidate[on_card_2] += 2 * rng.normal(size=logits.candidate[on_card_2].shape)
-    [finding] = diagnose_pairs(simulated_pairs(logits), tolerance=none).findings
+    [finding] = diagnose_pairs(build_pairs(logits), tolerance=none).findings
     assert (finding.cause, finding.breaks) == ("npu card", False)
     assert finding.text.startswith("NPU card 2: ")

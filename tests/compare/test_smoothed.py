@@ -10,11 +10,17 @@ import pytest
 import statsmodels.api
 from scipy import stats
 
+from tests.support import simulated_runs
 from tests.support.paths import ASSETS, ROOT
-from tests.support.simulated_losses import Loss, World, build_pairs, simulate
-from tests.support.simulated_losses import find_subgroups as find_simulated
-from tests.support.simulated_losses import tabulate as simulated_tabulate
-from tests.support.simulated_runs import VIDEO_BENCH, all_questions, sample_questions
+from tests.support.simulated_runs import (
+    VIDEO_BENCH,
+    Loss,
+    World,
+    all_questions,
+    build_pairs,
+    sample_questions,
+    simulate,
+)
 from videobench.compare import statistics
 from videobench.compare.accuracy import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
 from videobench.compare.associations import find_subgroups
@@ -208,12 +214,12 @@ def test_the_simulation_s_arrays_are_those_of_its_pairs(loss, stores_logprobs):
     rng = np.random.default_rng(0)
     logits = simulate(sample_questions(all_questions(), 200, rng), rng, World((0.1, 0.05)), loss)
     pairs = build_pairs(logits, stores_logprobs)
-    fast, slow = simulated_tabulate(logits, stores_logprobs), tabulate(pairs)
+    fast, slow = simulated_runs.tabulate(logits, stores_logprobs), tabulate(pairs)
     for name in ("videos", "right", "letters", "is_right", "unreadable", "nonfinite", "vague"):
         assert (getattr(fast, name) == getattr(slow, name)).all(), name
     for name in ("scores", "mass"):
         assert getattr(fast, name) == pytest.approx(getattr(slow, name), nan_ok=True), name
-    groups, labelled = find_simulated(logits), find_subgroups(pairs)
+    groups, labelled = simulated_runs.find_subgroups(logits), find_subgroups(pairs)
     own = {members.tobytes() for members in (each.members for each in labelled)}
     assert {each.members.tobytes() for each in groups} <= own
 

@@ -7,9 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support import simulated_runs
-from tests.support.simulated_losses import Loss, World, build_pairs, simulate
-from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import (
+    Fault,
+    Loss,
+    World,
+    all_questions,
+    build_pairs,
+    pair_rows,
+    sample_questions,
+    simulate,
+    simulate_rows,
+)
 from videobench.commands import CARDS
 from videobench.compare.advice import LOOK_AT, NEXT_STEP
 from videobench.compare.comparison import compare_pairs
@@ -215,7 +223,7 @@ def test_the_command_asks_for_what_the_run_was_asked_for():
 def test_a_broken_card_is_named_as_the_user_counts_them_and_the_command_checks_it(run, named, cards):
     rng = np.random.default_rng(0)
     questions = sample_questions(all_questions(), 300, rng)
-    pairs = simulated_runs.build_pairs(simulate_rows(questions, rng, ("float16", "float16"), Fault("card", 0.2)))
+    pairs = pair_rows(simulate_rows(questions, rng, ("float16", "float16"), Fault("card", 0.2)))
     runs = (run.get(each.candidate.reply.rank, run if 2 not in run else {}) for each in pairs)
     full = [{"dtype": "float16", **each} for each in runs]
     spoilt = [with_reply([each], "candidate", run=run)[0] for each, run in zip(pairs, full, strict=True)]

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.simulated_losses import World, build_pairs, judge_pairs, simulate
-from tests.support.simulated_runs import all_questions, sample_questions
+from tests.support.simulated_runs import World, all_questions, build_pairs, judge_pairs, sample_questions, simulate
 from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.compare.settings import Margin

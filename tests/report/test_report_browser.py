@@ -38,6 +38,9 @@ def page_path(tmp_path_factory):
         npu, gpu, right = rows[name]
         npu = npu | {"output_sequence": ["no idea"]} if index % 2 else npu | {"error": ATTACK, "output_sequence": [""]}
         rows[name] = (npu | {"question": ATTACK}, gpu | {"question": ATTACK}, right)
+    npu, gpu, right = rows[names[12]]  # a drift: every log-probability is another option's
+    moved = dict(zip(npu["letter_logprobs"], reversed(npu["letter_logprobs"].values()), strict=True))
+    rows[names[12]] = (npu | {"letter_logprobs": moved, "output_sequence": [max(moved, key=moved.get)]}, gpu, right)
     folder = tmp_path_factory.mktemp("report")
     comparison = compare_runs(ComparisonSettings(*write_runs(folder, rows)))
     strips = FrameStrips(folder / ("videos" * 20), budget_bytes=0)
