@@ -127,7 +127,7 @@ def test_ids_equal_one_plain_generate_per_question(replies, qa_rows, video_root,
             pixels[vid_path] = normalise(prepared.pixels[None], checkpoint.pixel_spec, torch.float32)
         [prompt] = builder.build([build_question_text(qa_rows[name]["question"], row["choices"])])
         ids = torch.tensor([prompt.prefix_ids + prompt.suffix_ids])
-        output = engine._model.generate(
+        output = engine.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             pixel_values_videos=pixels[vid_path],

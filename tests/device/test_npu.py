@@ -60,7 +60,7 @@ def load_aligned(*arguments):
     """Weights at multiples of 64 bytes, as on a card. Read in place from a file they lie anywhere, and the CPU's matrix
     products in float32 depend on that in their last bits."""
     loaded = load_engine(*arguments)
-    for parameter in loaded._model.parameters():
+    for parameter in loaded.model.parameters():
         parameter.data = parameter.data.clone()
     return loaded
 

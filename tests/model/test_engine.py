@@ -100,7 +100,7 @@ def test_ids_and_logprobs_equal_plain_generation(engine, videos, plain, batch_si
 def test_each_video_is_encoded_once(engine, videos):
     encoded = []
     # Its place in the model differs between versions of transformers, its class does not.
-    tower = next(module for module in engine._model.modules() if type(module).__name__ == "CLIPVisionModel")
+    tower = next(module for module in engine.model.modules() if type(module).__name__ == "CLIPVisionModel")
     handle = tower.register_forward_pre_hook(
         lambda module, args, kwargs: encoded.append(args or kwargs), with_kwargs=True
     )
@@ -116,7 +116,7 @@ def test_layers_that_nothing_reads_are_dropped(engine, whole_model):
         [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"]
         return len(encoder.layers)
 
-    assert (layers(whole_model), layers(engine._model)) == (3, 2)
+    assert (layers(whole_model), layers(engine.model)) == (3, 2)
 
 
 @pytest.fixture(scope="module")
@@ -151,9 +151,9 @@ def test_replies_of_any_length_leave_the_batch_when_they_end(
         for each in prompts
     ]
     engine.end_ids = [first]
-    engine._model.generation_config.eos_token_id = [first]
+    engine.model.generation_config.eos_token_id = [first]
     rows = []
-    head = engine._model.get_output_embeddings()
+    head = engine.model.get_output_embeddings()
     head.register_forward_pre_hook(lambda module, args: rows.append(args[0].shape[0]))
     answers = engine.answer(seen_videos, batch_size=100)
     assert [answer.token_ids for each in answers for answer in each] == expected
@@ -192,7 +192,7 @@ def test_every_spelling_of_a_letter_counts(checkpoint):
 
 
 def test_infinite_logits_are_found(engine, videos):
-    head = engine._model.get_output_embeddings()
+    head = engine.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, args, output: output * float("inf"))
     [[answer]] = engine.answer(videos[:1], batch_size=1)
     handle.remove()

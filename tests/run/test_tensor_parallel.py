@@ -18,7 +18,7 @@ def checkpoint(tiny_model_path):
 
 def test_numbers_that_do_not_divide_the_heads_are_refused_with_those_that_do(checkpoint):
     check_tensor_parallel(checkpoint, 4)
-    with pytest.raises(InputError, match=r"has 4 attention heads, which 3 cards cannot share; use one of 1, 2, 4$"):
+    with pytest.raises(InputError, match=r"has 4 attention heads, not divisible by 3; use one of 1, 2, 4$"):
         check_tensor_parallel(checkpoint, 3)
 
 
@@ -32,7 +32,7 @@ def test_the_real_checkpoints_are_split_over_8_cards_or_more(heads, key_value_he
     )
     checkpoint = SimpleNamespace(path="w", config=SimpleNamespace(text_config=text))
     check_tensor_parallel(checkpoint, most)
-    with pytest.raises(InputError, match=f"which {2 * most} cards cannot share; use one of 1, .*{most}$"):
+    with pytest.raises(InputError, match=f"not divisible by {2 * most}; use one of 1, .*{most}$"):
         check_tensor_parallel(checkpoint, 2 * most)
 
 

@@ -1,7 +1,7 @@
 """Key-value cache for the rows of a batch, with room for the tokens to come.
 
 The cache of transformers copies its whole content for every token added. Here a row is copied once, into a buffer with
-room for question and reply; all batches of questions on one video share these copies.
+room for question and reply.
 """
 
 import copy
@@ -17,50 +17,24 @@ _NAMES = inspect.signature(LlavaNextVideoForConditionalGeneration.forward).param
 CACHE_ARGUMENT = "cache" if "cache" in _NAMES else "past_key_values"  # of `generate`; 5.24 renamed it
 
 
-class Prefixes:
-    """Cache of the prefixes of some videos, one row per video, from which batches of questions start."""
-
-    def __init__(self, cache: DynamicCache) -> None:
-        self._cache: DynamicCache | None = cache
-        self.length = int(cache.get_seq_length())  # tokens of each prefix
-        self._copied: list[_RoomyLayer] = []  # layers of an earlier batch whose questions were all on one video
-        self._video = -1
-
-    def rows(self, videos: Sequence[int], room: int, is_last: bool) -> DynamicCache:
-        """Return a cache with one row per entry of `videos` (indices of prefixes), which the caller may extend by
-        `room` tokens. It is valid until the next call.
-
-        With `is_last`, no call may follow: the prefixes themselves may be used up."""
-        assert self._cache is not None, "the last batch has been taken"
-        cache = self._cache
-        if is_last:
-            self._cache = None
-        else:  # a cache of the same tensors that `select_rows` may change
-            cache = copy.copy(cache)
-            cache.layers = [copy.copy(layer) for layer in cache.layers]
-        is_one = len({*videos}) == 1
-        if is_one and videos[0] == self._video and all(each.has(len(videos), room) for each in self._copied):
-            cache.layers = [each.begin(len(videos), self.length) for each in self._copied]
-            return cache
-        self._copied, self._video = [], -1  # free its memory first
-        select_rows(cache, videos, room)
-        if is_one and all(isinstance(each, _RoomyLayer) for each in cache.layers):
-            self._copied, self._video = [*cache.layers], videos[0]
-        return cache
+def shallow_copy(cache: DynamicCache) -> DynamicCache:
+    """Return a cache of the same tensors, which `select_rows` may change without changing `cache`."""
+    copied = copy.copy(cache)
+    copied.layers = [copy.copy(layer) for layer in cache.layers]
+    return copied
 
 
 def select_rows(cache: DynamicCache, rows: Sequence[int], room: int) -> None:
-    """Keep these rows of the cache, in this order, with room for `room` more tokens; rows may repeat."""
-    first, indices = rows[0], None
-    is_one = all(row == first for row in rows)
+    """Keep these rows of the cache, in this order, with room for `room` more tokens; rows may repeat.
+
+    Works layer by layer, so that the memory of each layer is free before the next one is copied."""
+    is_one = len(set(rows)) == 1
+    indices = None if is_one else torch.tensor(rows, device=cache.layers[0].keys.device)
 
     def select(states: torch.Tensor) -> torch.Tensor:
         """Select from a tensor (rows, heads, length, size of a head)."""
-        nonlocal indices
-        if is_one:
-            return states[first : first + 1].expand(len(rows), -1, -1, -1)
-        if indices is None:  # only once, since it waits for the device
-            indices = torch.tensor(rows, device=states.device)
+        if indices is None:
+            return states[rows[0] : rows[0] + 1].expand(len(rows), -1, -1, -1)
         return states.index_select(0, indices)
 
     for number, layer in enumerate(cache.layers):
@@ -78,7 +52,6 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
     def __init__(self, layer: Any, room: int) -> None:
         self.__dict__.update(layer.__dict__)
         length = layer.keys.shape[2]
-        self._room = room
         self._buffers = [_with_room(states, room) for states in (layer.keys, layer.values)]
         self._show(length)
 
@@ -89,17 +62,6 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[misc]
             buffer.narrow(2, begin, count).copy_(states)
         self._show(begin + count)
         return self.keys, self.values
-
-    def has(self, rows: int, room: int) -> bool:
-        """Whether `begin` can return `rows` rows with room for `room` tokens after the prefix."""
-        return rows <= self._buffers[0].shape[0] and room <= self._room
-
-    def begin(self, rows: int, length: int) -> "_RoomyLayer":
-        """Reuse the first rows of the same buffers with only their first `length` tokens; the rest is overwritten."""
-        layer = copy.copy(self)
-        layer._buffers = [buffer[:rows] for buffer in self._buffers]
-        layer._show(length)
-        return layer
 
     def _show(self, length: int) -> None:
         self.keys, self.values = (buffer[:, :, :length] for buffer in self._buffers)

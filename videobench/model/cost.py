@@ -1,6 +1,7 @@
 """Estimate a run's cost from sizes (memory of questions and of weights split over cards, device time at a given rate),
 and measure what it did cost (Usage)."""
 
+import math
 import re
 import resource
 import time
@@ -57,9 +58,10 @@ def question_bytes(
     checkpoint: "Checkpoint", dtype: str, num_frames: int, prefix_length: int, length: int, cards: int = 1
 ) -> int:
     """Most bytes for one question of a batch whose video it does not share; `length` is prompt plus reply in tokens. A
-    batch also needs the keys and values of one more question (cache.Prefixes).
+    batch also needs the keys and values of one more question.
 
-    The video's keys and values are copied layer by layer, so there are never two complete copies."""
+    The video's keys and values are copied layer by layer (cache.select_rows), so there are never two complete
+    copies."""
     keys_and_values = row_bytes(checkpoint, dtype, length, cards)
     return keys_and_values + activation_bytes(checkpoint, dtype, num_frames, prefix_length)
 
@@ -90,13 +92,14 @@ def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
         "key-value heads": text.num_key_value_heads or text.num_attention_heads,
         "intermediate size": text.intermediate_size,
     }
-    for name, size in sizes.items():
-        if size % cards:
-            fitting = [each for each in range(1, 65) if not any(other % each for other in sizes.values())]
-            raise InputError(
-                f"--tensor_parallel {cards}: {checkpoint.path} has {size} {name}, which {cards} cards cannot share; "
-                f"use one of {', '.join(map(str, fitting))}"
-            )
+    common = math.gcd(*sizes.values())
+    if common % cards:
+        name, size = next((name, size) for name, size in sizes.items() if size % cards)
+        fitting = [str(number) for number in range(1, common + 1) if common % number == 0]
+        raise InputError(
+            f"--tensor_parallel {cards}: {checkpoint.path} has {size} {name}, not divisible by {cards}; "
+            f"use one of {', '.join(fitting)}"
+        )
 
 
 def weights_per_card(weights: "WeightFiles", cards: int) -> int:

@@ -10,7 +10,7 @@ import copy
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -22,7 +22,7 @@ from transformers import DynamicCache, GenerationConfig, LlavaNextVideoForCondit
 from videobench.data.dataset import LETTERS
 from videobench.device.devices import Device, reading_weights
 from videobench.errors import InputError
-from videobench.model.cache import CACHE_ARGUMENT, Prefixes, select_rows
+from videobench.model.cache import CACHE_ARGUMENT, select_rows, shallow_copy
 from videobench.model.checkpoint import Checkpoint, naming_checkpoint
 from videobench.model.cost import Usage
 from videobench.model.prompts import Answer, Prompt, VideoQuestions
@@ -134,7 +134,8 @@ def load_engine(
     with (
         reading_weights(device),
         world or nullcontext(),
-        _kept_output(),
+        redirect_stdout(sys.stdout),  # restores both at the end:
+        redirect_stderr(sys.stderr),  # transformers up to 5.0 discards what the processes of a group print
         naming_checkpoint(checkpoint.path, RuntimeError),
     ):
         model, info = LlavaNextVideoForConditionalGeneration.from_pretrained(
@@ -169,16 +170,6 @@ def _split_arguments() -> dict[str, Any]:
         return {"tp_plan": "auto"}
 
 
-@contextmanager
-def _kept_output() -> Iterator[None]:
-    """Restore the streams: transformers up to 5.0 discards the output of a group's processes, including tracebacks."""
-    streams = sys.stdout, sys.stderr
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = streams
-
-
 def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
     """Return a greedy config, ignoring the checkpoint's own: penalties would change the comparison."""
     tokenizer = checkpoint.tokenizer
@@ -194,7 +185,8 @@ def _greedy(checkpoint: Checkpoint) -> GenerationConfig:
 def batch_rows(videos: Sequence[VideoQuestions]) -> list[tuple[int, int]]:
     """Order the questions of all videos for answering, as (index of the video, index of the question).
 
-    Questions of similar length are together, to need little padding; the longest come first: their buffers fit all."""
+    Questions of similar length are together, to need little padding; the longest come first, so that a lack of memory
+    shows at once."""
     rows = [(index, number) for index, video in enumerate(videos) for number in range(len(video.prompts))]
     return sorted(rows, key=lambda row: -len(videos[row[0]].prompts[row[1]].suffix_ids))
 
@@ -209,7 +201,7 @@ class Engine:
         max_new_tokens: int,
         length_multiple: int = 1,
     ) -> None:
-        self._model = model
+        self.model = model
         self._tokenizer = checkpoint.tokenizer
         self.pixel_spec = checkpoint.pixel_spec
         self._max_new_tokens = max_new_tokens
@@ -219,18 +211,14 @@ class Engine:
         self.end_ids = checkpoint.end_ids
         self.pad_id: int = model.generation_config.pad_token_id
 
-    @property
-    def model(self) -> LlavaNextVideoForConditionalGeneration:
-        """For locate/."""
-        return self._model
-
     def answer(self, videos: Sequence[VideoQuestions], batch_size: int) -> list[list[Answer]]:
         """Return answers in the order of the questions, video by video, computing at most `batch_size` at once.
 
         The prefixes of all `videos` must have the same length, as they do with one template and number of frames.
         Raises RuntimeError with whatever the device reports, including out of memory (devices.is_out_of_memory)."""
         # 1. Each video once: the prompt up to its last frame goes through the model into a cache.
-        prefixes = Prefixes(self._read_prefixes(videos))
+        prefixes = self._read_prefixes(videos)
+        prefix_length = prefixes.get_seq_length()
         # 2. The questions on all videos.
         rows = batch_rows(videos)
         answers: dict[tuple[int, int], Answer] = {}
@@ -239,13 +227,14 @@ class Engine:
             # 3. The whole prompt of every row, with the padding between video and question.
             ids, mask = self._join([videos[index].prompts[number] for index, number in chunk])
             # 4. For each row a copy of its video's keys and values, with room for question and reply.
-            room = ids.shape[1] - prefixes.length + self._max_new_tokens
             is_last = start + batch_size >= len(rows)
-            cache = prefixes.rows([index for index, _ in chunk], room, is_last)
+            cache = prefixes if is_last else shallow_copy(prefixes)
+            select_rows(cache, [index for index, _ in chunk], ids.shape[1] - prefix_length + self._max_new_tokens)
             # 5. The replies; a row that has ended leaves the batch.
             generated, logits = generate_rows(
-                self._model, ids, mask, cache, self._max_new_tokens, self.end_ids, self.usage
+                self.model, ids, mask, cache, self._max_new_tokens, self.end_ids, self.usage
             )
+            del cache  # its memory is free for the next one
             # 6. Every row's text, and the log-probabilities of its options' letters as first token.
             for row, reply, by_letter in zip(chunk, generated, self.letter_logprobs(logits), strict=True):
                 index, number = row
@@ -256,10 +245,10 @@ class Engine:
         """Answer one question with a plain `generate`, without sharing, padding or batches, as the reference."""
         prompt = video.prompts[number]
         ids = self._tensor([[*prompt.prefix_ids, *prompt.suffix_ids]])
-        output = self._model.generate(
+        output = self.model.generate(
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
-            pixel_values_videos=normalise(self.to_device([video.pixels]), self.pixel_spec, self._model.dtype),
+            pixel_values_videos=normalise(self.to_device([video.pixels]), self.pixel_spec, self.model.dtype),
             max_new_tokens=self._max_new_tokens,
             return_dict_in_generate=True,
             output_logits=True,
@@ -272,12 +261,12 @@ class Engine:
     def next_logits(self, ids: Sequence[int]) -> torch.Tensor:
         """Return float32 logits (1, vocabulary) of the token after a text; for the device check, not for answers."""
         with torch.no_grad():
-            logits: torch.Tensor = self._model(input_ids=self._tensor([ids])).logits
+            logits: torch.Tensor = self.model(input_ids=self._tensor([ids])).logits
         return logits[:, -1].float()
 
     def count_held_weights(self) -> int:
         """Count weight elements of text model and projector in this process; they may be split over processes."""
-        weights = [each for name, each in self._model.named_parameters() if "vision_tower" not in name]
+        weights = [each for name, each in self.model.named_parameters() if "vision_tower" not in name]
         held = (getattr(each, "to_local", lambda each=each: each)() for each in weights)
         return sum(each.numel() for each in held)
 
@@ -287,12 +276,12 @@ class Engine:
             prefixes = self._tensor([video.prompts[0].prefix_ids for video in videos])
             pixels = self.to_device([video.pixels for video in videos])
             cache = DynamicCache()
-            self._model.generate(
+            self.model.generate(
                 input_ids=prefixes,
                 attention_mask=torch.ones_like(prefixes),
-                pixel_values_videos=normalise(pixels, self.pixel_spec, self._model.dtype),
+                pixel_values_videos=normalise(pixels, self.pixel_spec, self.model.dtype),
                 **{CACHE_ARGUMENT: cache},
-                generation_config=num_tokens_config(self._model, 1),
+                generation_config=num_tokens_config(self.model, 1),
             )
         self.usage.prefix_tokens += prefixes.numel()
         if cache.get_seq_length() != prefixes.shape[1]:
@@ -307,7 +296,7 @@ class Engine:
         this process goes on.
 
         Other devices wait for the copy: older torch_npu may read memory that is not pinned after it has been freed."""
-        stacked, device = torch.stack(pixels), self._model.device
+        stacked, device = torch.stack(pixels), self.model.device
         if device.type == "cuda" and stacked.device.type == "cpu":  # not on the card yet
             return stacked.pin_memory().to(device, non_blocking=True)
         return stacked.to(device)
@@ -343,7 +332,7 @@ class Engine:
         return {letter: [id for id, text in enumerate(read) if text == letter] for letter in LETTERS}
 
     def _tensor(self, content: Any) -> torch.Tensor:
-        return torch.tensor(content, device=self._model.device)
+        return torch.tensor(content, device=self.model.device)
 
 
 def drop_unread_layers(model: LlavaNextVideoForConditionalGeneration) -> None:

@@ -55,7 +55,6 @@ class Group:
             job.store.set(key, str(served.port))
         else:
             served = TCPStore("127.0.0.1", int(job.wait_for(key)), self.size, is_master=False)
-        self.port = served.port
         self.store = PrefixStore("calls", served)
         job.meet_group("start")
         dist.init_process_group(
@@ -71,8 +70,7 @@ class Group:
         """Set torchrun's variables, which transformers reads, to the group's; LOCAL_RANK stays."""
         from accelerate.utils import patch_environment
 
-        own = {"RANK": self.job.shard, "WORLD_SIZE": self.size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": self.port}
-        with patch_environment(**own, TORCHELASTIC_USE_AGENTCPStoreTORE=False):
+        with patch_environment(RANK=self.job.shard, WORLD_SIZE=self.size):
             yield
 
     def broadcast(self, tensor: "torch.Tensor") -> "torch.Tensor":

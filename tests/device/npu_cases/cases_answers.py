@@ -94,7 +94,7 @@ def checkpoint(tiny_model_path):
 @pytest.fixture(scope="module")
 def engine(checkpoint):
     made = load_engine(checkpoint, open_device("npu"), "float16", max_new_tokens=8, length_multiple=32)
-    assert {each.device.type for each in (*made._model.parameters(), *made._model.buffers())} == {"npu"}
+    assert {each.device.type for each in (*made.model.parameters(), *made.model.buffers())} == {"npu"}
     return made
 
 
