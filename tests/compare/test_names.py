@@ -38,7 +38,7 @@ def test_given_names_stand_everywhere(texts_of):
     assert json.loads(as_json)["names"]["npu"] == dict.fromkeys(("label", "title", "phrase"), "vllm-ascend")
     assert {"npu", "gpu"} <= json.loads(as_json).keys()  # what a program reads stays
     assert r"**PASS: vllm-ascend answers like \<ours\>, within 50 points**" in markdown
-    assert "is vllm-ascend as good as &lt;ours&gt;?" in page
+    assert "does vllm-ascend answer as well as &lt;ours&gt;?" in page
     assert "not stored (vllm-ascend), 2.13.0 (&lt;ours&gt;)" in page
     assert "<ours>" not in page
     for text in texts:

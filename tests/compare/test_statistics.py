@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.stats.inter_rater import cohens_kappa
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import proportion_confint
 
 from videobench.compare import statistics
 
@@ -39,14 +38,6 @@ def test_kappa_equals_statsmodels(table):
 def test_kappa_of_one_letter_throughout_is_not_defined():
     assert statistics.cohen_kappa(np.array([1, 1]), np.array([1, 1])) is None
     assert statistics.cohen_kappa(np.array([], int), np.array([], int)) is None
-
-
-@pytest.mark.parametrize("table", RANDOM_TABLES[:5])
-def test_wilson_interval_equals_statsmodels(table):
-    correct, total = int(table[0]), int(table[0] + table[1] + 1)
-    assert statistics.wilson_interval(correct, total) == pytest.approx(
-        proportion_confint(correct, total, method="wilson")
-    )
 
 
 @pytest.mark.parametrize("tests", [1, 2, 5, 13])

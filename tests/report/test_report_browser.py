@@ -167,7 +167,7 @@ def test_the_end_names_date_files_and_versions(show, page_path):
     text = show().execute_script("return document.querySelector('footer').innerText")
     assert re.match(r"Written 20\d\d-\d\d-\d\d \d\d:\d\d UTC by precision_test.py, from:", text)
     assert all(str(page_path.with_name(f"{name}.json")) in text for name in ("npu_eval", "gpu_eval", "ANSWER"))
-    assert text.endswith("Versions that answered: torch 2.13.0.")
+    assert text.endswith("Versions of the runs: torch 2.13.0.")
 
 
 def test_a_table_that_is_wider_than_a_phone_says_that_it_goes_on(show):

@@ -19,11 +19,6 @@ from videobench.files import read_json
 LEVEL_NAMES = {1: "video-exclusive", 2: "prior knowledge", 3: "decision-making"}
 LEVEL_OF = {name: 1 if index < 7 else 2 if index < 10 else 3 for index, name in enumerate(DATASET_NAMES)}
 WEIGHT_OF = dict.fromkeys(DATASET_NAMES, 1.0) | {"MOT": 0.5, "Driving-exam": 0.5}
-# The leaderboard's published averages, percent; "Random" is the chance level.
-REFERENCE_ROWS = {
-    "Random": 28.45, "Video-LLaMA": 32.83, "mPLUG-owl": 33.15, "Valley": 33.96, "Chat-UniVi": 35.31, "VideoChat": 35.41,
-    "Otter": 37.47, "PandaGPT": 37.52, "Video-ChatGPT": 38.52, "sphinx-v2": 45.53, "Gemini": 49.60,
-}  # fmt: skip
 
 RIGHT, WRONG, UNREADABLE, FAILED, MISSING = "right", "wrong", "unreadable", "failed", "missing"
 

@@ -53,16 +53,6 @@ def cohen_kappa(first: NDArray[np.intp], second: NDArray[np.intp]) -> float | No
     return None if expected >= 1 else (observed - expected) / (1 - expected)
 
 
-def wilson_interval(correct: int, total: int, z: float = Z95) -> Interval:
-    """Wilson's score interval of a proportion, 0 to 1, for independent questions."""
-    if not total:
-        return 0.0, 1.0
-    observed, shrink = correct / total, 1 + z**2 / total
-    half = z * math.sqrt(observed * (1 - observed) / total + (z / (2 * total)) ** 2) / shrink
-    middle = (observed + z**2 / (2 * total)) / shrink
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def number_clusters(clusters: Iterable[Hashable]) -> Clusters:
     """Number the clusters from 0 in order of appearance."""
     order: dict[Hashable, int] = {}

@@ -14,7 +14,7 @@ from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.divergence import Differences, list_groups, right_chance_change
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import CAUSES, Inputs
-from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, REFERENCE_ROWS, UNREADABLE
+from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, UNREADABLE
 from videobench.compare.settings import SIDES, Names
 from videobench.compare.statistics import FloatArray
 from videobench.compare.verdict import DIVERGENCE, INPUTS, Evidence, Verdict
@@ -192,7 +192,6 @@ def _weighted(comparison: Comparison) -> Json:
         "unit": "percent",
         "missing_datasets": [name for name in DATASET_NAMES if name not in present],
         "chance_of_these_questions": None if comparison.chance is None else 100 * comparison.chance,
-        "reference": REFERENCE_ROWS,
     }
 
 

@@ -22,13 +22,13 @@ from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.pairing import Pair
 from videobench.compare.same_inputs import DIFFERS, same_hash
 from videobench.compare.settings import SIDES
-from videobench.compare.statistics import FloatArray, wilson_interval
+from videobench.compare.statistics import FloatArray
 from videobench.console import one_line
 from videobench.data.dataset import VideoRoot
 from videobench.errors import VideoError
 from videobench.files import write_whole
 from videobench.report.build import Json
-from videobench.report.terminal import margin_text
+from videobench.report.terminal import clusters_text, margin_text
 from videobench.video.identity import sha256_of_video
 from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
@@ -148,7 +148,7 @@ def build_page(comparison: Comparison, report: Json, strips: FrameStrips | None)
     )
     environment.filters["sentence"] = lambda text: f"{text[:1].upper()}{text[1:]}."
     environment.globals.update(
-        {each.__name__: each for each in (plot_interval, plot_accuracies, plot_leads, plot_histogram, margin_text)},
+        {each.__name__: each for each in (plot_interval, plot_leads, plot_histogram, margin_text, clusters_text)},
         CLASSES=CLASSES, DIFFERS=DIFFERS, LISTED_KEYS=LISTED_KEYS, SIDES=SIDES, VERSIONS=VERSIONS,
     )  # fmt: skip
     style, script = (Path(__file__).with_name(name).read_text("utf-8") for name in ("page.css", "page.js"))
@@ -157,22 +157,12 @@ def build_page(comparison: Comparison, report: Json, strips: FrameStrips | None)
         report=report,
         comparison=comparison,  # for the plots' arrays
         names=report["names"],
-        ranking=_ranking(report["weighted_average"], report["names"]),
         flip_panels=[_flip_panel(flip, shown, strips) for flip, shown in shown_flips],
         style=Markup(style),
         script=Markup(script),
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         written=datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     )
-
-
-def _ranking(averages: Json, names: Json) -> list[tuple[float, str, str]]:
-    """(percent, name, "npu", "gpu" or ""), best first: both runs among the leaderboard's published averages."""
-    rows = [(value, name, "") for name, value in averages["reference"].items()]
-    rows += [
-        (averages[side]["all"], f"this {names[side]['title']} run", side) for side in SIDES if "all" in averages[side]
-    ]
-    return sorted(rows, reverse=True)
 
 
 def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
@@ -221,7 +211,6 @@ def _frames(pair: Pair, strips: FrameStrips | None) -> Json | None:
 
 # --- Plots ---
 
-NUMBER_WIDTH = 42  # of an interval's end, "+11.23"
 WIDTH = 480  # of every plot: text of size 13 stays readable on a phone, which draws it at three quarters
 MOST_POINTS = 2500  # of the scatter: more hide each other and make the file heavy; flips are all drawn
 BINS_PER_DECADE = 4
@@ -251,63 +240,32 @@ def plot_interval(report: Json) -> Markup:
     margin = float(report["margin_points"])
     measured = [("accuracy", report)] + ([("smoothed accuracy", report["smoothed"])] if report["smoothed"] else [])
     ends = [float(end) for _, group in measured for end in group["difference_ci95"]]
-    reach = max(2 * margin, *(1.1 * abs(end) for end in ends))
+    reach = max(2 * margin, *map(abs, ends))
     bottom = 30 + 40 * len(measured)
 
     def x_of(points: float) -> float:
-        return WIDTH / 2 + points / reach * (WIDTH / 2 - 66)  # an interval's ends have their numbers beside them
+        return WIDTH / 2 + points / reach * (WIDTH / 2 - 20)
 
-    parts = [_rect(x_of(-margin), 18, x_of(margin) - x_of(-margin), bottom - 18, "zone")]
-    parts += [_line(x_of(edge), 18, x_of(edge), bottom, "zone-edge") for edge in (-margin, margin)]
+    low_edge, high_edge = x_of(-margin), x_of(margin)
+    parts = [_rect(low_edge, 18, high_edge - low_edge, bottom - 18, "zone")]
+    parts += [_line(edge, 18, edge, bottom, "zone-edge") for edge in (low_edge, high_edge)]
     parts += [_line(x_of(0), 18, x_of(0), bottom, "zero"), _line(20, bottom, WIDTH - 20, bottom, "axis")]
     parts += [_text(x_of(0), 12, "equal, within the margin", "middle small")]
-    room = x_of(margin) - x_of(0)
-    for edge, style in ((-margin, "end"), (0.0, "middle"), (margin, "")):
-        shift = 0 if room > 44 else 4 * ((edge > 0) - (edge < 0))  # near each other: outwards from the line
-        if edge or room > 8:
-            text = f"{edge:+.3g}" if edge else "0"
-            parts.append(_text(x_of(edge) + shift, bottom + 16, text, style if shift else "middle"))
+    parts += [
+        _text(low_edge - 2, bottom + 16, f"-{margin:.3g}", "end"),
+        _text(high_edge + 2, bottom + 16, f"+{margin:.3g}"),
+    ]
     title = report["names"]["npu"]["title"]
     parts += [_text(20, bottom + 34, f"{title} worse", "small")]
     parts += [_text(WIDTH - 20, bottom + 34, f"{title} better", "end small")]
-    titles = []
+    labels = []
     for index, (name, group) in enumerate(measured):
         (low, high), middle, y = group["difference_ci95"], group["difference_points"], 54 + 40 * index
+        labels.append(f"{name} {middle:+.2f} ({low:+.2f} to {high:+.2f})")
         parts += [_line(x_of(low), y, x_of(high), y, "interval")]
         parts += [_line(x_of(end), y - 7, x_of(end), y + 7, "interval") for end in (low, high)]
-        parts += [_dot(x_of(middle), y, 6, "estimate")]
-        parts += [_text(min(max(x_of(middle), 80), WIDTH - 80), y - 12, name, "middle small")]
-        for end, outwards in ((low, -1), (high, 1)):
-            x = x_of(end) + 8 * outwards
-            for edge in (x_of(-margin), x_of(margin)):  # a line must not cross the number
-                x = edge + 6 * outwards if 0 < (edge - x) * outwards < NUMBER_WIDTH else x
-            parts.append(_text(x, y + 4, f"{end:+.2f}", "end" if outwards < 0 else ""))
-        titles.append(f"{name} {middle:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}")
-    return _svg(bottom + 38, f"Difference of {'; of '.join(titles)}; margin {margin:.3g}", parts)
-
-
-def plot_accuracies(report: Json) -> Markup:
-    """Plot both sides' accuracies in each data set, with Wilson's 95 % interval."""
-    per_dataset = report["per_dataset"]
-    left, row, bottom = 200.0, 26.0, 26.0 * len(per_dataset) + 6
-
-    def x_of(accuracy: float) -> float:
-        return left + accuracy * (WIDTH - left - 16)
-
-    parts = []
-    for percent in (0, 25, 50, 75, 100):
-        parts.append(_line(x_of(percent / 100), 0, x_of(percent / 100), bottom, "grid"))
-        parts.append(_text(x_of(percent / 100), bottom + 16, f"{percent}", "middle small"))
-    for index, (name, group) in enumerate(per_dataset.items()):
-        middle = row * index + row / 2 + 2
-        parts.append(_text(left - 10, middle + 4, name if len(name) < 25 else f"{name[:23]}…", "end"))
-        for side, y in (("npu", middle - 4), ("gpu", middle + 5)):
-            accuracy, correct, total = (group[side][name] for name in ("accuracy", "correct", "total"))
-            low, high = wilson_interval(correct, total)
-            parts.append(_line(x_of(low), y, x_of(high), y, f"bar {side}"))
-            title = f"{report['names'][side]['title']} {100 * accuracy:.1f} % ({correct}/{total})"
-            parts.append(_dot(x_of(accuracy), y, 3.6, side, title))
-    return _svg(bottom + 22, "Accuracy per data set, percent, with 95 % intervals", parts)
+        parts += [_dot(x_of(middle), y, 6, "estimate"), _text(WIDTH / 2, y - 12, labels[-1], "middle small")]
+    return _svg(bottom + 38, f"Difference in points, 95 % interval: {', '.join(labels)}; margin {margin:.3g}", parts)
 
 
 def plot_leads(comparison: Comparison) -> Markup:

@@ -74,6 +74,17 @@ def margin_text(report: Json) -> str:
     return f"{points_text(report['margin_points'])}{kept}{', one-sided' if margin['one_sided'] else ''}"
 
 
+def clusters_text(report: Json) -> str:
+    """ "on 279 videos", or why each question counts alone."""
+    if report["knows_videos"]:
+        return f"on {report['compared']['videos']:,} {report['cluster']}s"
+    if report["cluster"] == "document":
+        return "(every document is its own cluster; --cluster_by FIELD if some share a text or picture)"
+    if report["benchmark"] == VIDEO_BENCH:
+        return "(videos not named: clusters unknown)"
+    return "(no row has a video_id: every question is its own cluster)"
+
+
 def _inputs(report: Json, width: int) -> Iterator[str]:
     inputs = report["inputs"]
     yield f"Were the inputs the same? {inputs['same']}"
@@ -138,13 +149,7 @@ def _accuracy(report: Json) -> Iterator[str]:
         label = report["names"][side]["label"]
         yield f"{label} {score['accuracy']:.4f} ({score['correct']}/{score['total']}), {counts}"
     compared, mcnemar, kappa = report["compared"], report["mcnemar"], report["kappa"]
-    unknown = "(no row has a video_id: every question is its own cluster)"
-    if report["benchmark"] == VIDEO_BENCH:
-        unknown = "(videos not named: clusters unknown)"
-    if report["cluster"] == "document":
-        unknown = "(every document is its own cluster; --cluster_by FIELD if some share a text or picture)"
-    videos = f"on {compared['videos']:,} {report['cluster']}s" if report["knows_videos"] else unknown
-    yield f"over {compared['questions']:,} questions {videos}, {own} minus {other}"
+    yield f"over {compared['questions']:,} questions {clusters_text(report)}, {own} minus {other}"
     for note in report["over"]:
         yield f"  {note}"
     yield (
