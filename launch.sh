@@ -70,26 +70,21 @@ visible_gpus() {
 # The variables that choose cards and machines; a command to go on with repeats those that are set.
 choosing=(ASCEND_RT_VISIBLE_DEVICES CUDA_VISIBLE_DEVICES NNODES NODE_RANK MASTER_ADDR MASTER_PORT LOCAL_ADDR)
 
-# The command line to go on with, including the variables that choose cards and machines. Without --overwrite, which would
-# set aside what was answered, except for an export, which always starts again.
-command_to_go_on() {
-    local kept=() each
+# remember_typed WORD...: fills the array `typed` with the words of the command, after the variables above that are set.
+remember_typed() {
+    local each
+    typed=()
     for each in "${choosing[@]}"; do
-        [ -z "${!each+set}" ] || printf "%s=%s " "$each" "$(quoted "${!each}")"
+        [ -z "${!each+set}" ] || typed+=("$each=${!each}")
     done
-    for each in "$@"; do
-        [ "$each" = --overwrite ] && [[ " $* " != *" --export_requests"* ]] || kept+=("$each")
-    done
-    for each in "${kept[@]}"; do printf "%s " "$(quoted "$each")"; done
+    typed+=("$@")
 }
 
-# The typed words, with the same variables, for videobench/commands.py; a separator follows every word.
-words_typed() {
+# The typed command, for any folder.
+typed_command() {
     local each
-    for each in "${choosing[@]}"; do
-        [ -z "${!each+set}" ] || printf "%s=%s\x1f" "$each" "${!each}"
-    done
-    printf "%s\x1f" "$@"
+    printf "cd %s &&" "$(quoted "$PWD")"
+    for each in "${typed[@]}"; do printf " %s" "$(quoted "$each")"; done
 }
 
 # Quotes a word for bash; printf's %q alone would also quote commas.
@@ -118,10 +113,10 @@ take_max_restarts() {
 
 # launch NUMBER_OF_PROCESSES SCRIPT ARGUMENT...: runs the script with torchrun and returns the script's own exit status.
 # torchrun turns every status into 1 and treats a run with failed questions as a crash, so the first process of a machine
-# writes its status to a file (videobench/cli.py). Uses `command` (how to go on), `max_restarts` (how often dead processes
-# are restarted) and `default_port` (for several machines).
+# writes its status to a file (videobench/cli.py), and the command to go on with to another as soon as answers are stored. Uses
+# `typed` (the command), `max_restarts` (how often dead processes are restarted) and `default_port` (for several machines).
 launch() {
-    local processes=$1 folder status=0 own="" where python
+    local processes=$1 folder status=0 own="" where python go_on
     shift
     python=$(command -v python3 || command -v python) &&
         "$python" -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("torch") is None)' 2>/dev/null ||
@@ -173,7 +168,7 @@ main()'
     # In a separate session, so that a Ctrl-C reaches only this shell, which passes it on once. What a killed torchrun leaves
     # in TMPDIR is removed with the folder.
     TMPDIR="$folder" VIDEOBENCH_STATUS_FILE="$folder/status" VIDEOBENCH_TORCHRUN_LOG="$folder/torchrun" \
-        VIDEOBENCH_COMMAND="$typed" \
+        VIDEOBENCH_COMMAND="$(printf "%s\x1f" "${typed[@]}")" \
         setsid "$python" -c "$torchrun" --nproc_per_node "$processes" "${where[@]}" \
         --max_restarts "$max_restarts" "$@" &
     child=$!
@@ -186,12 +181,15 @@ main()'
     trap - HUP INT TERM
     read -r own <"$folder/status" || true
     [ "$stopped" != 0 ] || [ "${own:-none}" != none ] || [ "$status" = 0 ] || cat "$folder/torchrun" >&2 || true
+    if read -r go_on <"$folder/status.command"; then
+        go_on="what was answered is kept; to go on: $go_on"
+    else
+        go_on="to start again: $(typed_command)"
+    fi 2>/dev/null
     rm -rf "$folder"
     if [ "$stopped" != 0 ]; then
         status=$stopped
-        local kept="what was answered is kept; to go on"
-        [[ " $*" != *" --"@(check_device|check_model|dry_run|export_requests)* ]] || kept="nothing is kept; to start again"
-        echo "stopped; $kept: ${command% }" >&2
+        echo "stopped; $go_on" >&2
     elif [ "${own:-none}" != none ]; then
         status=$own
     elif [ "$status" != 0 ]; then
@@ -199,7 +197,7 @@ main()'
         found+=" see above;"
         [ "$status" -le 128 ] || found="error: torchrun was killed (status $status), as the system does if memory runs out;"
         status=70
-        echo "$found what was answered is kept; to go on: ${command% }" >&2
+        echo "$found $go_on" >&2
     fi
     return "$status"
 }

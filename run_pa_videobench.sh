@@ -20,7 +20,7 @@ EOF
 
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 source "$here/launch.sh"
-command=$(command_to_go_on bash "$0" "$@") typed=$(words_typed bash "$0" "$@")
+remember_typed bash "$0" "$@"
 split_arguments 4 7 "$@"
 take_max_restarts
 for each in "${positional[@]:4}"; do

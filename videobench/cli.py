@@ -16,14 +16,19 @@ from videobench.commands import Command, fold, this_command
 from videobench.console import one_line
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed, ProcessLost
 from videobench.jobs.job import stop_others
-from videobench.jobs.processes import Stopped, end_with_torchrun, print_how_to_go_on, stopping_on_signals
+from videobench.jobs.processes import (
+    STATUS_FILE,
+    Stopped,
+    end_with_torchrun,
+    print_how_to_go_on,
+    stopping_on_signals,
+)
 
 INSTALL = "pip install -r requirements.txt, on an NPU -r requirements-npu.txt"
 WRONG_INPUT = 2
 UNFORESEEN = 70  # after a traceback; Python's default 1 would mean that some questions failed
 NEAR = 0.75  # similarity (difflib) for suggesting a flag instead of a misspelt one
 UNREAD = 128 + signal.SIGPIPE  # the reader of the output has gone, as after `| head`
-STATUS_FILE = "VIDEOBENCH_STATUS_FILE"  # set by the launchers (launch.sh)
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -40,6 +45,10 @@ class FlagParser(argparse.ArgumentParser):
         if "unrecognized" in message and near:
             message += f"; did you mean {' '.join(near)}?"
         raise InputError(f"{message}; {self.prog} --help lists the flags")
+
+    def print_help(self, file: Any = None) -> None:
+        super().print_help(file)
+        print(end="", flush=True)  # raises here if the disk is full: argparse ignores that
 
     def command(self, argv: Sequence[str] | None) -> Command:
         """Return the given command with absolute paths, including defaults, so it works from any folder."""

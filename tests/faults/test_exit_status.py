@@ -46,7 +46,7 @@ class PanicException(BaseException):
         pytest.param(PanicException("out of bounds"), 70, "test_exit_status.PanicException: out of", id="rust-panic"),
         pytest.param(SystemExit(1), 70, "SystemExit: 1", id="library-exits"),
         pytest.param(SystemExit(0), 0, "", id="help"),
-        pytest.param(KeyboardInterrupt(), 130, "stopped by SIGINT; what was answered is kept", id="ctrl-c"),
+        pytest.param(KeyboardInterrupt(), 130, "stopped by SIGINT; to start again: cd ", id="ctrl-c"),
         pytest.param(InputError("x.json: not JSON; get it again"), 2, "error: x.json: not JSON; get it", id="input"),
         pytest.param(
             ModuleNotFoundError("No module named 'av'", name="av"), 2,
@@ -119,17 +119,22 @@ def test_a_run_whose_reader_has_gone_keeps_what_it_answered(tmp_path, capsys, mo
     assert len(json.loads(bench.result.read_bytes())) == 4
 
 
+LONG = "-c 'import videobench; videobench.start(lambda: print(100_000 * chr(120)) or 0)'"
+
+
 @pytest.mark.parametrize(
-    ("redirection", "status", "said"),
+    ("script", "redirection", "status", "said"),
     [
-        pytest.param("| head -c 1 >/dev/null", 141, "error: output: nobody reads it any more", id="reader-gone"),
-        pytest.param(">/dev/full", 2, "error: output: cannot be written (No space left on device); free", id="full"),
+        pytest.param(LONG, "| head -c 1 >/dev/null", 141, "error: output: nobody reads it any more", id="reader-gone"),
+        pytest.param(
+            LONG, ">/dev/full", 2, "error: output: cannot be written (No space left on device); free", id="full"
+        ),
+        pytest.param("run_npu.py --help", ">/dev/full", 2, "error: output: cannot be written (No space", id="help"),
     ],
 )
-def test_output_that_cannot_be_written_ends_in_one_line(redirection, status, said):
+def test_output_that_cannot_be_written_ends_in_one_line(script, redirection, status, said):
     """With what Python would still write at its end."""
-    script = "import videobench; videobench.start(lambda: print('x' * 100_000) or 0)"
-    command = ["bash", "-c", f'"$0" -c "{script}" {redirection}; exit ${{PIPESTATUS[0]}}', sys.executable]
+    command = ["bash", "-c", f'"$0" {script} {redirection}; exit ${{PIPESTATUS[0]}}', sys.executable]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == status
     assert done.stderr.startswith(said)

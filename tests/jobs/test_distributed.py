@@ -218,8 +218,11 @@ def test_a_machine_that_vanishes_ends_the_job_with_a_line_and_frees_its_folder(b
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_job_within_10_seconds(bench, jobs, expected, number):
-    job = start_held(bench, jobs, 2, hold=5)
+    job = start_held(bench, jobs, 2, "--overwrite", hold=5)
     ranks = job.ranks()
+    to_go_on = (job.folder / "status.command").read_text()
+    assert "run_gpu.py --model_path " in to_go_on
+    assert "--overwrite" not in to_go_on  # from here on it would set aside what is answered
     kill(job.process.pid, number)
     until = time.monotonic() + 10
     while job.is_running() or any(Path(f"/proc/{rank}").exists() for rank in ranks):

@@ -1,6 +1,7 @@
 """Signals end a process soon, whatever it is doing."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -69,32 +70,30 @@ def stop(number, *arguments, **environment):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_the_main_thread_cleans_up_and_the_command_to_go_on_is_told(number):
-    status, out, err = stop(number, "a b", "--overwrite")  # which would set aside what was answered
+def test_the_main_thread_cleans_up_and_the_command_to_start_again_is_told(number):
+    status, out, err = stop(number, "a b", "--overwrite")
     assert status == 128 + number
     assert out == "cleaned\n"
-    assert err == f"stopped by {number.name}; what was answered is kept; to go on: python -c 'a b'\n"
-
-
-NOTHING, VIDEOS = "nothing is kept; to start again", "the videos that are in their places are kept; to go on"
+    again = shlex.join([sys.executable, "-c", WORKER, "a b", "--overwrite"])
+    assert err == f"stopped by {number.name}; to start again: cd {ROOT} && {again}\n"
 
 
 @pytest.mark.parametrize(
-    ("command", "kept"),
+    ("stored", "is_under_torchrun", "told"),
     [
-        pytest.param("run_gpu.py --check_model", NOTHING, id="check"),
-        pytest.param("run_gpu.py --dry_run", NOTHING, id="dry-run"),
-        # Without --overwrite it would be refused: the file of an earlier export is still there.
-        pytest.param("run_gpu.py --export_requests x.jsonl --overwrite", NOTHING, id="export"),
-        pytest.param("precision_test.py --gate", NOTHING, id="comparison"),
-        pytest.param("extract_dataset.py --verify x.json", NOTHING, id="verify"),
-        pytest.param("extract_dataset.py --check_videos --overwrite", VIDEOS, id="sample"),
+        pytest.param([], True, "to start again unless torchrun does: the same torchrun command", id="torchrun"),
+        pytest.param(["run x"], False, "what was answered is kept; to go on: run x", id="answered"),
+        pytest.param(["run x"], True, "what was answered is kept; to go on unless torchrun does: run x", id="both"),
     ],
 )
-def test_what_a_stopped_script_keeps_is_told(command, kept, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", command.split())
-    processes.print_how_to_go_on(signal.SIGTERM)
-    assert capsys.readouterr().err == f"stopped by SIGTERM; {kept}: python {command}\n"
+def test_once_answers_are_stored_the_command_goes_on_from_them(stored, is_under_torchrun, told, monkeypatch, capsys):
+    if is_under_torchrun:
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with processes.stopping_on_signals():
+        for command in stored:
+            processes.keep_command_to_go_on(command)
+        processes.print_how_to_go_on(signal.SIGTERM)
+    assert capsys.readouterr().err == f"stopped by SIGTERM; {told}\n"
 
 
 def test_a_library_that_does_not_come_back_is_not_waited_for():

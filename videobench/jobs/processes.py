@@ -20,8 +20,10 @@ from typing import Any
 GRACE_S = 5.0  # for the main thread; torchrun itself kills after 30 s
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STATUS_FILE = "VIDEOBENCH_STATUS_FILE"  # variable that the launchers set (launch.sh)
 
 _callbacks: list[Callable[[], object]] = []  # called before the process is ended without the main thread
+_commands: list[str] = []  # to go on with; none before anything is stored
 
 
 def start_child(
@@ -30,7 +32,7 @@ def start_child(
     """Start a process that can import this package from any current folder. It inherits the environment, except for the
     launchers' status file, plus `env`."""
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {name: value for name, value in os.environ.items() if name != "VIDEOBENCH_STATUS_FILE"}
+    environment = {name: value for name, value in os.environ.items() if name != STATUS_FILE}
     environment |= {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
     environment |= {"PYTHONSAFEPATH": "1"}  # a module in the working directory must not replace one of the suite
     return subprocess.Popen(command, env=environment | (env or {}), **options)
@@ -58,6 +60,7 @@ def at_forced_end(callback: Callable[[], object]) -> None:
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
     """Raise Stopped on SIGTERM, SIGHUP and Ctrl-C; signals that were ignored, as with nohup, stay ignored."""
+    _commands.clear()
     former = {number: signal.getsignal(number) for number in SIGNALS}
     receiving, sending = os.pipe()
     os.set_blocking(sending, False)
@@ -102,22 +105,23 @@ def _watch(descriptor: int, is_out: threading.Event) -> None:
             os._exit(128 + received[0])
 
 
+def keep_command_to_go_on(command: str) -> None:
+    """Print this command if the process is stopped: from now on it would go on from what is stored.
+
+    The launchers read it from a file beside the status (launch.sh)."""
+    _commands[:] = [command]
+    if path := os.environ.get(STATUS_FILE):
+        Path(f"{path}.command").write_text(command + "\n", encoding="utf-8", errors="surrogateescape")
+
+
 def print_how_to_go_on(number: int) -> None:
-    """Print one line for the whole job. The launchers know the full command and print it themselves (launch.sh)."""
-    if "VIDEOBENCH_STATUS_FILE" in os.environ or os.environ.get("RANK", "0") != "0":
+    """Print one line for the whole job. The launchers print their own (launch.sh)."""
+    if STATUS_FILE in os.environ or os.environ.get("RANK", "0") != "0":
         return
-    name = signal.Signals(number).name
-    argv, script = sys.argv, Path(sys.argv[0]).name
-    without_output = ("--check_device", "--check_model", "--dry_run", "--export_requests", "--verify")
-    kept = "what was answered is kept; to go on"
-    if script == "precision_test.py" or any(each.startswith(without_output) for each in argv):
-        kept = "nothing is kept; to start again"
-    elif script == "extract_dataset.py":
-        kept = "the videos that are in their places are kept; to go on"
-    else:  # --overwrite would set aside what was answered
-        argv = [each for each in argv if each != "--overwrite"]
-    command = shlex.join(["python", *argv])
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be restarting all processes because another one died
-        command = f"torchrun with the same arguments, {shlex.join(argv)}, unless torchrun restarts them"
     with suppress(OSError):  # the terminal may be gone
-        print(f"stopped by {name}; {kept}: {command}", file=sys.stderr, flush=True)
+        how, command = "to start again", f"{shlex.join(['cd', os.getcwd()])} && {shlex.join(sys.orig_argv)}"
+        if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun may be restarting all processes because one died
+            how, command = "to start again unless torchrun does", "the same torchrun command"
+        if _commands:
+            how, command = how.replace("to start again", "what was answered is kept; to go on"), _commands[0]
+        print(f"stopped by {signal.Signals(number).name}; {how}: {command}", file=sys.stderr, flush=True)

@@ -16,6 +16,7 @@ from videobench.data.rows import NONFINITE_FIX
 from videobench.device.devices import DEFAULT_DTYPES, check_free_memory
 from videobench.device.packages import check_packages
 from videobench.jobs.job import Job
+from videobench.jobs.processes import keep_command_to_go_on
 from videobench.model.cost import check_tensor_parallel
 from videobench.run.device_check import check_device
 from videobench.run.export import export_requests, facts_path
@@ -73,8 +74,7 @@ def _run(settings: RunSettings, job: Job) -> int:
     context = replace(context, plan=agree(plan, job))
     # 5. The journals: skip what is answered already.
     with open_journals(context) as journals:
-        if job.is_first:
-            _begin(context, journals)
+        _begin(context, journals)
         # 6. The answers: each replica claims video after video, and journals its rows batch by batch.
         with closing(Progress(len(journals.left), answers, job)) as progress:
             usage = answer_left(context, journals, progress) if journals.left else None
@@ -90,9 +90,14 @@ def _run(settings: RunSettings, job: Job) -> int:
 
 
 def _begin(context: RunContext, journals: Journals) -> None:
-    """Keep the command, and say how much a resumed run has left to do."""
-    if context.settings.command:
-        journals.keep_command(context.settings.command)
+    """Keep the command to go on with, and say how much a resumed run has left to do."""
+    if context.settings.command:  # without --overwrite, which would set aside what is answered from here on
+        command = context.settings.command.without(switches=["overwrite"])
+        keep_command_to_go_on(command.text)
+        if context.job.is_first:
+            journals.keep_command(command)
+    if not context.job.is_first:
+        return
     if journals.kept:
         again = sum(len(each.questions) for each in context.plan.works(journals.left)) - len(journals.left)
         whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""

@@ -211,9 +211,9 @@ class Journals:
                 journal.append({question.key: rows[question] for question in own}, seen)
 
     def keep_command(self, command: Command) -> None:
-        """Store the command for a later restart, without --overwrite, which would set the replies aside."""
+        """Store the command beside the journals, for a comparison that needs more answers."""
         for journal in self.by_set.values():
-            keep_command(journal.command_path, command.without(switches=["overwrite"]))
+            keep_command(journal.command_path, command)
 
     def force(self) -> None:
         """Return once all appended rows are on the disk."""
