@@ -221,7 +221,7 @@ def test_a_broken_file_of_failures_beside_predictions_is_refused(bench):
     write_lines(failed, [aisbench_failure(key, row)])
     assert f"npu failed 1: {SET}/{key}" in start().out
     failed.rename(path)
-    assert_refused(start(), path, "holds AISBench's failed questions alone; name the predictions")
+    assert_refused(start(), path, "holds only AISBench's failed questions; name the predictions")
 
 
 def test_requests_cannot_be_written_over_a_folder_or_below_a_file(bench):

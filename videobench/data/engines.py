@@ -9,7 +9,6 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,13 +16,11 @@ from videobench.data.dataset import LETTERS
 from videobench.errors import InputError
 from videobench.files import decode_utf8, open_regular, parse_json
 
-# Limits against hostile files. A line of AISBench may contain a video's frames: eight large ones take 40 MB.
-MAX_LINE_BYTES = 1 << 26
-MAX_LINES = 200_000  # Video-Bench has 17,036 questions
+MAX_LINE_BYTES = 1 << 26  # a line of AISBench may contain a video's frames: eight large ones take 40 MB
 
 OWN, BATCH, AISBENCH, EVAL_LOG = "result file", "OpenAI batch output", "AISBench predictions", "sample log"
 AISBENCH_FAILED = "AISBench's failed questions"
-REQUESTS, FACTS = "OpenAI batch requests", "facts of exported requests"
+REQUESTS, FACTS = "OpenAI batch requests", "facts about exported requests"
 # Keys that identify a line's kind: no other kind has all of them.
 MARKS = {
     BATCH: {"custom_id", "response"},
@@ -46,7 +43,7 @@ Entry = tuple[str, float]  # a token's text and its log-probability
 def kind_of(path: Path) -> str:
     """Detect a file's kind from its first line: a key of MARKS, otherwise OWN.
 
-    Raises InputError if the line fits two kinds or none, or cannot be read."""
+    Raises InputError if the file cannot be read, or has several lines of an unknown kind."""
     lines = _raw_lines(path)
     try:
         first = parse_json(next(lines, (0, b""))[1].decode("utf-8"))
@@ -54,14 +51,13 @@ def kind_of(path: Path) -> str:
         return OWN
     if not isinstance(first, dict):
         return OWN
-    found = [kind for kind, marks in MARKS.items() if marks <= first.keys()]
-    if len(found) == 1:
-        return found[0]
-    if not found and next(lines, None) is None:
+    for kind, marks in MARKS.items():
+        if marks <= first.keys():
+            return kind
+    if next(lines, None) is None:
         return OWN
     keys = ", ".join(repr(key)[:40] for key in list(first)[:8])
-    why = f"fit {' and '.join(found)}" if found else "are of an unknown kind"
-    raise InputError(f"{path}: its lines {why} (the first has {keys}); known are {KNOWN}")
+    raise InputError(f"{path}: its lines are of an unknown kind (the first has {keys}); name {KNOWN}")
 
 
 def read_lines(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -85,30 +81,13 @@ def read_lines(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with open_regular(path) as file:
-            number = 0
-            while line := file.readline(MAX_LINE_BYTES + 1):
-                number += 1
+            for number, line in enumerate(iter(lambda: file.readline(MAX_LINE_BYTES + 1), b""), start=1):
                 if len(line) > MAX_LINE_BYTES:
                     raise InputError(f"{path}: line {number}: longer than {MAX_LINE_BYTES} bytes; get the file again")
-                if number > MAX_LINES:
-                    raise InputError(f"{path}: more than {MAX_LINES} lines, so not of this benchmark; check the path")
                 if line.strip():
                     yield number, line
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None
-
-
-@dataclass(frozen=True)
-class Unnamed:
-    """A reply of another engine without a key: its question is found by video and exact text."""
-
-    text: str  # of the question as it was asked, with options and instruction
-    videos: Sequence[str]  # candidate paths or addresses of the video; empty if the line has none
-    row: dict[str, Any]  # as in a result file
-
-    @property
-    def names(self) -> list[tuple[str, str]]:
-        return [exact_name(video, self.text) for video in self.videos]
 
 
 def exact_name(video: str, question: str) -> tuple[str, str]:
@@ -121,20 +100,17 @@ def failed_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}_failed{path.suffix}")
 
 
-def read_prediction(line: Mapping[str, Any]) -> Unnamed:
-    """Read a line of predictions. ValueError, naming the field, if it is invalid."""
-    text, videos = _read_prompt(line["origin_prompt"])
-    if line.get("success", True) is not True:
-        return Unnamed(text, videos, {"question": text, "output_sequence": [""], "error": _stated(line)})
+def read_prediction(line: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Read a line of predictions or of failures: paths or addresses of the video, and the row, which has no key.
+
+    ValueError, naming the field, if the line is invalid."""
+    question, videos = _read_prompt(line["origin_prompt"] if "origin_prompt" in line else line["input"])
+    if "prediction" not in line or line.get("success", True) is not True:
+        return videos, {"question": question, "output_sequence": [""], "error": _stated(line)}
     prediction = line["prediction"]
     if not isinstance(prediction, str):
         raise ValueError(f"prediction is {prediction!r:.60}, not a text; predict again, one reply to a question")
-    return Unnamed(text, videos, {"question": text, "output_sequence": [prediction]})
-
-
-def read_failure(line: Mapping[str, Any]) -> Unnamed:
-    text, videos = _read_prompt(line["input"])
-    return Unnamed(text, videos, {"question": text, "output_sequence": [""], "error": _stated(line)})
+    return videos, {"question": question, "output_sequence": [prediction]}
 
 
 def _stated(line: Mapping[str, Any]) -> str:
@@ -190,7 +166,7 @@ def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _failure(line: Mapping[str, Any]) -> str:
-    """Why the request failed; "" if it has a reply."""
+    """Return why the request failed; "" if it has a reply."""
     response = line["response"]
     status = response.get("status_code", 200) if isinstance(response, Mapping) else None
     body = response.get("body") if isinstance(response, Mapping) else None
@@ -202,7 +178,7 @@ def _failure(line: Mapping[str, Any]) -> str:
 
 
 def _reason(found: Any) -> str:
-    """Extract an error's text: OpenAI's `message`, which vLLM nests one level deeper, or FastAPI's `detail`."""
+    """Find an error's text: OpenAI's `message`, which vLLM nests one level deeper, or FastAPI's `detail`."""
     while isinstance(found, Mapping | list) and found:
         names = ("error", "message", "detail", "msg")
         found = found[0] if isinstance(found, list) else next((found[name] for name in names if found.get(name)), None)

@@ -20,11 +20,9 @@ from videobench.data.engines import (
     FACTS,
     KNOWN,
     OWN,
-    Unnamed,
     exact_name,
     failed_file,
     kind_of,
-    read_failure,
     read_lines,
     read_prediction,
     read_reply,
@@ -35,7 +33,7 @@ from videobench.errors import InputError
 from videobench.files import read_json
 
 RESULT_SUFFIX = "_eval.json"
-OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")
+OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")  # a service builds and counts its own
 MOST_MASS = 1.02  # sum of all options' probabilities: rounding may exceed 1 slightly, base-10 logarithms by more
 LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # this many sums of 1 are no coincidence
 
@@ -46,8 +44,8 @@ Placed = tuple[str, str, Mapping[str, Any]]  # place for messages, key, row
 class Asked:
     """What is known about the questions from outside a file of replies."""
 
-    replies: Collection[Reply] = ()  # to match replies without a key: the other side's, or exported facts
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # custom_id -> row of the exported requests
+    replies: Collection[Reply] = ()  # to match replies without a key: the other side's, or those of a facts file
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # custom_id -> row of a facts file
 
 
 def load_results(
@@ -57,20 +55,18 @@ def load_results(
 
     A row's data set is the one in its key (`MSVD/40810`), else its `dataset`, else its file's name (`MSVD_eval.json`),
     else the only set of `answers` that has its id. A row without a key is matched by video and exact text with `asked`.
-    Raises InputError, naming file and row, if an id is ambiguous, if key and `dataset` disagree, if two rows answer the
-    same question, or if a row is invalid. `by_key` is for the original scoring, which ignores data sets: replies are
-    then named ("", key as in the file), and later files win."""
-    finder = _Finder(answers, by_key)
+    `by_key` is for the original scoring, which ignores data sets: replies are then named ("", key as in the file), and
+    later files win. Raises InputError, naming file and row, if a row is invalid or its data set is not clear, or if two
+    rows answer the same question."""
+    find = _Finder(answers).find
     replies: dict[QuestionName, Reply] = {}
     places: dict[QuestionName, str] = {}
     for file in _files_of(path):
         for place, key, row in _rows_of(file, asked or Asked()):
             with _named(place):
-                name = finder.find(key, row, file.name)
+                name = ("", key) if by_key else find(key, row, file.name)
                 reply = build_reply(name, key, row)
-            if by_key:
-                name = ("", key)
-            elif name in replies:
+            if name in replies and not by_key:
                 raise InputError(f"{place} answers the same question as {places[name]}; remove one of them")
             replies[name], places[name] = reply, place
     _check_base(path, replies.values())
@@ -86,42 +82,38 @@ def _check_base(path: Path, replies: Iterable[Reply]) -> None:
     if len(above) > len(stored) / 10:
         raise InputError(
             f"{path}: the options' probabilities add up to more than 1 (to {max(above):.2f}) in {len(above)} of "
-            f"{len(stored)} replies, so that these are no natural logarithms; multiply those to base 10 by 2.302585, "
-            "or leave the log-probabilities out"
+            f"{len(stored)} replies, so they are not natural logarithms; multiply those to base 10 by 2.302585, or "
+            "leave the log-probabilities out"
         )
     to_base_2 = [math.fsum(2**value for value in each) for each in stored]
     short = [each for each, total in zip(to_base_2, totals, strict=True) if total < LITTLE_MASS]
     exact = [each for each in short if abs(each - 1) < BASE_2_TOLERANCE]
     if len(exact) >= BASE_2_REPLIES and len(exact) > 0.9 * len(short) and max(to_base_2) < 1 + BASE_2_TOLERANCE:
         raise InputError(
-            f"{path}: the log-probabilities of {len(exact)} of {len(stored)} replies are to base 2, as powers of which "
-            "they add up to 1; multiply all of them by 0.693147, or leave the log-probabilities out"
+            f"{path}: the log-probabilities of {len(exact)} of {len(stored)} replies are to base 2: their powers of 2 "
+            "add up to 1; multiply all of them by 0.693147, or leave the log-probabilities out"
         )
 
 
 def read_replies(path: Path) -> tuple[str, list[Reply]]:
     """Return the kind of a file (or a folder's files) and all its replies, without matching them to questions."""
-    kind = OWN if path.is_dir() else kind_of(path)
     if holds_logs(path):
         return EVAL_LOG, [*load_logs(path).values()]
+    kind = OWN if path.is_dir() else kind_of(path)
     if kind != AISBENCH:
         return kind, [*load_results(path, []).values()]
-    replies = []
-    for place, unnamed in _unnamed(path):
-        with _named(place):
-            replies.append(build_reply(("", ""), "", unnamed.row))
-    return kind, replies
+    return kind, [build_reply(("", ""), "", row) for _, _, row in _predictions(path)]
 
 
 def load_facts(path: Path) -> Asked:
-    """Read the facts file written with exported requests; InputError if it is another file."""
+    """Read the facts file that was written with exported requests; InputError if it is another file."""
     if kind_of(path) != FACTS:
-        raise InputError(f"{path}: not the facts of exported requests; name what --export_requests wrote beside them")
-    finder, facts, replies = _Finder([], False), dict[str, Mapping[str, Any]](), list[Reply]()
+        raise InputError(f"{path}: not a facts file; name the one that --export_requests wrote beside the requests")
+    finder, facts, replies = _Finder([]), dict[str, Mapping[str, Any]](), list[Reply]()
     for place, row in read_lines(path, FACTS):
         key = str(row["custom_id"])
         if key in facts:
-            raise InputError(f"{place}: a second line of {key}; export the requests again")
+            raise InputError(f"{place}: {key} is in the file twice; export the requests again")
         with _named(place):
             replies.append(build_reply(finder.find(key, row, path.name), key, {**row, "output_sequence": [""]}))
         facts[key] = row
@@ -136,13 +128,13 @@ def load_sides(
     for path in paths:
         _check_finished(path)
     asked, loaded = facts or Asked(), dict[Path, dict[QuestionName, Reply]]()
-    with_key = [path for path in paths if path.is_dir() or kind_of(path) != AISBENCH]
-    if not with_key and not asked.replies:
+    without_key = [path for path in paths if not path.is_dir() and kind_of(path) == AISBENCH]
+    if len(without_key) == len(paths) and not asked.replies:
         raise InputError(
-            f"{paths[0]} and {paths[1]} name no questions that either could be joined by; name the facts of exported "
-            "requests by --requests_facts, or a side that has keys"
+            f"{paths[0]} and {paths[1]}: predictions of AISBench, which name no questions; name the facts file that "
+            "--export_requests writes by --requests_facts, or compare with a file that has keys"
         )
-    for path in [*with_key, *(each for each in paths if each not in with_key)]:
+    for path in sorted(paths, key=without_key.__contains__):
         others = asked.replies or [reply for replies in loaded.values() for reply in replies.values()]
         loaded[path] = load_results(path, answers, by_key, Asked(others, asked.facts))
     return [loaded[path] for path in paths]
@@ -150,16 +142,20 @@ def load_sides(
 
 def kept_commands(path: Path) -> list[Command]:
     """Return the commands that made a result file, or those of a folder, if the runs stored them."""
-    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
-    found = [read_command(each) for each in sorted((folder / "journal").glob(f"{name}.command.json"))]
+    found = [read_command(each) for each in _in_journal(path, "command.json")]
     return [*{each.text: each for each in found if each and each.script in RUNS}.values()]
+
+
+def _in_journal(path: Path, suffix: str) -> list[Path]:
+    """List the files `<data set>.<suffix>` that belong to a result file, or to all of a folder."""
+    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
+    return sorted((folder / "journal").glob(f"{name}.{suffix}"))
 
 
 def _check_finished(path: Path) -> None:
     """Raises InputError, with the command to go on, for the folder or file of a run that was stopped."""
-    folder, name = (path, "*") if path.is_dir() else (path.parent, glob.escape(path.name.removesuffix(RESULT_SUFFIX)))
     has_results = any(path.glob(f"*{RESULT_SUFFIX}")) if path.is_dir() else path.exists()
-    if not has_results and any((folder / "journal").glob(f"{name}.rank*.jsonl")):
+    if not has_results and _in_journal(path, "rank*.jsonl"):
         commands = kept_commands(path)
         again = "start it again" if commands else "start it again with the command that began it"
         if hosts := ", ".join({each.host: "" for each in commands if not each.is_local}):
@@ -188,11 +184,11 @@ def _rows_of(file: Path, asked: Asked) -> Iterator[Placed]:
     elif kind == BATCH:
         yield from _batch_rows(file, asked.facts)
     elif kind == AISBENCH:
-        yield from _joined(file, _unnamed(file), asked.replies)
+        yield from _joined(file, asked.replies)
     elif kind == EVAL_LOG:
-        raise InputError(f"{file}: a log of lm-eval or lmms-eval is compared with another such log; name two of them")
+        raise InputError(f"{file}: a log of lm-eval or lmms-eval; it can only be compared with another such log")
     elif kind == AISBENCH_FAILED:
-        raise InputError(f"{file}: holds {kind} alone; name the predictions, beside which it is read")
+        raise InputError(f"{file}: holds only {kind}; name the predictions beside it, with which it is read")
     else:
         raise InputError(f"{file}: holds what was asked ({kind}), not replies; name the service's output")
 
@@ -219,40 +215,43 @@ def _batch_rows(file: Path, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[
         yield place, key, {**asked, **expected, **row, "run": run}
 
 
-def _unnamed(file: Path) -> Iterator[tuple[str, Unnamed]]:
-    parts = [(file, AISBENCH, read_prediction)]
-    if failed_file(file).exists():
-        parts.append((failed_file(file), AISBENCH_FAILED, read_failure))
-    for part, part_kind, read in parts:
-        for place, line in read_lines(part, part_kind):
+def _predictions(file: Path) -> Iterator[tuple[str, list[str], dict[str, Any]]]:
+    """Yield place, candidate paths of the video, and row of all AISBench's lines: predictions, then failures."""
+    failed = failed_file(file)
+    for part, kind in ((file, AISBENCH), *([(failed, AISBENCH_FAILED)] if failed.exists() else [])):
+        for place, line in read_lines(part, kind):
             with _named(place):
-                unnamed = read(line)
-            yield place, unnamed
+                videos, row = read_prediction(line)
+            yield place, videos, row
 
 
-def _joined(file: Path, lines: Iterable[tuple[str, Unnamed]], asked: Iterable[Reply]) -> Iterator[Placed]:
-    """Match lines to keys by video and text; identical questions on one video in order. Skips
-    unknown ones."""
+def _joined(file: Path, asked: Iterable[Reply]) -> Iterator[Placed]:
+    """Match predictions to the questions `asked` by video and text; equal questions on one video in their order. Skips
+    lines that match none."""
     waiting: dict[tuple[str, str], list[Reply]] = {}
     for reply in asked:
         waiting.setdefault(exact_name(reply.vid_path, reply.question), []).append(reply)
     count = unknown = 0
-    for place, unnamed in lines:
+    for place, videos, row in _predictions(file):
         count += 1
-        name = next((each for each in unnamed.names if each in waiting), None)
-        if name is None:
+        names = [exact_name(video, row["question"]) for video in videos]
+        found = next((waiting[each] for each in names if each in waiting), None)
+        if found is None:
             unknown += 1
             continue
-        reply = waiting[name].pop(0) if len(waiting[name]) > 1 else waiting[name][0]
-        asked_for = {"dataset": reply.dataset, "vid_path": reply.vid_path, "question": reply.question}
-        yield place, reply.key, {**unnamed.row, **asked_for}
+        reply = found.pop(0) if len(found) > 1 else found[0]
+        yield (
+            place,
+            reply.key,
+            {**row, "dataset": reply.dataset, "vid_path": reply.vid_path, "question": reply.question},
+        )
     if count and unknown == count:
         raise InputError(
-            f"{file}: none of its {count} lines asks an exact question of the other side about its video; name files "
-            "of one sample"
+            f"{file}: none of its {count} lines has a question of the other side, word for word and with its video; "
+            "name files of one sample"
         )
     if unknown:
-        warn_once(f"{file}: {unknown} of {count} lines answer no question of the other side; left out")
+        warn_once(f"{file}: {unknown} of {count} lines answer no question of the other side; they are left out")
 
 
 @contextmanager
@@ -266,11 +265,9 @@ def _named(place: str) -> Iterator[None]:
 class _Finder:
     """Finds out which question a row answers."""
 
-    def __init__(self, answers: Iterable[QuestionName], takes_last: bool) -> None:
-        self.takes_last = takes_last  # use the last data set if several have the id, instead of an error
+    def __init__(self, answers: Iterable[QuestionName]) -> None:
         answers = list(answers)
-        self.sets = {folded(name): name for name in DATASET_NAMES}
-        self.sets.update({folded(dataset): dataset for dataset in {dataset for dataset, _ in answers}})
+        self.sets = {folded(name): name for name in (*DATASET_NAMES, *(dataset for dataset, _ in answers))}
         self.sets_of_id: dict[str, list[str]] = {}
         for dataset, id in answers:
             self.sets_of_id.setdefault(id, []).append(dataset)
@@ -289,10 +286,10 @@ class _Finder:
         stem = file_name.removesuffix(RESULT_SUFFIX)
         if file_name.endswith(RESULT_SUFFIX) and folded(stem) in self.sets:
             return self.sets[folded(stem)], key
-        candidates = self.sets_of_id.get(key, [])
-        if len(candidates) > 1 and not self.takes_last:
+        candidates = self.sets_of_id.get(key, [""])
+        if len(candidates) > 1:
             raise ValueError(
                 f"the id is ambiguous: {len(candidates)} data sets have it ({', '.join(candidates)}); "
                 f"call the file <data set>{RESULT_SUFFIX}, or write the keys as <data set>/<id>"
             )
-        return (candidates[-1] if candidates else ""), key
+        return candidates[0], key
