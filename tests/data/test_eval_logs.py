@@ -157,8 +157,8 @@ def test_a_folder_holds_several_tasks(logs, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("lm_eval/dates", r"samples_shapes_\S+ and \S*samples_shapes_\S+ are of one task; name one of them"),
-        ("lm_eval/rolling", r"no metric says right or wrong .*word_perplexity is \[-\d.* in document 0, not 0 or 1"),
+        ("lm_eval/dates", r"samples_shapes_\S+ and \S*samples_shapes_\S+ are logs of one task; name one of them"),
+        ("lm_eval/rolling", r"no metric says .*word_perplexity is \[-\d.* in document 0, not 0 or 1"),
     ],
 )
 def test_what_cannot_be_judged_is_said_in_one_line(logs, capsys, path, said):
@@ -212,7 +212,7 @@ def test_a_metric_may_be_an_object_with_a_score_and_name_the_video(logs, tmp_pat
         assert now[side]["accuracy"] == before[side]["accuracy"]
     assert now["compared"]["videos"] == -(-before["compared"]["videos"] // 4)
     other = copy_of(paths[0], tmp_path / "other", results=halved)
-    with pytest.raises(InputError, match=r"mvbench_accuracy is .* in the tool's table, which is not the mean"):
+    with pytest.raises(InputError, match=r"mvbench_accuracy is .* in the tool's table, not the mean"):
         compare(other, paths[1], capsys)
 
 
@@ -248,8 +248,8 @@ def test_other_documents_answers_and_prompts_are_not_comparable(logs, tmp_path, 
     [
         ({"filtered_resps": [["x", "False"], ["-1", "False"]]}, r"line 1: a log-likelihood is 'x', not a number"),
         ({"arguments": None}, r"line 1: it holds no prompt"),
-        ({"metrics": [["acc"]]}, r"no metric says right or wrong of each document: it has none"),
-        ({"doc_id": 1}, r"line 2 is of the same document as .*line 1; remove one of them"),
+        ({"metrics": [["acc"]]}, r"no metric says for each document whether its reply is right: it has none"),
+        ({"doc_id": 1}, r"line 2: the same document as .*line 1; remove one of them"),
     ],
 )
 def test_a_damaged_line_is_named(logs, tmp_path, capsys, damage, said):
@@ -287,7 +287,7 @@ def test_a_metric_by_length_leaves_the_right_option_open(logs, tmp_path, capsys)
 def test_a_mean_that_is_not_in_the_tools_table_is_refused(logs, tmp_path, capsys):
     whole = log_of(logs / "lm_eval/float32")
     path = copy_of(whole, tmp_path, lambda line: line | {"acc": 1.0, "acc_norm": 1.0})
-    with pytest.raises(InputError, match=r"acc is 0\.\d+ in the tool's table, which is not the mean of the lines"):
+    with pytest.raises(InputError, match=r"acc is 0\.\d+ in the tool's table, not the mean of the lines"):
         compare(path, whole, capsys)
 
 
@@ -301,8 +301,8 @@ def as_error(line):
 @pytest.mark.parametrize(
     ("results", "change", "said"),
     [
-        (lambda each: None, as_error, "nothing says that 1 is right of error"),
-        (lambda each: each | {"higher_is_better": {"shapes": {"error": False}}}, as_error, "of error 0 is better"),
+        (lambda each: None, as_error, "nothing says that error is 1 for a right reply"),
+        (lambda each: each | {"higher_is_better": {"shapes": {"error": False}}}, as_error, "a lower error is better"),
         (lambda each: each | {"higher_is_better": {"shapes": {"error": True}}}, as_error, "error is not in the tool's"),
     ],
 )

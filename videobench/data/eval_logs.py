@@ -42,20 +42,17 @@ class _Line:
 
     place: str  # for messages
     id: str
-    prompt: str
-    prompt_sha256: str  # of the prompt, or of all prompts if the options have different ones
+    row: Mapping[str, Any]  # what a row of this suite would hold: question, hash of the prompt, reply, cluster
     generation: str  # the settings of a generated reply
     doc_hash: str
     target: str
     options: Sequence[str]
     values: Sequence[float]  # the options' log-likelihoods; empty if the reply is a text
-    text: str
     metrics: Mapping[str, Any]
-    cluster: str
 
     @property
     def is_finite(self) -> bool:
-        return all(map(math.isfinite, self.values))
+        return not self.row["nonfinite"]
 
 
 def holds_logs(path: Path) -> bool:
@@ -71,14 +68,11 @@ def load_logs(path: Path, filter_name: str = "", cluster_by: str = "") -> dict[Q
     document as right or wrong."""
     files: dict[str, Path] = {}
     for file in logs_in(path) if path.is_dir() else [path]:
-        task = _task_of(file)
+        task, _ = _names(file)
         if task in files:
-            raise InputError(f"{files[task]} and {file} are of one task; name one of them, or move the other away")
+            raise InputError(f"{files[task]} and {file} are logs of one task; name one of them, or move one away")
         files[task] = file
-    replies: dict[QuestionName, Reply] = {}
-    for task, file in files.items():
-        replies.update(_load_task(task, file, filter_name, cluster_by))
-    return replies
+    return {name: reply for file in files.values() for name, reply in _load_task(file, filter_name, cluster_by)}
 
 
 def logs_in(folder: Path) -> list[Path]:
@@ -86,18 +80,44 @@ def logs_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("*samples_*.jsonl")) or sorted(folder.glob("*/*samples_*.jsonl"))
 
 
-def _task_of(file: Path) -> str:
-    for pattern, _ in NAMES:
+def _names(file: Path) -> tuple[str, Path]:
+    """Return a log's task, and where its results would be."""
+    for pattern, results in NAMES:
         if found := pattern.fullmatch(file.name):
-            return found["task"]
+            return found["task"], file.with_name(results.format(found["date"]))
     raise InputError(
         f"{file}: its name does not say the task; call it samples_<task>_<date>.jsonl or <date>_samples_<task>.jsonl, "
         "as lm-eval and lmms-eval do"
     )
 
 
-def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iterator[tuple[QuestionName, Reply]]:
-    results = _Results(file, task)
+def _load_task(file: Path, filter_name: str, cluster_by: str) -> Iterator[tuple[QuestionName, Reply]]:
+    results = _Results(file)
+    task = results.task
+    name, lines = _read_lines(file, filter_name, cluster_by)
+    results.check_count(len(lines))
+    metric = _choose_metric(lines, results, name)
+    if all(len(each.values) < 2 for each in lines):  # one continuation per document: not multiple choice
+        lines = [replace(each, values=()) for each in lines]
+    # lmms-eval may hash nothing, so that all lines have the same hash; with a single line this cannot be told.
+    has_hashes = len({each.doc_hash for each in lines}) > 1
+    run = results.settings() | {"filter": f"{task} {name}", "metric": f"{task} {metric}"}
+    if generation := lines[0].generation:
+        run["generation"] = f"{task} {generation}"
+    for line, right in zip(lines, _right_options(lines, metric), strict=True):
+        logged = Logged(
+            is_right=bool(line.metrics[metric]),
+            right=right,
+            doc_sha256=line.doc_hash if has_hashes else "",
+            target_sha256=_sha256(line.target),
+        )
+        reply = build_reply((task, line.id), f"{task}/{line.id}", {**line.row, "run": run})
+        options, logprobs = _options(line)
+        yield (task, line.id), replace(reply, logged=logged, options=options, logprobs=logprobs)
+
+
+def _read_lines(file: Path, filter_name: str, cluster_by: str) -> tuple[str, list[_Line]]:
+    """Return a filter's name and its lines: those of `filter_name` if the log has several filters, else the first's."""
     by_filter: dict[str, dict[str, _Line]] = {}
     for place, content in read_lines(file, EVAL_LOG):
         try:
@@ -106,44 +126,14 @@ def _load_task(task: str, file: Path, filter_name: str, cluster_by: str) -> Iter
             raise InputError(f"{place}: {error}") from None
         own = by_filter.setdefault(str(content.get("filter", "none")), {})
         if line.id in own:
-            raise InputError(f"{place} is of the same document as {own[line.id].place}; remove one of them")
+            raise InputError(f"{place}: the same document as {own[line.id].place}; remove one of them")
         own[line.id] = line
     if not by_filter:
         raise InputError(f"{file}: holds no line; get the file again")
-    name = next(iter(by_filter))
-    if filter_name and len(by_filter) > 1:
-        if filter_name not in by_filter:
-            raise InputError(f"{file}: has no filter {filter_name!r}; --filter takes one of {', '.join(by_filter)}")
-        name = filter_name
-    lines = [*by_filter[name].values()]
-    results.check_count(len(lines))
-    metric = _choose_metric(file, lines, results, name)
-    if all(len(each.values) < 2 for each in lines):  # one continuation per document: not multiple choice
-        lines = [replace(each, values=()) for each in lines]
-    rights = _right_options(lines, metric)
-    # lmms-eval may hash nothing, so that all lines have the same hash; with a single line this cannot be told.
-    has_hashes = len({each.doc_hash for each in lines}) > 1
-    run = results.settings() | {"filter": f"{task} {name}", "metric": f"{task} {metric}"}
-    if generation := lines[0].generation:
-        run["generation"] = f"{task} {generation}"
-    for line, right in zip(lines, rights, strict=True):
-        logged = Logged(
-            is_right=bool(line.metrics[metric]),
-            right=right,
-            doc_sha256=line.doc_hash if has_hashes else "",
-            target_sha256=_sha256(line.target),
-        )
-        try:
-            reply = build_reply((task, line.id), f"{task}/{line.id}", _row(line, run))
-        except ValueError as error:
-            raise InputError(f"{line.place}: {error}") from None
-        options, logprobs = _options(line)
-        yield (task, line.id), replace(reply, logged=logged, options=options, logprobs=logprobs)
-
-
-def _row(line: _Line, run: Mapping[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {"question": line.prompt, "prompt_sha256": line.prompt_sha256, "video_id": line.cluster}
-    return row | {"run": run, "output_sequence": [line.text], "nonfinite": None if line.is_finite else True}
+    name = filter_name if filter_name and len(by_filter) > 1 else next(iter(by_filter))
+    if name not in by_filter:
+        raise InputError(f"{file}: has no filter {name!r}; --filter takes one of {', '.join(by_filter)}")
+    return name, [*by_filter[name].values()]
 
 
 def _options(line: _Line) -> tuple[dict[str, str], dict[str, float]]:
@@ -152,9 +142,8 @@ def _options(line: _Line) -> tuple[dict[str, str], dict[str, float]]:
         return {}, {}
     largest = max(line.values)
     total = largest + math.log(math.fsum(math.exp(each - largest) for each in line.values))
-    letters = ALPHABET[: len(line.values)]
-    logprobs = {letter: each - total for letter, each in zip(letters, line.values, strict=True)}
-    return dict(zip(letters, line.options, strict=True)), logprobs
+    logprobs = [each - total for each in line.values]
+    return dict(zip(ALPHABET, line.options, strict=False)), dict(zip(ALPHABET, logprobs, strict=False))
 
 
 def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line:
@@ -163,35 +152,39 @@ def _read_line(place: str, content: Mapping[str, Any], cluster_by: str) -> _Line
     prompt = requests[0][0] if requests else content.get("input")
     if not isinstance(prompt, str):
         raise ValueError(f"it holds no prompt (`arguments` or `input`, which is {prompt!r:.60}); get the file again")
-    prompts = dict.fromkeys(str(each[0]) for each in requests) or [prompt]
+    prompts = dict.fromkeys(str(each[0]) for each in requests) or [prompt]  # options may have different ones
     settings = requests[0][1] if requests and len(requests[0]) > 1 else None
     values, options, text = _read_reply(content["filtered_resps"], requests)
+    row = {
+        "question": prompt,
+        "prompt_sha256": _sha256("\0".join(prompts)),
+        "video_id": _cluster(content.get("doc") or _fields(content), cluster_by) if cluster_by else "",
+        "output_sequence": [text],
+        "nonfinite": None if all(map(math.isfinite, values)) else True,
+    }
     names = content.get("metrics")
     if not isinstance(names, list):
         names = [name for name in content if name not in NO_METRICS]
     return _Line(
         place=place,
         id=str(content["doc_id"]),
-        prompt=prompt,
-        prompt_sha256=_sha256("\0".join(prompts)),
+        row=row,
         generation=json.dumps(settings, sort_keys=True) if isinstance(settings, Mapping) else "",
         doc_hash="" if " at 0x" in str(content.get("doc")) else str(content["doc_hash"]),  # hashed with an address
         target=_as_text(content.get("target")),
         options=options,
         values=values,
-        text=text,
         metrics={name: _score(content.get(name)) for name in names if isinstance(name, str)},
-        cluster=_cluster(content.get("doc") or _fields(content), cluster_by) if cluster_by else "",
     )
 
 
 def _score(metric: Any) -> Any:
-    """The `score` of an object, as video tasks of lmms-eval write it beside the predicted and the right answer."""
+    """Take the `score` of an object, as video tasks of lmms-eval write it beside the predicted and the right answer."""
     return metric.get("score", metric) if isinstance(metric, Mapping) else metric
 
 
 def _fields(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a line without document, and those of its metrics that are objects: a `videoID` is there."""
+    """Return the fields of a line without document, and those of its metrics that are objects, such as `videoID`."""
     objects = [each for each in content.values() if isinstance(each, Mapping)]
     return {name: value for each in (*objects, content) for name, value in each.items()}
 
@@ -208,12 +201,10 @@ def _requests(arguments: Any) -> list[list[Any]]:
 
 def _read_reply(reply: Any, requests: Sequence[Sequence[Any]]) -> tuple[list[float], list[str], str]:
     """Return the options' log-likelihoods and texts, and the reply's text: the best option's, or what was generated."""
-    if isinstance(reply, list) and all(isinstance(each, list) and len(each) == 2 for each in reply) and reply:
+    if isinstance(reply, list) and reply and all(isinstance(each, list) and len(each) == 2 for each in reply):
         values = [_number(each[0]) for each in reply]
-        texts = [str(each[1]).strip() for each in requests if len(each) == 2]
-        options = (
-            [text or "(empty)" for text in texts] if len(texts) == len(values) else [*map(str, range(len(values)))]
-        )
+        texts = [str(each[1]).strip() or "(empty)" for each in requests if len(each) == 2]
+        options = texts if len(texts) == len(values) else [*map(str, range(len(values)))]
         # With a single continuation, whether the model would have generated it.
         return values, options, options[_best(values)] if len(values) > 1 else str(reply[0][1])
     while isinstance(reply, list) and len(reply) == 1:  # by version and filter
@@ -249,26 +240,36 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
-def _choose_metric(file: Path, lines: Sequence[_Line], results: "_Results", filter_name: str) -> str:
+def _choose_metric(lines: Sequence[_Line], results: "_Results", filter_name: str) -> str:
     """Return the first metric whose values are all 0 or 1, with 1 for right, and whose mean is in the tool's table."""
     reasons = []
     for name in lines[0].metrics:
-        values = [each.metrics.get(name) for each in lines]
-        strange = next((each for each in lines if each.metrics.get(name) not in (0, 1)), None)
-        if strange:
-            reasons.append(f"{name} is {_as_text(strange.metrics.get(name)):.40} in document {strange.id}, not 0 or 1")
-        elif not (is_better := results.is_better_if_higher(name)):
-            why = f"of {name} 0 is better" if is_better is False else f"nothing says that 1 is right of {name}"
-            reasons.append(why)
-        elif (stated := results.value(name, filter_name)) is None and results.has_table:
-            reasons.append(f"{name} is not in the tool's table")
-        elif stated is not None and not _is_mean(stated, values):
-            reasons.append(f"{name} is {stated:.6g} in the tool's table, which is not the mean of the lines")
-        else:
+        reason = _why_unfit(name, lines, results, filter_name)
+        if not reason:
             return name
+        reasons.append(reason)
     raise InputError(
-        f"{file}: no metric says right or wrong of each document: {'; '.join(reasons) or 'it has none'}; name a task "
-        "that has one, as acc or exact_match"
+        f"{results.log}: no metric says for each document whether its reply is right: "
+        f"{'; '.join(reasons) or 'it has none'}; compare a task that has one, such as acc or exact_match"
+    )
+
+
+def _why_unfit(metric: str, lines: Sequence[_Line], results: "_Results", filter_name: str) -> str:
+    """Say why a metric does not tell right from wrong; "" if it does."""
+    values = [each.metrics.get(metric) for each in lines]
+    strange = next((each for each in lines if each.metrics.get(metric) not in (0, 1)), None)
+    if strange:
+        return f"{metric} is {_as_text(strange.metrics.get(metric)):.40} in document {strange.id}, not 0 or 1"
+    is_better = results.is_better_if_higher(metric)
+    if is_better is None:
+        return f"nothing says that {metric} is 1 for a right reply"
+    if not is_better:
+        return f"a lower {metric} is better"
+    stated = results.value(metric, filter_name)
+    if stated is None:
+        return f"{metric} is not in the tool's table" if results.has_table else ""
+    return (
+        "" if _is_mean(stated, values) else f"{metric} is {stated:.6g} in the tool's table, not the mean of the lines"
     )
 
 
@@ -301,10 +302,9 @@ def _by_text(line: _Line) -> int:
 class _Results:
     """The tool's own results next to a log, if there are any."""
 
-    def __init__(self, log: Path, task: str) -> None:
-        self._log, self._task = log, task
-        found = ((pattern.fullmatch(log.name), name) for pattern, name in NAMES)
-        self._path = next(log.with_name(name.format(match["date"])) for match, name in found if match)
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.task, self._path = _names(log)
         content = read_json(self._path) if self._path.exists() else {}
         self._content = content if isinstance(content, Mapping) else {}
 
@@ -315,24 +315,22 @@ class _Results:
         return value
 
     def check_count(self, lines: int) -> None:
-        expected = self._get("n-samples", self._task, "effective")
+        expected = self._get("n-samples", self.task, "effective")
         if isinstance(expected, int) and expected != lines:
-            raise InputError(
-                f"{self._log}: {lines:,} documents, of {expected:,} in {self._path.name}; was it cut short? copy it "
-                "again"
-            )
+            found = f"has {lines:,} documents, of {expected:,} in {self._path.name}"
+            raise InputError(f"{self.log}: {found}; was it cut short? copy it again")
 
     def value(self, metric: str, filter_name: str) -> float | None:
-        value = self._get("results", self._task, f"{metric},{filter_name}")
+        value = self._get("results", self.task, f"{metric},{filter_name}")
         return float(value) if isinstance(value, int | float) else None
 
     @property
     def has_table(self) -> bool:
-        return self._get("results", self._task) is not None
+        return self._get("results", self.task) is not None
 
     def is_better_if_higher(self, metric: str) -> bool | None:
         """Whether higher is better; None if neither the results nor the metric's name tells."""
-        stated = self._get("higher_is_better", self._task, metric)
+        stated = self._get("higher_is_better", self.task, metric)
         return stated if isinstance(stated, bool) else True if OF_RIGHT.fullmatch(metric) else None
 
     def settings(self) -> dict[str, Any]:
@@ -341,25 +339,23 @@ class _Results:
             return {}
         arguments = _model_arguments(self._get("config", "model_args"))
         dtype = str(self._get("config", "model_dtype") or arguments.get("dtype"))
-        device = self._get("config", "device")
-        tools = [f"{name} {version}" for name, key in TOOLS.items() if (version := self._get(key))]
-        return {
-            **({"device": device.split(":")[0]} if isinstance(device, str) else {}),
-            **({"dtype": dtype.removeprefix("torch.")} if dtype not in ("None", "auto") else {}),
-            **({"checkpoint": _model_name(name)} if isinstance(name := self._get("model_name"), str) else {}),
+        device, limit = self._get("config", "device"), self._get("config", "limit")
+        model = self._get("model_name")
+        tools = (f"{name} {version}" for name, key in TOOLS.items() if (version := self._get(key)))
+        found = {
+            "device": device.split(":")[0] if isinstance(device, str) else None,
+            "dtype": None if dtype in ("None", "auto") else dtype.removeprefix("torch."),
+            "checkpoint": _model_name(model) if isinstance(model, str) else None,
             "model_args": json.dumps({k: v for k, v in arguments.items() if k not in OWN_ROWS}, sort_keys=True),
-            "task_version": f"{self._task} {self._get('versions', self._task)}",
-            "num_fewshot": f"{self._task} {self._get('n-shot', self._task)}",
-            "limit": _or_none(self._get("config", "limit")),
-            "chat_template": _or_none(self._get("chat_template_sha")),
+            "task_version": f"{self.task} {self._get('versions', self.task)}",
+            "num_fewshot": f"{self.task} {self._get('n-shot', self.task)}",
+            "limit": f"{limit:g}" if isinstance(limit, int | float) else "none",
+            "chat_template": str(self._get("chat_template_sha") or "none"),
             "batch_size": str(self._get("config", "batch_size")),
-            **({"tool": tools[0].removesuffix(" unknown@unknown")} if tools else {}),
-            **({"transformers": version} if isinstance(version := self._get("transformers_version"), str) else {}),
+            "tool": next(tools, "").removesuffix(" unknown@unknown") or None,
+            "transformers": self._get("transformers_version"),
         }
-
-
-def _or_none(value: Any) -> str:
-    return "none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _model_name(path: str) -> str:
