@@ -250,7 +250,8 @@ def test_sides_that_are_exchanged_are_named(tmp_path, capsys, devices, exchanged
     (tmp_path / "ANSWER.json").write_text('{"MSVD": {"1": "A"}}')
     answers = f"--sampling_answer_path={tmp_path / 'ANSWER.json'}"
     precision_test.main([f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", answers])
-    assert ("look swapped, judging by their `device` field" in capsys.readouterr().err) == exchanged
+    said = " ".join(capsys.readouterr().out.split())
+    assert ("look swapped, judging by their `device` field" in said) == exchanged
 
 
 def test_table_of_inputs(compare):

@@ -37,7 +37,7 @@ OF_A_COMPARISON = ("--gate", "--output_json r", "--output_markdown r", "--report
         pytest.param(["--margin", "1%"], "from 50% to below 100%", id="margin-that-keeps-nothing"),
         pytest.param(["--margin", "100%"], "from 50% to below 100%", id="margin-that-keeps-all"),
         pytest.param([*RUNS, "--report_html", ""], "report_html.*: the path is empty", id="empty-path"),
-        pytest.param([*RUNS, "--Eval_Video_root", "v"], "which needs --report_html", id="frames-for-no-report"),
+        pytest.param([*RUNS, "--Eval_Video_root", "v"], "it needs --report_html", id="frames-for-no-report"),
         pytest.param([*RUNS, "--Eval_Video_root", "v", "--report_html", "r"], "v: no such folder of", id="no-videos"),
         pytest.param(
             [*RUNS, "--tolerance", "0"], "--tolerance must be above 0 and at most 20 nats, or none", id="no-tolerance"
@@ -46,7 +46,7 @@ OF_A_COMPARISON = ("--gate", "--output_json r", "--output_markdown r", "--report
         pytest.param(["--eval_gpu_path", "n/../n.json", *RUNS[:4]], "json: is used twice", id="one-run-twice"),
         pytest.param([*RUNS, "--repeat_path", "g.json"], "g.json: is used twice", id="repeat-of-itself"),
         *([[*RUNS, *each.split()], "is an input, or another output"] for each in OVERWRITING),
-        *([[*EXPORT, *each.split()], "are of a comparison, which needs --eval_npu_path"] for each in OF_A_COMPARISON),
+        *([[*EXPORT, *each.split()], "belong to a comparison, which needs two runs"] for each in OF_A_COMPARISON),
     ],
 )
 def test_wrong_flags_are_named_with_the_fix(flags, message):

@@ -16,7 +16,7 @@ from videobench.errors import InputError
 from videobench.files import write_json, write_whole
 from videobench.report.options import ExportSettings, Settings, parse_args
 
-# Part of a comparison, the fields that it needs, whether a reply has them.
+# A part of a comparison, the fields that it needs, and a check whether a reply has them.
 PARTS: tuple[tuple[str, str, Callable[[Reply], object]], ...] = (
     ("accuracy", "output_sequence", lambda reply: not reply.error),
     ("texts of options as letters", "choices", lambda reply: reply.options),
@@ -52,9 +52,6 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     comparison = compare_runs(compared)
     report = build_report(comparison)
     print(build_text(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else NARROWEST))
-    if any(each.cause == "swapped" for each in comparison.verdict.evidence.obstacles):
-        names = f"{compared.candidate_path} and {compared.reference_path}"
-        print(one_line(f"warning: {names} look swapped, judging by their `device` field"), file=sys.stderr)
     if settings.output_json:
         write_json(settings.output_json, report)
         print(f"wrote {settings.output_json}")
@@ -70,10 +67,10 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
 
 
 def export_leaderboard(export: ExportSettings) -> None:
-    """Write one run in Video-Bench's submission format; a reply without a letter has an empty choice, which is wrong.
+    """Write one run in Video-Bench's submission format; a reply without a letter gets an empty choice, which is wrong.
 
-    The answers only help to find the data set of rows that do not name it, and the facts of exported requests the
-    questions of another engine's rows. Raises InputError if a data set is not known, or the run cannot be scored so."""
+    Rows that name no data set are placed by the answers, and lines of another engine by the facts of its requests.
+    Raises InputError if a data set is not known, or if the run cannot be scored in this way."""
     answers = load_answers(export.answer_path) if export.answer_path else {}
     facts = load_facts(export.facts_path) if export.facts_path else None
     replies = load_results(export.run_path, answers, asked=facts)
@@ -100,11 +97,11 @@ def export_leaderboard(export: ExportSettings) -> None:
 
 
 def _check_file(path: Path) -> Iterator[str]:
-    """Yield lines on what the file lacks for which part. Raises InputError if it is not a result file."""
+    """Yield lines on how many replies have what each part needs. Raises InputError if it is not a result file."""
     kind, replies = read_replies(path)
     failed = sum(bool(reply.error) for reply in replies)
     yield one_line(f"{path}: {kind}, {len(replies):,} replies, {failed:,} of them failed")
-    yield f"  {'part of a comparison':30} {'takes':28} replies that have it"
+    yield f"  {'part of a comparison':30} {'needs':28} replies that have it"
     answered = [reply for reply in replies if not reply.error] or replies
     for part, fields, has in PARTS:
         count = sum(bool(has(reply)) for reply in answered)

@@ -224,14 +224,13 @@ class _Planner:
         return [each.with_flag("check_model").with_flag("check_questions", ",".join(keys)) for each in runs]
 
     def _checks_of_worst_card(self, side: str) -> Iterator[Command]:
-        """Check the card that differs most, with questions that it answered; for a replica, all of its cards."""
-        differences, by_replica = self._comparison.differences, dict[Any, list[int]]()
-        for index, pair in enumerate(differences.pairs):
+        """Check the cards of the replica that differs most, with questions that it answered."""
+        differences, by_replica = self._comparison.differences, dict[Any, list[tuple[float, str]]]()
+        for pair, largest in zip(differences.pairs, differences.largest.tolist(), strict=True):
             reply = getattr(pair, side).reply
-            by_replica.setdefault((reply.rank, reply.cards), []).append(index)
-        _, cards = worst = max(by_replica, key=lambda each: median(differences.largest[by_replica[each]]))
-        order = sorted(by_replica[worst], key=lambda index: -differences.largest[index])
-        for check in self._checks(side, [differences.pairs[index].key for index in order[:CHECKED]]):
+            by_replica.setdefault((reply.rank, reply.cards), []).append((largest, pair.key))
+        (_, cards), found = max(by_replica.items(), key=lambda item: median(largest for largest, _ in item[1]))
+        for check in self._checks(side, [key for _, key in sorted(found, reverse=True)[:CHECKED]]):
             visible = CARDS["cuda" if check.script == "run_gpu.py" else "npu"]
             yield from (replace(check, environment={visible: card}) for card in cards)
 

@@ -70,11 +70,11 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
     outputs = (args.output_json, args.output_markdown, args.report_html)
     if not is_whole and (args.gate or any(outputs) or args.repeat_path):
         parser.error(
-            "--gate, --output_json, --output_markdown, --report_html and --repeat_path are of a comparison, which "
-            "needs --eval_npu_path, --eval_gpu_path and --sampling_answer_path"
+            "--gate, --output_json, --output_markdown, --report_html and --repeat_path belong to a comparison, which "
+            "needs two runs and the right answers"
         )
     if args.Eval_Video_root and not args.report_html:
-        parser.error("--Eval_Video_root puts frames into the report, which needs --report_html")
+        parser.error("--Eval_Video_root puts frames into the page, so it needs --report_html")
     if args.Eval_Video_root and not args.Eval_Video_root.is_dir():
         raise InputError(f"{args.Eval_Video_root}: no such folder of videos; check --Eval_Video_root")
     names = _names(parser, args)
@@ -123,8 +123,8 @@ def _parse_margin(parser: FlagParser, text: str, one_sided: bool) -> Margin:
         size = float("nan")
     if not (50 <= size < 100 if is_relative else LEAST_MARGIN <= size < 100):
         parser.error(
-            f"--margin must be from {LEAST_MARGIN} to below 100, in points of accuracy, or from 50% to below 100%: so "
-            f"much of the reference's accuracy must be kept; it is {text!r}"
+            f"--margin must be from {LEAST_MARGIN} to below 100, in points of accuracy, or from 50% to below 100%, the "
+            f"share of the reference's accuracy that must be kept; it is {text!r}"
         )
     return Margin(size, is_relative, one_sided)
 
@@ -139,14 +139,14 @@ def _parse_tolerance(parser: FlagParser, text: str) -> Tolerance:
 
 
 def _names(parser: FlagParser, args: argparse.Namespace) -> Names:
-    """Name the runs by --names, else by the flags that name the files."""
+    """Name the runs by --names, or else by the flags that give their files."""
     candidate = EVALUATED_RUN if args.eval_path else NPU_AND_GPU.candidate
     reference = REFERENCE_RUN if args.reference_path else NPU_AND_GPU.reference
     if args.names is not None:
         given = [each.strip() for each in args.names.split(",")]
         are_fit = [0 < len(each) <= LONGEST_NAME and each.isprintable() for each in given]
         if are_fit != [True, True] or given[0] == given[1]:
-            parser.error(f"--names takes two different names, as vllm,ours, of 1 to {LONGEST_NAME} characters each")
+            parser.error(f"--names takes two different names of 1 to {LONGEST_NAME} characters, e.g. vllm,ours")
         candidate, reference = (Name(each, each, each) for each in given)
     return Names(candidate, reference, are_devices=not (args.eval_path or args.reference_path))
 
@@ -160,7 +160,7 @@ def _check_paths(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Pa
             for each in ((*path.glob("*_eval.json"), *logs_in(path)) if path.is_dir() else [path])
         }
         if files & taken:
-            parser.error(f"{path}: is used twice; name the result file of each")
+            parser.error(f"{path}: is used twice; give each run's own result file")
         taken |= files
     folders = {os.path.realpath(path) for path in runs}  # a new file there would be read as a result next time
     inputs = (args.sampling_answer_path, args.requests_facts)
@@ -183,32 +183,32 @@ def _add_flags(parser: FlagParser) -> None:
     _add_runs(parser.add_argument_group("runs"))
     _add_rule(parser.add_argument_group("verdict"))
     output = parser.add_argument_group("output")
-    output.add_argument("--names", metavar="A,B", help="what the report calls the two runs, as vllm,ours")
+    output.add_argument("--names", metavar="A,B", help="what the report calls the two runs, e.g. vllm,ours")
     _add_path(output, "--output_json", "write everything as JSON to this file")
-    _add_path(output, "--output_markdown", "write the report as Markdown, for a CI's page or an issue")
-    _add_path(output, "--report_html --output_html", "write a report for the browser to this one file")
-    _add_path(output, "--Eval_Video_root", "the folder that holds Eval_video/: puts the frames into the report")
+    _add_path(output, "--output_markdown", "write the report as Markdown, for a CI page or an issue")
+    _add_path(output, "--report_html --output_html", "write a page for the browser to this file")
+    _add_path(output, "--Eval_Video_root", "folder that holds Eval_video/: shows the flips' frames in the page")
     other = parser.add_argument_group("other modes")
-    _add_path(other, "--check_file", "is this a result file, of any engine, and what does it lack for which part?")
-    submission = "write Video-Bench's submission form of the NPU run, or of the one run given"
+    _add_path(other, "--check_file", "show what one result file, of any engine, lacks for a full comparison")
+    submission = "write Video-Bench's submission form of the NPU run, or of the only run given"
     _add_path(other, "--export_leaderboard", submission)
 
 
 def _add_runs(group: argparse._ArgumentGroup) -> None:
     evaluated, reference = group.add_mutually_exclusive_group(), group.add_mutually_exclusive_group()
     _add_path(evaluated, "--eval_npu_path", "the NPU run: its result file, or the folder of its result files")
-    other = "the run that is judged, if it is no NPU's: of this suite, another engine's, a log of lm-eval or lmms-eval"
+    other = "instead, any run to judge: of this suite, of another engine, or a log of lm-eval or lmms-eval"
     _add_path(evaluated, "--eval_path", other)
     _add_path(reference, "--eval_gpu_path", "the GPU run: file or folder")
-    other = "the run that it is compared with, if it is no GPU's; two logs need no answers"
+    other = "instead, any run to compare with"
     _add_path(reference, "--reference_path", other)
-    _add_path(group, "--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json")
-    repeat = "a second run of either device: does it repeat itself, and within which noise?"
+    _add_path(group, "--sampling_answer_path", "the right answers: sampling_answer.json or ANSWER.json; logs need none")
+    repeat = "a second run of either device, to see whether it repeats itself and how much noise there is"
     _add_path(group, "--repeat_path", repeat)
-    _add_path(group, "--requests_facts", "what --export_requests wrote beside the requests that a service answered")
-    first = "of a log's tasks with several filters, as strict-match (default: the first in the log)"
+    _add_path(group, "--requests_facts", "the facts that --export_requests wrote beside the requests")
+    first = "which filter to compare if a log's tasks have several, e.g. strict-match (default: the first)"
     group.add_argument("--filter", metavar="NAME", help=first)
-    alone = "field of a log's documents that some share, as a video (default: every document is its own cluster)"
+    alone = "field that related documents of a log share, e.g. a video (default: each document counts alone)"
     group.add_argument("--cluster_by", metavar="FIELD", help=alone)
 
 
@@ -217,22 +217,21 @@ def _add_rule(group: argparse._ArgumentGroup) -> None:
     add(
         "--scoring",
         choices=SCORINGS,
-        help="how a reply becomes a letter: by strict reading (default), the most probable option letter without any "
-        "reading, or the original's rule",
+        help="how to get a letter from a reply: read the text strictly (default), take the most probable option, or "
+        "follow the original script",
     )
     add(
         "--margin",
         default="1",
         metavar="POINTS",
-        help="accuracy differences smaller than this count as equal, in points (default: %(default)s); 99%% instead: "
-        "at least so much of the reference's accuracy must be kept",
+        help="difference in accuracy that counts as equal, in points (default: %(default)s), or with %% the share of "
+        "the reference's accuracy that must be kept, e.g. 99%%",
     )
-    add("--one_sided", action="store_true", help="only a loss counts: a better run never fails")
+    add("--one_sided", action="store_true", help="only a loss counts: a better run does not fail")
     add(
         "--tolerance",
         metavar="NATS",
-        help="by how much log-probabilities may differ, in nats (default: what rounding in the dtype explains); none: "
-        "other numbers are expected, as of a quantised port, so that checkpoint and dtype may differ and only accuracy "
-        "is judged",
+        help="how much log-probabilities may differ, in nats (default: what rounding in the dtype explains); none: "
+        "judge accuracy only, and let checkpoint and dtype differ, e.g. for a quantised port",
     )
     add("--gate", action="store_true", help="exit status 0 on PASS, 1 on FAIL, 3 on INCONCLUSIVE (default: 0)")
