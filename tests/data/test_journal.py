@@ -99,6 +99,7 @@ def test_no_reply_to_another_video_than_the_present_or_the_last_one_counts(store
     "fields",
     [
         pytest.param({"output_sequence": [7]}, id="no-text"),
+        pytest.param({"output_sequence": None}, id="no-reply"),
         pytest.param({"letter_logprobs": {"A": 3.5}}, id="probability-above-1"),
         pytest.param({"letter_logprobs": None}, id="null"),
         pytest.param({"video_sha256": "zz"}, id="no-hash"),
@@ -145,9 +146,8 @@ def change_line(number, change):
         pytest.param(change_line(0, lambda line: b'{"settings": 5}\n'), "line 1 .it holds no settings", id="settings"),
         pytest.param(change_line(1, lambda line: line[:20] + b"\n"), "line 2", id="line-cut-short"),
         pytest.param(change_line(1, lambda line: line[:20] + bytes(20) + line[40:]), "line 2", id="zeros"),
-        pytest.param(change_line(1, lambda line: b"[]\n"), "line 2 .it holds no reply", id="a-list"),
+        pytest.param(change_line(1, lambda line: b"[]\n"), "line 2 .it is not an object", id="a-list"),
         pytest.param(change_line(1, lambda line: b'{"key": "1", "row": 5}\n'), "it holds no reply", id="row"),
-        pytest.param(change_line(1, lambda line: b'{"key": "1", "row": {}}\n'), "row is invalid", id="empty-row"),
         pytest.param(lambda content: content.decode().encode("utf-16"), "line 1", id="UTF-16"),
     ],
 )
@@ -185,7 +185,7 @@ def test_overwrite_keeps_an_old_result_that_has_more_answers(tmp_path, capsys):
         write(tmp_path, {"1": answered(attempt), "2": failed("no such video")})
         journals(tmp_path).write_results()
         assert (tmp_path / "MSVD_eval.json.kept").read_bytes() == old
-        assert ("it has more answers than the new one" in capsys.readouterr().err) == (attempt == "new")
+        assert ("which has more answers than the new one" in capsys.readouterr().err) == (attempt == "new")
         assert json.loads((tmp_path / "MSVD_eval.json").read_text())["1"] == answered(attempt)
         assert not list(tmp_path.rglob("*.old"))
 

@@ -106,7 +106,7 @@ def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
 def test_the_message_about_a_damaged_first_line_of_a_journal_says_how_to_mend_it(bench):
     assert bench.answer("--limit", 1).status == 0
     bench.journal.write_bytes(b"\0" + bench.journal.read_bytes())
-    found = f"line 1 .* remove the file and {bench.result.name}: its replies are asked again"
+    found = f"line 1 .* remove this file and {bench.result.name}: its questions are then"
     assert_refused(bench.answer("--limit", 1), bench.journal, found)
     for path in (bench.journal, bench.result):
         path.unlink()

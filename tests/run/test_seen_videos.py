@@ -65,7 +65,7 @@ def test_questions_on_a_replaced_video_are_asked_again_and_said_once(small, flag
     video.unlink()  # the reply to the first video does not come back
     assert run_gpu.main(flags) == 0
     assert results(small) == after
-    said = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
+    said = "the video cannot be read, so the stored reply cannot be checked; it is kept"
     assert f"{SET}: {len(own)} questions, first {own[0]}: {said}\n" in capsys.readouterr().err
 
 

@@ -21,13 +21,13 @@ from typing import Any
 from videobench.console import one_line
 from videobench.data.rows import Row, is_of_a_run
 from videobench.errors import InputError
-from videobench.files import JsonLines, lock, open_regular, open_to_append, parse_json, read_json, write_json
+from videobench.files import JsonLines, lock, open_to_append, parse_json, read_bytes, read_json, write_json
 
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
 UNFIT = "the stored row is invalid; the question is asked again"
 PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or transformers); it is asked again"
-VIDEO_GONE = "the video cannot be read, so that nothing confirms the stored reply; it is kept"
+VIDEO_GONE = "the video cannot be read, so the stored reply cannot be checked; it is kept"
 VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # reasons to discard a stored reply
 FULL_DISK = "free space, then start again: what was answered is kept"
 HASH = "checkpoint_sha256"
@@ -139,7 +139,7 @@ class Journal:
         """Raises InputError if there is a result without a journal, which this run would overwrite."""
         if self.result_path.is_file() and not self._paths():
             raise InputError(
-                f"{self.result_path}: its journal is gone, so that this run would overwrite it; choose another output "
+                f"{self.result_path}: its journal is gone, so this run would overwrite it; choose another output "
                 "folder, or --overwrite"
             )
 
@@ -183,32 +183,27 @@ class Journal:
         if old.exists() and _answered(old) > max(_answered(self.result_path), _answered(kept)):
             with suppress(OSError):
                 old.replace(kept)
-                print(f"{kept}: the former result, it has more answers than the new one", file=sys.stderr)
+                print(f"{kept}: the former result, which has more answers than the new one", file=sys.stderr)
 
     def _read_file(self, path: Path) -> list[dict[str, Any]]:
         """Read a journal's replies: `key`, `row`, `at` in seconds since 1970, `stamp`. Raises InputError if the
         settings differ, or at the first invalid complete line."""
-        try:
-            with open_regular(path) as file:
-                lines = file.read(MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # an incomplete last line is dropped
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); choose another output folder") from None
+        lines = read_bytes(path, MAX_JOURNAL_BYTES).split(b"\n")[:-1]  # an incomplete last line is dropped
         entries: list[dict[str, Any]] = []
         for number, line in enumerate(lines, start=1):
             try:
-                entries.append(_checked(parse_json(line.decode()), number))
+                entries.append(_parse_entry(line, is_first=number == 1))
             except ValueError as error:
-                fix = "repair or remove that line, then start again: what the others hold is kept"
+                fix = "repair or remove that line, then start again: the other replies are kept"
                 if number == 1:  # without its settings no reply of the file counts
-                    fix = (
-                        f"repair that line, or remove the file and {self.result_path.name}: its replies are asked again"
-                    )
+                    result = self.result_path.name
+                    fix = f"repair that line, or remove this file and {result}: its questions are then asked again"
                 raise InputError(f"{path}: damaged at line {number} ({error}); {fix}") from None
         stored = entries[0]["settings"] if entries else self.settings
         for setting in {**stored, **self.settings}:
             was, now = stored.get(setting), self.settings.get(setting)
             if was != now:
-                release = " (a journal of release 0.1.0 has another for the same)" if setting == HASH else ""
+                release = " (release 0.1.0 computed another one for the same files)" if setting == HASH else ""
                 raise InputError(
                     f"{path}: was begun with {setting} {was!r}, now it is {now!r}{release}; use the former, another "
                     "output folder, or --overwrite"
@@ -234,16 +229,13 @@ def _answered(path: Path) -> int:
     return sum(isinstance(row, dict) and "error" not in row for row in rows.values()) if isinstance(rows, dict) else 0
 
 
-def _checked(entry: Any, number: int) -> dict[str, Any]:
-    if number == 1:
-        if not isinstance(entry, dict) or not isinstance(entry.get("settings"), dict):
-            raise ValueError("it holds no settings")
-        return entry
-    row = entry.get("row") if isinstance(entry, dict) else None
-    if not isinstance(row, dict) or not isinstance(entry.get("key"), str):
+def _parse_entry(line: bytes, is_first: bool) -> dict[str, Any]:
+    entry = parse_json(line.decode())
+    if not isinstance(entry, dict):
+        raise ValueError("it is not an object")
+    if is_first and not isinstance(entry.get("settings"), dict):
+        raise ValueError("it holds no settings")
+    is_reply = isinstance(entry.get("row"), dict) and isinstance(entry.get("key"), str)
+    if not is_first and not (is_reply and isinstance(entry.get("at", 0.0), int | float)):
         raise ValueError("it holds no reply")
-    if isinstance(entry.get("at", 0.0), bool) or not isinstance(entry.get("at", 0.0), int | float):
-        raise ValueError("its time is not a number")
-    if not isinstance(row.get("output_sequence"), list) or not isinstance(row.get("error", ""), str):
-        raise ValueError("its row is invalid")
-    return dict(entry)
+    return entry
