@@ -8,7 +8,6 @@ import av
 import numpy as np
 import pytest
 from av.error import FFmpegError
-from av.video.reformatter import VideoReformatter
 
 from tests.support.clip_table import CLIPS, ENCODER_CASES, ENCODER_SIZES, FAST, REFUSED_CASES
 from tests.support.clip_writer import QUIET_X265, write_clip
@@ -62,7 +61,7 @@ def frame_alone(video: Path, index: int) -> np.ndarray:
     with open_video(video) as opened:
         timeline = read_timeline(opened)
         (frame,) = decode_sparsely(video, timeline, timeline.shown[[index]])
-        return to_rgb(video, frame, VideoReformatter())
+        return to_rgb(video, frame)
 
 
 def is_sparse(video: Path) -> bool:

@@ -14,7 +14,6 @@ from av.error import FFmpegError
 from av.packet import Packet
 from av.stream import Disposition
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from videobench.errors import VideoError
@@ -171,12 +170,10 @@ def _memory_ended(error: FFmpegError) -> bool:
     return False
 
 
-def to_rgb(video: Path, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-    """Convert to uint8 RGB (height, width, 3), as a copy; raises VideoError, naming `video`."""
+def to_rgb(video: Path, frame: VideoFrame) -> np.ndarray:
+    """Convert to uint8 RGB (height, width, 3); raises VideoError, naming `video`."""
     check_size(video, frame.width, frame.height)
     try:
-        plane = reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        return frame.to_ndarray(format="rgb24", threads=1)
     except BROKEN_FILE as error:
         raise VideoError(f"{video}: a frame cannot be converted to RGB: {_describe_error(error)}") from error
-    rows = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[: frame.height, : frame.width * 3]
-    return np.array(rows.reshape(frame.height, frame.width, 3))

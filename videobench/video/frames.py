@@ -20,7 +20,6 @@ import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
 from av.video.frame import VideoFrame
-from av.video.reformatter import VideoReformatter
 
 from videobench.errors import VideoError
 from videobench.video.container import OpenVideo, VideoPacket, decode_tolerantly, demux, open_video, to_rgb
@@ -60,14 +59,13 @@ def sample_frames(video: Path, num_frames: int, shrink: Shrink | None = None) ->
     `shrink` turns a frame, uint8 RGB (height, width, 3), into a smaller uint8 array, so that only one frame at a time
     is in memory at full size. Damage in a part that is not decoded is not noticed, and its packets count as frames."""
     frames, decoded, stated = _find_images(video, num_frames) if video.is_dir() else _find_frames(video, num_frames)
-    reformatter = VideoReformatter()
     size: tuple[int, int] | None = None
     pixels: list[np.ndarray] = []
     for frame, repeats in groupby(frames):  # a short video repeats frames
         if size and size != (frame.width, frame.height):
             raise VideoError(f"{video}: frames change from {size[0]} x {size[1]} to {frame.width} x {frame.height}")
         size = frame.width, frame.height
-        rgb = to_rgb(video, frame, reformatter)
+        rgb = to_rgb(video, frame)
         pixels += [shrink(rgb) if shrink else rgb] * sum(1 for _ in repeats)
     if size is None:
         raise VideoError(f"{video}: no frame decodes")

@@ -33,30 +33,28 @@ RESAMPLES = {2: "bilinear", 3: "bicubic"}  # the numbers are PIL's
 NEEDED_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 
 
+Size = int | tuple[int, int]  # of the shorter edge, for a resize that keeps the shape; or (height, width)
+
+
 @dataclass(frozen=True)
 class PixelSpec:
-    """Frame format of a checkpoint. Lengths are in pixels; either shortest_edge or exact_size is set."""
+    """Frame format of a checkpoint. Lengths are in pixels."""
 
     crop_height: int  # 336
     crop_width: int  # 336
     resample: str  # "bicubic" or "bilinear"
     mean: tuple[float, ...]  # of red, green and blue, from 0 to 1
     std: tuple[float, ...]  # of red, green and blue, above 0
-    shortest_edge: int | None = None  # 336: length of the frame's shorter edge after the resize, which keeps its shape
-    exact_size: tuple[int, int] | None = None  # (height, width) after a resize that does not keep the shape
+    size: Size  # after the resize, before the crop
     rescale_factor: float = 1 / 255
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) in pixels of such a frame after the resize and before the crop."""
-        if self.exact_size is not None:
-            return self.exact_size
-        assert self.shortest_edge is not None
+        if isinstance(self.size, tuple):
+            return self.size
         # Rounded down, as transformers does: for 272 x 640 the nearest number would be one more.
-        long_edge = int(self.shortest_edge * max(height, width) / min(height, width))
-        return (self.shortest_edge, long_edge) if height < width else (long_edge, self.shortest_edge)
-
-
-Size = tuple[int | None, tuple[int, int] | None]  # (shortest edge, None) or (None, (height, width))
+        long_edge = int(self.size * max(height, width) / min(height, width))
+        return (self.size, long_edge) if height < width else (long_edge, self.size)
 
 
 def load_pixel_spec(model_path: Path) -> PixelSpec:
@@ -73,15 +71,14 @@ def load_pixel_spec(model_path: Path) -> PixelSpec:
             ) from None
 
     for key in NEEDED_STEPS:
-        read(key, {True: True}.__getitem__, True)
-    shortest_edge, exact_size = read("size", _parse_size)
+        read(key, _require_true, True)
+    size = read("size", _parse_size)
     return PixelSpec(
-        *read("crop_size", lambda value: _parse_crop(value, exact_size or (shortest_edge, shortest_edge))),
+        *read("crop_size", lambda value: _parse_crop(value, size)),
         resample=read("resample", lambda value: RESAMPLES[value], 3),
         mean=read("image_mean", _parse_three),
         std=read("image_std", lambda value: tuple(map(_parse_positive, _parse_three(value)))),
-        shortest_edge=shortest_edge,
-        exact_size=exact_size,
+        size=size,
         rescale_factor=read("rescale_factor", _parse_positive, 1 / 255),
     )
 
@@ -100,23 +97,30 @@ def _find_config(model_path: Path) -> tuple[Path, Mapping[str, Any]]:
     raise InputError(f"{model_path}: none of {names} describes how frames are prepared; download the whole checkpoint")
 
 
+def _require_true(value: Any) -> None:
+    if value is not True:
+        raise ValueError
+
+
 def _parse_size(value: Any) -> Size:
     if isinstance(value, int):
-        return _parse_length(value), None
+        return _parse_length(value)
     sides = {name: _parse_length(length) for name, length in value.items() if length is not None}
     if sides.keys() == {"shortest_edge"}:
-        return sides["shortest_edge"], None
+        return sides["shortest_edge"]
     if sides.keys() != {"height", "width"}:
         raise ValueError
-    return None, (sides["height"], sides["width"])
+    return sides["height"], sides["width"]
 
 
-def _parse_crop(value: Any, size: tuple[Any, Any]) -> tuple[int, int]:
-    edge, exact = _parse_size(value)
-    crop: Any = exact or (edge, edge)
-    if crop[0] > size[0] or crop[1] > size[1]:
+def _parse_crop(value: Any, size: Size) -> tuple[int, int]:
+    crop = _parse_size(value)
+    (height, width), (most_height, most_width) = (
+        each if isinstance(each, tuple) else (each, each) for each in (crop, size)
+    )
+    if height > most_height or width > most_width:
         raise ValueError
-    return int(crop[0]), int(crop[1])
+    return height, width
 
 
 def _parse_length(value: Any) -> int:
