@@ -14,7 +14,7 @@ from videobench.data.dataset import load_questions, qa_file
 from videobench.video.pixels import PixelSpec
 from videobench.video.pool import prepare_video
 
-SPEC = PixelSpec(32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=32)
+SPEC = PixelSpec(32, 32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 @pytest.fixture

@@ -183,7 +183,7 @@ def videos(folder: Path, number: int, seed: int) -> Attack:
     folder.mkdir()
     clips = [write_clip(folder / f"{name}{suffix}", codec, **arguments) for name, suffix, codec, arguments, _ in CLIPS]
     paths = [damaged_copy(clips, folder, index, random.Random(seed + index)) for index in range(number)]
-    spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), size=EDGE)
+    spec = PixelSpec(EDGE, EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
     with DecodePool(spec, FRAMES, num_workers=2) as pool:
         for path, prepared in zip(paths, pool.prepare(paths), strict=True):
             if prepared.error is None:

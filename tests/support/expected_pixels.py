@@ -20,7 +20,6 @@ LLAVA = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 3
 SMALL = {"size": {"shortest_edge": 36}, "crop_size": {"height": 36, "width": 36}, "resample": 3, **CLIP}
 BILINEAR = {**LLAVA, "resample": 2}
 OBLONG = {**LLAVA, "crop_size": {"height": 224, "width": 320}}
-SQUEEZED = {**LLAVA, "size": {"height": 336, "width": 448}}
 
 # Name: (the processor's settings, height, width). The long edge after the resize, less the crop, is noted as d.
 CASES = {
@@ -41,7 +40,6 @@ CASES = {
     "small-model": (SMALL, 240, 426),
     "bilinear": (BILINEAR, 360, 640),
     "oblong-crop": (OBLONG, 360, 640),
-    "squeezed": (SQUEEZED, 360, 640),
 }
 NUM_FRAMES = 2
 

@@ -10,7 +10,7 @@ from videobench.video.pixels import PixelSpec
 from videobench.video.pool import PreparedVideo, prepare_video, serve
 
 STUBBORN = (sys.executable, __file__)  # the command that starts this worker
-SPEC = PixelSpec(crop_height=32, crop_width=32, resample="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=32)
+SPEC = PixelSpec(32, 32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def prepare(video: Path, spec: PixelSpec, num_frames: int) -> PreparedVideo:

@@ -132,7 +132,6 @@ def test_frames_of_two_sizes_are_refused(two_sizes: Path) -> None:
     [
         pytest.param("MAX_PIXELS", 96 * 64 - 1, "frames of 96 x 64 are larger than 6143 pixels", id="pixels"),
         pytest.param("MAX_ASPECT_RATIO", 1.4, "one side is more than 1.4 times the other", id="aspect"),
-        pytest.param("MAX_STREAMS", 0, "has 1 streams, more than 0", id="streams"),
         pytest.param("MAX_PACKETS", 59, "more than 59 packets", id="packets"),
         pytest.param("MAX_DECODE_S", -1.0, "decoding took more than -1 s", id="time"),
     ],

@@ -102,7 +102,7 @@ def test_a_video_that_cannot_be_read_gets_its_reason(folder: Path, pool: DecodeP
 
 def test_an_unforeseen_error_costs_its_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A way to resize that does not exist represents any defect of the suite that one video reveals."""
-    broken = PixelSpec(crop_height=32, crop_width=32, resample="none", mean=(), std=(), size=32)
+    broken = PixelSpec(32, 32, 32, "none", mean=(), std=())
     (found,) = DecodePool(broken, 8, 0).prepare([folder / "a.avi"])
     assert found.error is not None
     assert found.error.startswith(f"{folder}/a.avi: ValueError: ")

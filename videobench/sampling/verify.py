@@ -90,7 +90,7 @@ def choose_decodable(candidates: Candidates, settings: SampleSettings) -> Sample
     open_device("cpu")  # before torch is imported
     from videobench.video.pool import DecodePool
 
-    spec = PixelSpec(EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1), size=EDGE)
+    spec = PixelSpec(EDGE, EDGE, EDGE, "bilinear", mean=(0, 0, 0), std=(1, 1, 1))
     tried: set[Path] = set()
     undecodable: set[Path] = set()
     with DecodePool(spec, DEFAULT_NUM_FRAMES, settings.num_workers) as pool:

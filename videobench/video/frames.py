@@ -19,6 +19,7 @@ import av.logging
 import numpy as np
 from av.bitstream import BitStreamFilterContext
 from av.error import FFmpegError
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
 from videobench.errors import VideoError
@@ -221,22 +222,15 @@ def decode_sparsely(video: Path, timeline: Timeline, wanted: np.ndarray) -> list
             packets = enumerate(demux(opened))
             for first in np.unique(firsts):
                 numbers = wanted[firsts == first]
-                group = _between(packets, first, numbers.max())
                 decoder.flush_buffers()
-                found |= _decode_group(opened, group, set(timeline.pts[numbers].tolist()))
+                wanted_pts = set(timeline.pts[numbers].tolist())
+                frames = _decode_group(decoder, packets, first, numbers.max(), wanted_pts)
+                found |= _wanted_frames(frames, wanted_pts)
     except FFmpegError as error:
         raise NotSparseError(f"a group does not decode: {error}") from error
     if messages:
         raise NotSparseError(f"the decoder reports: {messages[0][2]}")
     return [found[pts] for pts in timeline.pts[wanted].tolist()]
-
-
-def _between(packets: Iterator[tuple[int, VideoPacket]], first: int, last: int) -> Iterator[VideoPacket]:
-    for number, packet in packets:
-        if number >= first:
-            yield packet
-        if number >= last:
-            return
 
 
 @contextmanager
@@ -255,10 +249,11 @@ def _decoder_messages() -> Iterator[list[tuple[int, str, str]]]:
         av.logging.set_skip_repeated(skips_repeated)
 
 
-def _decode_group(opened: OpenVideo, packets: Iterator[VideoPacket], wanted_pts: set[int]) -> dict[int, VideoFrame]:
+def _wanted_frames(frames: Iterator[VideoFrame], wanted_pts: set[int]) -> dict[int, VideoFrame]:
+    """Return the wanted frames of a group by their times. Raises NotSparseError if one is missing or doubtful."""
     found: dict[int, VideoFrame] = {}
     newest = None
-    for frame in _decode_packets(opened, packets, wanted_pts):
+    for frame in frames:
         # Packets of an interlaced stream may be single fields, two per frame.
         if (
             frame.pts is None
@@ -275,11 +270,16 @@ def _decode_group(opened: OpenVideo, packets: Iterator[VideoPacket], wanted_pts:
     raise NotSparseError(f"{len(wanted_pts) - len(found)} frames did not come out")
 
 
-def _decode_packets(opened: OpenVideo, packets: Iterator[VideoPacket], wanted_pts: set[int]) -> Iterator[VideoFrame]:
-    decoder = opened.stream.codec_context
-    for packet in packets:
-        opened.check_time()
+def _decode_group(
+    decoder: VideoCodecContext, packets: Iterator[tuple[int, VideoPacket]], first: int, last: int, wanted_pts: set[int]
+) -> Iterator[VideoFrame]:
+    """Decode packets `first` to `last`, but not the frames that are neither wanted nor needed for others."""
+    for number, packet in packets:
+        if number < first:
+            continue
         # Both CODECS allow skipping frames that no other frame refers to.
         decoder.skip_frame = "DEFAULT" if packet.pts in wanted_pts else "NONREF"
         yield from decoder.decode(packet)
+        if number == last:
+            break
     yield from decoder.decode(None)  # frames held back for reordering

@@ -30,31 +30,27 @@ CONFIG_PLACES = (
     ("processor_config.json", "image_processor"),
 )
 RESAMPLES = {2: "bilinear", 3: "bicubic"}  # the numbers are PIL's
+MAX_EDGE = 4096  # a larger number is a damaged file
 NEEDED_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
-
-
-Size = int | tuple[int, int]  # of the shorter edge, for a resize that keeps the shape; or (height, width)
 
 
 @dataclass(frozen=True)
 class PixelSpec:
     """Frame format of a checkpoint. Lengths are in pixels."""
 
+    shortest_edge: int  # 336: the frame's shorter edge after the resize, which keeps its shape
     crop_height: int  # 336
     crop_width: int  # 336
     resample: str  # "bicubic" or "bilinear"
     mean: tuple[float, ...]  # of red, green and blue, from 0 to 1
     std: tuple[float, ...]  # of red, green and blue, above 0
-    size: Size  # after the resize, before the crop
     rescale_factor: float = 1 / 255
 
     def resized(self, height: int, width: int) -> tuple[int, int]:
         """Size (height, width) in pixels of such a frame after the resize and before the crop."""
-        if isinstance(self.size, tuple):
-            return self.size
         # Rounded down, as transformers does: for 272 x 640 the nearest number would be one more.
-        long_edge = int(self.size * max(height, width) / min(height, width))
-        return (self.size, long_edge) if height < width else (long_edge, self.size)
+        long_edge = int(self.shortest_edge * max(height, width) / min(height, width))
+        return (self.shortest_edge, long_edge) if height < width else (long_edge, self.shortest_edge)
 
 
 def load_pixel_spec(model_path: Path) -> PixelSpec:
@@ -72,13 +68,13 @@ def load_pixel_spec(model_path: Path) -> PixelSpec:
 
     for key in NEEDED_STEPS:
         read(key, _require_true, True)
-    size = read("size", _parse_size)
+    shortest_edge = read("size", _parse_edge)
     return PixelSpec(
-        *read("crop_size", lambda value: _parse_crop(value, size)),
+        shortest_edge,
+        *read("crop_size", lambda value: _parse_crop(value, shortest_edge)),
         resample=read("resample", lambda value: RESAMPLES[value], 3),
         mean=read("image_mean", _parse_three),
         std=read("image_std", lambda value: tuple(map(_parse_positive, _parse_three(value)))),
-        size=size,
         rescale_factor=read("rescale_factor", _parse_positive, 1 / 255),
     )
 
@@ -102,31 +98,30 @@ def _require_true(value: Any) -> None:
         raise ValueError
 
 
-def _parse_size(value: Any) -> Size:
-    if isinstance(value, int):
-        return _parse_length(value)
-    sides = {name: _parse_length(length) for name, length in value.items() if length is not None}
-    if sides.keys() == {"shortest_edge"}:
-        return sides["shortest_edge"]
-    if sides.keys() != {"height", "width"}:
+def _lengths(value: Any) -> dict[str, int]:
+    """Parse {"shortest_edge": n}, {"height": h, "width": w}, or n alone, which means the former; nulls are left out."""
+    sides = value if isinstance(value, dict) else {"shortest_edge": value}
+    lengths = {name: length for name, length in sides.items() if length is not None}
+    for length in lengths.values():
+        if isinstance(length, bool) or not isinstance(length, int) or not 0 < length <= MAX_EDGE:
+            raise ValueError
+    return lengths
+
+
+def _parse_edge(value: Any) -> int:
+    lengths = _lengths(value)
+    if lengths.keys() != {"shortest_edge"}:
         raise ValueError
-    return sides["height"], sides["width"]
+    return lengths["shortest_edge"]
 
 
-def _parse_crop(value: Any, size: Size) -> tuple[int, int]:
-    crop = _parse_size(value)
-    (height, width), (most_height, most_width) = (
-        each if isinstance(each, tuple) else (each, each) for each in (crop, size)
-    )
-    if height > most_height or width > most_width:
+def _parse_crop(value: Any, shortest_edge: int) -> tuple[int, int]:
+    lengths = _lengths(value)
+    edge = lengths.get("shortest_edge")
+    crop = (edge, edge) if edge else (lengths["height"], lengths["width"])
+    if max(crop) > shortest_edge:
         raise ValueError
-    return height, width
-
-
-def _parse_length(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value <= 4096:
-        raise ValueError
-    return value
+    return crop
 
 
 def _parse_three(value: Any) -> tuple[float, ...]:
