@@ -22,7 +22,6 @@ from videobench.compare.comparison import CLASSES, Comparison, Flip
 from videobench.compare.pairing import Pair
 from videobench.compare.same_inputs import DIFFERS, same_hash
 from videobench.compare.settings import SIDES
-from videobench.compare.statistics import FloatArray
 from videobench.console import one_line
 from videobench.data.dataset import VideoRoot
 from videobench.errors import VideoError
@@ -312,53 +311,34 @@ def plot_leads(comparison: Comparison) -> Markup:
 
 
 def plot_histogram(comparison: Comparison) -> Markup:
-    """Plot the questions' largest differences on a log scale, with the repeated run's and the dtype's limit."""
-    device = comparison.differences.largest
-    repeat = comparison.noise.repeat.largest if comparison.noise.repeat else np.zeros(0)
-    limit = comparison.diagnosis.limit
-    low, high = _decades(np.concatenate([device, repeat, [limit]]))
+    """Plot the questions' largest differences on a log scale, with the tolerance."""
+    largest, tolerance = comparison.differences.largest, comparison.diagnosis.limit
+    positive = np.append(largest[largest > 0], tolerance)
+    low = max(-8, math.floor(math.log10(float(np.quantile(positive, 0.005)))))
+    high = max(low + 1, math.ceil(math.log10(float(positive.max())) + 1e-9))
     edges = np.arange(low * BINS_PER_DECADE, high * BINS_PER_DECADE + 1) / BINS_PER_DECADE
+    exponents = np.log10(np.maximum(largest, 10.0**low * 1.0001))  # smaller ones, and 0, count in the first bin
+    proportions = np.histogram(exponents, edges)[0] / len(largest)
+    top = float(proportions.max())
     left, right, floor = 46.0, WIDTH - 14.0, 214.0
-    heights = [_proportions(values, edges) for values in (device, repeat)]
-    top = max(float(each.max()) for each in heights) or 1.0
 
     def x_of(exponent: float) -> float:
         return left + (exponent - low) / (high - low) * (right - left)
 
-    def y_of(proportion: float) -> float:
-        return floor - proportion / top * (floor - 38)
-
     parts = []
-    for values, style in zip(heights, ("device", "repeat"), strict=True):
-        for edge, height in zip(edges, values, strict=False):
-            if height:
-                width = x_of(edge + 1 / BINS_PER_DECADE) - x_of(edge) - 1
-                parts.append(_rect(x_of(edge) + 0.5, y_of(height), width, floor - y_of(height), style))
-    marks = sorted([(comparison.noise.lead, "floor", "noise floor"), (limit, "limit", "tolerance")])
-    first, second = (x_of(min(high, max(low, math.log10(value)))) for value, _, _ in marks)
-    places = [first, max(second, first + 4)]  # neither line nor its name hides the other's
-    parts += [_line(x, 4, x, floor, style) for x, (_, style, _) in zip(places, marks, strict=True)]
-    for x, y, (_, _, text) in zip(places, (12, 28), marks, strict=True):
-        parts.append(_text(x - 5, y, text, "end small") if x > WIDTH / 2 else _text(x + 5, y, text, "small"))
+    width = x_of(1 / BINS_PER_DECADE) - x_of(0)
+    for edge, proportion in zip(edges, proportions, strict=False):
+        height = proportion / top * (floor - 38)
+        parts.append(_rect(x_of(edge) + 0.5, floor - height, width - 1, height, "bin"))
+    limit = x_of(math.log10(tolerance))
+    parts.append(_line(limit, 4, limit, floor, "limit"))
+    shift, style = (-5, "end small") if limit > WIDTH / 2 else (5, "small")
+    parts.append(_text(limit + shift, 12, "tolerance", style))
     parts.append(_line(left, floor, right, floor, "axis"))
     step = math.ceil((high - low + 1) * WIDEST_NUMBER / (right - left))
-    for each in range(int(high), int(low) - 1, -step):
+    for each in range(high, low - 1, -step):
         parts.append(_text(x_of(each), floor + 16, f"{10.0**each:g}", "middle small"))
-    parts.append(_text(left - 6, y_of(top) + 4, f"{100 * top:.0f} %", "end small"))
+    parts.append(_text(left - 6, 42, f"{100 * top:.0f} %", "end small"))
     parts.append(_text(left - 6, floor, "0", "end small"))
     parts.append(_text((left + right) / 2, floor + 34, "largest difference of a question, nats", "middle"))
-    return _svg(floor + 42, "Distribution of the differences, beside the noise floor", parts)
-
-
-def _decades(values: FloatArray) -> tuple[float, float]:
-    positive = values[values > 0]
-    low = math.floor(math.log10(float(np.quantile(positive, 0.005))))
-    return float(max(low, -8)), float(math.ceil(math.log10(float(positive.max())) + 1e-9))
-
-
-def _proportions(values: FloatArray, edges: FloatArray) -> FloatArray:
-    """Share of the values in each bin, 0 to 1; equal numbers and those below the axis count in the first bin."""
-    if not len(values):
-        return np.zeros(len(edges) - 1)
-    exponents = np.log10(np.maximum(values, 10.0 ** edges[0] * 1.0001))
-    return np.histogram(np.minimum(exponents, edges[-1]), edges)[0] / len(values)
+    return _svg(floor + 42, "Distribution of the questions' largest differences, with the tolerance", parts)
