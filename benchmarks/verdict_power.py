@@ -35,7 +35,7 @@ from tests.support.simulated_runs import (
     tabulate,
 )
 from videobench.compare.accuracy import questions_needed
-from videobench.compare.divergence import coarser_dtype, diagnose, measure
+from videobench.compare.divergence import diagnose, measure
 from videobench.compare.settings import Margin, Tolerance
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS, Evidence, judge, weigh
 
@@ -91,7 +91,7 @@ def weigh_case(case: Case, logits: Logits) -> Evidence:
         return weigh(found, [], Margin(MARGIN))
     groups = find_subgroups(logits)
     if case.tolerance.is_judged:
-        diagnosis = diagnose(found, measure(found), groups, coarser_dtype(found.pairs[:1]), case.tolerance)
+        diagnosis = diagnose(found, measure(found), groups, case.tolerance)
     return weigh(found, [*groups, *find_levels(logits)], Margin(MARGIN), diagnosis)
 
 

@@ -163,7 +163,7 @@ def test_the_three_lines(case):
 def test_unreadable_replies_of_one_side_are_a_finding():
     pairs = pairs_of(300, unreadable=30)
     answers = tabulate(pairs)
-    [finding] = diagnose(answers, measure(answers), [], "float16").findings
+    [finding] = diagnose(answers, measure(answers), []).findings
     assert (finding.cause, finding.breaks) == ("unreadable", False)
     assert finding.text.endswith("replies of the NPU alone cannot be read")
     assert "gibberish at rope" in finding.look_at

@@ -16,7 +16,7 @@ import numpy as np
 
 from videobench.compare import associations, pairing
 from videobench.compare.associations import Subgroup
-from videobench.compare.divergence import Diagnosis, coarser_dtype, diagnose, measure
+from videobench.compare.divergence import Diagnosis, diagnose, measure
 from videobench.compare.pairing import Answers, Pair, Side
 from videobench.compare.scoring import LEVEL_OF, choose_letter, judge
 from videobench.compare.settings import SIDES, Margin
@@ -436,5 +436,5 @@ def build_pairs(logits: Logits, stores_logprobs: bool = True) -> list[Pair]:
 def judge_pairs(pairs: list[Pair], margin: Margin) -> tuple[Verdict, Diagnosis]:
     """Judge them as two result files are judged."""
     found, groups = pairing.tabulate(pairs), associations.find_subgroups(pairs)
-    diagnosis = diagnose(found, measure(found), groups, coarser_dtype(pairs))
+    diagnosis = diagnose(found, measure(found), groups)
     return judge_evidence(weigh(found, [*groups, *associations.find_levels(pairs)], margin, diagnosis)), diagnosis

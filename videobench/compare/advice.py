@@ -1,8 +1,5 @@
 """What to look at for each kind of finding: causes that broke real ports, the most likely first."""
 
-from collections.abc import Mapping
-from typing import Any
-
 # What to set if a service's replies show other settings than ours.
 FIXES = {
     "sampling": "temperature 0 in each request, and no penalties: vLLM takes some from the checkpoint's "
@@ -15,7 +12,6 @@ FIXES = {
     "lmms-eval store none",
     "bounded": "a larger top_logprobs, where the service takes one (vLLM: --max-logprobs)",
 }
-VERSIONS = ("torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers")
 MASK_AND_ROPE = "polarity and dtype of the attention mask (bool, not float), the rope operator and its layout"
 CARD = (
     "that card alone: its memory and driver, the split of --tensor_parallel, all-reduce (HCCL, NCCL); the same "
@@ -23,7 +19,7 @@ CARD = (
 )
 LOOK_AT = {
     "everywhere": f"{MASK_AND_ROPE}, the activation's formula (on an NPU gelu is computed as tanh unless "
-    "TORCH_NPU_USE_COMPATIBLE_IMPL=1), releases that do not fit together",
+    "TORCH_NPU_USE_COMPATIBLE_IMPL=1), releases that do not fit together (the table of inputs names them)",
     "letter": "the output head: rows of that letter's token as loaded (NZ format, split of --tensor_parallel), a bias",
     "prompt length": "the decode mask beyond 512 keys, a rope cache shorter than the prompts, overflow of float16",
     "video length": "which frames are read: positions computed from the number of frames, the decoder's version",
@@ -128,9 +124,6 @@ OF_OTHERS = {
 }
 
 
-def look_at(cause: str, runs: Mapping[str, Mapping[str, Any]] | None = None) -> str:
-    """Likely causes. `runs` maps a side to its settings and versions, which are named if releases may not match."""
-    named = {side: [f"{name} {run[name]}" for name in VERSIONS if run.get(name)] for side, run in (runs or {}).items()}
-    versions = "; ".join(f"{side}: {', '.join(found)}" for side, found in named.items() if found)
-    text = LOOK_AT.get(cause) or OF_OTHERS[cause]
-    return f"{text} ({versions})" if versions and cause == "everywhere" else text
+def look_at(cause: str) -> str:
+    """The likely causes."""
+    return LOOK_AT.get(cause) or OF_OTHERS[cause]

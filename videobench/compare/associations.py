@@ -117,12 +117,15 @@ def find_outliers(answers: Answers, groups: Sequence[Subgroup], margin: float, o
 
 
 def letter_shifts(by_letter: FloatArray, clusters: Clusters) -> list[Association]:
-    """Mean shift of each option letter against the question's other letters: a port that favours one letter.
+    """Find each option letter's mean shift against the question's other letters: does a port favour one letter?
 
     `by_letter` is Differences.by_letter."""
+    options, total = (~np.isnan(by_letter)).sum(axis=1, keepdims=True), np.nansum(by_letter, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):  # a single option has no others: nan
+        against_others = (by_letter * options - total) / (options - 1)
     found = []
     for column, letter in enumerate(LETTERS):
-        shifts = by_letter[:, column]
+        shifts = against_others[:, column]
         has = ~np.isnan(shifts)
         if has.sum() < 6 * SMALLEST_GROUP:  # the mean of fewer is not normal
             continue

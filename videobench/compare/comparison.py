@@ -12,7 +12,6 @@ from videobench.compare.divergence import (
     Diagnosis,
     Differences,
     NoiseFloor,
-    coarser_dtype,
     diagnose,
     find_noise_floor,
     measure,
@@ -99,13 +98,13 @@ def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differ
     services = check_services(compared, names)
     # A question with other inputs says nothing about the port; if many lengths differ, equal ones say nothing either.
     same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
-    answers, groups, dtype = tabulate(same), find_subgroups(same, names), coarser_dtype(same)
+    answers, groups = tabulate(same), find_subgroups(same, names)
     differences = measure(answers)
-    diagnosis = diagnose(answers, differences, groups, dtype, settings.tolerance, repeat, names)
+    diagnosis = diagnose(answers, differences, groups, settings.tolerance, repeat, names)
     counted, within = (answers, [*groups, *find_levels(same)]) if same else (tabulate(compared), [])
     evidence = weigh(counted, within, settings.margin, diagnosis, names)
     obstacles = find_obstacles(pairing, inputs, names, services, settings.tolerance)
-    noise = find_noise_floor(differences, dtype, repeat)
+    noise = find_noise_floor(differences, diagnosis.dtype, repeat)
     return Comparison(
         settings=settings,
         pairing=pairing,

@@ -1,8 +1,9 @@
-"""Measure how far apart two runs' option log-probabilities are, and say in words whether a run is broken.
+"""Measure how far apart two runs' option log-probabilities are, and say in words if a run is broken.
 
 A broken port moves log-probabilities long before it moves accuracy.
+
 A question's difference is the largest one among its options' log-probabilities; the tolerance is what rounding in the
-coarser dtype explains (tolerances.py), or what the user says. A run is called broken if
+coarser dtype explains (tolerances.py), or what --tolerance says. A run is called broken if
   nonfinite   a reply's logits held NaN or infinity;
   everywhere  half of all questions differ by more than the tolerance, or a fifth by more than three times as much;
   a group     a fifth of a group's questions (a set, a card, long prompts, ...) differ by more than the tolerance, three
@@ -10,17 +11,16 @@ coarser dtype explains (tolerances.py), or what the user says. A run is called b
   letter      one option letter is shifted against the others by two fifths of the tolerance on average, p < 0.001;
   scattered   one question in 200, and at least three, differ by more than five tolerances, and these are half of those
               beyond two (with heavy-tailed rounding, Student's t with 2 degrees of freedom, they would be a sixth).
-All such groups are named: after the strongest one, the questions outside of it are searched again. With `--tolerance
-none` only NaN and infinity mean broken, and a group stands out if it differs by twice the median or more.
+All such groups are named: after the strongest one, the other questions are searched again. With `--tolerance none`
+only NaN and infinity mean broken, and a group stands out if it differs by twice the median or more.
 
-Two findings do not mean broken: replies of one side that cannot be read (`unreadable`; they count as wrong), and a run
-that does not repeat itself on one device (`repeat`).
+Two findings break nothing: `unreadable`, replies of one side that cannot be read (they count as wrong), and `repeat`, a
+run that does not repeat itself on one device.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +72,7 @@ class Differences:
     common: FloatArray  # |mean| of the options' differences, nats: probability moved between options and other tokens
     shift: FloatArray  # from reference to candidate, of the lead of the reference's best option over its second, nats
     kl: FloatArray  # Kullback-Leibler divergence of the candidate's distribution from the reference's, nats
-    by_letter: FloatArray  # (questions, 6): each letter's difference less the mean of the others'; nan: no such option
+    by_letter: FloatArray  # (questions, 6 or more): each letter's difference, nats; nan: no such option, or no letter
     right_leads: FloatArray  # (questions, 2): lead of the right option over the best wrong one, nats; nan: not known
     right_chances: FloatArray  # (questions, 2): probability of the right option among the options; nan: not known
     same_top: NDArray[np.bool_]  # whether both sides' most probable option is the same
@@ -109,7 +109,7 @@ def measure(answers: Answers) -> Differences:
         common=np.abs(mean),
         shift=(candidate[row, first] - candidate[row, second]) - (reference[row, first] - reference[row, second]),
         kl=_divergence(reference, candidate),
-        by_letter=np.where(_asks_for_letters(answers, rows)[:, None], _against_others(difference), np.nan),
+        by_letter=np.where(_asks_for_letters(answers, rows)[:, None], difference, np.nan),
         right_leads=np.stack([leads_of(side, right) for side in sides], axis=1),
         right_chances=np.stack([np.where(right >= 0, each[row, right], np.nan) for each in chances], axis=1),
         same_top=top == reference_top,
@@ -117,13 +117,13 @@ def measure(answers: Answers) -> Differences:
 
 
 def _asks_for_letters(answers: Answers, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Whether the options are letters: in a log they may be texts, and "A" just means the first one."""
+    """Tell where the options are letters: in a log they may be texts, and "A" just means the first one."""
     texts = [_logged_options(answers.pairs[row]) for row in rows.tolist()]
     return np.array([list(each) == list(each.values()) for each in texts], dtype=bool)
 
 
-def option_words(pairs: Sequence[Any]) -> int:
-    """Median number of words in a log's options: their log-likelihoods add up the rounding of so many tokens.
+def option_words(pairs: Sequence[Pair]) -> int:
+    """Count the words in a log's options, in the median: log-likelihoods add up the rounding of so many tokens.
 
     Roundings cancel in part. On the small model (192 sampled texts, bfloat16 and float16 against float32) the 90th
     percentile of the difference grew from 1 token to 4, 16 and 64 by 2, 4 and 14, about as the square root."""
@@ -132,25 +132,8 @@ def option_words(pairs: Sequence[Any]) -> int:
     return round(float(np.median(counts))) if counts else 1
 
 
-def _logged_options(pair: Any) -> dict[str, str]:
-    return pair.reply.options if isinstance(pair, Pair) and pair.reply.logged else {}
-
-
-def _against_others(difference: FloatArray) -> FloatArray:
-    """Each option's difference less the mean of the others'."""
-    options = (~np.isnan(difference)).sum(axis=1, keepdims=True)
-    less: FloatArray = (difference * options - np.nansum(difference, axis=1, keepdims=True)) / (options - 1)
-    return less
-
-
-def without_letter(by_letter: FloatArray, column: int) -> FloatArray:
-    """Differences.by_letter as if the questions lacked that option; nan if a single one is left."""
-    options = (~np.isnan(by_letter)).sum(axis=1, keepdims=True)
-    difference = by_letter * (options - 1) / np.maximum(options, 1)  # each less the mean of all
-    difference[:, column] = np.nan
-    difference[(~np.isnan(difference)).sum(axis=1) < 2] = np.nan
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _against_others(difference)
+def _logged_options(pair: Pair) -> dict[str, str]:
+    return pair.reply.options if pair.reply.logged else {}
 
 
 def _divergence(*sides: FloatArray) -> FloatArray:
@@ -186,12 +169,13 @@ def find_noise_floor(differences: Differences, dtype: str, repeat: Differences |
     Taken from the bulk it is at most the dtype's tolerance, so that a fault in every question is not taken for noise.
     """
     step, limit = TOLERANCES[dtype].step, TOLERANCES[dtype].devices
-    if repeat and len(repeat.pairs):
+    if repeat:
         lead = float(np.quantile(np.abs(repeat.shift), 0.99))
         source = f"99 % of the leads of the repeated run moved by at most {lead:.4f}"
     elif len(differences.pairs):
         lead = float(np.median(np.abs(differences.shift))) * BULK_TO_TAIL
-        source = f"no repeated run: taken from the bulk of the differences (3.8 times the median shift = {lead:.4f})"
+        bulk = f"{BULK_TO_TAIL:.1f} times the median shift = {lead:.4f}"
+        source = f"no repeated run: taken from the bulk of the differences ({bulk})"
         if lead > limit:
             lead, source = limit, f"{source}, but at most what {dtype} explains"
     else:
@@ -234,7 +218,7 @@ class Diagnosis:
     @property
     def is_known(self) -> bool:
         """Whether enough questions are measured to call the numbers sound."""
-        return self.measured > 0 and self.measured >= LEAST_MEASURED * self.compared
+        return bool(self.measured) and self.measured >= LEAST_MEASURED * self.compared
 
 
 def list_groups(findings: Sequence[Finding]) -> str:
@@ -248,7 +232,6 @@ def diagnose(
     answers: Answers,
     differences: Differences,
     groups: Sequence[Subgroup],
-    dtype: str,
     tolerance: Tolerance = Tolerance(),  # noqa: B008
     repeat: Differences | None = None,
     names: Names = NPU_AND_GPU,
@@ -257,21 +240,9 @@ def diagnose(
 
     `answers` have the same inputs on both sides; `differences` are measure(answers), `groups` their find_subgroups();
     `repeat` is a second run compared with its first."""
-    is_judged, largest = tolerance.is_judged, differences.largest
+    is_judged, largest, dtype = tolerance.is_judged, differences.largest, coarser_dtype(answers.pairs)
     median = float(np.median(largest)) if len(largest) else 0.0
-    if not is_judged:
-        limit = max(TOLERANCES[dtype].devices, STANDS_OUT * median)
-        explained = f"{limit:.3g} nats from which a group stands out"
-    elif tolerance.nats is not None:
-        limit, explained = tolerance.nats, f"{tolerance.nats:g} nats of --tolerance"
-    else:
-        words = option_words(differences.pairs)
-        limit = math.sqrt(words) * TOLERANCES[dtype].devices
-        known = all("dtype" in reply.run for pair in answers.pairs if isinstance(pair, Pair) for reply in pair.replies)
-        explained = (
-            f"{limit:.3g} nats that {dtype} rounding explains{f' in {words} words' if words > 1 else ''}"
-            f"{'' if known else ' (a dtype is not stored)'}"
-        )
+    limit, explained = _limit(answers.pairs, dtype, tolerance, median)
     findings = _nonfinite(answers, groups, names)
     if len(largest):
         measured = np.zeros(len(answers.videos), dtype=bool)
@@ -283,7 +254,7 @@ def diagnose(
         associations = significant(found, len(LETTERS) + len(groups))
         systematic, rest = _broken_groups(differences, groups, limit, explained)
         if is_judged:
-            systematic += _everywhere(largest[rest], len(above), limit, explained, _runs(answers, names))
+            systematic += _everywhere(largest[rest], len(above), limit, explained)
             systematic = systematic or _scattered(largest, limit)
         findings += [replace(each, breaks=is_judged) for each in systematic]
     else:
@@ -292,6 +263,22 @@ def diagnose(
     findings += [*_unreadable(answers, names), *_not_repeated(repeat)]
     beyond, compared = float((largest > limit).mean()) if len(largest) else 0.0, len(answers.videos)
     return Diagnosis(findings, associations, dtype, limit, explained, is_judged, len(largest), compared, median, beyond)
+
+
+def _limit(pairs: Sequence[Pair], dtype: str, tolerance: Tolerance, median: float) -> tuple[float, str]:
+    """The largest difference that is no fault, in nats and in words."""
+    if not tolerance.is_judged:
+        limit = max(TOLERANCES[dtype].devices, STANDS_OUT * median)
+        return limit, f"{limit:.3g} nats from which a group stands out"
+    if tolerance.nats is not None:
+        return tolerance.nats, f"{tolerance.nats:g} nats of --tolerance"
+    words = option_words(pairs)
+    limit = math.sqrt(words) * TOLERANCES[dtype].devices
+    in_words = f" in {words} words" if words > 1 else ""
+    assumed = (
+        "" if all("dtype" in reply.run for pair in pairs for reply in pair.replies) else " (a dtype is not stored)"
+    )
+    return limit, f"{limit:.3g} nats that {dtype} rounding explains{in_words}{assumed}"
 
 
 def _nonfinite(answers: Answers, groups: Sequence[Subgroup], names: Names) -> list[Finding]:
@@ -313,11 +300,11 @@ def _where(hit: Mask, answers: Answers, groups: Sequence[Subgroup]) -> list[Asso
 def _broken_groups(
     differences: Differences, subgroups: Sequence[Subgroup], limit: float, explained: str
 ) -> tuple[list[Finding], Mask]:
-    """Return the broken groups, strongest first, and which questions are in none of them.
+    """Find the broken groups, strongest first, and which questions are in none of them.
 
     After each group the search goes on among the other questions, and after a letter among the other options: if one
     letter is favoured, all others look avoided."""
-    above, by_letter = differences.largest > limit, differences.by_letter
+    above, by_letter = differences.largest > limit, differences.by_letter.copy()
     left, findings = np.ones(len(above), dtype=bool), list[Finding]()
     while left.any():
         smaller, videos = restrict(subgroups, left), differences.videos[left]
@@ -333,7 +320,7 @@ def _broken_groups(
         worst = (plain or broken)[0]
         findings.append(_finding(worst, limit, explained))
         if worst.cause == "letter":
-            by_letter = without_letter(by_letter, LETTERS.index(worst.label.split()[1]))
+            by_letter[:, LETTERS.index(worst.label.split()[1])] = np.nan
         else:
             left[np.flatnonzero(left)[worst.members]] = False
         subgroups = [each for each in subgroups if each.cause not in BY_SIZE or each.cause != worst.cause]
@@ -359,10 +346,8 @@ def _finding(each: Association, limit: float, explained: str) -> Finding:
     return Finding(each.cause, text, look_at(each.cause), each.questions, each.p_corrected)
 
 
-def _everywhere(
-    largest: FloatArray, total: int, limit: float, explained: str, runs: Mapping[str, Mapping[str, Any]]
-) -> list[Finding]:
-    """Find a difference in most questions; `largest` are those of the questions in no broken group."""
+def _everywhere(largest: FloatArray, total: int, limit: float, explained: str) -> list[Finding]:
+    """Find a difference that is in most questions; `largest` is of the questions in no broken group."""
     count = len(largest)
     if count < total / 2:
         return []
@@ -375,15 +360,7 @@ def _everywhere(
         return []
     named = f"all {count}" if count == total else f"the {count} other"
     text = f"{share} of {named} questions differ by {least:.3g} nats and more, beyond the {explained}"
-    return [Finding("everywhere", text, look_at("everywhere", runs), count, None)]
-
-
-def _runs(answers: Answers, names: Names) -> dict[str, Mapping[str, Any]]:
-    first = answers.pairs[0]
-    if not isinstance(first, Pair):  # simulated
-        return {}
-    sides = (names.candidate, first.candidate.reply), (names.reference, first.reference.reply)
-    return {name.title: reply.run for name, reply in sides if reply}
+    return [Finding("everywhere", text, look_at("everywhere"), count, None)]
 
 
 def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
@@ -395,7 +372,7 @@ def _scattered(largest: FloatArray, limit: float) -> list[Finding]:
 
 
 def _unreadable(answers: Answers, names: Names) -> list[Finding]:
-    """Find out whether one side has more unreadable replies than chance explains."""
+    """Name the side that has more unreadable replies than chance explains."""
     alone = answers.unreadable[:, 0].astype(float) - answers.unreadable[:, 1]
     candidate, reference = int((alone > 0).sum()), int((alone < 0).sum())
     p_value, side = sign_flip_p(alone), names.candidate if candidate >= reference else names.reference
@@ -407,8 +384,8 @@ def _unreadable(answers: Answers, names: Names) -> list[Finding]:
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:
-    """Find out whether a repeated run differs by more than another order of additions explains."""
-    if repeat is None or not repeat.pairs:
+    """Say if a repeated run differs by more than another order of additions explains."""
+    if repeat is None:
         return []
     dtype, count = coarser_dtype(repeat.pairs), len(repeat.pairs)
     step = TOLERANCES[dtype].step

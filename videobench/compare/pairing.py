@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -212,7 +211,7 @@ def _pair_as_the_original(
 class Answers:
     """Arrays with one row per question; a second axis is candidate and reference, a third one A to F."""
 
-    pairs: Sequence[Any]  # the Pair of each row
+    pairs: Sequence[Pair]
     videos: Clusters  # number of the question's video
     right: NDArray[np.intp]  # column of the right letter; -1: not known
     letters: NDArray[np.intp]  # columns of the letters that were read; -1: none; beyond Z: a reply in words
