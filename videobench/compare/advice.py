@@ -1,4 +1,4 @@
-"""What to look at for each kind of finding: causes that broke real ports, the most likely first."""
+"""What to look at, and what to do next, for each kind of finding: causes that broke real ports, the likeliest first."""
 
 # What to set if a service's replies show other settings than ours.
 FIXES = {
@@ -10,24 +10,25 @@ FIXES = {
     "cut_off": "a larger max_tokens (--max_new_tokens of the export), and no reasoning mode",
     "no_logprobs": "logprobs true and top_logprobs 20 in each request, as --export_requests writes them; AISBench and "
     "lmms-eval store none",
-    "bounded": "a larger top_logprobs, where the service takes one (vLLM: --max-logprobs)",
+    "bounded": "a larger top_logprobs, if the service takes one (vLLM: --max-logprobs)",
 }
-MASK_AND_ROPE = "polarity and dtype of the attention mask (bool, not float), the rope operator and its layout"
 CARD = (
     "that card alone: its memory and driver, the split of --tensor_parallel, all-reduce (HCCL, NCCL); the same "
     "questions on another card"
 )
-LOOK_AT = {
-    "everywhere": f"{MASK_AND_ROPE}, the activation's formula (on an NPU gelu is computed as tanh unless "
-    "TORCH_NPU_USE_COMPATIBLE_IMPL=1), releases that do not fit together (the table of inputs names them)",
-    "letter": "the output head: rows of that letter's token as loaded (NZ format, split of --tensor_parallel), a bias",
-    "prompt length": "the decode mask beyond 512 keys, a rope cache shorter than the prompts, overflow of float16",
+LOOK_AT = {  # by the cause of a finding or an obstacle
+    "everywhere": "polarity and dtype of the attention mask (bool, not float), the rope operator and its layout, the "
+    "activation's formula (an NPU computes gelu as tanh unless TORCH_NPU_USE_COMPATIBLE_IMPL=1), releases that do not "
+    "fit together (the table of inputs has them)",
+    "letter": "the output head: the weights of that letter's token as loaded (NZ format, split of --tensor_parallel), "
+    "a bias",
+    "prompt length": "the decode mask beyond 512 keys, a rope cache shorter than the prompts, overflow in float16",
     "video length": "which frames are read: positions computed from the number of frames, the decoder's version",
     "resolution": "resize and crop of the frames, and the processor's version, on both machines",
     "order in time": "the order of the frames: layout of the video tensor, transposed axes, position of each frame",
-    "data set": "what that set alone has: length of its prompts, its videos' format, its cards",
+    "data set": "what only that set has: the length of its prompts, its videos' format, its cards",
     "number of options": "padding and masks of a batch: answer some again with --batch_size 1",
-    "right letter": "the order of the options in the prompt, and the output head's rows of their tokens",
+    "right letter": "the order of the options in the prompt, and the output head's weights of their letters' tokens",
     "card": CARD,
     "npu card": CARD,
     "gpu card": CARD,
@@ -43,19 +44,19 @@ LOOK_AT = {
     "one_device": "--eval_npu_path and --eval_gpu_path: one of them names the other one's file; for two runs of one "
     "kind of device, --eval_path and --reference_path",
     "mixed": "which run wrote which rows: files that were copied or joined by hand, a folder that two runs shared",
-    "ids": "which reply the service gave to which custom_id: one prompt of the report, asked by hand",
+    "ids": "which reply the service gave to which custom_id",
     "answers": "--sampling_answer_path: the sampling_answer.json beside the QA file that both runs answered",
-    "enlarged": "which of the two runs was started again after the sample was enlarged",
+    "enlarged": "the run that was not started again after the sample was enlarged",
     "sample": "which sample each machine has: extract_dataset.py --verify there",
     "questions": "which QA file each side answered; rows that were edited or joined by hand",
     "sampling": FIXES["sampling"],
     "prompt_tokens": FIXES["prompt_tokens"],
-    "prompts": "tokenizer, chat template and BOS token of both checkpoints, the version of transformers, "
-    "--max_input_length",
-    "pixels": "resize and the processor's version, the version of av, videos that differ: extract_dataset.py --verify",
+    "prompts": "on both machines: tokenizer, chat template and BOS token of the checkpoint, the version of "
+    "transformers, --max_input_length",
+    "pixels": "on both machines: the versions of av and transformers, and the videos: extract_dataset.py --verify",
     "num_frames": "--num_frames of both runs",
     "checkpoint_sha256": "--model_path of both runs: whole copies of one checkpoint",
-    "weights_sha256": "the weight files of both machines: sha256sum; one copy is damaged, or of another upload",
+    "weights_sha256": "sha256sum of the weight files on both machines; one copy is damaged, or of another upload",
     "checkpoint": "--model_path of both runs: copies of one checkpoint",
     "dtype": "--dtype of both runs: a quantised checkpoint is another model",
     "sets": "--dataset_name of both runs",
@@ -64,17 +65,19 @@ LOOK_AT = {
 AGAIN = "run one side again, into another folder, with the other's"
 ONE_AGAIN = "then run one again with --overwrite and compare again"
 SAME_QUESTIONS = "verify the sample on both machines, then start both runs again on one sample and compare again"
-NEXT_STEP = {  # one sentence with the command or flag
+QUANTISED = "; if one is quantised on purpose, compare again with --tolerance none"
+NEXT_STEP = {  # one sentence, often with commands
     "swapped": "exchange --eval_npu_path and --eval_gpu_path",
     "one_device": "name the other device's result file, or use --eval_path and --reference_path for two of a kind",
     "mixed": "name the output folder of one run on each side, as that run wrote it",
     "ids": "ask one question of the report by hand, and compare the service's reply with the one under its id",
     "answers": "give --sampling_answer_path the sampling_answer.json that belongs to the questions of both runs",
     "num_frames": f"{AGAIN} --num_frames",
-    "checkpoint_sha256": f"{AGAIN} --model_path",
-    "weights_sha256": "copy the checkpoint again to the machine whose weights differ, then run that side again",
-    "checkpoint": f"{AGAIN} --model_path",
-    "dtype": f"{AGAIN} --dtype",
+    "checkpoint_sha256": f"{AGAIN} --model_path{QUANTISED}",
+    "weights_sha256": "copy the checkpoint again to the machine whose weights differ, then run that side again with "
+    f"--overwrite{QUANTISED}",
+    "checkpoint": f"{AGAIN} --model_path{QUANTISED}",
+    "dtype": f"{AGAIN} --dtype{QUANTISED}",
     "sampling": "ask the service again with temperature 0, as --export_requests writes it",
     "prompt_tokens": "ask the service again with the checkpoint's own chat template and all frames",
     "enlarged": "start it again (it asks only what is new), then compare again",
@@ -83,21 +86,19 @@ NEXT_STEP = {  # one sentence with the command or flag
     "prompts": f"install one version of transformers on both sides, {ONE_AGAIN}",
     "pixels": f"install one version of av and of transformers on both sides, {ONE_AGAIN}",
     "sets": "answer these sets on both sides, or name files of the same sets",
-    "nonfinite": "run that side again with --dtype bfloat16, into another folder, and compare again; or see where it "
-    "overflows",
+    "nonfinite": "run that side again with --dtype bfloat16, into another folder, and compare again; or find the "
+    "module that overflows",
     "broken": "find the module that breaks",
     "service": "ask the service these questions one at a time and in another dtype, and read what flipped",
     "flips": "read what flipped",
-    "repeat": "run that side twice with --deterministic, and compare it with itself by --repeat_path",
+    "repeat": "run that side twice with --deterministic, into two folders, and name the second one by --repeat_path",
     "pass": "done: keep both result files beside this report",
 }
 
-
-# Advice about each obstacle, and the next step, for runs that this suite did not make (such as logs of lm-eval).
+# Advice and next step for runs that this suite did not make, such as logs of lm-eval; a cause that is not here has the
+# advice above.
 SAME_TASK = "evaluate both sides with one version of the tool and of the task's files"
 OF_OTHERS = {
-    "swapped": NEXT_STEP["swapped"],
-    "one_device": NEXT_STEP["one_device"],
     "mixed": "name the log of one evaluation on each side",
     "task_version": SAME_TASK,
     "metric": SAME_TASK,
@@ -119,7 +120,7 @@ OF_OTHERS = {
     "another dtype, another attention",
     "flips": "read what flipped: --report_html FILE",
     "clusters": "evaluate more documents, or name another field by --cluster_by",
-    "repeat": "evaluate one side twice, and compare it with itself by --repeat_path",
+    "repeat": "evaluate one side twice, and name the second log by --repeat_path",
     "pass": "done: keep both files beside this report",
 }
 
