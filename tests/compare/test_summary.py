@@ -1,5 +1,7 @@
 """The three lines to act on, for each kind of verdict, and the commands to run next."""
 
+import inspect
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +21,12 @@ from tests.support.simulated_runs import (
     simulate_rows,
 )
 from videobench.commands import CARDS
-from videobench.compare.advice import LOOK_AT, NEXT_STEP
+from videobench.compare import associations, divergence, obstacles
+from videobench.compare.advice import LOOK_AT, NEXT_STEP, OF_OTHERS
 from videobench.compare.comparison import compare_pairs
 from videobench.compare.divergence import diagnose, measure
 from videobench.compare.pairing import Pairing, Side, tabulate
+from videobench.compare.same_inputs import CAUSES, NEVER_COMPARABLE, TASK_SETTINGS
 from videobench.compare.settings import ComparisonSettings, Margin, Names, Tolerance
 from videobench.report.build import summarize
 
@@ -169,9 +173,17 @@ def test_unreadable_replies_of_one_side_are_a_finding():
     assert "gibberish at rope" in finding.look_at
 
 
-def test_every_obstacle_says_what_to_look_at_and_what_to_do():
-    causes = ("swapped", "num_frames", "checkpoint", "checkpoint_sha256", "dtype", "sample", "questions", "prompts")
-    assert {*causes, "pixels", "sets"} <= LOOK_AT.keys() & NEXT_STEP.keys()
+def causes_in(module, kind):
+    """The causes that the code gives to an Obstacle, a Finding or a Subgroup."""
+    return set(re.findall(rf'(?:{kind}|_by_value|_by_size)\(\s*"([a-z_ ]+)"', inspect.getsource(module)))
+
+
+def test_every_obstacle_and_finding_has_advice_and_there_is_no_other_advice():
+    settings = {*NEVER_COMPARABLE, "checkpoint", "dtype"}
+    named = causes_in(obstacles, "Obstacle") | {"swapped", "one_device", "mixed", "sampling", *CAUSES, *settings}
+    found = causes_in(divergence, "Finding") | causes_in(associations, "Subgroup|Association") - {"level"}
+    assert LOOK_AT.keys() == (named | found) - {*TASK_SETTINGS}
+    assert named <= NEXT_STEP.keys() | OF_OTHERS.keys()
 
 
 def words_of(command):

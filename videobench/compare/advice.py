@@ -91,6 +91,8 @@ NEXT_STEP = {  # one sentence, often with commands
     "broken": "find the module that breaks",
     "service": "ask the service these questions one at a time and in another dtype, and read what flipped",
     "flips": "read what flipped",
+    "silent": "read the replies that have no letter, or score by another --scoring",
+    "unanswered": "compare again with the file that has all the right answers",
     "repeat": "run that side twice with --deterministic, into two folders, and name the second one by --repeat_path",
     "pass": "done: keep both result files beside this report",
 }
@@ -109,8 +111,6 @@ OF_OTHERS = {
     "filter": "name one filter that both logs have: --filter NAME",
     "dtype": "evaluate both sides in a dtype that is not quantised, or give --tolerance none",
     "sample": "evaluate all documents on both sides, without --limit",
-    "unanswered": "compare again with the file that has all the right answers",
-    "silent": "read the replies that have no letter, or score by another --scoring",
     "enlarged": "answer the same questions on both sides",
     "questions": "evaluate both sides on one copy of the task's data",
     "prompts": f"{SAME_TASK}, the same --num_fewshot and chat template",

@@ -101,12 +101,10 @@ class _Planner:
             return self._complete(lacking)
         if step == MORE:
             return self._more()
-        if step == "flips":
+        if step in ("flips", "silent"):
             return self._read_flips(NEXT_STEP[step])
-        if step == "silent":
-            return self._read_flips(OF_OTHERS[step])
         if step == "unanswered":
-            return self._step(OF_OTHERS[step], self._own.with_flag("sampling_answer_path", "ALL_ANSWERS"))
+            return self._step(NEXT_STEP[step], self._own.with_flag("sampling_answer_path", "ALL_ANSWERS"))
         return self._step(NEXT_STEP[step])
 
     # --- The runs of each side ---
