@@ -25,7 +25,7 @@ class Tolerances:
     # A module's result compared with the CPU's, relative, by norm. In 16 bits: half a step of the result. In float32:
     # the effect of another summation order; n products added one by one are off by 2 ** -24 * sqrt(n / 6), which is
     # 2.6e-6 for the 11008 of a 7B. Correct devices stayed below 0.5 times that in float32, 4.8 in 16 bits
-    # (docs/locating.md).
+    # (benchmarks/README.md).
     module: float
     # A product of 512 x 512 matrices compared with the CPU's, largest difference divided by the largest entry: a few
     # steps of the dtype; in float32 the effect of 512 additions in another order. TF32 and HF32 have float16's steps,

@@ -6,16 +6,20 @@ import math
 import re
 import shlex
 import subprocess
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
 import run_gpu
+from tests.support.model_checks import small_check
 from videobench.data.dataset import Question
+from videobench.device.devices import open_device
 from videobench.errors import InputError
 from videobench.locate.batches import distance
-from videobench.locate.check import ModelCheck
+from videobench.locate.modules import ModuleCheck
 from videobench.model import engine
 from videobench.model.prompts import Answer
 from videobench.run.model_check import choose
@@ -39,14 +43,14 @@ def check(capsys, flags, *more):
 def test_a_sound_device(capsys, flags, small):
     status, lines = check(capsys, flags, "--output_json", small / "check.json")
     assert status == 0
-    assert lines[0].startswith("4 questions on ")
-    [agrees] = [line for line in lines if " module calls agree with the CPU's float32 (largest " in line]
+    assert lines[0] == "4 questions on 2 videos, computed on the CPU, and again on the CPU in float32"
+    [agrees] = [line for line in lines if " module calls agree with the CPU's float32 (largest error: " in line]
     assert agrees.startswith("float32: all ")
-    assert "the same questions twice, without --deterministic: equal to the last bit" in lines
+    assert "the same questions twice, without --deterministic: equal log-probabilities and tokens" in lines
     tried = [line for line in lines if line.endswith(" nats)")]
     assert tried[0].startswith("float32: 8 rows on 2 videos in one prefix, prompts of ")
     assert tried[1].startswith("float32: 5 rows on one video, prompts of ")
-    assert all(": each row agrees with one plain generate (up to " in line for line in tried)
+    assert all(": each row agrees with a plain generate (up to " in line for line in tried)
     assert lines[-2:] == [f"wrote {small}/check.json", lines[-1]]
     assert lines[-1].startswith("all agrees, in ")
     report = json.loads((small / "check.json").read_text())
@@ -55,6 +59,25 @@ def test_a_sound_device(capsys, flags, small):
     assert report["passes"][0]["first"] is None
     assert f"{report['passes'][0]['module_calls']:,}" in agrees
     assert len(report["questions"]) == 4
+
+
+def test_replies_that_do_not_repeat_deviate_with_equal_log_probabilities(capsys):
+    """Tokens after the first change from call to call."""
+
+    def answer(videos, batch_size):
+        answers = answer_as_it_is(videos, batch_size)
+        if len(videos) == 1:
+            answers = [[replace(each, token_ids=(*each.token_ids[:-1], next(other))) for each in answers[0]]]
+        return answers
+
+    check, other = small_check(open_device("cpu")), count()
+    loaded = check.load("float32")
+    answer_as_it_is = loaded.answer
+    loaded.answer = answer
+    report = check.in_dtype(loaded, "float32")
+    assert (report["repeats"]["nats"], report["repeats"]["agrees"], report["agrees"]) == (0, False, False)
+    found = "2 of 2 replies differ in their tokens; try it with --deterministic"
+    assert f"the same questions twice, without --deterministic: {found}" in capsys.readouterr().out
 
 
 def test_a_table_has_a_row_for_each_module_call(capsys, flags, small):
@@ -122,14 +145,14 @@ def test_float32_whose_weights_do_not_fit_is_left_out(capsys, monkeypatch, flags
     status, lines = check(capsys, flags, "--dtype", "bfloat16")
     assert status == 0
     assert "float32: the CPU ran out of memory" in lines
-    assert "float32: left out: small deviations do not show in bfloat16" in lines
+    assert "float32: left out; small deviations do not show in bfloat16" in lines
 
 
 def test_out_of_memory_in_the_dtype_that_was_asked_for(monkeypatch, flags):
     def run(self, videos):
         raise RuntimeError("NPU out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr(ModelCheck, "run", run)
+    monkeypatch.setattr(ModuleCheck, "run", run)
     with pytest.raises(InputError, match="the CPU: out of memory in float32; name fewer --check_questions"):
         run_gpu.main([*flags, "--check_model"])
 

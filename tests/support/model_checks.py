@@ -7,12 +7,14 @@ import torch
 from tests.support.paths import ASSETS
 from videobench.data.dataset import build_question_text
 from videobench.device.devices import LENGTH_MULTIPLES
-from videobench.locate.check import Batch, ModelCheck
+from videobench.locate.batches import Batch
+from videobench.locate.check import Check
+from videobench.locate.modules import ModuleCheck
 from videobench.locate.replay import HostWeights
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.engine import load_engine
 from videobench.model.prompts import VideoQuestions
-from videobench.run.model_check import Check, choose, read_batch, read_video
+from videobench.run.model_check import choose, read_batch, read_video
 from videobench.run.options import parse_args
 from videobench.run.plan import build_plan, load_all_questions
 
@@ -40,7 +42,7 @@ def small_check(device, num_frames=8, steps=2, rows=6, dtype="float32"):
     plan = build_plan(load_all_questions(settings), builder, checkpoint.positions, settings)
     works = choose(plan, ())
     videos = [read_video(work, settings, checkpoint) for work in works]
-    return Check(settings, device, checkpoint, videos, read_batch(works, plan, settings, checkpoint), steps)
+    return Check(checkpoint, device, dtype, videos, read_batch(works, plan, settings, checkpoint), steps)
 
 
 def first_named(report):
@@ -55,4 +57,4 @@ def check_model(path, device, dtype, num_frames=8, steps=2, **options):
     engine = load_engine(checkpoint, device, dtype, steps + 1, LENGTH_MULTIPLES[device.kind])
     weights = HostWeights(checkpoint, engine.model, getattr(torch, dtype))
     batch = Batch("video 1", [noise_questions(checkpoint, num_frames)])
-    return ModelCheck(engine, weights, dtype, **options).run([batch])
+    return ModuleCheck(engine, weights, dtype, **options).run([batch])

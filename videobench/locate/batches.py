@@ -9,9 +9,35 @@ from typing import Any
 import torch
 
 from videobench.device.devices import is_out_of_memory
-from videobench.locate.check import Batch
-from videobench.model.engine import Engine
+from videobench.locate.recording import Rows
+from videobench.model.engine import Engine, batch_rows
 from videobench.model.prompts import Answer, VideoQuestions
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Questions that the engine answers in one batch, their videos in one prefix."""
+
+    name: str  # "video 1"
+    videos: Sequence[VideoQuestions]
+    rows: tuple[int, ...] = ()  # the CPU computes these alone; () for all
+
+    @property
+    def order(self) -> list[tuple[int, int]]:
+        """For each row, the number of its video and of the question on it."""
+        return batch_rows(self.videos)
+
+    @property
+    def recorded(self) -> Rows | None:
+        """None for all rows."""
+        if not self.rows:
+            return None
+        videos = tuple(dict.fromkeys(self.order[row][0] for row in self.rows))
+        return Rows(self.rows, len(self.order), videos, len(self.videos))
+
+    def answer(self, engine: Engine) -> list[list[Answer]]:
+        """Answer the questions, grouped by video."""
+        return engine.answer(self.videos, len(self.order))
 
 
 @dataclass(frozen=True)

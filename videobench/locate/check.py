@@ -1,77 +1,45 @@
-"""Answer questions on the device, repeat every module call on the CPU, and collect what deviates."""
+"""Check a model on one device: in float32 and in the run's dtype, question by question and in batches."""
 
 import copy
+import gc
 import logging
+import math
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import torch
 from accelerate import infer_auto_device_map, init_empty_weights
 from transformers import LlavaNextVideoForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
-from videobench.device.devices import Device, is_out_of_memory
-from videobench.errors import InputError
-from videobench.locate.deviation import EXPLAINED, Deviation, deviation
-from videobench.locate.findings import Finding, Findings, first_of_families
-from videobench.locate.operators import OUTSIDE, first_deviating, watching
-from videobench.locate.outside import Outside, OutsideCheck
-from videobench.locate.recording import (
-    DECODE,
-    ENCODE,
-    PREFIX,
-    SUFFIX,
-    VISION,
-    Forward,
-    Result,
-    Rows,
-    dtype_name,
-    recording,
+from videobench.console import StatusLine, in_bytes
+from videobench.device.devices import (
+    LENGTH_MULTIPLES,
+    Device,
+    is_out_of_memory,
+    memory_bytes,
+    name_of,
+    release_memory,
 )
-from videobench.locate.replay import Compared, ReadWeight, Replay
-from videobench.locate.table import Table
+from videobench.errors import InputError, OutOfMemory
+from videobench.locate.batches import Batch, PlainAnswers, distance, try_batch
+from videobench.locate.findings import Findings, as_json, lines
+from videobench.locate.modules import ModuleCheck
+from videobench.locate.replay import HostWeights
 from videobench.model.checkpoint import Checkpoint
-from videobench.model.engine import Engine, batch_rows
-from videobench.model.prompts import Answer, VideoQuestions
+from videobench.model.cost import DTYPE_BYTES
+from videobench.model.engine import Engine, load_engine
+from videobench.model.prompts import VideoQuestions
+from videobench.tolerances import TOLERANCES
 
-# Rounding cannot explain a deviation beyond so many times the tolerance, so the noise is not measured.
-BEYOND_DOUBT = 100
-LOOKED_INTO = 5  # kinds of modules whose operators are checked one by one
-VISION_PARTS = ("vision_tower", "vision_resampler", "multi_modal_projector", ENCODE)
-
-# For the time left: the share of a batch's work done when a forward pass of this kind begins, and the pass's own share.
-PARTS = {VISION: (0.0, 0.3), PREFIX: (0.3, 0.5), SUFFIX: (0.8, 0.15), DECODE: (0.95, 0.05)}
-
-Progress = Callable[[str, float], None]  # what is being computed, and how many batches are done
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Questions that the engine answers in one batch, their videos in one prefix."""
-
-    name: str  # "video 1"
-    videos: Sequence[VideoQuestions]
-    rows: tuple[int, ...] = ()  # the CPU computes these alone; () for all
-
-    @property
-    def order(self) -> list[tuple[int, int]]:
-        """For each row, the number of its video and of the question on it."""
-        return batch_rows(self.videos)
-
-    @property
-    def recorded(self) -> Rows | None:
-        """None for all rows."""
-        if not self.rows:
-            return None
-        videos = tuple(dict.fromkeys(self.order[row][0] for row in self.rows))
-        return Rows(self.rows, len(self.order), videos, len(self.videos))
-
-    def answer(self, engine: Engine) -> list[list[Answer]]:
-        """Answer the questions, grouped by video."""
-        return engine.answer(self.videos, len(self.order))
+MOST_REPEATED = 4  # rows of a batch that are computed again on the CPU
+UNKNOWN_ROWS = "copies of the cache, rows that end and leave the batch; or it is nondeterministic"
+ROOM = 1.3  # times the weights' bytes: what a card must have free for all of them and a forward pass
+OFFLOAD_ROOM = 0.6  # share of the free memory that weights may take if not all of them fit
 
 
 def offload_map(checkpoint: Checkpoint, device: Device, dtype: str, room: int) -> dict[str, str]:
@@ -94,176 +62,164 @@ def is_offloaded(model: torch.nn.Module) -> bool:
     return any(each.is_meta for each in model.parameters())
 
 
-@contextmanager
-def never_ending(engine: Engine) -> Iterator[None]:
-    """Let rows continue after their end, so that all decoding steps are computed and no row leaves the batch."""
-    config = engine.model.generation_config
-    end_ids, of_config = engine.end_ids, config.eos_token_id
-    engine.end_ids, config.eos_token_id = (), None
-    try:
-        yield
-    finally:
-        engine.end_ids, config.eos_token_id = end_ids, of_config
-
-
-@dataclass
-class _Suspect:
-    place: tuple[int, int]  # event, and the tensor's number in it
-    compared: Compared
-    deviation: Deviation
-
-
-class ModelCheck:
-    """One pass, in the engine's dtype."""
+class Check:
+    """Prints each result as soon as it is known."""
 
     def __init__(
         self,
-        engine: Engine,
-        read_weight: ReadWeight,
+        checkpoint: Checkpoint,
+        device: Device,
         dtype: str,
-        progress: Progress = lambda *_: None,
-        table: Table | None = None,
-        by_layer: bool = False,
+        videos: Sequence[VideoQuestions],  # the chosen questions
+        together: Sequence[VideoQuestions],  # what a run answers in one batch
+        decoding_steps: int,
+        is_deterministic: bool = False,
+        with_table: bool = False,
     ) -> None:
-        self._engine, self._model = engine, engine.model
-        self._replay = Replay(self._model, read_weight)
-        self._dtype, self._progress, self._table, self._by_layer = dtype, progress, table, by_layer
-        names = [name for name, _ in self._model.named_modules()]
-        in_vision = sum(any(part in name for part in VISION_PARTS) for name in names)
-        self._events = {VISION: 2 * in_vision}, 2 * (len(names) - in_vision)
-        self._calls = 0
-        self._largest = 0.0
-        self._found: list[Finding] = []
-        self._batch, self._number = Batch("", ()), 0
-        self._outside: OutsideCheck
+        self._checkpoint, self._device, self._own_dtype = checkpoint, device, dtype
+        self._videos, self._together, self._new_tokens = videos, together, decoding_steps + 1
+        self._is_deterministic, self._with_table = is_deterministic, with_table
+        self.rows: list[Sequence[Any]] = []  # of the table
 
-    def run(self, batches: Sequence[Batch]) -> Findings:
-        """Raises RuntimeError if not even one question fits the device."""
-        with never_ending(self._engine):
-            for self._number, self._batch in enumerate(batches):
-                self._answer()
-            self._found.sort(key=lambda each: each.order)
-            self._look_into(batches)
-        return Findings(self._dtype, self._calls, self._largest, tuple(self._found))
-
-    def _answer(self) -> None:
-        before = self._calls, len(self._found)
-        try:
-            self._record()
-            return
-        except RuntimeError as error:
-            if not is_out_of_memory(error) or self._by_layer:
-                raise
-        # Not in the handler: there the exception's traceback still holds what the failed try had kept.
-        self._by_layer = True
-        self._calls, self._found = before[0], self._found[: before[1]]
-        print("warning: out of memory; from here on values are kept for one layer at a time", file=sys.stderr)
-        self._record()
-
-    def _record(self) -> None:
-        videos, order, rows = self._batch.videos, self._batch.order, self._batch.recorded
-        chosen = rows.videos if rows else range(len(videos))
-        places = [chosen.index(order[row][0]) for row in (rows.rows if rows else range(len(order)))]
-        self._outside = OutsideCheck(self._engine, [videos[each].pixels for each in chosen], places, rows)
-        watching_letters = self._outside.watching_letters()
-        with recording(self._model, self._compare, rows, self._by_layer), watching_letters:
-            self._batch.answer(self._engine)
-        for each in self._outside.letters():
-            self._add((self._number, sys.maxsize, 0), each)
-
-    def _compare(self, forward: Forward) -> None:
-        """Compare at the end of each forward pass: the device is idle, and its memory is freed before the next one."""
-        if not forward.is_layer:
-            for each in self._outside.of(forward):
-                self._add((self._number, forward.number, -1), each)
-        self._calls += sum(
-            isinstance(each, Result) and each.module != ENCODE and not each.is_compared for each in forward.events
-        )
-        suspects: list[_Suspect] = []
-        rows: dict[tuple[int, int], list[Any]] = {}
-        judged: dict[tuple[int, int], Deviation] = {}
-        fields: Counter[int] = Counter()
-
-        def compare(compared: Compared) -> None:
-            place = (compared.number, fields[compared.number])
-            fields[compared.number] += 1
-            self._show(forward.kind, compared)
-            found = deviation(compared.found, compared.expected, compared.dtype)
-            judged[place] = found
-            if self._table and compared.handed_to is None and compared.module != ENCODE and place[1] == 0:
-                module = self._model.get_submodule(compared.module)
-                rows[place] = self._table.row(compared, type(module).__name__)
-            if found.deviates:
-                suspects.append(_Suspect(place, compared, found))
+    def run(self) -> dict[str, Any]:
+        """Return what --output_json writes."""
+        passes = []
+        for dtype in dict.fromkeys(("float32", self._own_dtype)):  # most deviations show in float32 alone
+            found = next(filter(None, (self._try_dtype(dtype, each) for each in self._ways(dtype))), None)
+            if found:
+                passes.append(found)
+            elif dtype == self._own_dtype:
+                fix = "name fewer --check_questions, use fewer --num_frames, or a larger card"
+                raise InputError(f"{name_of(self._device)}: out of memory in {dtype}; {fix}")
             else:
-                self._largest = max(self._largest, found.times)
+                print(f"float32: left out; small deviations do not show in {self._own_dtype}")
+        return {"agrees": all(each["agrees"] for each in passes), "passes": passes}
 
-        self._replay.run(forward, compare)
-        for suspect in self._without_noise(forward, suspects):
-            compared = suspect.compared
-            in_vision = any(part in compared.module for part in VISION_PARTS)
-            finding = Finding(
-                (self._number, forward.number, compared.number),
-                VISION if in_vision else forward.kind,
-                self._batch.name,
-                compared.module,
-                compared.call,
-                compared.handed_to,
-                tuple(compared.found.shape),
-                dtype_name(compared.dtype),
-                suspect.deviation,
+    def _ways(self, dtype: str) -> tuple[bool, ...]:
+        """The values of `is_offloaded` (some weights stay in the files) to try, in this order."""
+        if self._device.kind == "cpu":
+            return (False,)
+        needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
+        return (False, True) if needed * ROOM <= memory_bytes(self._device)[0] else (True,)
+
+    def _try_dtype(self, dtype: str, is_offloaded: bool) -> dict[str, Any] | None:
+        """Check in one dtype; if the card has too little memory, say so and return None."""
+        rows = len(self.rows)
+        try:
+            return self.in_dtype(self.load(dtype, is_offloaded), dtype)
+        except (RuntimeError, OutOfMemory) as error:
+            if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
+                raise
+        finally:
+            gc.collect()  # a model has reference cycles: its weights would stay on the card beside the next ones
+            release_memory(self._device)
+        del self.rows[rows:]
+        print(f"{dtype}: {name_of(self._device)} ran out of memory")
+        return None
+
+    def load(self, dtype: str, is_offloaded: bool = False) -> Engine:
+        if not sys.stderr.isatty():
+            disable_progress_bar()
+        device_map = None
+        if is_offloaded:
+            free, needed = memory_bytes(self._device)[0], self._checkpoint.weights.total * DTYPE_BYTES[dtype]
+            room = min(int(free * OFFLOAD_ROOM), needed // 2)  # with all of them there, it has failed before
+            device_map = offload_map(self._checkpoint, self._device, dtype, room)
+            print(
+                f"{dtype}: the weights take {in_bytes(needed)}, and {in_bytes(free)} of {name_of(self._device)} is "
+                f"free: at most {in_bytes(room)} of them are on the card at a time, the others come module by module. "
+                "Values are kept for one layer at a time, which can hide a timing fault"
             )
-            self._found.append(finding)
-        judged |= {each.place: each.deviation for each in suspects}
-        for place, row in rows.items():
-            assert self._table
-            self._table.add(row, judged[place])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # accelerate warns about a weight that is in no module
+            multiple = LENGTH_MULTIPLES[self._device.kind]
+            return load_engine(self._checkpoint, self._device, dtype, self._new_tokens, multiple, device_map=device_map)
 
-    def _show(self, kind: str, compared: Compared) -> None:
-        begin, part = PARTS[kind]
-        events, others = self._events
-        share = min(compared.number / events.get(kind, others), 1)
-        self._progress(f"{kind}, {compared.module}", self._number + begin + part * share)
+    def in_dtype(self, engine: Engine, dtype: str) -> dict[str, Any]:
+        """Check the chosen questions video by video, and a batch as a run answers it.
 
-    def _add(self, order: tuple[int, int, int], outside: Outside) -> None:
-        found = outside.deviation
-        if found.deviates:
-            name, shape, dtype = outside.name, outside.shape, outside.dtype
-            self._found.append(Finding(order, outside.call, self._batch.name, name, 0, None, shape, dtype, found))
+        Raises RuntimeError if not even one question fits the device."""
+        found = self._repeat(engine, dtype, [Batch(f"video {n + 1}", [each]) for n, each in enumerate(self._videos)])
+        print("\n".join(lines(found)))
+        plain, batches, is_known = PlainAnswers(engine), list[dict[str, Any]](), bool(found.found)
+        # Each plain answer loads all offloaded weights again, in float32 twice the bytes: its batches are left out.
+        is_spared = dtype != self._own_dtype and is_offloaded(engine.model)
+        for batch in () if is_spared else self.batches():
+            batches.append(self._try_batch(engine, dtype, batch, plain, is_known))
+            is_known = is_known or "replayed" in batches[-1]
+        repeats = {"repeats": self._answer_twice(engine)} if dtype == self._own_dtype else {}
+        agrees = not found.found and all(each["agrees"] for each in [*batches, *repeats.values()])
+        return {"agrees": agrees, **as_json(found), "batches": batches, **repeats}
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield a batch of several videos in one prefix, and one video with many questions, whose rows begin with
+        copies of one cache."""
+        yield Batch("", self._together)
+        most = max(self._together, key=lambda each: len(each.prompts))
+        if len(self._together) > 1 and len(most.prompts) > 1:
+            yield Batch("", [most])
+
+    def _repeat(self, engine: Engine, dtype: str, batches: list[Batch]) -> Findings:
+        """Repeat the batches' module calls on the CPU."""
+        weights = HostWeights(self._checkpoint, engine.model, getattr(torch, dtype))
+        with closing(StatusLine()) as status:
+            check = ModuleCheck(
+                engine,
+                weights,
+                dtype,
+                lambda place: status.show(f"{dtype}: {place}"),
+                is_offloaded(engine.model),
+                self._with_table,
+            )
+            found = check.run(batches)
+        self.rows += found.rows
+        return found
+
+    def _try_batch(
+        self, engine: Engine, dtype: str, batch: Batch, plain: PlainAnswers, is_known: bool
+    ) -> dict[str, Any]:
+        """Compare one batch with plain `generate`; if rows differ and the cause is not yet known (`is_known`), repeat
+        them on the CPU."""
+        tried = try_batch(engine, batch, plain)
+        rows, nats = tried.differing(TOLERANCES[dtype].one_device), max(tried.nats)
+        result = {"tried": tried.shape, "rows_that_differ": rows, **_result(nats, dtype)}
+        if not rows:
+            print(f"{dtype}: {tried.shape}: each row agrees with a plain generate (up to {nats:.2g} nats)")
+            return result
+        differ = f"{_listed(rows)} differ{'s' * (len(rows) == 1)} from a plain generate"
+        print(f"{dtype}: {tried.shape}: {differ} (up to {nats:.2g} nats)")
+        if is_known:
+            return result
+        rows = rows[:MOST_REPEATED]
+        named = replace(tried.batch, name=f"the batch of {tried.size}, its {_listed(rows)}", rows=tuple(rows))
+        found = self._repeat(engine, dtype, [named])
+        if found.found:
+            print("\n".join(lines(found)))
         else:
-            self._largest = max(self._largest, found.times)
+            print(f"  {named.name}: all {found.calls:,} module calls agree; look at: {UNKNOWN_ROWS}")
+        return {**result, "replayed": as_json(found)}
 
-    def _without_noise(self, forward: Forward, suspects: list[_Suspect]) -> list[_Suspect]:
-        """Drop what rounding of the inputs explains: compute everything again with the inputs rounded at random."""
-        doubtful = {each.place: each for each in suspects if each.deviation.times <= BEYOND_DOUBT}
-        if not doubtful:
-            return suspects
-        generator = torch.Generator().manual_seed(0)
-        step = EXPLAINED[getattr(torch, self._dtype)]
-        fields: Counter[int] = Counter()
+    def _answer_twice(self, engine: Engine) -> dict[str, Any]:
+        """Answer the first video's questions twice: same log-probabilities, same tokens?"""
+        video, dtype = self._videos[0], self._own_dtype
+        pairs = [*zip(*(engine.answer([video], len(video.prompts))[0] for _ in range(2)), strict=True)]
+        nats = max(distance(first, second) for first, second in pairs)
+        other = sum(first.token_ids != second.token_ids for first, second in pairs)
+        found = [f"log-probabilities differ by up to {nats:.1e} nats"] if nats else []
+        found += [f"{other} of {len(pairs)} replies differ in their tokens"] if other else []
+        flag = "with --deterministic" if self._is_deterministic else "without --deterministic"
+        more = "; try it with --deterministic" if found and not self._is_deterministic else ""
+        print(f"the same questions twice, {flag}: {', '.join(found) or 'equal log-probabilities and tokens'}{more}")
+        result = _result(nats, dtype)
+        return {**result, "agrees": result["agrees"] and not other, "deterministic": self._is_deterministic}
 
-        def shake(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor * (1 + step * (2 * torch.rand(tensor.shape, generator=generator) - 1))
 
-        def compare(compared: Compared) -> None:
-            place = (compared.number, fields[compared.number])
-            fields[compared.number] += 1
-            if suspect := doubtful.get(place):
-                exact = suspect.compared
-                noise = compared.expected - exact.expected
-                suspect.deviation = deviation(exact.found, exact.expected, exact.dtype, noise)
+def _result(nats: float, dtype: str) -> dict[str, Any]:
+    return {"agrees": nats <= TOLERANCES[dtype].one_device, "nats": nats if math.isfinite(nats) else None}
 
-        self._replay.run(forward, compare, shake)
-        cleared = [each for each in suspects if not each.deviation.deviates]
-        self._largest = max([self._largest, *(each.deviation.times for each in cleared)])
-        return [each for each in suspects if each.deviation.deviates]
 
-    def _look_into(self, batches: Sequence[Batch]) -> None:
-        for index in first_of_families(self._found, LOOKED_INTO):
-            finding = self._found[index]
-            if finding.module in OUTSIDE:
-                continue
-            with watching(self._model, finding.module, finding.call) as computed:
-                batches[finding.order[0]].answer(self._engine)
-            self._progress(f"operators of {finding.module}", len(batches))
-            self._found[index] = replace(finding, operator=first_deviating(computed))
+def _listed(rows: Sequence[int]) -> str:
+    """ "row 3", "rows 2, 3, 4, 5 and 26 more"; counted from 0."""
+    shown = ", ".join(map(str, rows[:MOST_REPEATED]))
+    more = f" and {len(rows) - MOST_REPEATED} more" if len(rows) > MOST_REPEATED else ""
+    return f"row{'s' * (len(rows) > 1)} {shown}{more}"

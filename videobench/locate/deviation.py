@@ -10,7 +10,7 @@ from videobench.tolerances import TOLERANCES
 EXPLAINED = {getattr(torch, dtype): each.module for dtype, each in TOLERANCES.items()}
 EXPLAINED[torch.float64] = EXPLAINED[torch.float32]
 # The tolerance is so many times what rounding explains. Sound devices stayed below 0.07 of it in float32, 0.6 in 16
-# bits (docs/locating.md).
+# bits (benchmarks/README.md).
 LIMIT = 8.0
 # A single row or column may deviate so many times as much as the whole.
 ROW_ALLOWANCE = 3.0
@@ -26,11 +26,12 @@ class Deviation:
     """How far one tensor is from the expected one."""
 
     times: float  # the error over the tolerance; infinite if the two cannot be compared as numbers
-    greatest: float = 0.0  # absolute difference
-    index: tuple[int, ...] = ()  # of the greatest
-    beyond: float = 0.0  # share of the elements beyond the tolerance; for integers and bools, of those that differ
-    where: str = ""  # "from position 512 on"; "" if it is everywhere
-    overflow: bool = False  # infinite or NaN where the CPU has a number
+    greatest: float = math.inf  # absolute difference; infinite if the two cannot be compared as numbers
+    index: tuple[int, ...] = ()  # of the greatest difference, or of the first element that differs
+    allowed: float = 0.0  # absolute difference that is allowed at this index
+    beyond: float = 0.0  # share of the elements that differ by more than is allowed
+    where: str = ""  # "positions 512 to 1154 of 1155"; "" if it is everywhere
+    overflow: bool = False  # infinite or NaN although the CPU has a number
 
     @property
     def deviates(self) -> bool:
@@ -41,13 +42,14 @@ class Deviation:
         """Describe the deviation in the words of torch.testing."""
         share = f"{100 * self.beyond:.3g} % of the elements"
         if self.overflow:
-            return f"infinite or NaN where the CPU has a number, first at index {self.index}; {share}"
-        if not self.index:
-            return "another value"
-        greatest = f"greatest absolute difference {self.greatest:.2g} at index {self.index}"
-        if math.isinf(self.times):
-            return f"{greatest}; {share} differ"
-        return f"{greatest}; {share} beyond the tolerance; {in_tolerances(self.times)}"
+            parts = [f"{share} are infinite or NaN but numbers on the CPU, first at index {self.index}"]
+        elif not math.isinf(self.times):
+            allowed = f"(up to {self.allowed:.2g} allowed)"
+            greatest = f"greatest absolute difference: {self.greatest:.2g} at index {self.index} {allowed}"
+            parts = [greatest, f"{share} mismatched", in_tolerances(self.times)]
+        else:
+            parts = [f"{share} differ, first at index {self.index}"] if self.beyond else []
+        return "; ".join([*parts, *([self.where] if self.where else [])])
 
 
 def in_tolerances(times: float) -> str:
@@ -60,34 +62,29 @@ def deviation(
 ) -> Deviation:
     """Compare the device's `found` with the CPU's `expected`, both on the host; the device computed in `dtype`.
 
-    `noise` is how much `expected` changes if its inputs are rounded; so much is allowed, too."""
+    `noise` is how much `expected` changes if its inputs are rounded; that much is allowed, too."""
     if found.shape != expected.shape:
-        return Deviation(math.inf, where=f"of shape {tuple(found.shape)} in place of {tuple(expected.shape)}")
+        return Deviation(math.inf, where=f"the shape is {tuple(found.shape)}, on the CPU {tuple(expected.shape)}")
     if found.numel() == 0:
         return Deviation(0.0)
     if not found.is_floating_point() or not expected.is_floating_point():
-        wrong = found != expected
-        return _unequal((found.double() - expected.double()).abs(), wrong) if bool(wrong.any()) else Deviation(0.0)
+        return _unequal(found != expected)
     known = expected.isfinite()
     lost = known & ~found.isfinite()
     if bool(lost.any()):
-        return _unequal(lost.double(), lost, overflow=True)
+        return _unequal(lost, overflow=True)
     if not bool(known.all()):
         found, expected = (torch.where(known, each, 0.0) for each in (found, expected))
     return _numbers(found, expected, EXPLAINED[dtype] * LIMIT, noise)
 
 
-def _unequal(differences: torch.Tensor, wrong: torch.Tensor, overflow: bool = False) -> Deviation:
-    greatest, index = _greatest(differences)
-    beyond = float(wrong.double().mean())
-    return Deviation(math.inf, math.inf if overflow else greatest, index, beyond, _where(differences, wrong), overflow)
-
-
-def _greatest(differences: torch.Tensor) -> tuple[float, tuple[int, ...]]:
-    """The largest difference, and the first index that has it."""
-    at = int(differences.argmax())
-    place = torch.unravel_index(torch.tensor(at), differences.shape) if differences.dim() else ()
-    return float(differences.flatten()[at]), tuple(map(int, place))
+def _unequal(wrong: torch.Tensor, overflow: bool = False) -> Deviation:
+    """Judge what rounding cannot explain."""
+    if not bool(wrong.any()):
+        return Deviation(0.0)
+    first = tuple(wrong.nonzero()[0].tolist())
+    share = float(wrong.double().mean())
+    return Deviation(math.inf, index=first, beyond=share, where=_where(wrong), overflow=overflow)
 
 
 def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: torch.Tensor | None) -> Deviation:
@@ -114,28 +111,32 @@ def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: to
         times = max(times, largest)
     if times <= 1:
         return Deviation(times)
-    allowed = (unit**2 * size.maximum(SMALL**2 * size.mean())).maximum(spread)  # an element's own tolerance
-    greatest, index = _greatest(error.sqrt().reshape(expected.shape))
-    return Deviation(times, greatest, index, float((error > allowed).double().mean()), _where(expected, wrong))
+    allowed = (unit**2 * size.maximum(SMALL**2 * size.mean())).maximum(spread)  # of each element
+    at = int(error.argmax())
+    greatest, allowed_there = (float(each.flatten()[at].sqrt()) for each in (error, allowed))
+    index = tuple(map(int, torch.unravel_index(torch.tensor(at), expected.shape))) if expected.dim() else ()
+    beyond = float((error > allowed).double().mean())
+    return Deviation(times, greatest, index, allowed_there, beyond, _where(wrong.reshape(expected.shape)))
 
 
 def _matrix(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.reshape(-1, tensor.shape[-1]) if tensor.dim() else tensor.reshape(1, 1)
 
 
-def _where(tensor: torch.Tensor, wrong: torch.Tensor) -> str:
+def _where(wrong: torch.Tensor) -> str:
     """Name the rows of the batch (or frames), positions (the last dimension but one) and channels (the last)."""
-    wrong = wrong.reshape(tensor.shape)
-    if tensor.dim() < 2 or not bool(wrong.any()):
+    if wrong.dim() < 2 or not bool(wrong.any()):
         return ""
     texts = []
-    for name, dim in (("row", 0), ("position", -2), ("channel", -1))[tensor.dim() < 3 :]:
-        found = wrong.movedim(dim, 0).flatten(1).any(1)
-        first, count, total = int(found.int().argmax()), int(found.sum()), len(found)
-        if count == total:
+    for name, dim in (("row", 0), ("position", -2), ("channel", -1))[wrong.dim() < 3 :]:
+        found = wrong.movedim(dim, 0).flatten(1).any(1).nonzero()[:, 0].tolist()
+        first, last, total = found[0], found[-1], wrong.shape[dim]
+        if len(found) == total:
             continue
-        if count == total - first and count > 1:
-            texts.append(f"from {name} {first} on, of {total}")
+        if first == last:
+            texts.append(f"{name} {first} of {total}")
+        elif len(found) == last - first + 1:
+            texts.append(f"{name}s {first} to {last} of {total}")
         else:
-            texts.append(f"in {name} {first}" + (f" and {count - 1} more" if count > 1 else "") + f" of {total}")
+            texts.append(f"{name} {first} and {len(found) - 1} more of {total}")
     return ", ".join(texts)

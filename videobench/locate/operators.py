@@ -1,4 +1,5 @@
-"""Repeat the operators inside one module call on the CPU in float32, from the device's own inputs."""
+"""Repeat single operators on the CPU in float32: those inside one module call, from the device's own inputs, and those
+of a 7B model, without a checkpoint. What to look at for each."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,56 +12,60 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from videobench.locate.deviation import Deviation, deviation
-from videobench.locate.recording import ENCODE, around, dtype_name, map_tensors, on_host
+from videobench.locate.recording import ENCODE, around, dtype_name, map_tensors, on_host, setting_on_host, tensors_in
+
+# --- What to look at ---
 
 OVERFLOW = (
-    "overflow: float16 ends at 65504, so --dtype bfloat16 or float32; on an NPU leave INF_NAN_MODE_ENABLE at 1: "
-    "0 hides it"
+    "overflow: float16 ends at 65504, so use --dtype bfloat16 or float32; on an NPU leave INF_NAN_MODE_ENABLE at 1: "
+    "0 hides overflow"
 )
-OWN_KERNEL = "this operator's own kernel, and releases of torch_npu and CANN that do not fit each other"
+KERNEL = "the device's kernel for this operator, and whether the releases of torch_npu and CANN fit each other"
 ATTENTION = "scaled_dot_product_attention"
-CAUSAL_ATTENTION = "the attention operator's causal flag: is_causal without a mask must hide later keys"
-PLAIN_ATTENTION = "the attention operator without a mask: its scale, layout of heads, the range of its softmax"
+CAUSAL = "the attention operator's is_causal: without a mask it must hide later keys"
+UNMASKED = "the attention operator without a mask: its scale, the layout of the heads, the range of its softmax"
 ONE_QUERY = (
-    "the attention operator for one query: masks that it ignores beyond 512 keys, polarity of the mask, lengths of the "
+    "the attention operator for one query: a mask that is ignored beyond 512 keys, the mask's polarity, the number of "
     "keys"
 )
-MASKED_ATTENTION = (
-    "the attention operator's mask: polarity (True is seen), dtype (bool; a float mask is added), its broadcast over "
-    "heads"
+MASKED = (
+    "the attention operator's mask: polarity (True means visible), dtype (bool; a float mask is added to the scores), "
+    "broadcast over heads"
 )
 PRODUCT = (
-    "the matrix product: rows of the weight as loaded, NZ format (torch.npu.config.allow_internal_format), HF32 or "
-    "TF32 in place of float32"
+    "the matrix product: the weight's rows as loaded, NZ format (torch.npu.config.allow_internal_format), HF32 or TF32 "
+    "instead of float32"
 )
-ROPE = "rope: halves or pairs, positions beyond its cache, base and scaling, float32 until cos and sin are there"
-# Used like a module's name for what a run computes outside of the modules (outside.py).
-PIXELS, COPIES, POSITIONS = "the normalised pixels", "copies of the cache", "the positions"
-TOKENS, LETTERS = "the tokens that are chosen", "the options' log-probabilities"
-# By the operator that deviates.
+ROPE = (
+    "rope: rotation by halves or by pairs, positions beyond its cache, base and scaling, cos and sin computed in "
+    "float32"
+)
 OPERATORS = {
-    "npu_fusion_attention": "the polarity of its mask (True is hidden, the opposite of torch's), sparse_mode, scale",
-    "gelu": "the formula: an NPU computes tanh's whatever is asked for; TORCH_NPU_USE_COMPATIBLE_IMPL=1 before the "
-    "start (TorchNPU 26.0.0 and later) gives erf's",
+    "npu_fusion_attention": "the mask's polarity (True means hidden, the opposite of torch's), sparse_mode, scale",
+    "gelu": "the formula: an NPU always computes the tanh one; to get erf, set TORCH_NPU_USE_COMPATIBLE_IMPL=1 before "
+    "the start (TorchNPU 26.0.0 and later)",
     "linear": PRODUCT,
-    "conv2d": "the convolution: layout of its weight (private formats, transposed axes), HF32 or TF32 for float32",
+    "conv2d": "the convolution: its weight's layout (private formats, transposed axes), HF32 or TF32, not float32",
     "layer_norm": "its eps, and which axes it normalises",
     "softmax": "the range of its exponential, the axis, masked rows",
-    "embedding": "the rows of the embedding, and the dtype of the indices",
+    "embedding": "the rows of the embedding table, and the dtype of the indices",
     "masked_scatter": "the order in which places are filled, and the mask's broadcast",
-    "avg_pool2d": "its window, stride and rounding at the edge",
+    "avg_pool2d": "its window, stride, and rounding at the edges",
 }
+# Used like a module's name for what a run computes outside of the modules (outside.py).
+PIXELS, COPIES, POSITIONS = "the normalised pixels", "copies of the cache", "the positions"
+TOKENS, LETTERS = "the chosen tokens", "the options' log-probabilities"
 OUTSIDE = {
-    PIXELS: "the copy to the device, and subtracting and dividing in place",
-    COPIES: "copies of keys and values for a video's questions: expand, index_select, writing into part of a buffer",
-    POSITIONS: "cumsum of whole numbers, and masked_fill",
-    TOKENS: "argmax: its axis, and equal numbers",
+    PIXELS: "the copy to the device, and subtraction and division in place",
+    COPIES: "how keys and values are copied for a video's questions: expand, index_select, writing into a buffer",
+    POSITIONS: "cumsum of integers, and masked_fill",
+    TOKENS: "argmax: its axis, and the dtype in which it compares",
     LETTERS: "log_softmax, logsumexp and indexing by a list, in float32",
 }
-# By the end of the module's name, if the operator has no advice.
+# By the end of the module's name, if no operator is known.
 MODULES = {
     "rotary_emb": ROPE,
-    "self_attn": ROPE + "; the cache of keys and values; the attention operator",
+    "self_attn": f"{ROPE}; the cache of keys and values; the attention operator",
     "get_video_features": "the order of frames and patches: views and copies of tensors that are not contiguous",
     "norm": "its eps, and where it returns to 16 bits",
     "lm_head": PRODUCT,
@@ -69,26 +74,23 @@ MODULES = {
 }
 
 
-def look_at(module: str, place: str, operator: str | None, overflows: bool) -> str:
-    """Likely causes. `place` is like "decoding step", `operator` a whole call like "gelu(float32 (8, 9, 128))"."""
+def look_at(module: str, kind: str, operator: str | None, overflows: bool) -> str:
+    """Likely causes. `kind` is of recording.KINDS, `operator` a whole call like "gelu(float32 (8, 9, 128))"."""
     if overflows:
         return OVERFLOW
     if module in OUTSIDE:
         return OUTSIDE[module]
     if operator is None:
-        return next((text for end, text in MODULES.items() if module.endswith(end)), OWN_KERNEL)
+        return next((text for end, text in MODULES.items() if module.endswith(end)), KERNEL)
     name = operator.partition("(")[0]
-    if name == ATTENTION:
-        return _attention(operator, place)
-    if name in OPERATORS:
-        return OPERATORS[name]
-    return ROPE if module.endswith("self_attn") else f"{name}: {OWN_KERNEL}"
+    if name != ATTENTION:
+        return OPERATORS.get(name) or (ROPE if module.endswith("self_attn") else f"{name}: {KERNEL}")
+    if "attn_mask=None" in operator:
+        return CAUSAL if "is_causal=True" in operator else UNMASKED
+    return ONE_QUERY if kind == "decoding step" else MASKED
 
 
-def _attention(call: str, place: str) -> str:
-    if "attn_mask=None" in call:
-        return CAUSAL_ATTENTION if "is_causal=True" in call else PLAIN_ATTENTION
-    return ONE_QUERY if place == "decoding step" else MASKED_ATTENTION
+# --- Inside one module call ---
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,19 @@ class _Computed:
     kwargs: dict[str, Any]
     output: Any
 
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        return tensors_in((self.args, self.kwargs, self.output))
+
+    def keep(self, target: torch.Tensor) -> None:
+        """Copy what shares memory with `target`, before an operator writes into it."""
+        address = target.untyped_storage().data_ptr()
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.clone() if tensor.untyped_storage().data_ptr() == address else tensor
+
+        self.args, self.kwargs, self.output = map_tensors((self.args, self.kwargs, self.output), keep)
+
 
 class _Recorder(TorchFunctionMode):
     """Records what torch computes unless paused."""
@@ -118,27 +133,18 @@ class _Recorder(TorchFunctionMode):
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if self.paused or function.__name__ in ("__get__", "__set__"):
-            return function(*args, **kwargs)
         name = function.__name__
+        if self.paused or name in ("__get__", "__set__"):
+            return function(*args, **kwargs)
+        computed = _Computed(function, args, kwargs, None)
         if name == "__setitem__" or (name.endswith("_") and not name.endswith("__")):  # writes in place
-            given = map_tensors((args, kwargs), torch.Tensor.clone)
-        else:
-            given = (args, kwargs)
+            for each in [*self.computed, computed]:
+                each.keep(args[0])
         output = function(*args, **kwargs)
-        if _is_elsewhere((args, kwargs, output)):  # accelerate brings a weight
-            return output
-        self.computed.append(_Computed(function, given[0], given[1], args[0] if name == "__setitem__" else output))
+        computed.output = args[0] if name == "__setitem__" else output
+        if not any(each.is_meta for each in computed.tensors):  # accelerate brings a weight
+            self.computed.append(computed)
         return output
-
-
-def _is_elsewhere(values: Any) -> bool:
-    """Whether one of the tensors is on the meta device."""
-    if isinstance(values, dict):
-        values = values.values()
-    elif not isinstance(values, list | tuple):
-        return isinstance(values, torch.Tensor) and values.is_meta
-    return any(map(_is_elsewhere, values))
 
 
 @contextmanager
@@ -185,58 +191,24 @@ def _nearest(module: torch.nn.Module) -> Iterator[torch.nn.Module]:
 def first_deviating(computed: list[_Computed]) -> Operator | None:
     """The first operator that deviates; None if all agree."""
     with torch.no_grad():
-        for each in computed:
-            if found := _check(each):
-                return found
-    return None
+        return next(filter(None, map(_check, computed)), None)
 
 
 def _check(computed: _Computed) -> Operator | None:
-    args, kwargs = _to_host(computed.args), _to_host(computed.kwargs)
+    args, kwargs = map_tensors((computed.args, computed.kwargs), on_host, setting_on_host)
     try:
         output = computed.function(*args, **kwargs)
-    except (RuntimeError, TypeError, NotImplementedError):  # a device-only operator, which the CPU lacks
+    except (RuntimeError, TypeError):  # an operator that the CPU lacks
         return None
     name = computed.function.__name__.strip("_")
     output = args[0] if name == "setitem" else output
-    worst = Deviation(0.0)
-    for found, expected in _pairs(computed.output, output):
-        each = deviation(on_host(found), on_host(expected), _dtype(computed, found))
-        worst = max(worst, each, key=lambda each: each.times)
+    dtypes = {each.dtype for each in computed.tensors}
+    coarsest = next((each for each in (torch.bfloat16, torch.float16) if each in dtypes), torch.float32)
+    pairs = zip(tensors_in(computed.output), tensors_in(output), strict=False)
+    compared = (deviation(on_host(found), on_host(expected), coarsest) for found, expected in pairs)
+    worst = max(compared, key=lambda each: each.times, default=Deviation(0.0))
     shown = [*map(_shown, computed.args), *(f"{key}={_shown(value)}" for key, value in computed.kwargs.items())]
     return Operator(name, f"{name}({', '.join(shown)})", worst) if worst.deviates else None
-
-
-def _dtype(computed: _Computed, output: torch.Tensor) -> torch.dtype:
-    """The coarsest dtype of its inputs and outputs."""
-    dtypes = {output.dtype}
-
-    def note(tensor: torch.Tensor) -> torch.Tensor:
-        dtypes.add(tensor.dtype)
-        return tensor
-
-    map_tensors((computed.args, computed.kwargs), note)
-    return next((each for each in (torch.bfloat16, torch.float16) if each in dtypes), torch.float32)
-
-
-def _to_host(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _to_host(each) for key, each in value.items()}
-    if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(_to_host(each) for each in value)
-    if isinstance(value, torch.Tensor):
-        return on_host(value)
-    if isinstance(value, torch.dtype):
-        return torch.float32 if value.is_floating_point else value
-    return torch.device("cpu") if isinstance(value, torch.device) else value
-
-
-def _pairs(found: Any, expected: Any) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    if isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
-        yield found, expected
-    elif isinstance(found, list | tuple) and isinstance(expected, list | tuple):
-        for each in zip(found, expected, strict=False):
-            yield from _pairs(*each)
 
 
 def _shown(value: Any) -> str:
@@ -248,12 +220,12 @@ def _shown(value: Any) -> str:
     return str(value).removeprefix("torch.")
 
 
+# --- Those of a 7B model, for --check_device ---
+
 HEADS, SIZE, HIDDEN = 32, 128, 4096  # of LLaVA-NeXT-Video-7B's text model
 PATCHES, VISION_HEADS, VISION_SIZE, VISION_HIDDEN = 577, 16, 64, 1024  # of its vision tower
 QUERIES, KEYS = 64, 1300  # of a question, and of the longest prompt
 PADDING = 20  # tokens
-PLAIN, CAUSAL = (f"{ATTENTION}(attn_mask=None, is_causal={is_causal})" for is_causal in (False, True))
-
 
 Compute = Callable[..., torch.Tensor]
 
@@ -261,7 +233,7 @@ Compute = Callable[..., torch.Tensor]
 @dataclass(frozen=True)
 class Case:
     name: str  # "attention, causal"
-    operator: str  # for look_at: "scaled_dot_product_attention(attn_mask=None, is_causal=True)"
+    look_at: str
     inputs: tuple[torch.Tensor, ...]  # float32, integers or bool, on the host
     compute: Compute
 
@@ -274,49 +246,44 @@ def cases() -> Iterator[Case]:
         return torch.randn(shape, generator=generator)
 
     yield from _attention_cases(normal)
-    yield from _by_position(normal)
-    yield from _of_the_video(normal)
+    yield from _text_cases(normal)
+    yield from _vision_cases(normal)
 
 
 def _attention_cases(normal: Compute) -> Iterator[Case]:
     attend: Compute = F.scaled_dot_product_attention
     query, key, value = (normal(1, HEADS, QUERIES, SIZE) for _ in range(3))
     long_key, long_value = (normal(1, HEADS, KEYS, SIZE) for _ in range(2))
-    yield Case("attention, no mask", PLAIN, (query, key, value), attend)
-    yield Case("attention, causal", CAUSAL, (query, key, value), lambda *given: attend(*given, is_causal=True))
+    yield Case("attention, no mask", UNMASKED, (query, key, value), attend)
+    yield Case("attention, causal", CAUSAL, (query, key, value), partial(attend, is_causal=True))
     seen = torch.ones(QUERIES, KEYS, dtype=torch.bool).tril(KEYS - QUERIES)[None, None]
-    given = (query, long_key, long_value)
-    masked: Compute = lambda *each: attend(*each[:3], attn_mask=each[3])  # noqa: E731
-    yield Case("attention, bool mask", ATTENTION, (*given, seen), masked)
+    yield Case("attention, bool mask", MASKED, (query, long_key, long_value, seen), attend)
     padded = seen.clone()
     padded[..., KEYS - QUERIES : KEYS - QUERIES + PADDING] = False
-    yield Case("attention, bool mask with padding", ATTENTION, (*given, padded), masked)
-    one = (query[:, :, -1:], long_key, long_value)
-    yield Case(f"attention, one query and {KEYS} keys, padding", ATTENTION, (*one, padded[:, :, -1:]), masked)
+    yield Case("attention, bool mask with padding", MASKED, (query, long_key, long_value, padded), attend)
+    one = (query[:, :, -1:], long_key, long_value, padded[:, :, -1:])
+    yield Case(f"attention, one query and {KEYS} keys, padding", ONE_QUERY, one, attend)
     few = (query, long_key[:, : HEADS // 4], long_value[:, : HEADS // 4])
-    grouped: Compute = lambda *each: attend(*each, enable_gqa=True)  # noqa: E731
-    yield Case("attention, grouped queries", PLAIN, few, grouped)
-    frames = [normal(1, VISION_HEADS, PATCHES, VISION_SIZE) for _ in range(3)]
-    yield Case(f"attention, {PATCHES} patches", PLAIN, tuple(frames), attend)
+    yield Case("attention, grouped queries", UNMASKED, few, partial(attend, enable_gqa=True))
+    frames = tuple(normal(1, VISION_HEADS, PATCHES, VISION_SIZE) for _ in range(3))
+    yield Case(f"attention, {PATCHES} patches", UNMASKED, frames, attend)
 
 
-def _by_position(normal: Compute) -> Iterator[Case]:
+def _text_cases(normal: Compute) -> Iterator[Case]:
     states, weight, bias = normal(1, QUERIES, HIDDEN), normal(HIDDEN), normal(HIDDEN)
-    yield Case("gelu (erf)", "gelu", (states,), F.gelu)
-    yield Case("gelu (tanh)", "tanh", (states,), lambda given: F.gelu(given, approximate="tanh"))
-    yield Case("silu", "silu", (states,), F.silu)
-    yield Case("quick gelu", "sigmoid", (states,), lambda given: given * torch.sigmoid(1.702 * given))
-    yield Case("RMSNorm", "layer_norm", (states, weight), _rms_norm)
-    yield Case("LayerNorm", "layer_norm", (states, weight, bias), _layer_norm)
-    yield Case("linear", "linear", (states, normal(HIDDEN, HIDDEN) / HIDDEN**0.5), F.linear)
+    yield Case("gelu (erf)", OPERATORS["gelu"], (states,), F.gelu)
+    yield Case("gelu (tanh)", KERNEL, (states,), partial(F.gelu, approximate="tanh"))
+    yield Case("silu", KERNEL, (states,), F.silu)
+    yield Case("quick gelu", KERNEL, (states,), lambda given: given * torch.sigmoid(1.702 * given))
+    yield Case("RMSNorm", OPERATORS["layer_norm"], (states, weight), _rms_norm)
+    norm: Compute = lambda given, *by: F.layer_norm(given, (HIDDEN,), *by)  # noqa: E731
+    yield Case("LayerNorm", OPERATORS["layer_norm"], (states, weight, bias), norm)
+    yield Case("linear", PRODUCT, (states, normal(HIDDEN, HIDDEN) / HIDDEN**0.5), F.linear)
     angles = torch.arange(KEYS, dtype=torch.float32)[:, None] * 10000.0 ** (-torch.arange(SIZE // 2) * 2.0 / SIZE)
     angles = torch.cat((angles, angles), -1)
-    yield Case("rope", "cat", (normal(1, 2, KEYS, SIZE), angles.cos(), angles.sin()), _rope)
-    yield Case("log_softmax", "softmax", (normal(2, 32064),), lambda given: given.float().log_softmax(-1))
-
-
-def _layer_norm(states: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    return F.layer_norm(states, (HIDDEN,), weight, bias)
+    yield Case("rope", ROPE, (normal(1, 2, KEYS, SIZE), angles.cos(), angles.sin()), _rope)
+    logits = (normal(2, 32064),)
+    yield Case("log_softmax", OPERATORS["softmax"], logits, lambda given: given.float().log_softmax(-1))
 
 
 def _rms_norm(states: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -329,37 +296,33 @@ def _rope(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.T
     return states * cos + torch.cat((-second, first), -1) * sin
 
 
-def _of_the_video(normal: Compute) -> Iterator[Case]:
-    patches = normal(VISION_HIDDEN, 3, 14, 14) / 588**0.5
-    stride: Compute = lambda each, by: F.conv2d(each, by, stride=14)  # noqa: E731
-    yield Case("patch convolution", "conv2d", (normal(1, 3, 336, 336), patches), stride)
+def _vision_cases(normal: Compute) -> Iterator[Case]:
+    image, patches = normal(1, 3, 336, 336), normal(VISION_HIDDEN, 3, 14, 14) / 588**0.5
+    yield Case("patch convolution", OPERATORS["conv2d"], (image, patches), partial(F.conv2d, stride=14))
     grid = normal(1, VISION_HIDDEN, 24, 24)
-    yield Case("average pooling", "avg_pool2d", (grid,), lambda each: F.avg_pool2d(each, 2, 2))
+    yield Case("average pooling", OPERATORS["avg_pool2d"], (grid,), partial(F.avg_pool2d, kernel_size=2))
     chosen = (torch.arange(QUERIES) % 3 == 0)[:, None].expand(QUERIES, HIDDEN)
     scattered = (normal(QUERIES, HIDDEN), chosen, normal(QUERIES, HIDDEN))
-    yield Case("masked_scatter", "masked_scatter", scattered, torch.Tensor.masked_scatter)
+    yield Case("masked_scatter", OPERATORS["masked_scatter"], scattered, torch.masked_scatter)
     picked = (normal(2, HEADS, QUERIES, SIZE), torch.tensor([1, 0, 1, 1]))
-    yield Case("index_select", "index_select", picked, lambda each, at: each.index_select(0, at))
+    yield Case("index_select", KERNEL, picked, lambda given, at: given.index_select(0, at))
 
 
 def check_operators(device: torch.device, dtype: torch.dtype) -> tuple[list[str], float]:
     """Return a line for each operator that deviates, and the largest error of the others over the tolerance."""
     lines, largest = [], 0.0
-    name = dtype_name(dtype)
     for case in cases():
+        name = f"{case.name}, {dtype_name(dtype)}"
         rounded = [each.to(dtype) if each.is_floating_point() else each for each in case.inputs]
-        expected = case.compute(*(each.float() if each.is_floating_point() else each for each in rounded))
+        expected = case.compute(*map(on_host, rounded))
         try:
-            result = case.compute(*(each.to(device) for each in rounded)).cpu()
-        except (RuntimeError, NotImplementedError) as error:
-            lines.append(f"{case.name}, {name}: {str(error).splitlines()[0]}")
+            found = deviation(on_host(case.compute(*(each.to(device) for each in rounded))), expected, dtype)
+        except RuntimeError as error:
+            lines.append(f"{name}: fails: {str(error).splitlines()[0]}; look at: {case.look_at}")
             continue
-        found = deviation(result.float(), expected, dtype)
-        if not found.deviates:
+        if found.deviates:
+            fix = OVERFLOW if found.overflow and dtype == torch.float16 else case.look_at
+            lines.append(f"{name}: {found.text}; look at: {fix}")
+        else:
             largest = max(largest, found.times)
-            continue
-        where = f"; {found.where}" if found.where else ""
-        module, place = "self_attn" * (case.name == "rope"), "decoding step" * ("one query" in case.name)
-        fix = look_at(module, place, case.operator, found.overflow and dtype == torch.float16)
-        lines.append(f"{case.name}, {name}: {found.text}{where}; look at: {fix}")
     return lines, largest

@@ -18,7 +18,6 @@ from videobench.locate.recording import (
     Result,
     Rows,
     States,
-    dtype_name,
     held_states,
     on_host,
 )
@@ -30,10 +29,9 @@ from videobench.video.pixels import normalise
 class Outside:
     """One result that was computed outside of the modules."""
 
-    name: str  # of operators.OUTSIDE
-    call: str  # of recording.KINDS: the forward pass that receives it, or whose result it is computed from
-    shape: tuple[int, ...]
-    dtype: str
+    name: str  # one of operators.OUTSIDE
+    kind: str  # of recording.KINDS: the forward pass that receives it, or whose result it is computed from
+    found: torch.Tensor
     deviation: Deviation
 
 
@@ -101,8 +99,7 @@ class OutsideCheck:
                 expected = one.cpu()[self._video_of_row] if forward.kind == SUFFIX else one.cpu()
                 same_shape = expected.shape == other.shape
                 if not same_shape or not torch.allclose(expected, other.cpu(), 0, 0, equal_nan=True):
-                    where = Deviation(math.inf, where=f"in layer {layer}")
-                    yield Outside(COPIES, forward.kind, tuple(other.shape), dtype_name(other.dtype), where)
+                    yield Outside(COPIES, forward.kind, other, Deviation(math.inf, where=f"different in layer {layer}"))
                     return
 
     def _chosen(self, ids: torch.Tensor) -> Iterator[Outside]:
@@ -110,7 +107,7 @@ class OutsideCheck:
         assert self._last is not None
         is_known = self._last.isfinite().all(-1)
         is_largest = self._last.gather(1, ids[:, None])[:, 0] == self._last.amax(-1)
-        yield _compared(TOKENS, DECODE, is_largest | ~is_known, torch.ones_like(is_known))
+        yield Outside(TOKENS, DECODE, ids, deviation(is_largest | ~is_known, torch.ones_like(is_known), torch.bool))
 
 
 def _positions(kind: str, given: Given) -> Iterator[Outside]:
@@ -124,9 +121,8 @@ def _positions(kind: str, given: Given) -> Iterator[Outside]:
     is_seen = mask[:, -positions.shape[1] :] != 0
     found, expected = (each.expand_as(is_seen).where(is_seen, 0) for each in (positions, expected))
     wrong = deviation(found[..., None], expected[..., None], found.dtype)  # a column: the text names positions
-    yield Outside(POSITIONS, kind, tuple(found.shape), dtype_name(found.dtype), wrong)
+    yield Outside(POSITIONS, kind, found, wrong)
 
 
 def _compared(name: str, kind: str, found: torch.Tensor, expected: torch.Tensor) -> Outside:
-    wrong = deviation(on_host(found), expected, found.dtype)
-    return Outside(name, kind, tuple(found.shape), dtype_name(found.dtype), wrong)
+    return Outside(name, kind, found, deviation(on_host(found), expected, found.dtype))

@@ -63,7 +63,7 @@ class Rows:
 
     rows: tuple[int, ...]
     of: int  # rows of the batch
-    videos: tuple[int, ...]  # their numbers in the prefix, for each of these rows
+    videos: tuple[int, ...]  # the numbers of their videos in the prefix
     of_videos: int
 
     def __call__(self, kind: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -84,22 +84,42 @@ class Rows:
         return tuple(output[each] for each in self.videos) if chosen else None
 
 
-def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
-    """Copy a structure with `change` applied to every tensor; caches are left as they are."""
+def _same(value: Any) -> Any:
+    return value
+
+
+def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor], other: Callable[[Any], Any] = _same) -> Any:
+    """Copy a structure with `change` applied to every tensor, and `other` to every other value, such as a cache."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, dict):
-        mapped = {key: map_tensors(each, change) for key, each in value.items()}
+        mapped = {key: map_tensors(each, change, other) for key, each in value.items()}
         return mapped if type(value) is dict else type(value)(**mapped)  # a ModelOutput
-    if isinstance(value, list | tuple):
-        return type(value)(map_tensors(each, change) for each in value)
-    return value
+    if type(value) in (list, tuple):
+        return type(value)(map_tensors(each, change, other) for each in value)
+    return other(value)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors of a structure."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from tensors_in(each)
 
 
 def on_host(tensor: torch.Tensor) -> torch.Tensor:
     """Copy to the CPU, with floating-point numbers as float32."""
     host = tensor.detach().cpu()
     return host.float() if host.is_floating_point() else host
+
+
+def setting_on_host(value: Any) -> Any:
+    """What a call on the CPU in float32 gets for a dtype or a device; other values are kept."""
+    if isinstance(value, torch.dtype) and value.is_floating_point:
+        return torch.float32
+    return torch.device("cpu") if isinstance(value, torch.device) else value
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -187,7 +207,7 @@ class _Recorder:
             self._events[begun + 1 :] = [replace(result, is_compared=True)]
 
     def _keep(self, value: Any) -> Any:
-        return map_tensors(value, partial(self._rows, self._kind) if self._rows else lambda tensor: tensor)
+        return map_tensors(value, partial(self._rows, self._kind) if self._rows else _same)
 
 
 def _kind(module: str, kwargs: dict[str, Any], cache: States) -> str:

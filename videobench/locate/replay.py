@@ -18,7 +18,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import Cache, DynamicCache
 
-from videobench.locate.recording import ENCODE, Forward, Given, Result, map_tensors, on_host
+from videobench.locate.recording import ENCODE, Forward, Given, Result, map_tensors, on_host, setting_on_host
 from videobench.model.checkpoint import Checkpoint
 
 ReadWeight = Callable[[str, torch.Tensor], torch.Tensor]
@@ -31,7 +31,7 @@ class Compared:
     number: int  # of the event
     module: str  # whose code computed it
     call: int  # how often that module was called before
-    handed_to: str | None  # the inner module that received it; None: it is the result
+    passed_to: str | None  # the inner module that received it; None: it is the result
     found: torch.Tensor  # the device's, float32 or integers, on the host
     expected: torch.Tensor  # the CPU's from the same inputs
     dtype: torch.dtype  # the device's
@@ -133,30 +133,24 @@ class Replay:
         finally:
             copied.__dict__.update(kinds)
 
-    def _pairs(self, number: int, expected: Any, found: Any, recorded: Any, handed_to: str | None) -> None:
+    def _pairs(self, number: int, expected: Any, found: Any, recorded: Any, passed_to: str | None) -> None:
         """Compare the tensors at the same places of both structures."""
         if isinstance(found, torch.Tensor) and isinstance(expected, torch.Tensor):
             if expected is not found:
                 module, call = self._running[-1].module, self._running[-1].call
-                self._compare(Compared(number, module, call, handed_to, found, expected, recorded.dtype))
+                self._compare(Compared(number, module, call, passed_to, found, expected, recorded.dtype))
         elif isinstance(found, dict) and isinstance(expected, dict):
             for key in (each for each in found if each in expected):
-                self._pairs(number, expected[key], found[key], recorded[key], handed_to)
+                self._pairs(number, expected[key], found[key], recorded[key], passed_to)
         elif isinstance(found, list | tuple) and isinstance(expected, list | tuple) and len(found) == len(expected):
             for each in zip(expected, found, recorded, strict=True):
-                self._pairs(number, *each, handed_to)
+                self._pairs(number, *each, passed_to)
 
     def _to_host(self, value: Any) -> Any:
         """Copy the structure with float32 tensors on the host; a cache is replaced by the CPU's own."""
-        if isinstance(value, Cache):
-            return self._cache
-        if isinstance(value, dict) and type(value) is dict:
-            return {key: self._to_host(each) for key, each in value.items()}
-        if isinstance(value, list | tuple):
-            return type(value)(self._to_host(each) for each in value)
-        if isinstance(value, torch.dtype | torch.device):
-            return torch.float32 if isinstance(value, torch.dtype) else torch.device("cpu")
-        return map_tensors(value, self._tensor)
+        return map_tensors(
+            value, self._tensor, lambda each: self._cache if isinstance(each, Cache) else setting_on_host(each)
+        )
 
     def _tensor(self, tensor: torch.Tensor) -> torch.Tensor:
         """Copy a tensor to the host; the same one gives the same copy as long as it is in use, so that a tensor that is
@@ -195,12 +189,13 @@ class HostWeights:
             self._found |= {PREFIXES.sub("", name): (file, name) for name in file.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
 
     def __call__(self, name: str, on_device: torch.Tensor) -> torch.Tensor:
-        """Read a weight as float32, rounded to the run's dtype. If no file has it, compute it or take the device's."""
-        found = self._found.get(PREFIXES.sub("", name))
-        if found is None and name == "lm_head.weight":  # tied
-            found = self._found["embed_tokens.weight"]
-        if found is not None and isinstance(on_device, torch.nn.Parameter):
-            file, stored = found
+        """Read a weight as float32, rounded to the run's dtype. Of buffers, which no file has, compute rope's angles
+        and take the others from the device."""
+        if isinstance(on_device, torch.nn.Parameter):
+            key = PREFIXES.sub("", name)
+            if key == "lm_head.weight" and key not in self._found:  # tied
+                key = "embed_tokens.weight"
+            file, stored = self._found[key]
             return torch.nn.Parameter(file.get_tensor(stored).to(self._dtype).float(), requires_grad=False)
         module_name, _, key = name.rpartition(".")
         if key.endswith("inv_freq"):
