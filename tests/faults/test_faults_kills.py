@@ -93,17 +93,3 @@ def test_a_journal_that_lost_its_end_goes_on_to_the_same_result(bench):
         assert bench.answer(*flags).status == 0
         assert bench.result.read_bytes() == expected
         assert untimed(bench.journal.read_bytes()) == untimed(journal)
-
-
-def test_a_question_that_failed_is_asked_again_with_the_same_result(bench):
-    assert bench.answer().status == 0
-    expected = bench.result.read_bytes()
-    lines = bench.journal.read_bytes().splitlines(keepends=True)
-    entry = json.loads(lines[3])
-    entry["row"] |= {"output_sequence": [""], "error": "the device failed"}
-    lines[3] = json.dumps(entry).encode() + b"\n"
-    bench.journal.write_bytes(b"".join(lines))
-    bench.result.unlink()
-    assert bench.answer().status == 0
-    assert bench.result.read_bytes() == expected
-    assert len(bench.journal.read_bytes().splitlines()) == len(lines) + 1

@@ -88,18 +88,6 @@ def test_a_question_that_holds_the_placeholder_of_the_video_is_refused(bench):
     assert f"question {key} of {SET} holds <video>, which stands for the video; reword it in the QA file" in outcome.err
 
 
-def test_runs_of_two_samples_are_called_so(bench):
-    keys = list(bench.rows())
-    for name, own in (("npu.json", keys[:16]), ("gpu.json", keys[12:])):
-        rows = json.loads((bench.folder / name).read_bytes())
-        run = {"manifest_sha256": name[0] * 64}
-        (bench.folder / name).write_text(json.dumps({key: rows[key] | {"run": run} for key in own}))
-    outcome = bench.compare()
-    assert outcome.status == 0
-    first = " ".join(outcome.out.split("Numbers:")[0].split())
-    assert first.startswith("INCONCLUSIVE: not comparable: different samples: 20 of 24 questions are in one file only")
-
-
 @pytest.mark.parametrize("given", ["out", f"out/{SET}_eval.json"])
 @pytest.mark.parametrize("keeps", [True, False])
 def test_a_run_that_was_stopped_is_compared(bench, given, keeps):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.paths import ASSETS
-from tests.support.runs import SET
+from tests.support.runs import SET, run_argv
 from videobench.cli import run_script
 from videobench.data.dataset import qa_file
 
@@ -61,9 +61,8 @@ class Bench:
         return ["--Eval_QA_root", f"{self.folder}/qa", "--Eval_Video_root", f"{self.folder}/videos"]
 
     def run_flags(self, *more: object) -> list[str]:
-        flags = ["--model_path", str(self.model), *self.roots, "--dataset_name", SET, "--device", "cpu"]
-        flags += ["--chat_conversation_output_folder", f"{self.folder}/out", "--num_workers", "0"]
-        return [*flags, *map(str, more)]
+        folders = [self.folder / name for name in ("qa", "videos", "out")]
+        return run_argv(self.model, *folders, "--dataset_name", SET, *more)
 
     def answer(self, *more: object) -> Outcome:
         """run_gpu.py; the last of a flag that is given twice counts."""
