@@ -162,7 +162,9 @@ def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path])
     video_id = row.get("video_id")
     if isinstance(video_id, bool) or not isinstance(video_id, str | int):
         raise ValueError(f"video_id is {_describe_type(video_id)}, not a text or a whole number")
-    dataset = canonical_name_of_row(name, row)
+    dataset = row.get("dataset") if name == SAMPLE_NAME else name
+    if dataset not in DATASET_NAMES:
+        raise ValueError(f"dataset is {dataset!r}, but in a sample it must name one of the 13 sets")
     return Question(
         source=name,
         dataset=dataset,
@@ -174,16 +176,6 @@ def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path])
         text=_require_text(row, "question"),
         options=_read_options(row.get("choices")),
     )
-
-
-def canonical_name_of_row(name: str, row: Mapping[str, Any]) -> str:
-    """Return the set of a row: the file's, or in a sample the row's own. ValueError if the row names no known set."""
-    if name != SAMPLE_NAME:
-        return name
-    dataset = row.get("dataset")
-    if dataset not in DATASET_NAMES:
-        raise ValueError(f"dataset is {dataset!r}, but in a sample it must name one of the 13 sets")
-    return str(dataset)
 
 
 def _check_vid_path(vid_path: str) -> str:
@@ -287,9 +279,9 @@ def check_kind(path: Path, content: Any, wanted: str) -> None:
 
 def _kind_of(content: Any) -> str:
     """Guess the kind from the first entry; "" if that does not tell."""
-    first = _first(content)
     if isinstance(content, dict) and "videos_sha256" in content:
         return MANIFEST
+    first = _first(content)
     if not isinstance(first, dict):
         return ""
     if "output_sequence" in first:
@@ -356,7 +348,7 @@ def _linked_images(video: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class SizeAndHash:
-    """Size and hash, which identify the content of a file."""
+    """What identifies the content of a file."""
 
     num_bytes: int
     sha256: str  # hexadecimal
@@ -379,15 +371,9 @@ def load_manifest(path: Path) -> Manifest:
         sizes, hashes = content["videos_bytes"], content["videos_sha256"]
         manifest = Manifest(
             path=path,
-            videos_folder=_require_place(_require_hash(content["videos_folder"])),
-            json_sha256={
-                _require_place(name, parts=1): _require_hash(digest)
-                for name, digest in content["outputs_sha256"].items()
-            },
-            videos={
-                _require_place(name): SizeAndHash(_require_size(sizes[name]), _require_hash(digest))
-                for name, digest in hashes.items()
-            },
+            videos_folder=_require_place(content["videos_folder"]),
+            json_sha256={_require_place(name): digest for name, digest in content["outputs_sha256"].items()},
+            videos={_require_place(name): SizeAndHash(sizes[name], digest) for name, digest in hashes.items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"it lacks {error}" if isinstance(error, KeyError) else error
@@ -399,26 +385,12 @@ def load_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def _require_hash(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value
-
-
-def _require_place(name: str, parts: int | None = None) -> str:
-    """Check that a name is a path below the sample's folder, with `parts` parts if given; "" and "." are refused."""
-    found = PurePosixPath(name).parts
-    if not found or name.startswith("/") or ".." in found or CONTROL_CHARACTER.search(name):
+def _require_place(name: str) -> str:
+    """Check that a name is a path below the sample's folder; "" and "." are refused."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or CONTROL_CHARACTER.search(name):
         raise ValueError(f"{name!r} is not a path below the sample's folder")
-    if parts not in (None, len(found)) or (parts == 1 and found[0] != name):
-        raise ValueError(f"{name!r} is not a file name")
     return name
-
-
-def _require_size(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"{value!r} is not a size in bytes")
-    return value
 
 
 def manifest_hash(qa_path: Path, qa_sha256: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ def verify_sample(manifest_path: Path, output_folder: Path | None, num_workers: 
     Every file is compared by size, then by hash."""
     manifest = load_manifest(manifest_path)
     folder = find_videos_folder(manifest, output_folder)
-    json_files = {manifest.path.with_name(name): digest for name, digest in manifest.json_sha256.items()}
+    json_files = {manifest.path.parent / name: digest for name, digest in manifest.json_sha256.items()}
     faults = {path: _fault(path, digest) for path, digest in json_files.items()}
 
     def find_fault(name: str) -> str | None:
