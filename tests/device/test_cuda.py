@@ -155,7 +155,7 @@ def test_the_launcher_takes_the_cards_there_are(run_command, tiny_model_path, qa
 def test_check_device(run_command):
     done = run_command(sys.executable, "run_gpu.py", "--check_device")
     assert done.returncode == 0, done.stderr
-    assert "everything works" in done.stdout
+    assert "all checks passed" in done.stdout
     assert "right on each" in done.stdout
 
 

@@ -48,13 +48,15 @@ def test_a_space_in_the_list_of_cards_is_named(monkeypatch, value, found):
         open_device("cuda")
 
 
-def test_an_index_beyond_the_cards_is_refused_with_those_there_are(monkeypatch):
+def test_more_processes_than_cards_are_refused_with_the_number_of_cards(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    with pytest.raises(InputError, match=r"cuda:2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\).*=4,5$"):
+    with pytest.raises(
+        InputError, match=r"2 does not exist: 2 visible \(CUDA_VISIBLE_DEVICES='4,5'\); .*=2, or list only"
+    ):
         open_device("cuda", 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    with pytest.raises(InputError, match=r"2 visible \(CUDA_VISIBLE_DEVICES is not set\); start one .*=0,1$"):
+    with pytest.raises(InputError, match=r"2 visible \(CUDA_VISIBLE_DEVICES is not set\); start one process for each"):
         open_device("cuda", 2)
 
 
@@ -215,25 +217,29 @@ def test_the_version_of_the_driver_is_found_where_it_was_installed(monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    ("memory", "found"),
+    ("memory", "dtype", "found"),
     [
-        pytest.param((14_200_000_000, 64_000_000_000), None, id="fits"),
+        pytest.param((14_200_000_000, 64_000_000_000), "float16", None, id="fits"),
         pytest.param(
             (3_000_000_000, 64_000_000_000),
+            "float16",
             "3.00 GB of 64.00 GB of its memory is free, the weights in float16 take 14.12 GB; another process holds",
             id="another-process",
         ),
-        pytest.param((11_000_000_000, 12_000_000_000), "use a 16-bit --dtype or a larger card", id="too-small"),
+        pytest.param(
+            (11_000_000_000, 12_000_000_000), "float32", "; use a 16-bit --dtype, --tensor_p", id="narrower-may-fit"
+        ),
+        pytest.param((11_000_000_000, 12_000_000_000), "float16", "; use --tensor_parallel, or a", id="too-small"),
     ],
 )
-def test_too_little_memory_for_the_weights_is_told_with_its_cause(one_gpu, memory, found):
+def test_too_little_memory_for_the_weights_is_told_with_its_cause(one_gpu, memory, dtype, found):
     one_gpu[:] = memory
     device = Device("cuda", torch.device("cuda", 0), "a card")
     if found is None:
-        check_free_memory(device, 14_120_000_000, "float16")
+        check_free_memory(device, 14_120_000_000, dtype)
         return
     with pytest.raises(InputError) as raised:
-        check_free_memory(device, 14_120_000_000, "float16")
+        check_free_memory(device, 14_120_000_000, dtype)
     assert str(raised.value).startswith("device cuda:0 (a card): ")
     assert found in str(raised.value)
 

@@ -88,11 +88,9 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
     if kind == "cpu":
         return Device("cpu", torch.device("cpu"), "cpu")
     if index >= count:
-        found = os.environ.get(VISIBLE[kind])
-        listed = found.split(",") if found else map(str, range(count))
         raise InputError(
-            f"device {kind}:{index} does not exist: {count} visible ({_visible(kind)}); "
-            f"start one process for each card: export {VISIBLE[kind]}={','.join([*listed][:count])}"
+            f"device {kind}:{index} does not exist: {count} visible ({visible_cards(kind)}); start one process for "
+            f"each card: torchrun --nproc_per_node={count}, or list only cards that exist in {VISIBLE[kind]}"
         )
     name = _start(kind, index)
     {"npu": _set_up_npu, "cuda": _set_up_cuda}[kind]()
@@ -101,21 +99,24 @@ def open_device(kind: str, index: int = 0, deterministic: bool = False) -> Devic
 
 def count_cards(kind: str) -> int:
     """Count visible cards; 1 for cpu. Raises InputError if the packages do not fit, or no card is visible."""
-    if kind == "npu":
-        count = npu.count_cards()
-    else:
-        sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # hide it from transformers, see above
-        import torch
-
-        count = 1 if kind == "cpu" else torch.cuda.device_count()
+    count = npu.count_cards() if kind == "npu" else _count_cuda_cards()  # the latter hides torch_npu for cpu, too
+    if kind == "cpu":
+        return 1
     if count == 0:
         # CANN's runtime accepts only ascending numbers (documented in torch_npu's device_count).
         order = ", with ascending numbers," if kind == "npu" else ""
         raise InputError(
-            f"device {kind}: no card is visible ({_visible(kind)}); check {TOOLS[kind]} and {VISIBLE[kind]}{order} "
-            "or run with --device cpu"
+            f"device {kind}: no card is visible ({visible_cards(kind)}); "
+            f"check {TOOLS[kind]} and {VISIBLE[kind]}{order} or run with --device cpu"
         )
     return count
+
+
+def _count_cuda_cards() -> int:
+    sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # hide it from transformers, see above
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -125,12 +126,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def kind_to_use(kind: str, may_use_cpu: bool) -> str:
     """Return `kind`, or "cpu" with a warning if that is allowed and torch sees no CUDA card."""
-    if not may_use_cpu:
-        return kind
-    sys.modules.setdefault("torch_npu", None)  # type: ignore[arg-type]  # as in count_cards
-    import torch
-
-    if torch.cuda.is_available():
+    if not may_use_cpu or _count_cuda_cards():
         return kind
     warn_once("WARNING: no CUDA device is visible: running on the CPU, which is slow")
     return "cpu"
@@ -153,8 +149,10 @@ def _start(kind: str, index: int) -> str:
     """Make a card the current one; returns its name."""
     import torch
 
-    if kind == "npu":
-        _let_overflows_show()
+    # With INF_NAN_MODE_ENABLE=0, which MindIE's launchers export, torch_npu does not start on Atlas A2 and A3. On older
+    # cards it has no effect (docs of TorchNPU, INF_NAN_MODE_ENABLE and INF_NAN_MODE_FORCE_DISABLE).
+    if kind == "npu" and os.environ.get("INF_NAN_MODE_FORCE_DISABLE", "0") != "1":
+        os.environ["INF_NAN_MODE_ENABLE"] = "1"
     module = getattr(torch, kind)
     try:
         module.set_device(index)
@@ -165,7 +163,7 @@ def _start(kind: str, index: int) -> str:
             raise InputError(f"device {kind}:{index} does not start: {reason}; check {TOOLS[kind]}") from None
         free_bytes = 0
     if free_bytes == 0:
-        raise InputError(f"device {kind}:{index}: no memory is free; {another_process(kind)}")
+        raise InputError(f"device {kind}:{index}: no memory is free; {_another_process(kind)}")
     return str(module.get_device_name(index))
 
 
@@ -203,21 +201,14 @@ def _set_up_npu() -> None:
     module.config.allow_internal_format = False
     if not _shows_overflows():
         warn_once(
-            "warning: this NPU gives the largest number in place of infinity, and 0 in place of NaN, so overflows of "
+            "warning: this NPU writes the largest number instead of infinity and 0 instead of NaN, so overflows of "
             "float16 cannot be detected; on Atlas A2 and A3 unset INF_NAN_MODE_FORCE_DISABLE, on older cards use "
             "--dtype float32"
         )
 
 
-def _let_overflows_show() -> None:
-    """Set INF_NAN_MODE_ENABLE=1: with 0, which MindIE's launchers export, torch_npu does not start on Atlas A2 and A3.
-    It has no effect on older cards (docs of TorchNPU, INF_NAN_MODE_ENABLE and INF_NAN_MODE_FORCE_DISABLE)."""
-    if os.environ.get("INF_NAN_MODE_FORCE_DISABLE", "0") != "1":
-        os.environ["INF_NAN_MODE_ENABLE"] = "1"
-
-
 def _shows_overflows() -> bool:
-    """False if the card replaces infinity by the largest number, and NaN by 0."""
+    """False if the card writes the largest number instead of infinity, and 0 instead of NaN."""
     import torch
 
     return bool(getattr(torch, "npu").utils.is_support_inf_nan())  # noqa: B009
@@ -230,7 +221,7 @@ def _set_deterministic_variables(kind: str) -> None:
             raise InputError(f"--deterministic needs {name}={value}, but the environment has {found!r}; unset it")
 
 
-def another_process(kind: str) -> str:
+def _another_process(kind: str) -> str:
     """Second half of an error: what uses the card's memory, and the fix."""
     return (
         f"another process holds it: find it with {TOOLS[kind]} and end it, or choose another card with {VISIBLE[kind]}"
@@ -245,13 +236,14 @@ def card_numbers(device: Device, count: int = 1) -> list[str]:
 
 
 def name_of(device: Device) -> str:
-    """ "NPU card 5 (Ascend910B3)", "the CPU"."""
+    """Name a card as people do: "NPU card 5 (Ascend910B3)", "the CPU"."""
     if device.kind == "cpu":
         return "the CPU"
     return f"{device.kind.upper()} card {card_numbers(device)[0]} ({device.name})"
 
 
-def _visible(kind: str) -> str:
+def visible_cards(kind: str) -> str:
+    """Show the variable that lists the cards: "CUDA_VISIBLE_DEVICES='4,5'"."""
     name, found = VISIBLE[kind], os.environ.get(VISIBLE[kind])
     if found is None:
         return f"{name} is not set"
@@ -275,13 +267,14 @@ def check_free_memory(device: Device, needed: int, dtype: str) -> None:
     if device.kind == "cpu":
         return
     free, total = memory_bytes(device)
-    found = f"device {device.torch_device} ({device.name}): {in_bytes(free)} of {in_bytes(total)} of its memory is free"
-    if needed > total:
-        raise InputError(
-            f"{found}, the weights in {dtype} take {in_bytes(needed)}; use a 16-bit --dtype or a larger card"
-        )
     if needed > free:
-        raise InputError(f"{found}, the weights in {dtype} take {in_bytes(needed)}; {another_process(device.kind)}")
+        narrower = "a 16-bit --dtype, " if dtype == "float32" else ""
+        too_small = f"use {narrower}--tensor_parallel, or a larger card"
+        raise InputError(
+            f"device {device.torch_device} ({device.name}): {in_bytes(free)} of {in_bytes(total)} of its memory is "
+            f"free, the weights in {dtype} take {in_bytes(needed)}; "
+            f"{too_small if needed > total else _another_process(device.kind)}"
+        )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from videobench.cli import run_script
-from videobench.console import in_bytes
+from videobench.console import in_bytes, warn_once
 from videobench.device import npu
 from videobench.device.devices import (
     BACKENDS,
@@ -26,6 +26,7 @@ from videobench.device.devices import (
     kind_to_use,
     memory_bytes,
     open_device,
+    visible_cards,
 )
 from videobench.device.packages import installed_version
 from videobench.errors import InputError
@@ -33,7 +34,6 @@ from videobench.jobs.processes import start_child
 from videobench.run.options import DTYPES, CheckSettings
 from videobench.tolerances import TOLERANCES
 
-SHOWN_PACKAGES = {"transformers": "transformers", "PyAV": "av"}
 CPU_PROCESSES = 2  # a collective of one process tests nothing
 MATRIX_SIZE = 512
 TIMEOUT_S = 600.0  # enough for eight processes to read torch from a cold disk, and for HCCL's limit of 120 s to connect
@@ -47,43 +47,40 @@ def check_device(settings: CheckSettings) -> int:
     kind = kind_to_use(settings.device, settings.may_use_cpu)
     settings = replace(settings, device=kind)
     count = CPU_PROCESSES if kind == "cpu" else count_cards(kind)
-    print(f"device {kind}: {_count_line(kind, count)}")
+    found = f"{os.cpu_count()} cores" if kind == "cpu" else f"{count} visible ({visible_cards(kind)})"
+    print(f"device {kind}: {found}")
     print(", ".join(f"{name} {version}" for name, version in _versions(kind).items()))
     with tempfile.TemporaryDirectory() as folder:
         reports = _run_processes(settings, count, Path(folder))
+    for line in dict.fromkeys(line for report in reports for line in report["warnings"]):
+        warn_once(line)
     for report in reports[:1] if kind == "cpu" else reports:
         print(f"{report['device']} {report['name']}: {in_bytes(report['free'])} of {in_bytes(report['total'])} free")
         differences = report["differences"].items()
-        found = [f"{dtype} {'not on this card' if each is None else f'{each:.1e}'}" for dtype, each in differences]
-        print(f"  matrix product, difference from the CPU's: {', '.join(found)}")
-        print("\n".join(f"  {line}" for line in report["operators"]), end="\n" if report["operators"] else "")
+        shown = [f"{dtype} {'not on this card' if each is None else f'{each:.1e}'}" for dtype, each in differences]
+        print(f"  matrix product, difference from the CPU's: {', '.join(shown)}")
+        for line in report["operators"]:
+            print(f"  {line}")
     print(f"all-reduce over {count} {'processes' if kind == 'cpu' else 'cards'} ({BACKENDS[kind]}): right on each")
     if deviating := sum(report["deviating"] for report in reports):
         counted = "1 operator deviates" if deviating == 1 else f"{deviating} operators deviate"
         print(f"{counted} from the CPU's; whether it matters to a model: --check_model")
         return 1
-    print("everything works")
+    print("all checks passed")
     return 0
-
-
-def _count_line(kind: str, count: int) -> str:
-    if kind == "cpu":
-        return f"{os.cpu_count()} cores"
-    name = VISIBLE[kind]
-    shown = f"{name}={os.environ[name]}" if name in os.environ else f"{name} is not set"
-    return f"{count} visible ({shown})"
 
 
 def _versions(kind: str) -> dict[str, str]:
     import torch
 
     found: dict[str, str] = {"Python": sys.version.split()[0], "torch": torch.__version__}
-    found |= {name: installed_version(package) or npu.UNKNOWN for name, package in SHOWN_PACKAGES.items()}
+    found["transformers"] = installed_version("transformers") or npu.UNKNOWN
+    found["PyAV"] = installed_version("av") or npu.UNKNOWN
     if kind == "npu":
         versions = npu.versions()
         found |= {"torch_npu": versions["torch_npu"], "CANN": versions["cann"], "driver": versions["npu_driver"]}
     if kind == "cuda":
-        found |= {"CUDA": str(torch.version.cuda)}
+        found["CUDA"] = str(torch.version.cuda)
     return found
 
 
@@ -111,11 +108,13 @@ def _run_processes(settings: CheckSettings, count: int, folder: Path) -> list[di
 
 
 def _report(index: int, status: int, folder: Path) -> dict[str, Any]:
-    """Parse what a process found from its last line; raise InputError if it failed."""
-    output, errors = ((folder / f"{index}.{name}").read_text().split("\n") for name in ("out", "err"))
-    lines, messages = ([line for line in each if line.strip()] for each in (output, errors))
-    if status == 0 and lines:
-        return dict(json.loads(lines[-1]))
+    """Parse what a process found from its last line, and add its warnings; raise InputError if it failed."""
+    output, messages = (
+        [line for line in (folder / f"{index}.{name}").read_text().splitlines() if line.strip()]
+        for name in ("out", "err")
+    )
+    if status == 0 and output:
+        return dict(json.loads(output[-1])) | {"warnings": [line for line in messages if line.startswith("warning:")]}
     raise InputError([f"process {index} ended with status {status}", *messages][-1].removeprefix("error: "))
 
 
@@ -202,7 +201,7 @@ def _check_all_reduce(device: Device, index: int, count: int, store: str) -> Non
     from torch import distributed
 
     backend = BACKENDS[device.kind]
-    where = f"device {device.torch_device}: a collective of {count} ({backend})"
+    where = f"device {device.torch_device}: all-reduce over {count} ({backend})"
     try:
         distributed.init_process_group(
             backend, init_method=f"file://{store}", rank=index, world_size=count, timeout=timedelta(seconds=TIMEOUT_S)
@@ -215,13 +214,14 @@ def _check_all_reduce(device: Device, index: int, count: int, store: str) -> Non
         raise InputError(f"{where} failed: {str(error).splitlines()[0]}; {_link_fix(device.kind)}") from None
     expected = count * (count + 1) / 2
     if not bool((found == expected).all()):
-        raise InputError(f"{where} gave {found[0]} for {expected}; {_link_fix(device.kind)}")
+        raise InputError(f"{where} gave {found[0]} instead of {expected}; {_link_fix(device.kind)}")
 
 
 def _link_fix(kind: str) -> str:
     if kind == "cpu":
         return "check that processes of this machine may connect to each other"
-    return f"check {TOOLS[kind]} and the links between the cards, or run on one: export {VISIBLE[kind]}=0"
+    first = (os.environ.get(VISIBLE[kind]) or "0").split(",")[0]
+    return f"check {TOOLS[kind]} and the links between the cards, or run on one: export {VISIBLE[kind]}={first}"
 
 
 if __name__ == "__main__":

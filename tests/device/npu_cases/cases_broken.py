@@ -102,7 +102,9 @@ def test_a_matrix_product_that_fails_or_is_too_far_off_is_named(monkeypatch, fau
 
 def test_cards_that_do_not_reach_each_other_are_named(monkeypatch, tmp_path, faults):
     monkeypatch.setattr(faults, "FAULT", "link")
+    monkeypatch.setattr(torch.npu, "_IN_MACHINE", 8)
+    monkeypatch.setenv("ASCEND_RT_VISIBLE_DEVICES", "4,5")  # the only cards that this user may take
     with pytest.raises(InputError) as raised:
         device_check.main(["npu", "0", "0", "1", str(tmp_path / "store")])
-    assert "npu:0: a collective of 1 (hccl) failed: HCCL function error: HcclAllReduce" in str(raised.value)
-    assert "the links between the cards, or run on one: export ASCEND_RT_VISIBLE_DEVICES=0" in str(raised.value)
+    assert "npu:0: all-reduce over 1 (hccl) failed: HCCL function error: HcclAllReduce" in str(raised.value)
+    assert "the links between the cards, or run on one: export ASCEND_RT_VISIBLE_DEVICES=4" in str(raised.value)

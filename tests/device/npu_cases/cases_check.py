@@ -40,7 +40,7 @@ def test_check_device_reports_each_of_two_cards(check, tmp_path, flags):
     assert lines[3].startswith("  matrix product, difference from the CPU's: float16 ")
     assert lines[4].startswith("  operators of a 7B model: all agree with the CPU's (times the tolerance: float16 0.")
     assert lines[5] == "npu:1 Simulated910B: 67.72 GB of 68.72 GB free"
-    assert lines[7:] == ["all-reduce over 2 cards (hccl): right on each", "everything works"]
+    assert lines[7:] == ["all-reduce over 2 cards (hccl): right on each", "all checks passed"]
 
 
 @pytest.mark.slow
@@ -52,10 +52,18 @@ def test_check_device_names_an_operator_that_deviates(check):
     assert lines[-1].startswith("1 operator deviates from the CPU's; ")
 
 
+def test_check_device_passes_on_the_warnings_of_its_processes(check):
+    """A card of the first generation: its float16 hides overflows."""
+    status, lines, err = check(1, SIM_NPU_SOC="910A")
+    assert (status, lines[-1]) == (0, "all checks passed")
+    assert err.startswith("warning: this NPU writes the largest number instead of infinity and 0 instead of NaN")
+    assert err.count("\n") == 1
+
+
 @pytest.mark.slow
 def test_check_device_ends_with_the_error_of_a_process_that_fails(check):
     status, lines, err = check(1, SIM_NPU_USED=str(MEMORY_BYTES))
     assert status == 2
     assert err.startswith("error: device npu:0: no memory is free; another process holds it: find it with ")
     assert err.count("\n") == 1
-    assert "everything works" not in lines
+    assert "all checks passed" not in lines
