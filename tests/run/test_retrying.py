@@ -48,28 +48,31 @@ def texts(answers):
 TOO_LARGE = too_large(DEVICE)
 
 
-def test_videos_are_halved_first_and_what_was_learned_stays(capsys):
-    videos, engine = make_videos(1, 1, 1, 1, 1), FakeEngine(max_videos=2)
+FIVE_BY_TWO = [(2, 2), (2, 2), (1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("counts", "limits", "first", "later", "sizes"),
+    [
+        pytest.param([1] * 5, {"max_videos": 2}, [(5, 5), (3, 3), *FIVE_BY_TWO], FIVE_BY_TWO, [3, 2], id="videos"),
+        pytest.param([5], {"max_rows": 2}, [(1, 5), (1, 3), (1, 2)], [(1, 2)], [3, 2], id="questions-on-one-video"),
+        pytest.param([1, 3], {"max_videos": 1}, [(2, 4), (2, 2), (1, 1), (1, 1)], [(1, 1)] * 2, [2, 1], id="both"),
+    ],
+)
+def test_what_does_not_fit_is_halved_and_what_was_learned_stays(counts, limits, first, later, sizes, capsys):
+    """`first` and `later`: (videos, questions) that are asked together in the first call and in the next."""
+    videos, engine = make_videos(*counts), FakeEngine(**limits)
     retrying = RetryingEngine(engine, DEVICE, 16)
     assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
-    assert engine.asked == [(5, 5), (3, 3), (2, 2), (2, 2), (1, 1)]
+    assert engine.asked == first
     assert capsys.readouterr().err.splitlines() == [
-        "warning: cpu is out of memory; from here on at most 3 videos at once",
-        "warning: cpu is out of memory; from here on at most 2 videos at once",
+        f"warning: cpu is out of memory; from here on at most {size} question{'s' * (size > 1)} at once"
+        for size in sizes
     ]
     engine.asked.clear()
     assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
-    assert engine.asked == [(2, 2), (2, 2), (1, 1)]
+    assert (engine.asked, retrying.batch_size) == (later, sizes[-1])
     assert capsys.readouterr().err == ""
-
-
-def test_if_one_video_does_not_fit_its_questions_are_halved(capsys):
-    videos, engine = make_videos(5), FakeEngine(max_rows=2)
-    retrying = RetryingEngine(engine, DEVICE, 16)
-    assert texts(retrying.answer(videos)) == [list(video.prompts) for video in videos]
-    assert engine.asked == [(1, 5), (1, 3), (1, 2)]
-    assert retrying.batch_size == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith("at most 2 questions at once")
 
 
 def test_a_question_that_does_not_fit_alone_fails_alone():

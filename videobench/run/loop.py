@@ -182,17 +182,15 @@ class Failure(str):
 class RetryingEngine:
     """Answers each question, or says why it failed.
 
-    A batch that does not fit the device's memory is halved, first in videos, then in questions; the smaller size holds
-    for the rest of the run. After a device error a batch is retried question by question, so that only the failing
-    questions are lost."""
+    If a batch does not fit the device's memory, half as many questions at most are answered together from then on.
+    After a device error a batch is retried question by question, so that only the failing questions are lost."""
 
     def __init__(self, engine: "Engine | GroupEngine", device: Device, batch_size: int) -> None:
         self._engine = engine
         self._device = device
-        self._most_videos: int | None = None
-        self._most_questions = batch_size
+        self._most = batch_size
         self._failures_in_a_row = 0
-        self.batch_size = batch_size  # questions answered together in the last call
+        self.batch_size = batch_size  # most questions answered together in the last call
 
     def answer(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]]:
         """Do what Engine.answer does, with a Failure for each question that has no answer. Raises DeviceLost."""
@@ -203,7 +201,7 @@ class RetryingEngine:
             print("warning: a batch failed and is tried again question by question", file=sys.stderr)
             self.batch_size = 1
             return [self._answer_one_by_one(video) for video in videos]
-        self.batch_size = self._most_questions
+        self.batch_size = self._most
         if any(isinstance(answer, Answer) for each in answers for answer in each):
             self._failures_in_a_row = 0
         return answers
@@ -211,40 +209,28 @@ class RetryingEngine:
     def _answer_in_batches(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]]:
         answers: list[list[Answer | Failure]] = []
         while left := videos[len(answers) :]:
-            batch = left[: self._most_videos]
-            answered = self._try(batch)
-            if answered is not None:
+            batch = left[: self._most]
+            questions = min(self._most, sum(len(video.prompts) for video in batch))
+            if (answered := self._try(batch)) is not None:
                 answers += answered
-            elif not self._halve(batch):
-                # Each question needs its own cache: a longer one may not fit although a shorter one does.
-                [video] = batch
-                has_several = len(video.prompts) > 1
-                answers.append(self._answer_one_by_one(video) if has_several else [Failure(too_large(self._device))])
+            elif questions > 1:
+                self._most = (questions + 1) // 2
+                device, most = self._device.torch_device, f"{self._most} question{'s' * (self._most > 1)}"
+                print(f"warning: {device} is out of memory; from here on at most {most} at once", file=sys.stderr)
+            else:  # a longer question may not fit although a shorter one on the same video does
+                answers.append(self._answer_one_by_one(batch[0]))
         return answers
 
     def _try(self, videos: Sequence[VideoQuestions]) -> list[list[Answer | Failure]] | None:
         """Answer the videos in one batch; None if the device has too little memory."""
         try:
-            return [list(each) for each in self._engine.answer(videos, self._most_questions)]
+            return [list(each) for each in self._engine.answer(videos, self._most)]
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
         # Not in the handler: there the exception's traceback still holds the tensors of the failed try.
         release_memory(self._device)
         return None
-
-    def _halve(self, videos: Sequence[VideoQuestions]) -> bool:
-        """Halve the batch size; False if it is one question on one video already."""
-        questions = min(self._most_questions, sum(len(video.prompts) for video in videos))
-        if len(videos) > 1:
-            self._most_videos = _half(len(videos))
-            self._warn(self._most_videos, "video")
-        elif questions > 1:
-            self._most_questions = _half(questions)
-            self._warn(self._most_questions, "question")
-        else:
-            return False
-        return True
 
     def _answer_one_by_one(self, video: VideoQuestions) -> list[Answer | Failure]:
         return [
@@ -268,15 +254,6 @@ class RetryingEngine:
                 "start again: what was answered is kept"
             )
         return Failure(reason)
-
-    def _warn(self, count: int, unit: str) -> None:
-        size = f"{count} {unit}{'' if count == 1 else 's'}"
-        device = self._device.torch_device
-        print(f"warning: {device} is out of memory; from here on at most {size} at once", file=sys.stderr)
-
-
-def _half(count: int) -> int:
-    return (count + 1) // 2
 
 
 # Devices that copy from pinned memory while they compute (Engine.to_device).

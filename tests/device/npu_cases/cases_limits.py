@@ -41,7 +41,7 @@ def test_out_of_memory_halves_the_batches_and_changes_no_answer(run, capsys, pla
     same_answers(fitted, rows, tolerance=1e-4)
     warnings = [line for line in capsys.readouterr().err.splitlines() if "out of memory" in line]
     assert warnings[0].startswith("warning: npu:0 is out of memory; from here on at most ")
-    assert re.search(r" videos? at once$", warnings[0])
+    assert re.search(r" questions? at once$", warnings[0])
     assert max(row["run"]["batch_size"] for row in fitted.values()) < LIMIT
 
 
