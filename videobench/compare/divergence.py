@@ -38,7 +38,7 @@ from videobench.compare.associations import (
 )
 from videobench.compare.pairing import LOG_FLOOR, Answers, Mask, Pair, leads_of
 from videobench.compare.settings import NPU_AND_GPU, Names, Tolerance
-from videobench.compare.statistics import Clusters, FloatArray, cluster_error, sign_flip_p
+from videobench.compare.statistics import Clusters, FloatArray, sign_flip_p
 from videobench.data.dataset import LETTERS
 from videobench.tolerances import TOLERANCES
 
@@ -74,7 +74,6 @@ class Differences:
     kl: FloatArray  # Kullback-Leibler divergence of the candidate's distribution from the reference's, nats
     by_letter: FloatArray  # (questions, 6 or more): each letter's difference, nats; nan: no such option, or no letter
     right_leads: FloatArray  # (questions, 2): lead of the right option over the best wrong one, nats; nan: not known
-    right_chances: FloatArray  # (questions, 2): probability of the right option among the options; nan: not known
     same_top: NDArray[np.bool_]  # whether both sides' most probable option is the same
 
 
@@ -98,7 +97,6 @@ def measure(answers: Answers) -> Differences:
     options, mean = (~np.isnan(difference)).sum(axis=1), np.nanmean(difference, axis=1)
     *_, second, first = np.argsort(np.nan_to_num(reference, nan=-np.inf), axis=1).T  # the reference's best options
     top, reference_top = (np.argmax(np.nan_to_num(side, nan=-np.inf), axis=1) for side in sides)
-    chances = [np.exp(side) / np.nansum(np.exp(side), axis=1, keepdims=True) for side in sides]
     deviation = np.nansum((difference - mean[:, None]) ** 2, axis=1) / (options - 1)
     return Differences(
         rows=rows,
@@ -111,7 +109,6 @@ def measure(answers: Answers) -> Differences:
         kl=_divergence(reference, candidate),
         by_letter=np.where(_asks_for_letters(answers, rows)[:, None], difference, np.nan),
         right_leads=np.stack([leads_of(side, right) for side in sides], axis=1),
-        right_chances=np.stack([np.where(right >= 0, each[row, right], np.nan) for each in chances], axis=1),
         same_top=top == reference_top,
     )
 
@@ -141,17 +138,6 @@ def _divergence(*sides: FloatArray) -> FloatArray:
     first, second = (side - np.log(np.nansum(np.exp(side), axis=1, keepdims=True)) for side in sides)
     divergence: FloatArray = np.nansum(np.exp(first) * (first - second), axis=1)
     return np.maximum(0.0, divergence)
-
-
-def right_chance_change(differences: Differences) -> tuple[float, float] | None:
-    """Mean change of the right option's probability, 0 to 1, candidate less reference, and its standard error.
-
-    None if no question has it."""
-    change = differences.right_chances[:, 0] - differences.right_chances[:, 1]
-    known = ~np.isnan(change)
-    if not known.any():
-        return None
-    return float(change[known].mean()), cluster_error(change[known], differences.videos[known])
 
 
 def coarser_dtype(pairs: Sequence[Pair]) -> str:

@@ -11,7 +11,7 @@ from videobench.compare.accuracy import Accuracy, Estimate, Paired, Smoothed
 from videobench.compare.advice import OF_OTHERS, look_at
 from videobench.compare.associations import Association, association_text
 from videobench.compare.comparison import CLASSES, Comparison, Flip
-from videobench.compare.divergence import Differences, list_groups, right_chance_change
+from videobench.compare.divergence import Differences, list_groups
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.same_inputs import CAUSES, Inputs
 from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, UNREADABLE
@@ -216,9 +216,8 @@ def _listed(pairs: Sequence[Pair], side: str) -> dict[str, list[str]]:
 
 
 def _divergence(comparison: Comparison) -> Json:
-    """Report the divergence in nats, except `right_probability` (points) and `same_top` (0 to 1)."""
+    """Report the divergence in nats, except `same_top` (0 to 1)."""
     differences, noise, diagnosis = comparison.differences, comparison.noise, comparison.diagnosis
-    change = right_chance_change(differences)
     return {
         "questions": len(differences.pairs),
         "unknown": None if differences.pairs else why_unknown(comparison.verdict, comparison.pairing),
@@ -232,7 +231,6 @@ def _divergence(comparison: Comparison) -> Json:
         "judged": diagnosis.is_judged,
         **_distributions(differences),
         "same_top": float(differences.same_top.mean()) if differences.pairs else None,
-        "right_probability": change and {"difference_points": 100 * change[0], "error_points": 100 * change[1]},
         "noise_floor": {
             "margin": noise.lead,
             "source": noise.source,

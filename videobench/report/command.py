@@ -1,7 +1,5 @@
 """Run precision_test.py: a comparison, --check_file or --export_leaderboard."""
 
-import shutil
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -47,11 +45,11 @@ def _compare(compared: ComparisonSettings, settings: Settings) -> int:
     from videobench.compare.comparison import compare_runs  # here, since it imports numpy, which --help does not need
     from videobench.compare.verdict import exit_status
     from videobench.report.build import build_report
-    from videobench.report.terminal import NARROWEST, build_markdown, build_text
+    from videobench.report.terminal import build_markdown, build_text
 
     comparison = compare_runs(compared)
     report = build_report(comparison)
-    print(build_text(report, shutil.get_terminal_size().columns if sys.stdout.isatty() else NARROWEST))
+    print(build_text(report))
     if settings.output_json:
         write_json(settings.output_json, report)
         print(f"wrote {settings.output_json}")

@@ -162,7 +162,7 @@ class _Planner:
         if cause in ("prompts", "pixels"):
             return self._step(text, *(each.with_flag("overwrite") for each in self._runs["candidate"]), own)
         if cause in ("checkpoint", "checkpoint_sha256"):
-            return self._step(text, *self._again("candidate", "model_path", self._other_model()))
+            return self._step(text, *self._again("candidate", "model_path", "MODEL"))
         if cause in USUAL:
             value = next(each.reference for each in self._comparison.inputs.rows if each.name == cause)
             is_flag = value.isdecimal() or value in TOLERANCES  # a quantised reference is asked by no flag
@@ -177,14 +177,6 @@ class _Planner:
             root = self._sampler.flag("Eval_Video_root")
             verify = verify.with_flag("sampling_output_folder", folder or f"{root}/{VIDEOS_NAME}")
         return [verify] if manifest.is_file() else []
-
-    def _other_model(self) -> str:
-        """The reference's checkpoint, if it is another folder of the same machine."""
-        for own, other in zip(self._runs["candidate"], self._runs["reference"], strict=False):
-            model = other.flag("model_path")
-            if model and own.host == other.host and own.flag("model_path") != model:
-                return model
-        return "MODEL"
 
     def _again(self, side: str, flag: str, value: object) -> Iterator[Command]:
         """Run that side again into another folder, and compare with the new results."""

@@ -10,7 +10,6 @@ import hashlib
 import math
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -44,24 +43,17 @@ JPEG_SCALE = 6  # quantiser of the encoder: 2 is best, 31 smallest
 VERSIONS = ("suite", "torch", "torch_npu", "cann", "npu_driver", "cuda", "transformers", "av")  # in the last line
 
 
-@dataclass(frozen=True)
-class Picture:
-    uri: str
-    width: int  # pixels
-    height: int
-
-
 class FrameStrips:
-    """Makes one picture per video in `video_root`, with at most `budget_bytes` of data URIs in all."""
+    """Makes one picture per video in `video_root`, as data URIs of at most `budget_bytes` in all."""
 
     def __init__(self, video_root: Path, budget_bytes: int):
         self._root = VideoRoot(video_root)
         self._left = budget_bytes
-        self._made: dict[str, Picture] = {}
+        self._made: dict[str, str] = {}  # vid_path -> data URI
         self._hashes: dict[str, str] = {}  # vid_path -> SHA-256 of the video that was read
         self.failures: dict[str, str] = {}  # vid_path -> why there is no picture
 
-    def picture(self, vid_path: str, num_frames: int, seen: Collection[str] = ()) -> Picture | None:
+    def picture(self, vid_path: str, num_frames: int, seen: Collection[str] = ()) -> str | None:
         """Make one JPEG of `num_frames` frames; `seen` are the SHA-256 of the video that the runs saw.
 
         None if there is no picture (`failures` has the reason), or if the budget is used up."""
@@ -74,12 +66,12 @@ class FrameStrips:
             self.failures[vid_path] = "another video lies there than the one that was answered about"
             return None
         picture = self._made.get(vid_path)
-        if picture and len(picture.uri) <= self._left:
-            self._left -= len(picture.uri)
-            return picture
-        return None
+        if picture is None or len(picture) > self._left:
+            return None
+        self._left -= len(picture)
+        return picture
 
-    def _build(self, vid_path: str, num_frames: int) -> Picture:
+    def _build(self, vid_path: str, num_frames: int) -> str:
         from av.error import FFmpegError
 
         from videobench.video.frames import sample_frames
@@ -91,17 +83,15 @@ class FrameStrips:
             video = self._root.locate(vid_path)
             if not video.exists():
                 raise VideoError(f"{video}: missing")
-            pixels = tile(sample_frames(video, num_frames).pixels)
+            picture = encode_jpeg(tile(sample_frames(video, num_frames).pixels), JPEG_SCALE)
             self._hashes[vid_path] = sha256_of_video(video)
-            picture = encode_jpeg(pixels, JPEG_SCALE)
         except FFmpegError:  # many narrow frames: too high for a JPEG
             raise VideoError(f"{video}: its {num_frames} frames make no picture") from None
         except OSError as error:
             raise VideoError(f"{video}: cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise VideoError(str(error).split(";")[0]) from None
-        uri = "data:image/jpeg;base64," + base64.b64encode(picture).decode()
-        return Picture(uri, pixels.shape[1], pixels.shape[0])
+        return "data:image/jpeg;base64," + base64.b64encode(picture).decode()
 
 
 def tile(frames: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from videobench.commands import fold
 from videobench.compare.associations import p_value_text
@@ -12,8 +12,7 @@ from videobench.compare.verdict import PASS, points_text
 from videobench.console import visible
 from videobench.report.build import Json
 
-NARROWEST = 80  # columns; the tables need so many, and files and pipes get this width
-WIDEST = 120  # longer lines are hard to read
+WIDTH = 80  # columns
 SHOWN_KEYS = 5  # of a list of questions; the JSON has all
 SHOWN_FLIPS = 10
 LONGEST_REPLY = 24  # characters of a reply in words
@@ -26,34 +25,32 @@ SIDES = ("gpu", "npu")  # the original's order
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
-def build_text(report: Json, columns: int = NARROWEST) -> str:
-    """Write printable lines for a terminal of so many columns; `report` is build_report's."""
-    width = min(max(columns, NARROWEST), WIDEST)
-    sections = [_verdict(report), _inputs(report, width), _accuracy(report)]
-    sections += [_tables(report, width), _divergence(report), _flips(report, width), _listed(report)]
-    texts = ("\n".join(_fold(visible(line), width) for line in lines) for lines in sections)
-    return "\n\n".join(text for text in ["\n".join(_summary(report, width)), *texts] if text)
+def build_text(report: Json) -> str:
+    """Write printable lines; `report` is build_report's."""
+    sections = (_verdict, _inputs, _accuracy, _tables, _divergence, _flips, _listed)
+    texts = ("\n".join(_fold(visible(line)) for line in section(report)) for section in sections)
+    return "\n\n".join(text for text in ["\n".join(_summary(report)), *texts] if text)
 
 
-def _fold(line: str, width: int) -> str:
+def _fold(line: str) -> str:
     """Wrap a line; the rest is indented by two more columns."""
-    if len(line) <= width:
+    if len(line) <= WIDTH:
         return line
     text = line.lstrip(" ")
     indent = " " * (len(line) - len(text))
     further = f"{indent}  "
     return "\n".join(
-        textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
+        textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
     )
 
 
-def _summary(report: Json, width: int) -> Iterator[str]:
+def _summary(report: Json) -> Iterator[str]:
     """Yield three lines to act on, and the commands, ready to be copied."""
     summary, commands = report["summary"], report["next_commands"]
     next_step = f"Next: {summary['next_step']}{':' if commands else ''}"
     lines = (summary["verdict"], f"Numbers: {summary['numbers']}", next_step)
-    yield from (_fold(visible(line), width) for line in lines)
-    yield from (fold(command, width) for command in commands)
+    yield from (_fold(visible(line)) for line in lines)
+    yield from (fold(command, WIDTH) for command in commands)
 
 
 def _verdict(report: Json) -> Iterator[str]:
@@ -85,7 +82,7 @@ def clusters_text(report: Json) -> str:
     return "(no row has a video_id: every question is its own cluster)"
 
 
-def _inputs(report: Json, width: int) -> Iterator[str]:
+def _inputs(report: Json) -> Iterator[str]:
     inputs = report["inputs"]
     yield f"Were the inputs the same? {inputs['same']}"
     candidate, reference = _labels(report)
@@ -101,7 +98,7 @@ def _inputs(report: Json, width: int) -> Iterator[str]:
         left = [row for row in left if row["state"] not in (EXPECTED, UNKNOWN)]
     rows = [("", candidate, reference, "")] + [(row["name"], row["npu"], row["gpu"], row["state"]) for row in left]
     _, *values, state_width = (max(map(len, cells)) for cells in zip(*rows, strict=True))
-    column = max(18, min(max(values), (width - 25 - state_width) // 2))  # names are cut only if there is no room
+    column = max(18, min(max(values), (WIDTH - 25 - state_width) // 2))  # names are cut only if there is no room
     for name, *sides, state in rows if left else ():
         mark = "!" if state == DIFFERS else " "
         shown = " ".join(f"{_cut(each, column):{column}}" for each in sides)
@@ -125,11 +122,6 @@ def _inputs(report: Json, width: int) -> Iterator[str]:
 
 def _labels(report: Json) -> list[str]:
     return [str(report["names"][side]["label"]) for side in ("npu", "gpu")]
-
-
-def _column(names: Iterable[str], least: int, width: int) -> int:
-    """Columns for names that have `least` in the narrowest table."""
-    return max(least, min(max(map(len, names), default=0), least + width - NARROWEST))
 
 
 def _cut(text: str, width: int, mark: str = "...") -> str:
@@ -162,7 +154,7 @@ def _accuracy(report: Json) -> Iterator[str]:
     )
 
 
-def _tables(report: Json, width: int) -> Iterator[str]:
+def _tables(report: Json) -> Iterator[str]:
     """Yield a table by level and set. With PASS none of them stands out: then only their differences."""
     names = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
     shown = {name: group for name, group in report["per_dataset"].items() if group["npu"]["total"] >= FEW_QUESTIONS}
@@ -171,7 +163,7 @@ def _tables(report: Json, width: int) -> Iterator[str]:
         listed = (f"{name} {_points(group)} ({group['npu']['total']:,})" for name, group in {**names, **shown}.items())
         yield f"differences, points (questions): {', '.join(listed)}"
     else:
-        yield from _rows({**names, **{f"  {name}": group for name, group in shown.items()}}, report, width)
+        yield from _rows({**names, **{f"  {name}": group for name, group in shown.items()}}, report)
     if small:
         yield f"  sets of fewer than {FEW_QUESTIONS} questions ({small}): --output_json or --report_html"
     weighted = report["weighted_average"]
@@ -184,12 +176,11 @@ def _points(group: Json) -> str:
     return f"{group['difference_points']:+.2f}" if "compared" in group else "-"
 
 
-def _rows(groups: Mapping[str, Json], report: Json, width: int) -> Iterator[str]:
+def _rows(groups: Mapping[str, Json], report: Json) -> Iterator[str]:
     candidate, reference = (_cut(f"{label} %", 6, "") for label in _labels(report))
-    column = _column(groups, 25, width)
-    yield f"{'':{column}} {'number':>6} {candidate:>6} {reference:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
+    yield f"{'':25} {'number':>6} {candidate:>6} {reference:>6} {'diff':>7} {'95 % interval':>16} {'p (corr)':>8}"
     for name, group in groups.items():
-        yield _group_row(f"{_cut(name, column):{column}}", group)
+        yield _group_row(f"{_cut(name, 25):25}", group)
 
 
 def _group_row(name: str, group: Json) -> str:
@@ -230,7 +221,7 @@ def _quantiles(name: str, values: Json) -> str:
     return f"  {name:32} median {values['median']:.5f}, 99 % {values['p99']:.5f}, max {values['max']:.5f}"
 
 
-def _flips(report: Json, width: int) -> Iterator[str]:
+def _flips(report: Json) -> Iterator[str]:
     flips, classes = report["flips"], report["flip_classes"]
     counts = ", ".join(f"{count} {kind}" for kind, count in classes.items())
     where = ": --output_json or --report_html" if report["verdict"] == PASS and flips else ""
@@ -239,11 +230,10 @@ def _flips(report: Json, width: int) -> Iterator[str]:
         return
     for kind in classes:
         yield f"  {kind}: {CLASSES[kind]}"
-    column = _column((flip["key"] for flip in flips[:SHOWN_FLIPS]), 26, width)
     if flips:
-        yield f"  {'class':8} {'question':{column}} {', '.join(_labels(report))}: letter and lead, nats; right"
+        yield f"  {'class':8} {'question':26} {', '.join(_labels(report))}: letter and lead, nats; right"
     for flip in flips[:SHOWN_FLIPS]:
-        yield _flip_row(flip, f"{_cut(flip['key'], column):{column}}", _labels(report))
+        yield _flip_row(flip, f"{_cut(flip['key'], 26):26}", _labels(report))
     if len(flips) > SHOWN_FLIPS:
         yield f"  and {len(flips) - SHOWN_FLIPS:,} more: --output_json or --report_html"
 
