@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.engine_lines import aisbench, aisbench_failure, batch, position, write_lines
 from tests.support.paths import ASSETS
 from videobench.data.dataset import load_questions, qa_file
 from videobench.data.engines import kind_of
@@ -17,27 +18,12 @@ ENGINES = ASSETS / "engines"
 ANSWERS = {("MSVD", str(number)): "A" for number in range(9)}
 
 
-def lines(path, *contents):
-    path.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in contents), encoding="utf-8")
-    return path
-
-
-def position(*entries, chosen=0):
-    top = [{"token": token, "logprob": logprob, "bytes": [65]} for token, logprob in entries]
-    return {**top[chosen], "top_logprobs": top}
-
-
-def batch(key="MSVD/1", content="A", positions=None, **more):
-    choice = {"index": 0, "message": {"content": content}, "finish_reason": "stop", **more}
-    if positions is not None:
-        choice["logprobs"] = {"content": positions}
-    usage = {"prompt_tokens": 130, "completion_tokens": 2}
-    body = {"model": "tiny", "choices": [choice], "usage": usage}
-    return {"id": "x", "custom_id": key, "response": {"status_code": 200, "body": body}, "error": None}
-
-
 def failed(key="MSVD/1", status=400, body=None, error=None):
     return {"custom_id": key, "response": {"status_code": status, "body": body}, "error": error}
+
+
+def asked(text, options="A.cat B.dog"):
+    return f"{text} {options} \n Among the two options A, B above,"
 
 
 def known(folder, **rows):
@@ -46,7 +32,7 @@ def known(folder, **rows):
         f"MSVD/{id}": {
             "dataset": "MSVD",
             "vid_path": f"Eval_video/MSVD/{video}",
-            "question": f"{text} A.cat B.dog \n Among the two options A, B above,",
+            "question": asked(text),
             "choices": {"A": "cat", "B": "dog"},
             "output_sequence": ["B"],
         }
@@ -55,15 +41,6 @@ def known(folder, **rows):
     path = folder / "ours.json"
     path.write_text(json.dumps(content))
     return path
-
-
-def aisbench(video, text, prediction="A", options="A.cat B.dog", **more):
-    url = {"type": "video_url", "video_url": {"url": video}}
-    asked = {"type": "text", "text": f"{text} {options} \n Among the two options A, B above, ASSISTANT:"}
-    prompt = [{"role": "HUMAN", "prompt": [asked, url]}]
-    return {"data_abbr": "videobench", "id": 0, "success": True, "origin_prompt": prompt} | {
-        "prediction": prediction, "gold": {"answer": "B"}, **more
-    }  # fmt: skip
 
 
 def sample(text, reply="A", **more):
@@ -81,13 +58,13 @@ def joined(folder, theirs):
     [
         pytest.param(batch(), "OpenAI batch output", id="batch"),
         pytest.param({"custom_id": "1", "method": "POST", "body": {}}, "OpenAI batch requests", id="requests"),
-        pytest.param(aisbench("file:///x.mp4", "what"), "AISBench predictions", id="aisbench"),
+        pytest.param(aisbench("file:///x.mp4", asked("what")), "AISBench predictions", id="aisbench"),
         pytest.param(sample("what"), "sample log", id="sample-log"),
         pytest.param({"1": {"output_sequence": "A"}}, "result file", id="ours-on-one-line"),
     ],
 )
 def test_the_kind_is_told_from_the_content(tmp_path, content, kind):
-    assert kind_of(lines(tmp_path / "x.json", content)) == kind
+    assert kind_of(write_lines(tmp_path / "x.json", content)) == kind
 
 
 @pytest.mark.parametrize(
@@ -101,7 +78,7 @@ def test_the_kind_is_told_from_the_content(tmp_path, content, kind):
 )  # fmt: skip
 def test_another_kind_is_refused(tmp_path, contents, found):
     with pytest.raises(InputError, match=found):
-        load_results(lines(tmp_path / "x.jsonl", *contents), ANSWERS)
+        load_results(write_lines(tmp_path / "x.jsonl", *contents), ANSWERS)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +93,7 @@ def test_another_kind_is_refused(tmp_path, contents, found):
 )
 def test_a_broken_file_of_lines_is_refused(tmp_path, monkeypatch, damage, found):
     monkeypatch.setattr("videobench.data.engines.MAX_LINE_BYTES", 9000)
-    path = lines(tmp_path / "x.jsonl", batch(), batch("MSVD/2"))
+    path = write_lines(tmp_path / "x.jsonl", batch(), batch("MSVD/2"))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(InputError, match=f"x.jsonl: .*{found}"):
         load_results(path, ANSWERS)
@@ -135,12 +112,12 @@ def test_a_broken_file_of_lines_is_refused(tmp_path, monkeypatch, damage, found)
 )
 def test_other_facts_are_refused(tmp_path, contents, found):
     with pytest.raises(InputError, match=found):
-        load_facts(lines(tmp_path / "x.jsonl", *contents))
+        load_facts(write_lines(tmp_path / "x.jsonl", *contents))
 
 
 def test_a_batch_reply_is_read(tmp_path):
     entries = [("A", -0.25), ("B", -2.0), ("\u2581A", -3.0), ("the", -4.0), (" C ", -5.0)]
-    path = lines(tmp_path / "x.jsonl", batch(content=" A", positions=[position(*entries)]))
+    path = write_lines(tmp_path / "x.jsonl", batch(content=" A", positions=[position(*entries)]))
     reply = load_results(path, ANSWERS)["MSVD", "1"]
     assert (reply.text, reply.prompt_tokens, reply.finish_reason, reply.is_greedy) == (" A", 130, "stop", True)
     both = math.log(math.exp(-0.25) + math.exp(-3.0))
@@ -165,16 +142,16 @@ def test_a_batch_reply_is_read(tmp_path):
     ],
 )
 def test_log_probabilities_of_a_batch(tmp_path, positions, expected):
-    reply = load_results(lines(tmp_path / "x.jsonl", batch(positions=positions)), ANSWERS)["MSVD", "1"]
+    reply = load_results(write_lines(tmp_path / "x.jsonl", batch(positions=positions)), ANSWERS)["MSVD", "1"]
     assert (reply.is_greedy, reply.logprobs, "".join(reply.bounds)) == (*expected[:2], "".join(expected[2]))
 
 
 def test_the_chosen_token_counts_once_and_bounds_nothing_beyond_the_top(tmp_path):
     entries = position(("A", -1.25), ("B", -2.0)) | {"logprob": -1.26}  # as some engines round it otherwise
-    reply = load_results(lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
+    reply = load_results(write_lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
     assert reply.logprobs == {"A": -1.25, "B": -2.0}
     entries = position(("A", -1.0), ("B", -2.0)) | {"token": "C", "logprob": -9.0}
-    reply = load_results(lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
+    reply = load_results(write_lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
     assert reply.logprobs == {"A": -1.0, "B": -2.0, "C": -9.0}
     assert set(reply.bounds.values()) == {-2.0}
     assert reply.is_greedy is False
@@ -202,7 +179,7 @@ def test_the_chosen_token_counts_once_and_bounds_nothing_beyond_the_top(tmp_path
     ],
 )
 def test_a_failed_line_is_a_failed_reply(tmp_path, line, reason):
-    reply = load_results(lines(tmp_path / "x.jsonl", line), ANSWERS)["MSVD", "1"]
+    reply = load_results(write_lines(tmp_path / "x.jsonl", line), ANSWERS)["MSVD", "1"]
     assert reply.error == reason
 
 
@@ -221,12 +198,12 @@ def test_a_failed_line_is_a_failed_reply(tmp_path, line, reason):
 )  # fmt: skip
 def test_a_broken_batch_line_is_refused(tmp_path, line, found):
     with pytest.raises(InputError, match=f"x.jsonl: line 1: .*{found}"):
-        load_results(lines(tmp_path / "x.jsonl", line), ANSWERS)
+        load_results(write_lines(tmp_path / "x.jsonl", line), ANSWERS)
 
 
 def test_two_lines_to_one_question_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"line 2 answers the same question as .*line 1"):
-        load_results(lines(tmp_path / "x.jsonl", batch(), batch()), ANSWERS)
+        load_results(write_lines(tmp_path / "x.jsonl", batch(), batch()), ANSWERS)
 
 
 def test_what_vllm_wrote_is_read():
@@ -240,16 +217,14 @@ def test_what_vllm_wrote_is_read():
 
 def test_predictions_of_aisbench_find_their_questions(tmp_path):
     known(tmp_path, **{"1": ("a.avi", "what is it"), "2": ("a.avi", "what is it doing"), "3": ("b.avi", "what is it")})
-    path = lines(
+    path = write_lines(
         tmp_path / "videobench.jsonl",
-        aisbench("file:///data/MSVD/b.avi", "what is it", "B"),
-        aisbench("file:///data/MSVD/a.avi", "what is it doing", "C"),
-        aisbench("file:///data/MSVD/other.avi", "what is it", "D"),
+        aisbench("file:///data/MSVD/b.avi", asked("what is it"), "B"),
+        aisbench("file:///data/MSVD/a.avi", asked("what is it doing") + " ASSISTANT:", "C"),
+        aisbench("file:///data/MSVD/other.avi", asked("what is it"), "D"),
     )
-    first = aisbench("file:///data/MSVD/a.avi", "what is it")
-    lines(tmp_path / "videobench_failed.jsonl", {
-        "data_abbr": "videobench", "id": 2, "input": first["origin_prompt"], "error_info": "timed\nout"
-    })  # fmt: skip
+    failure = aisbench_failure("file:///data/MSVD/a.avi", asked("what is it"))
+    write_lines(tmp_path / "videobench_failed.jsonl", failure)
     replies = joined(tmp_path, path)
     assert {id: (each.text, each.error) for (_, id), each in replies.items()} == {
         "3": ("B", ""), "2": ("C", ""), "1": ("", "timed out"),
@@ -258,39 +233,43 @@ def test_predictions_of_aisbench_find_their_questions(tmp_path):
 
 def test_equal_questions_take_their_replies_in_order(tmp_path):
     known(tmp_path, **{"1": ("a.avi", "what"), "2": ("a.avi", "what")})
-    line = aisbench("a.avi", "what")
-    assert len(joined(tmp_path, lines(tmp_path / "x.jsonl", line, line))) == 2
+    line = aisbench("a.avi", asked("what"))
+    assert len(joined(tmp_path, write_lines(tmp_path / "x.jsonl", line, line))) == 2
     with pytest.raises(InputError, match=r"line 3 answers the same question as .*line 2"):
-        joined(tmp_path, lines(tmp_path / "x.jsonl", line, line, line))
+        joined(tmp_path, write_lines(tmp_path / "x.jsonl", line, line, line))
 
 
 @pytest.mark.parametrize(
     ("line", "found"),
     [
-        pytest.param(aisbench("data:video/jpeg;base64,AA", "what"), "none of its 1 lines has", id="frames-inline"),
         pytest.param(
-            aisbench("c.avi", "what"), "none of its 1 lines has a question of the other side", id="unknown-video"
+            aisbench("data:video/jpeg;base64,AA", asked("what")), "none of its 1 lines has", id="frames-inline"
         ),
-        pytest.param(aisbench("a.avi", "what", options="A.dog B.cat"), "none of its 1 lines", id="exchanged-options"),
-        pytest.param(aisbench("a.avi", "Look. what"), "none of its 1 lines", id="longer-text"),
+        pytest.param(
+            aisbench("c.avi", asked("what")), "none of its 1 lines has a question of the other side", id="unknown-video"
+        ),
+        pytest.param(aisbench("a.avi", asked("what", "A.dog B.cat")), "none of its 1 lines", id="exchanged-options"),
+        pytest.param(aisbench("a.avi", asked("Look. what")), "none of its 1 lines", id="longer-text"),
         pytest.param(sample("what A.cat B.dog"), "can only be compared with another such log", id="lmms-eval"),
-        pytest.param(aisbench("a.avi", "what", ["A"]), "prediction is", id="prediction-is-a-list"),
-        pytest.param(aisbench("a.avi", "what", origin_prompt=[{"prompt": [7]}]), "its prompt holds 7", id="prompt"),
+        pytest.param(aisbench("a.avi", asked("what"), ["A"]), "prediction is", id="prediction-is-a-list"),
+        pytest.param(
+            aisbench("a.avi", asked("what"), origin_prompt=[{"prompt": [7]}]), "its prompt holds 7", id="prompt"
+        ),
     ],
 )
 def test_nothing_is_guessed(tmp_path, line, found):
     known(tmp_path, **{"1": ("a.avi", "what"), "2": ("b.avi", "what")})
     with pytest.raises(InputError, match=found):
-        joined(tmp_path, lines(tmp_path / "x.jsonl", line))
+        joined(tmp_path, write_lines(tmp_path / "x.jsonl", line))
 
 
 def test_two_sides_without_keys_are_refused(tmp_path):
-    paths = [lines(tmp_path / f"{side}.jsonl", aisbench("a.avi", "what")) for side in "ab"]
+    paths = [write_lines(tmp_path / f"{side}.jsonl", aisbench("a.avi", asked("what"))) for side in "ab"]
     with pytest.raises(InputError, match=r"which name no questions; name the facts file .*--requests_facts"):
         load_sides(paths, ANSWERS)
     known(tmp_path, **{"1": ("a.avi", "what")})
-    asked = Asked([*load_results(tmp_path / "ours.json", ANSWERS).values()])
-    assert [list(each) for each in load_sides(paths, ANSWERS, facts=asked)] == [[("MSVD", "1")]] * 2
+    facts = Asked([*load_results(tmp_path / "ours.json", ANSWERS).values()])
+    assert [list(each) for each in load_sides(paths, ANSWERS, facts=facts)] == [[("MSVD", "1")]] * 2
 
 
 def ours_of_the_small_set(folder):

@@ -72,7 +72,7 @@ def lines_to_compare(kind):
         asked = {f"{SET}/{key}": row | reply | {"question": asked_text(row)} for key, row in bench.rows().items()}
         (bench.folder / "gpu.json").write_text(json.dumps(asked))
         lines = [MAKERS[kind](f"{SET}/{key}", row) for key, row in bench.rows().items()]
-        return write_lines(path, lines), start
+        return write_lines(path, *lines), start
 
     return reader
 
@@ -218,7 +218,7 @@ def test_a_broken_file_of_failures_beside_predictions_is_refused(bench):
     failed = bench.folder / "npu_failed.json"
     failed.write_text('{"data_abbr": "videobench"}\n')
     assert_refused(start(), failed, "line 1: not AISBench's failed questions")
-    write_lines(failed, [aisbench_failure(key, row)])
+    write_lines(failed, aisbench_failure(row["vid_path"], asked_text(row)))
     assert f"npu failed 1: {SET}/{key}" in start().out
     failed.rename(path)
     assert_refused(start(), path, "holds only AISBench's failed questions; name the predictions")
