@@ -99,42 +99,31 @@ def test_a_wrong_file_ends_the_script_with_2(sample, run_command):
     assert done.stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("content", "found"),
-    [
-        pytest.param(None, "cannot be read", id="missing"),
-        pytest.param('{"seed": 1}', "not the sampling_manifest.json of a sample", id="other-keys"),
-        pytest.param(
-            '{"videos_folder": "x", "outputs_sha256": {}, "videos_bytes": {}, "videos_sha256": {}}',
-            "does not describe a whole sample",
-            id="empty",
-        ),
-    ],
-)
-def test_what_is_no_manifest_is_refused(tmp_path, content, found):
-    path = tmp_path / "sampling_manifest.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
-        verify(path)
+def of_videos(sizes):
+    return {"videos_bytes": sizes, "videos_sha256": dict.fromkeys(sizes, "0")}
 
 
 @pytest.mark.parametrize(
-    ("field", "content", "found"),
+    ("changed", "found"),
     [
-        pytest.param("outputs_sha256", {"..": "0"}, "'..' is not a path", id="json-is-two-dots"),
-        pytest.param("videos_folder", "/etc", "'/etc' is not a path", id="absolute-folder"),
-        pytest.param("videos_folder", "../..", "'../..' is not a path", id="folder-above"),
-        pytest.param("videos", {"/etc/passwd": 1}, "'/etc/passwd' is not a path", id="absolute-video"),
-        pytest.param("videos", {"MSVD/../../../a": 1}, "is not a path", id="video-above"),
-        pytest.param("videos", {"MSVD/\x1b[2J.avi": 1}, r"x1b\[2J.avi' is not a path", id="video-that-clears"),
+        pytest.param({"outputs_sha256": {"..": "0"}}, "'..' is not a path", id="json-is-two-dots"),
+        pytest.param({"videos_folder": "/etc"}, "'/etc' is not a path", id="absolute-folder"),
+        pytest.param({"videos_folder": "../.."}, "'../..' is not a path", id="folder-above"),
+        pytest.param(of_videos({"/etc/passwd": 1}), "'/etc/passwd' is not a path", id="absolute-video"),
+        pytest.param(of_videos({"MSVD/../../../a": 1}), "is not a path", id="video-above"),
+        pytest.param(of_videos({"MSVD/\x1b[2J.avi": 1}), r"x1b\[2J.avi' is not a path", id="video-that-clears"),
+        pytest.param(of_videos({}), "does not describe a whole sample", id="no-videos"),
+        pytest.param({"videos_bytes": {}}, "not the sampling_manifest.json of a sample", id="no-sizes"),
     ],
 )
-def test_a_manifest_that_names_other_files_is_refused(sample, field, content, found):
+def test_a_manifest_of_anything_but_a_sample_is_refused(sample, changed, found):
     path = sample / "json/sampling_manifest.json"
-    changed = {field: content}
-    if field == "videos":
-        changed = {"videos_bytes": content, "videos_sha256": dict.fromkeys(content, "0")}
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
         verify(path)
+
+
+def test_another_file_is_no_manifest(sample):
+    for name, found in (("missing.json", "cannot be read"), ("sampling_answer.json", "not the sampling_manifest.json")):
+        with pytest.raises(InputError, match=rf"{name}: .*{found}"):
+            verify(sample / "json" / name)

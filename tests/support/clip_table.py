@@ -83,13 +83,9 @@ ENCODERS = {
 }
 REFUSED_ENCODERS = {
     ".mkv": "jpeg2000 yuv420p, snow yuv420p",
-    ".mov": "avrp gbrp10le, cfhd yuv422p10le, dpx gray, dxv rgba, exr grayf32le, magicyuv yuv420p, qtrle rgb24, "
-    "r10k gbrp10le, r210 gbrp10le, rpza rgb555le, sgi rgb24, targa bgr24, tiff yuv420p, v210 yuv422p10le, "
-    "y41p yuv411p, yuv4 yuv420p",
-    ".avi": "amv yuvj420p, asv1 yuv420p, asv2 yuv420p, cljr yuv411p, flashsv bgr24, h261 yuv420p, jpegls bgr24, "
-    "msvideo1 rgb555le, speedhq yuv420p, zlib bgr24",
+    ".mov": "cfhd yuv422p10le, exr grayf32le, qtrle rgb24, rpza rgb555le, tiff yuv420p, v210 yuv422p10le",
+    ".avi": "asv1 yuv420p, h261 yuv420p, msvideo1 rgb555le, zlib bgr24",
     ".flv": "flashsv2 bgr24",
-    ".roq": "roqvideo yuvj444p",
 }
 
 

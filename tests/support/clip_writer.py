@@ -1,7 +1,7 @@
 """Writes the video files that tests and benchmarks need: the same frames from the same arguments, each frame unlike the
 others, with motion and texture, so that encoders use what they have."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from os import environ
@@ -12,6 +12,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 environ.setdefault("SVT_LOG", "1")  # the AV1 encoder's greeting, on stderr, is no error
+RATE = 25  # frames per second
 QUIET_X265 = "log-level=none:pools=1:frame-threads=1"
 
 
@@ -54,36 +55,21 @@ def write_clip(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
     pts: Sequence[int] | None = None,
-    rate: int = 25,
-    draw: Callable[[int, int, int], np.ndarray] = picture,
 ) -> Path:
-    """`size` is (width, height), both even; `pts` are in units of 1 / rate second; the container follows the suffix."""
+    """`size` is (width, height), both even; `pts` are in units of 1 / RATE second; the container follows the suffix."""
     width, height = size
     with av.open(str(path), "w", options=container_options or {}) as container:
-        stream = container.add_stream(codec, rate=rate, options={"threads": "1", **(options or {})})
+        stream = container.add_stream(codec, rate=RATE, options={"threads": "1", **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        stream.codec_context.time_base = Fraction(1, rate)
+        stream.codec_context.time_base = Fraction(1, RATE)
         if gop is not None:
             stream.codec_context.gop_size = gop
         if b_frames is not None:
             stream.codec_context.max_b_frames = b_frames
-        for frame in _frames(num_frames, width, height, pix_fmt, pts, rate, draw):
+        for index in range(num_frames):
+            frame = VideoFrame.from_ndarray(picture(index, width, height), format="yuv420p").reformat(format=pix_fmt)
+            frame.pts = pts[index] if pts else index
+            frame.time_base = Fraction(1, RATE)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     return path
-
-
-def _frames(
-    num_frames: int,
-    width: int,
-    height: int,
-    pix_fmt: str,
-    pts: Sequence[int] | None,
-    rate: int,
-    draw: Callable[[int, int, int], np.ndarray],
-) -> Iterator[VideoFrame]:
-    for index in range(num_frames):
-        frame = VideoFrame.from_ndarray(draw(index, width, height), format="yuv420p").reformat(format=pix_fmt)
-        frame.pts = pts[index] if pts else index
-        frame.time_base = Fraction(1, rate)
-        yield frame

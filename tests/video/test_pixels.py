@@ -122,11 +122,6 @@ def test_every_spelling_of_a_size_is_read(tmp_path: Path, changes: dict, expecte
     assert (spec.shortest_edge, spec.crop_height, spec.crop_width) == expected
 
 
-def test_defaults_are_those_of_transformers(tmp_path: Path) -> None:
-    spec = spec_of(tmp_path, {key: value for key, value in LLAVA.items() if key != "resample"})
-    assert (spec.resample, spec.rescale_factor) == ("bicubic", 1 / 255)
-
-
 REFUSED = {
     "no-resize": ({"do_resize": False}, "do_resize: found false"),
     "no-rescale": ({"do_rescale": False}, "do_rescale: found false"),
@@ -148,10 +143,12 @@ def test_what_is_not_supported_is_refused(tmp_path: Path, changes: dict, found: 
     assert str(caught.value).startswith(f"{tmp_path}/video_preprocessor_config.json: {found}")
 
 
-def test_missing_keys_are_named(tmp_path: Path) -> None:
+def test_missing_keys_are_named_or_have_the_defaults_of_transformers(tmp_path: Path) -> None:
     for key in ("size", "crop_size", "image_mean", "image_std"):
         with pytest.raises(InputError, match=f"{key}: found nothing"):
             spec_of(tmp_path, {name: value for name, value in LLAVA.items() if name != key})
+    spec = spec_of(tmp_path, {name: value for name, value in LLAVA.items() if name != "resample"})
+    assert (spec.resample, spec.rescale_factor) == ("bicubic", 1 / 255)
 
 
 def test_the_configuration_is_found_in_the_order_of_transformers(tmp_path: Path) -> None:

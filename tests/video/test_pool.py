@@ -109,12 +109,6 @@ def test_an_unforeseen_error_costs_its_video(folder: Path, capsys: pytest.Captur
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_pixels_are_the_callers_own(folder: Path, pool: DecodePool) -> None:
-    first, second = pool.prepare([folder / "a.avi"] * 2)
-    first.pixels.zero_()
-    assert_same(second, folder, "a")
-
-
 def test_what_a_library_prints_does_not_mix_with_results(folder: Path, pool: DecodePool, stderr: Path) -> None:
     assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
     assert stderr.read_text() == "a library that prints\n"
