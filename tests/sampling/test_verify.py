@@ -55,13 +55,19 @@ def change_one_byte(path):
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", change_one_byte, "has other content", id="byte-of-a-video"),
         pytest.param("json/sampling_answer.json", change_one_byte, "has other content", id="byte-of-the-answers"),
         pytest.param(
+            "json/sampling_answer.json",
+            lambda path: path.unlink() or os.mkfifo(path),
+            "cannot be read (Not a regular file)",
+            id="a-pipe-as-answers",
+        ),
+        pytest.param(
             "Eval_video/sampling_data/NBA/3.mp4", lambda path: path.write_bytes(b"NB"), "has 2 bytes, not 5", id="cut"
         ),
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", lambda path: path.unlink(), "missing", id="no-video"),
         pytest.param(
             "Eval_video/sampling_data/NBA/3.mp4",
             lambda path: path.unlink() or os.mkfifo(path),
-            "is not a regular file",
+            "has 0 bytes, not 5",
             id="a-pipe",
         ),
     ],

@@ -57,10 +57,14 @@ def _settings(args: argparse.Namespace, command: Command) -> SampleSettings:
         raise InputError(f"{args.Eval_Video_root}: no such folder of videos; check --Eval_Video_root")
     if SAMPLE_NAME in names:
         raise InputError("--datasets: cannot draw a sample from a sample; name sets of Video-Bench, or all")
+    answer_path = args.correct_answer_file or args.Eval_QA_root / "ANSWER.json"
+    if not answer_path.exists():
+        fix = "download it (README.md, get the data), or name it by --correct_answer_file"
+        raise InputError(f"{answer_path}: missing; {fix}")
     return SampleSettings(
         qa_root=args.Eval_QA_root,
         videos=VideoRoot(args.Eval_Video_root, args.allow_outside_root),
-        answer_path=args.correct_answer_file or _default_answers(args.Eval_QA_root),
+        answer_path=answer_path,
         output_folder=args.sampling_output_folder or args.Eval_Video_root / "Eval_video",
         json_folder=_json_folder(args),
         names=tuple(sorted(names, key=DATASET_NAMES.index)),
@@ -69,13 +73,6 @@ def _settings(args: argparse.Namespace, command: Command) -> SampleSettings:
         # The other fields have the names of their flags.
         **{each.name: getattr(args, each.name) for each in fields(SampleSettings) if hasattr(args, each.name)},
     )
-
-
-def _default_answers(qa_root: Path) -> Path:
-    path = qa_root / "ANSWER.json"
-    if not path.is_file():
-        raise InputError(f"{path}: missing; download it (README.md, get the data), or name it by --correct_answer_file")
-    return path
 
 
 def _json_folder(args: argparse.Namespace) -> Path:

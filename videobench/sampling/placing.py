@@ -1,6 +1,5 @@
 """Put a sample on the disk: copy or link the videos that are not there yet, then write its JSON files."""
 
-import hashlib
 import os
 import shutil
 import sys
@@ -24,7 +23,7 @@ from videobench.data.dataset import (
     qa_file,
 )
 from videobench.errors import InputError
-from videobench.files import HASH_BLOCK_BYTES, open_regular, read_json, replacing, sha256_of_file, write_json
+from videobench.files import read_json, replacing, sha256_of_file, write_json
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, sample_path
 
 T = TypeVar("T")
@@ -146,26 +145,13 @@ def _is_copy(target: Path, source: Path) -> bool:
 
 def _copy(source: Path, target: Path) -> SizeAndHash:
     """Write under another name, read back, rename: the final name is always a complete video."""
-    if _is_copy(target, source):
-        found = size_and_hash(source)
-        if sha256_of_file(target) == found.sha256:
-            return found
-    with replacing(target) as part:
-        found = _copy_bytes(source, part)
-        if size_and_hash(part) != found:
-            raise InputError(f"{target}: reads differently from what was written; check the disk and start again")
-    return found
-
-
-def _copy_bytes(source: Path, target: Path) -> SizeAndHash:
-    """Copy, and return size and hash of what was read, so that the source is read only once."""
-    digest, num_bytes = hashlib.sha256(), 0
-    with open_regular(source) as reader, target.open("wb") as writer:
-        while block := reader.read(HASH_BLOCK_BYTES):
-            digest.update(block)
-            num_bytes += len(block)
-            writer.write(block)
-    return SizeAndHash(num_bytes, digest.hexdigest())
+    expected = size_and_hash(source)
+    if not (_is_copy(target, source) and sha256_of_file(target) == expected.sha256):
+        with replacing(target) as part:
+            shutil.copyfile(source, part)
+            if size_and_hash(part) != expected:
+                raise InputError(f"{target}: the copy differs from {source}; check the disk and start again")
+    return expected
 
 
 def _link(source: Path, target: Path, symbolic: bool) -> SizeAndHash:

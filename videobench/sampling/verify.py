@@ -1,7 +1,6 @@
 """--verify: was a sample copied to this machine correctly? --check_videos: do its videos decode?"""
 
 import os
-import stat
 import sys
 from contextlib import closing
 from dataclasses import replace
@@ -68,11 +67,9 @@ def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
 def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
     """What is wrong with a file, None if nothing is. A manifest does not hold the size of every file."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a device might never end
-            return "is not a regular file"
-        if num_bytes not in (status.st_size, None):
-            return f"has {status.st_size} bytes, not {num_bytes}"
+        found_bytes = path.stat().st_size
+        if num_bytes not in (found_bytes, None):
+            return f"has {found_bytes} bytes, not {num_bytes}"
         return None if sha256_of_file(path) == sha256 else "has other content (its SHA-256 differs)"
     except FileNotFoundError:
         return "missing"
