@@ -121,7 +121,7 @@ def test_a_stopped_run_of_another_machine_is_gone_on_with_there(bench):
 @pytest.mark.parametrize(
     ("flags", "found"),
     [
-        pytest.param(("--nums", 99), r"only 24 have both .*; ask for fewer, as --nums 24\n", id="more-than-there-are"),
+        pytest.param(("--nums", 99), r"only 24 can be drawn .*; use --nums 24 or fewer\n", id="more-than-there-are"),
         pytest.param(("--num", 6), r"--num 6; did you mean --nums\?; ", id="misspelt-flag"),
         pytest.param(("--datasets", f"{SET}，MOT"), "MOT_QA_new.json: missing; check", id="chinese-comma"),
         pytest.param(
