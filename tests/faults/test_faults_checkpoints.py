@@ -90,21 +90,19 @@ def larger_frames(model):
 
 
 UNREADABLE = r"model: cannot be read as a checkpoint \("
-NOT_WHOLE = "model.safetensors: not a whole safetensors file"
 WRONG = [
     pytest.param(shutil.rmtree, "model: not a folder", id="no-such-folder"),
-    pytest.param(empty, "holds no config.json, so is not the folder of a checkpoint; check", id="empty-folder"),
-    pytest.param(written("adapter_config.json", b"{}"), "holds an adapter", id="adapter"),
-    pytest.param(one_level_up, "holds no config.json, .*; give .*/it, which holds one", id="one-level-up"),
+    pytest.param(empty, "not the folder of a checkpoint: it has no config.json; check", id="empty-folder"),
+    pytest.param(written("adapter_config.json", b"{}"), "an adapter", id="adapter"),
+    pytest.param(one_level_up, "it has no config.json; use .*/it, which has one", id="one-level-up"),
     # Weights.
     pytest.param(
         written("model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
-        "not a whole safetensors file .*; it is a pointer of git-lfs: git lfs pull",
+        "not a whole safetensors file .*; it is a pointer of git-lfs: get the file with git lfs pull",
         id="git-lfs",
     ),
     pytest.param(lambda model: (model / "model.safetensors").unlink(), "model.safetensors missing", id="no-weights"),
-    pytest.param(pickled_only, r"only pickled \.bin weights are there", id="only-bin"),
-    pytest.param(written("model.safetensors", b"version https://git-lfs"), NOT_WHOLE, id="git-lfs-pointer"),
+    pytest.param(pickled_only, r"pickled \.bin weights are not loaded", id="only-bin"),
     pytest.param(sharded(cut("b.safetensors")), "b.safetensors: not a whole safetensors file", id="cut-shard"),
     pytest.param(
         sharded(lambda model: (model / "b.safetensors").unlink()), "model: b.safetensors missing", id="missing-shard"
@@ -121,9 +119,9 @@ WRONG = [
     ),
     pytest.param(image_only, "<video> is token 4, the tokenizer says", id="LLaVA-NeXT-for-images"),
     pytest.param(
-        changed("config.json", "text_config", model_type="qwen2"), "text_config is not of a llama", id="qwen2"
+        changed("config.json", "text_config", model_type="qwen2"), "text_config is not that of a llama", id="qwen2"
     ),
-    pytest.param(changed("config.json", text_config=None), "text_config is not of a llama", id="no-text-model"),
+    pytest.param(changed("config.json", text_config=None), "text_config is not that of a llama", id="no-text-model"),
     pytest.param(changed("config.json", quantization_config={"bits": 4}), "a quantised copy", id="quantised"),
     pytest.param(changed("config.json", spatial_pool_stride=0), UNREADABLE + "ZeroDivision", id="stride-0"),
     pytest.param(changed("config.json", vision_feature_select_strategy="full"), "is not 'default'", id="strategy"),
@@ -134,7 +132,7 @@ WRONG = [
     pytest.param(cut("tokenizer.json"), UNREADABLE, id="tokenizer-cut"),
     pytest.param(lambda model: (model / "tokenizer.json").unlink(), "neither tokenizer.json nor", id="no-tokenizer"),
     pytest.param(written("generation_config.json", b"{"), "generation_config.json: not JSON", id="generation-cut"),
-    pytest.param(no_end, "no file of it states the eos_token_id", id="no-end"),
+    pytest.param(no_end, "none of its files states the eos_token_id", id="no-end"),
     pytest.param(larger_frames, "cropped to 48x48, the vision tower takes 36x36", id="frames-of-another"),
     pytest.param(written("chat_template.json", b"{"), "chat_template.json: not JSON", id="template-cut"),
     pytest.param(written("chat_template.jinja", b"{% for"), "cannot hold a video and a question", id="template-broken"),
@@ -183,7 +181,7 @@ def test_a_run_goes_on_unless_a_file_that_is_read_has_changed(bench):
     outcome = bench.answer("--limit", 4)
     assert "2 kept, 2 new" in outcome.out, outcome
     assert len({row["run"]["checkpoint_sha256"] for row in json.loads(bench.result.read_bytes()).values()}) == 1
-    found = "was begun with checkpoint_sha256 '.*, now it is '.*' .a journal of release 0.1.0"
+    found = "was begun with checkpoint_sha256 '.*, now it is '.*' .release 0.1.0"
     for name in ("preprocessor_config.json", "tokenizer_config.json", "generation_config.json"):
         before = (bench.model / name).read_text()
         (bench.model / name).write_text(before + " ")

@@ -76,5 +76,5 @@ def test_a_template_that_writes_something_else_before_another_video_is_refused(t
         return f"{len(question)} <video>\n{question}"
 
     builder = PromptBuilder(tiny.tokenizer, render, tiny.config.video_token_index, 4)
-    with pytest.raises(InputError, match="writes another text before the video"):
+    with pytest.raises(InputError, match="writes a different text before the video"):
         builder.build(["one", "three"])

@@ -47,7 +47,7 @@ def test_the_end_of_a_run_says_where_the_time_went(clock, monkeypatch):
         "0.0 s decoding replies, 0.5 s waiting for the disk, 1.5 s other",
         "2,314 prefix tokens computed, 2,314 saved by sharing them among questions",
     ]
-    assert re.fullmatch(r"at most 54.30 GB of the device's memory, [\d.]+ GB of the host's", lines[3])
+    assert re.fullmatch(r"peak memory: 54.30 GB for tensors on the device, [\d.]+ GB on the host", lines[3])
 
 
 def test_without_a_terminal_a_line_each_minute_says_how_far_it_is(monkeypatch, capsys):

@@ -88,7 +88,7 @@ def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[s
     raise ValueError(f"the chat template cannot hold a video and a question: {'; '.join(failures)}")
 
 
-MOST_POINTER_BYTES = 1000  # of a git-lfs pointer file
+LFS_POINTER = b"version https://git-lfs"  # how git-lfs begins a file that it puts in another's place
 FINGERPRINT_SAMPLES = 16  # blocks per weight file in the fingerprint, which is compared before the weights are read
 FINGERPRINT_BLOCK_BYTES = 1 << 16
 # Buffers in old checkpoints that transformers now computes instead of reading.
@@ -125,7 +125,7 @@ class WeightFiles:
 
 
 def check_folder(path: Path) -> None:
-    """Raises InputError if the path is not a checkpoint's folder, or holds an adapter."""
+    """Raise InputError if the path is not a checkpoint's folder, or holds an adapter."""
     if not path.is_dir():
         fix = "--model_path is the folder of a LLaVA-NeXT-Video checkpoint"
         if not path.exists() and path.name.startswith("LLaVA-NeXT-Video"):
@@ -133,14 +133,14 @@ def check_folder(path: Path) -> None:
         raise InputError(f"{path}: not a folder; {fix}")
     if not (path / "config.json").exists() and not (path / "adapter_config.json").exists():
         below = sorted([*path.glob("*/config.json"), *path.glob("snapshots/*/config.json")])
-        fix = f"give {below[0].parent}, which holds one" if below else "check --model_path, or download its files"
-        raise InputError(f"{path}: holds no config.json, so is not the folder of a checkpoint; {fix}")
+        fix = f"use {below[0].parent}, which has one" if below else "check --model_path, or download its files"
+        raise InputError(f"{path}: not the folder of a checkpoint: it has no config.json; {fix}")
     if (path / "adapter_config.json").exists():  # transformers would load its base checkpoint
-        raise InputError(f"{path}: holds an adapter (adapter_config.json); merge it into a checkpoint of its own")
+        raise InputError(f"{path}: an adapter (adapter_config.json); merge it into its base checkpoint first")
 
 
 def read_weight_headers(path: Path) -> WeightFiles:
-    """Reads the headers of a checkpoint's weight files. Raises InputError if one is missing, cut short, or pickled:
+    """Read the headers of a checkpoint's weight files. Raise InputError if a file is missing, cut short or pickled:
     unpickling runs code."""
     index = path / "model.safetensors.index.json"
     # If both exist, the index is ignored, as in transformers.
@@ -149,7 +149,7 @@ def read_weight_headers(path: Path) -> WeightFiles:
     names = sorted(set(by_weight.values())) or ["model.safetensors"]
     missing = [name for name in names if not (path / name).is_file()]
     if missing:
-        pickled = " (only pickled .bin weights are there, which are not loaded)" if list(path.glob("*.bin")) else ""
+        pickled = " (pickled .bin weights are not loaded)" if list(path.glob("*.bin")) else ""
         raise InputError(f"{path}: {', '.join(missing)} missing{pickled}; download the checkpoint's safetensors files")
     held = {name: _read_header(path / name) for name in names}
     for weight, name in by_weight.items():
@@ -166,19 +166,17 @@ def _read_header(path: Path) -> dict[str, tuple[int, ...]]:
             names = [name for name in file.keys() if not COMPUTED.fullmatch(name)]  # noqa: SIM118
             return {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror or error}); check it, or download it again"
-        ) from None
+        found = f"cannot be read ({error.strerror or error})"
+        raise InputError(f"{path}: {found}; check it, or download it again") from None
     except SafetensorError as error:
-        pointer = path.stat().st_size < MOST_POINTER_BYTES and path.read_bytes().startswith(b"version https://git-lfs")
-        fix = (
-            "it is a pointer of git-lfs: git lfs pull or hf download gets the file" if pointer else "download it again"
-        )
+        with path.open("rb") as file:
+            is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+        fix = "it is a pointer of git-lfs: get the file with git lfs pull" if is_pointer else "download it again"
         raise InputError(f"{path}: not a whole safetensors file ({error}); {fix}") from None
 
 
 def sampled_bytes(path: Path) -> bytes:
-    """Read blocks spread evenly over a file, which represent its content in a fingerprint."""
+    """Read blocks spread evenly over a file, for its fingerprint."""
     size = path.stat().st_size
     blocks = []
     with open_regular(path) as file:
@@ -274,7 +272,7 @@ class Checkpoint:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read everything except the weights' values, which load_engine checks. Raises InputError if the folder is not a
+    """Read everything except the weights' values, which load_engine checks. Raise InputError if the folder is not a
     complete LLaVA-NeXT-Video checkpoint."""
     check_folder(path)
     content = _read_config(path / "config.json")
@@ -284,7 +282,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         weights = read_weight_headers(path)
         config = LlavaNextVideoConfig.from_dict(content | {"model_type": MODEL_TYPES[0]})
         if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-            raise InputError(f"{path}: holds neither tokenizer.json nor tokenizer.model; download its files again")
+            raise InputError(f"{path}: has neither tokenizer.json nor tokenizer.model; download its files again")
         # Without an explicit False, transformers would ask at the terminal if a tokenizer has code of its own.
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
         end_ids = _read_end_ids(path, content, tokenizer)
@@ -307,7 +305,7 @@ def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Read config.json. Raises InputError for another kind of model, and for a quantised one."""
+    """Read config.json. Raise InputError for another kind of model, and for a quantised one."""
     content = read_json(path)
     found = content.get("model_type") if isinstance(content, dict) else None
     if found not in MODEL_TYPES:
@@ -316,7 +314,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     for name, part in parts.items():
         if not isinstance(part, dict) or part.get("model_type", PART_TYPES[name][0]) not in PART_TYPES[name]:
             wanted = " or ".join(PART_TYPES[name])
-            raise InputError(f"{path}: {name} is not of a {wanted} model; choose another checkpoint")
+            raise InputError(f"{path}: {name} is not that of a {wanted} model; choose another checkpoint")
     if any(part.get("quantization_config") for part in (content, *parts.values())):
         raise InputError(f"{path}: a quantised copy; get the checkpoint in 16 or 32 bits")
     return dict(content)
@@ -334,7 +332,7 @@ def _read_end_ids(path: Path, config: dict[str, Any], tokenizer: "PreTrainedToke
             if not all(isinstance(each, int) for each in ids):
                 raise InputError(f"{path}: eos_token_id is {stated!r:.60}, not a number; get the checkpoint again")
             return ids
-    raise InputError(f"{path}: no file of it states the eos_token_id, which ends a reply; get the checkpoint again")
+    raise InputError(f"{path}: none of its files states the eos_token_id, which ends a reply; download it again")
 
 
 def _positions(config: "LlavaNextVideoConfig") -> int:
@@ -355,8 +353,8 @@ def _linear_rope_factor(config: "LlavaNextVideoConfig") -> float | None:
 
 
 def _check_agreement(checkpoint: Checkpoint) -> None:
-    """Raises InputError for mismatches that transformers would notice only at the first answer, or never: files of
-    different uploads, and token counts that would not fit the prompts."""
+    """Raise InputError for mismatches that transformers would notice only at the first answer, or never: files of
+    different uploads, and token counts that do not fit the prompts."""
     config, tokenizer, spec = checkpoint.config, checkpoint.tokenizer, checkpoint.pixel_spec
     rows, side = config.text_config.vocab_size, config.vision_config.image_size
     stated, known = config.video_token_index, tokenizer.convert_tokens_to_ids(VIDEO_PLACEHOLDER)

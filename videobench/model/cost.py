@@ -1,5 +1,4 @@
-"""Estimate a run's cost from sizes (memory of questions and of weights split over cards, device time at a given rate),
-and measure what it did cost (Usage)."""
+"""The cost of a run: memory and time estimated from sizes, and time as measured (Usage)."""
 
 import math
 import re
@@ -22,13 +21,12 @@ if TYPE_CHECKING:
 
 DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 ANSWER_TOKENS = 2  # most replies are a letter and the end-of-text token
-# Measured floating-point operations per second with the shapes of the 7B model, in 16 bits and in float32, by card name
-# (docs/performance.md; float32 with one question at a time).
+# Measured floating-point operations per second at the sizes of the 7B model, in 16 bits and in float32, by card name
+# (benchmarks/on_card.py; 16 bits with three questions on each video, float32 with one question at a time).
 MEASURED_RATES = {"NVIDIA H200": (370e12, 39e12)}
 # Assumed rates of other cards, and of one CPU core. Cards: a third of the 16-bit peak in the data sheet (Ascend 910:
 # 256 tera; NVIDIA A100: 312 tera), a cautious value for prompts of a thousand tokens; in float32 a third of the A100's
-# 19.5 tera. One core of a server CPU with torch's own matrix library: 82 to 96 giga, measured with a medium-sized
-# model.
+# 19.5 tera. A core of a server CPU reached 82 to 96 giga with torch's own matrix library and a medium-sized model.
 ASSUMED_RATES = {"npu": (85e12, 5e12), "cuda": (100e12, 6.5e12), "cpu": (90e9, 90e9)}
 
 
@@ -45,8 +43,8 @@ class Tokens:
 
 
 def row_bytes(checkpoint: "Checkpoint", dtype: str, tokens: int, cards: int = 1) -> int:
-    """Bytes of keys and values for one question of `tokens` tokens in all layers of the text model, on every card that
-    shares its heads."""
+    """Bytes of keys and values for one question of `tokens` tokens in all layers of the text model, on each of `cards`
+    that share them."""
     text = checkpoint.config.text_config
     heads = text.num_key_value_heads or text.num_attention_heads
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -85,7 +83,7 @@ SHARDED = re.compile(r"(?!.*vision_tower).*(\.(q|k|v|o|gate|up|down)_proj\.|lm_h
 
 
 def check_tensor_parallel(checkpoint: "Checkpoint", cards: int) -> None:
-    """Raises InputError if the weights cannot be split into `cards` equal parts."""
+    """Raise InputError if the weights cannot be split into `cards` equal parts."""
     text = checkpoint.config.text_config
     sizes = {
         "attention heads": text.num_attention_heads,
@@ -166,8 +164,8 @@ class Usage:
 
     @contextmanager
     def measure(self, part: str) -> Iterator[None]:
-        """Add the time of the `with` body to a part of PARTS. `generate` ends with a copy to the host, so
-        the device has finished by then."""
+        """Add the time of the `with` body to a part of PARTS. `generate` ends with a copy to the host, so by then the
+        device has finished."""
         begun = time.monotonic()
         try:
             yield
@@ -185,6 +183,6 @@ class Usage:
         saved = self.prefix_tokens_alone - self.prefix_tokens
         yield f"{self.prefix_tokens:,} prefix tokens computed, {saved:,} saved by sharing them among questions"
         peak = peak_memory_bytes(device)
-        on_device = f"{in_bytes(peak)} of the device's memory, " if peak else ""
+        on_device = f"{in_bytes(peak)} for tensors on the device, " if peak else ""
         host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # of this process; Linux counts in KiB
-        yield f"at most {on_device}{in_bytes(host)} of the host's"
+        yield f"peak memory: {on_device}{in_bytes(host)} on the host"

@@ -7,7 +7,6 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,7 +52,7 @@ class Answer:
     token_ids: tuple[int, ...]  # generated, up to the end-of-sequence token
     text: str
     letter_logprobs: Mapping[str, float]  # option letter -> natural log of its probability at the first position
-    is_finite: bool  # False if a logit of a generated position is NaN or infinite
+    is_finite: bool  # False if a logit of a generated token is NaN or infinite
 
     @property
     def option_mass(self) -> float:
@@ -64,9 +63,9 @@ class Answer:
 class PromptBuilder:
     """Turns question texts into prompts for one checkpoint.
 
-    `render` writes the whole turn of a question as text, with one placeholder for the video. `num_video_tokens` is the
-    number of the frames' tokens in the text model. The result equals that of transformers' processor, which repeats the
-    placeholder in the text, whereas this class repeats its id (test_prompts.py)."""
+    `render` writes a question's whole turn as text, with one placeholder for the video, which stands for
+    `num_video_tokens` tokens in the text model. transformers' processor repeats the placeholder in the text; this class
+    repeats its id, with the same result (test_prompts.py)."""
 
     def __init__(
         self,
@@ -87,7 +86,8 @@ class PromptBuilder:
         return not (bos and self.render("").startswith(bos))
 
     def build(self, question_texts: Sequence[str]) -> list[Prompt]:
-        """Build prompts in the order of the texts, all with the same prefix. InputError if a text has a video token."""
+        """Build prompts in the order of the texts, all with the same prefix. Raises InputError if a text has a video
+        token."""
         texts = [self.render(text) for text in question_texts]
         if not texts:
             return []
@@ -95,20 +95,15 @@ class PromptBuilder:
         rows = self._tokenizer(
             texts, add_special_tokens=self.adds_special_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
-        prompts = [self._expand(ids, text) for ids, text in zip(rows, question_texts, strict=True)]
-        if any(prompt.prefix_ids is not prompts[0].prefix_ids for prompt in prompts):  # _build_prefix makes each once
-            raise InputError("the chat template writes another text before the video for another question")
-        return prompts
-
-    def _expand(self, ids: list[int], question_text: str) -> Prompt:
-        if ids.count(self._video_token_id) != 1:
-            raise InputError(
-                f"question {question_text[:80]!r} holds {VIDEO_PLACEHOLDER}, which stands for the video; reword it in "
-                "the QA file"
-            )
-        at = ids.index(self._video_token_id)
-        return Prompt(self._build_prefix(tuple(ids[:at])), tuple(ids[at + 1 :]))
-
-    @cache  # noqa: B019  # a builder lives as long as its run; one prefix in memory serves all questions
-    def _build_prefix(self, before_video: tuple[int, ...]) -> tuple[int, ...]:
-        return before_video + (self._video_token_id,) * self._num_video_tokens
+        for ids, text in zip(rows, question_texts, strict=True):
+            if ids.count(self._video_token_id) != 1:
+                raise InputError(
+                    f"question {text[:80]!r} holds {VIDEO_PLACEHOLDER}, which marks the place of the video; reword it "
+                    "in the QA file"
+                )
+        at = rows[0].index(self._video_token_id)
+        if any(ids[: at + 1] != rows[0][: at + 1] for ids in rows):
+            raise InputError("the chat template writes a different text before the video for another question")
+        # One prefix in memory serves all questions.
+        prefix = (*rows[0][:at], *[self._video_token_id] * self._num_video_tokens)
+        return [Prompt(prefix, tuple(ids[at + 1 :])) for ids in rows]

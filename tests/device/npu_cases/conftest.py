@@ -15,6 +15,8 @@ from tests.support.npu_cases import LIMIT, MEMORY_BYTES, SET, SIMULATOR
 @pytest.fixture(autouse=True)
 def as_started(monkeypatch):
     """The card's memory, and no NaN, whatever the test before has set."""
+    import torch_npu  # noqa: F401  # as open_device does
+
     monkeypatch.setenv("INF_NAN_MODE_ENABLE", "0")  # as the launcher exports it
     yield
     SIMULATOR.init(1, MEMORY_BYTES, False)
