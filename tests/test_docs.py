@@ -254,6 +254,18 @@ def test_the_limits_that_are_named_are_constants():
         assert re.search(rf"^{constant} = ", path.read_text(encoding="utf-8"), re.MULTILINE), f"{module}.{constant}"
 
 
+def test_the_examples_of_style_are_in_the_code():
+    code = "\n".join(path.read_text() for folder in ("videobench", "tests") for path in (ROOT / folder).rglob("*.py"))
+    lines = [
+        line
+        for language, content in blocks_of("CONTRIBUTING.md")
+        if language == "python"
+        for line in content.splitlines()
+    ]
+    assert lines
+    assert not [line for line in lines if line.strip() not in code]
+
+
 def test_the_version_is_one():
     [project] = re.findall(r'^version = "(.+?)"', text_of("pyproject.toml"), re.MULTILINE)
     released = re.findall(r"^## (\d\S*)", text_of("CHANGELOG.md"), re.MULTILINE)
