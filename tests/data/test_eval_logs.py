@@ -487,6 +487,6 @@ def test_the_example_is_what_is_printed_for_these_logs(logs, capsys, page):
     printed = re.search(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1]
     paths = [log_of(logs / "lm_eval" / each) for each in ("bfloat16", "float32")]
     _, text = compare(*paths, capsys, "--names=NPU,GPU", "--margin=3", "--cluster_by=video")
-    assert text == " ".join(printed.split())
+    assert text.startswith(" ".join(printed.removesuffix("...\n").split()))
     for run in ("bfloat16", "float32"):
         assert value_in_table(logs / "lm_eval" / run, "acc", "none") in (ROOT / page).read_text().replace(printed, "")
