@@ -116,7 +116,7 @@ def test_a_run_stores_the_identity_of_its_sample(tmp_path, tiny_model_path, qa_r
     assert not any("manifest_sha256" in row["run"] for row in rows.values())
 
 
-def test_another_set_has_no_manifest_though_one_lies_beside_it(tmp_path, tiny_model_path, qa_root, video_root):
+def test_a_manifest_says_nothing_about_another_set_beside_it(tmp_path, tiny_model_path, qa_root, video_root):
     json_folder = draw(qa_root, video_root, tmp_path)
     shutil.copy(qa_file(qa_root, "MOT"), json_folder)
     assert run(tiny_model_path, tmp_path, video_root, tmp_path / "out", "MOT", "--limit", "1") == 0

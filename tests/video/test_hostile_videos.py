@@ -133,7 +133,6 @@ def test_frames_of_two_sizes_are_refused(two_sizes: Path) -> None:
         pytest.param("MAX_PIXELS", 96 * 64 - 1, "frames of 96 x 64 are larger than 6143 pixels", id="pixels"),
         pytest.param("MAX_ASPECT_RATIO", 1.4, "one side is more than 1.4 times the other", id="aspect"),
         pytest.param("MAX_PACKETS", 59, "more than 59 packets", id="packets"),
-        pytest.param("MAX_DECODE_S", -1.0, "decoding took more than -1 s", id="time"),
     ],
 )
 def test_a_video_beyond_a_limit_is_refused(

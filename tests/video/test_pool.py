@@ -35,20 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stderr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the workers of `pool` write what they have to say."""
-    return tmp_path_factory.mktemp("stderr") / "stderr"
-
-
-@pytest.fixture(scope="module")
-def pool(stderr: Path) -> Iterator[DecodePool]:
+def pool() -> Iterator[DecodePool]:
     """One stubborn worker, room for six videos: it may have MAX_AHEAD_PER_WORKER, 3, ahead."""
-    own = os.dup(2)
-    with stderr.open("w") as file:
-        os.dup2(file.fileno(), 2)
     with DecodePool(SPEC, 8, 1, worker_command=STUBBORN, max_ahead_bytes=6 * VIDEO_BYTES) as pool:
-        os.dup2(own, 2)
-        os.close(own)
         yield pool
 
 
@@ -109,9 +98,10 @@ def test_an_unforeseen_error_costs_its_video(folder: Path, capsys: pytest.Captur
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_what_a_library_prints_does_not_mix_with_results(folder: Path, pool: DecodePool, stderr: Path) -> None:
-    assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
-    assert stderr.read_text() == "a library that prints\n"
+def test_what_a_library_prints_does_not_mix_with_results(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with DecodePool(SPEC, 8, 1, worker_command=STUBBORN) as pool:
+        assert_same(next(pool.prepare([folder / "prints.avi"])), folder, "prints")
+    assert capfd.readouterr() == ("", "a library that prints\n")
 
 
 def test_worker_that_does_not_start_is_no_fault_of_the_videos(folder: Path) -> None:

@@ -1,9 +1,8 @@
 """Open, demux and decode one video file within limits; used by frames.py and its helpers."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,8 +22,7 @@ VideoPacket: TypeAlias = "Packet[VideoStream]"  # quoted: at runtime the class t
 # Limits against hostile files; videos of the benchmark stay far below them.
 MAX_PIXELS = 2**25  # per frame, enough for 7680 x 4320
 MAX_ASPECT_RATIO = 64  # the resize keeps the shape: with 336 pixels the longer edge becomes up to 21504
-MAX_PACKETS = 2_000_000  # in the video stream: 22 hours at 25 frames per second; their index takes 150 MB
-MAX_DECODE_S = 1200.0  # processor time; decoding an hour of 1080p on one slow core takes about 900
+MAX_PACKETS = 2_000_000  # in the video stream: 22 hours at 25 frames per second
 
 # FFmpeg's names of the formats that people film, download and share. It has hundreds more: some open further files
 # (playlists), and nearly all bugs found in FFmpeg every year are in formats that nobody uses.
@@ -51,20 +49,14 @@ BROKEN_FILE = (FFmpegError, OSError, ValueError, MemoryError)
 
 @dataclass
 class OpenVideo:
-    """An open video file, and the processor time at which its decoding began."""
+    """An open video file."""
 
     video: Path
     container: InputContainer
     stream: VideoStream  # the one to decode; its codec_context is the decoder
-    started_s: float = field(default_factory=time.thread_time)
 
     def refuse(self, reason: str) -> VideoError:
         return VideoError(f"{self.video}: {reason}")
-
-    def check_time(self) -> None:
-        """Raises VideoError after MAX_DECODE_S of processor time."""
-        if time.thread_time() - self.started_s > MAX_DECODE_S:
-            raise self.refuse(f"decoding took more than {MAX_DECODE_S:g} s of processor time")
 
 
 @contextmanager
@@ -125,7 +117,6 @@ def demux(opened: OpenVideo) -> Iterator[VideoPacket]:
             count += 1
             if count > MAX_PACKETS:
                 raise opened.refuse(f"has more than {MAX_PACKETS} packets")
-            opened.check_time()
             # An empty packet would end decoding; in AVI it means that a frame repeats.
             if packet.size:
                 yield packet

@@ -139,7 +139,7 @@ def _die_with_parent() -> None:
 WORKER_COMMAND = (sys.executable, "-m", "videobench.video.pool")
 START_TIMEOUT_S = 300.0  # importing torch from a cold network disk can take minutes
 END_TIMEOUT_S = 5.0  # from the connection's end until the process ends
-VIDEO_TIMEOUT_S = 1800.0  # more than container.MAX_DECODE_S, the processor time of one pass over a video
+VIDEO_TIMEOUT_S = 1800.0  # decoding an hour of 1080p on one slow core takes about 900
 MAX_AHEAD_BYTES = 256 * 2**20  # 99 videos of 8 frames at 336 x 336
 # Other processes cannot take over claimed videos: near the end of a job they would have to wait for them.
 MAX_AHEAD_PER_WORKER = 3
