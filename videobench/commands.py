@@ -9,7 +9,6 @@ import platform
 import re
 import shlex
 import sys
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -185,7 +184,7 @@ def fold(command: str, width: int = 80, indent: str = "    ") -> str:
     """Break a command into lines for a shell, between words and never inside quotes."""
     lines, line = list[str](), indent
     for word in split_words(command):
-        if line.strip() and _columns(line) + 1 + _columns(word) > width - 2:
+        if line.strip() and len(line) + 1 + len(word) > width - 2:
             lines.append(f"{line} \\")
             line = f"{indent}  "
         line += word if not line.strip() else f" {word}"
@@ -195,8 +194,3 @@ def fold(command: str, width: int = 80, indent: str = "    ") -> str:
 def split_words(command: str) -> list[str]:
     """Split a command into its words, still quoted as by `quote`."""
     return re.findall(r"(?:\$'(?:[^'\\]|\\.)*'|'[^']*'|\"[^\"]*\"|[^\s'\"])+", command)
-
-
-def _columns(text: str) -> int:
-    """Width on a terminal; Chinese characters take two columns."""
-    return sum(2 if unicodedata.east_asian_width(each) in "WF" else 1 for each in text)

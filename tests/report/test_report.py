@@ -344,6 +344,25 @@ def test_the_next_commands_can_be_copied_from_every_form(comparison):
             assert done.stdout.decode().split("\0")[:-1] == names
 
 
+@pytest.mark.parametrize(
+    ("others", "logprobs", "found"),
+    [
+        pytest.param(1, {}, "a side stores no log-probabilities", id="not-stored-and-one-other-prompt"),
+        pytest.param(
+            300, {"A": -0.1, "B": -3.0}, "no question is known to have the same inputs", id="all-other-prompts"
+        ),
+        pytest.param(1, {"A": -0.1}, "no question has log-probabilities of the same two options", id="one-option"),
+    ],
+)
+def test_why_the_numbers_are_unknown_is_true(tmp_path, rows, others, logprobs, found):
+    shown = {name: (npu | {"letter_logprobs": logprobs}, gpu, right) for name, (npu, gpu, right) in rows.items()}
+    for npu, _, _ in list(shown.values())[:others]:
+        npu["prompt_sha256"] = "0" * 64
+    report = build_report(compare(write_runs(tmp_path, shown)))
+    assert report["obstacles"]
+    assert report["summary"]["numbers"].startswith(f"not known: {found}")
+
+
 def test_sides_with_nothing_to_show_are_shown_too(tmp_path):
     """One question, no log-probabilities, no video, no run entry; equal on both sides."""
     row = {"output_sequence": "A"}

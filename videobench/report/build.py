@@ -18,7 +18,6 @@ from videobench.compare.scoring import FAILED, LEVEL_NAMES, LEVEL_OF, MISSING, U
 from videobench.compare.settings import SIDES, Names
 from videobench.compare.statistics import FloatArray
 from videobench.compare.verdict import DIVERGENCE, INPUTS, Evidence, Verdict
-from videobench.data.dataset import DATASET_NAMES
 from videobench.report.next_steps import most_different, next_step
 
 Json = dict[str, Any]
@@ -130,8 +129,6 @@ def _inputs(comparison: Comparison) -> Json:
         "table": [dict(zip(("name", "npu", "gpu", "state"), vars(row).values(), strict=False)) for row in inputs.rows],
         "same": inputs.answer,
         "differing": inputs.differing,
-        "differing_prompts": len(inputs.other["prompts"]),
-        "differing_pixels": len(inputs.other["pixels"]),
         **{f"other_{cause}": inputs.other[cause] for cause in CAUSES},
         "only_npu": [pair.key for pair in pairing.pairs if not pair.reference.reply],
         "only_gpu": [pair.key for pair in pairing.pairs if not pair.candidate.reply],
@@ -184,19 +181,16 @@ def _dataset(comparison: Comparison, name: str, group: Accuracy) -> Json:
 
 
 def _weighted(comparison: Comparison) -> Json:
-    present, weighted = comparison.groups.per_dataset, comparison.groups.weighted
-    return {
-        side: {} if comparison.is_of_others else {str(level): 100 * each for level, each in weighted[name].items()}
-        for side, name in SIDES.items()
-    } | {
-        "unit": "percent",
-        "missing_datasets": [name for name in DATASET_NAMES if name not in present],
-        "chance_of_these_questions": None if comparison.chance is None else 100 * comparison.chance,
+    """Report the averages that Video-Bench's leaderboard shows, in percent; none for other benchmarks."""
+    weighted = {} if comparison.is_of_others else comparison.groups.weighted
+    averages = {
+        side: {str(level): 100 * each for level, each in weighted.get(name, {}).items()} for side, name in SIDES.items()
     }
+    return averages | {"chance_of_these_questions": None if comparison.chance is None else 100 * comparison.chance}
 
 
 def _flip(flip: Flip) -> Json:
-    pair = flip.pair
+    pair, (candidate, reference) = flip.pair, flip.pair.replies
     return {
         "key": pair.key,
         "class": flip.kind,
@@ -205,8 +199,8 @@ def _flip(flip: Flip) -> Json:
         "right_letter": pair.right,
         "npu_margin": flip.candidate_lead,
         "gpu_margin": flip.reference_lead,
-        "npu_reply": pair.candidate.reply.text if pair.candidate.reply else None,
-        "gpu_reply": pair.reference.reply.text if pair.reference.reply else None,
+        "npu_reply": candidate.text,
+        "gpu_reply": reference.text,
     }
 
 
@@ -332,10 +326,11 @@ def _numbers(comparison: Comparison) -> str:
 
 def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
     """Why there is no numeric divergence."""
-    if verdict.evidence.obstacles:
+    if not verdict.evidence.has_same_inputs:
         return "no question is known to have the same inputs"
-    candidate, reference = ([getattr(pair, side).reply for pair in pairing.pairs] for side in SIDES.values())
-    both_store = all(any(each and each.logprobs for each in side) for side in (candidate, reference))
-    if both_store and any(each and each.bounded for each in candidate + reference):
+    sides = [[reply for pair in pairing.pairs if (reply := getattr(pair, side).reply)] for side in SIDES.values()]
+    if not all(any(reply.logprobs for reply in side) for side in sides):
+        return "a side stores no log-probabilities"
+    if any(reply.bounded for side in sides for reply in side):
         return "options are known by their bounds alone"
-    return "a side stores no log-probabilities"
+    return "no question has log-probabilities of the same two options on both sides"
