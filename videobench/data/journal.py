@@ -29,7 +29,7 @@ UNFIT = "the stored row is invalid; the question is asked again"
 PROMPT_CHANGED = "its prompt has other token ids now (tokenizer, template or transformers); it is asked again"
 VIDEO_GONE = "the video cannot be read, so the stored reply cannot be checked; it is kept"
 VOID = (QUESTION_CHANGED, VIDEO_CHANGED, PROMPT_CHANGED, UNFIT)  # reasons to discard a stored reply
-FULL_DISK = "free space, then start again: what was answered is kept"
+FULL_DISK = "free space, then start again without --overwrite: what was answered is kept"
 HASH = "checkpoint_sha256"
 MAX_JOURNAL_BYTES = 1 << 30  # all 17,036 replies take 40 MB
 

@@ -51,7 +51,8 @@ class Heartbeats:
             elif now - since > SILENCE_S:
                 raise ProcessLost(
                     f"process {process} of this job has been silent for {SILENCE_S:g} s: its machine or its torchrun "
-                    "is gone; start the same command again on all machines: what was answered is kept"
+                    "is gone; start the same command again on all machines, but without --overwrite: what was answered "
+                    "is kept"
                 )
 
     def close(self) -> None:

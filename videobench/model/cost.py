@@ -37,7 +37,6 @@ class Tokens:
     videos: int
     questions: int
     prefix: int  # computed once per video: its frames and the text before them
-    prefix_alone: int  # the same if every question were answered separately
     suffix: int  # question, options and instruction
     longest_prompt: int
 

@@ -91,13 +91,12 @@ def _run(settings: RunSettings, job: Job) -> int:
 
 def _begin(context: RunContext, journals: Journals) -> None:
     """Keep the command to go on with, and say how much a resumed run has left to do."""
-    if context.settings.command:  # without --overwrite, which would set aside what is answered from here on
-        command = context.settings.command.without(switches=["overwrite"])
-        keep_command_to_go_on(command.text)
-        if context.job.is_first:
-            journals.keep_command(command)
+    # Without --overwrite, which would set aside what is answered from here on.
+    command = context.settings.command.without(switches=["overwrite"])
+    keep_command_to_go_on(command.text)
     if not context.job.is_first:
         return
+    journals.keep_command(command)
     if journals.kept:
         again = sum(len(each.questions) for each in context.plan.works(journals.left)) - len(journals.left)
         whole = f"; {again} of those kept are computed again with their videos, and not stored" if again else ""

@@ -12,7 +12,7 @@ from videobench.console import StatusLine
 from videobench.data.dataset import Question, build_question_text
 from videobench.data.rows import Row, question_fields
 from videobench.errors import InputError
-from videobench.files import JsonLines, lock, open_to_append
+from videobench.files import JsonLines, replacing
 from videobench.model.prompts import Prompt
 from videobench.run.journals import SUITE_VERSION, source_hashes
 from videobench.run.options import RunSettings
@@ -75,29 +75,20 @@ def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question
 
 @contextmanager
 def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[JsonLines, JsonLines]]:
-    """Open the files of requests and facts, written as *.part and renamed when both are complete.
+    """Open the files of requests and facts, which get their names when both are complete.
 
-    Raises InputError if a file exists and --overwrite is not given, or if another export is writing them."""
+    Raises InputError if a file exists and --overwrite is not given."""
     targets = path, facts_path(path)
-    parts = [each.with_name(f"{each.name}.part") for each in targets]
-    with closing(open_to_append(parts[0])) as held:
-        lock(held, path, "another export")
-        try:
-            for each in targets:
-                if each.exists() and not (overwrite and each.is_file()):
-                    raise InputError(f"{each}: is there already; choose another name, or --overwrite a file")
-            held.truncate(0)  # left by an export that was killed
-            parts[1].unlink(missing_ok=True)
-            requests, facts = (JsonLines(part, "free space or choose another place") for part in parts)
-            yield requests, facts
-            for file, part, target in zip((requests, facts), parts, targets, strict=True):
-                file.force()
-                file.close()
-                part.replace(target)
-        except BaseException:
-            for part in parts:
-                part.unlink(missing_ok=True)
-            raise
+    for each in targets:
+        if each.exists() and not (overwrite and each.is_file()):
+            raise InputError(f"{each}: is there already; choose another name, or --overwrite a file")
+    with replacing(targets[0]) as first, replacing(targets[1]) as second:
+        fix = f"free space for {path}, or choose another place"
+        requests, facts = JsonLines(first, fix), JsonLines(second, fix)
+        yield requests, facts
+        for file in (requests, facts):
+            file.force()
+            file.close()
 
 
 def _data_url(frames: "np.ndarray") -> str:

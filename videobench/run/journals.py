@@ -330,10 +330,9 @@ def _begin(
     done = {name: each.read(report=True) for name, each in by_set.items()}
     index = {question: number for number, question in enumerate(context.plan.prompts)}
     left = _unanswered(context, done)
-    earlier = [row["run"] for rows in done.values() for row in rows.values() if isinstance(row.get("run"), dict)]
+    earlier = [row["run"] for rows in done.values() for row in rows.values() if "error" not in row and "run" in row]
     weights = {str(run["weights_sha256"]) for run in earlier if "weights_sha256" in run}
-    answered = [row["run"] for rows in done.values() for row in rows.values() if "error" not in row and "run" in row]
-    _name_other_versions(answered, next(iter(runs.values())))
+    _name_other_versions(earlier, next(iter(runs.values())))
     unanswered = [index[each] for each in costliest_first(context.plan, left)]
     failures = {index[each]: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
     died = in_flight.read_deaths()
@@ -342,13 +341,13 @@ def _begin(
 
 def _name_other_versions(earlier: Iterable[Row], now: Row) -> None:
     """Warn in one line on stderr if stored replies were made with other releases."""
-    found: Counter[tuple[str, ...]] = Counter()
+    found: Counter[str] = Counter()
     for run in earlier:
         others = [name for name in VERSIONS if name in run and run[name] != now[name]]
-        found[tuple(f"{name} {run[name]} (now {now[name]})" for name in others)] += 1
-    del found[()]
+        found[", ".join(f"{name} {run[name]} (now {now[name]})" for name in others)] += 1
+    del found[""]
     if found:
-        text = "; ".join(f"{count} of {', '.join(others)}" for others, count in found.items())
+        text = "; ".join(f"{count} of {others}" for others, count in found.items())
         warn_once(f"stored replies of other releases are kept: {text}; --overwrite answers all with one")
 
 

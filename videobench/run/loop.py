@@ -251,7 +251,7 @@ class RetryingEngine:
         if self._failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
             raise DeviceLost(
                 f"{self._failures_in_a_row} questions in a row failed, the last with {reason}; check the device and "
-                "start again: what was answered is kept"
+                "start again without --overwrite: what was answered is kept"
             )
         return Failure(reason)
 

@@ -145,8 +145,6 @@ def read_batch(
 
 def what_else(settings: RunSettings) -> Iterator[str]:
     """Yield lines on what to try if a comparison fails but the check finds nothing: a command for each cause."""
-    if settings.command is None:
-        return
     yield "If a comparison has found a difference all the same, its cause is not in these modules. What is left:"
     for cause, command in _causes(settings, settings.command):
         yield f"- {cause}:"

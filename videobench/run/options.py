@@ -16,7 +16,6 @@ from videobench.files import check_writable, read_json
 from videobench.model.checkpoint import check_folder
 from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
-MODES = ("check_device", "check_model", "export_requests", "dry_run")  # in place of a run
 MOST_FRAMES = 10_000  # more than any checkpoint has positions for
 DEFAULT_NEW_TOKENS = 60
 DECODING_STEPS = 2  # of --check_model
@@ -51,9 +50,9 @@ class RunSettings:
     overwrite: bool
     dry_run: bool
     deterministic: bool
-    export_requests: Path | None = None  # instead of a run: OpenAI batch requests go to this file
-    verbose: bool = False
-    command: Command | None = None  # what was typed
+    export_requests: Path | None  # instead of a run: OpenAI batch requests go to this file
+    verbose: bool
+    command: Command  # what was typed
 
 
 @dataclass(frozen=True)
@@ -80,9 +79,6 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     """Parse the command line; `device` is the script's own, used if --device is not given."""
     parser = _build_parser(device)
     args = parser.parse_args(argv)
-    modes = [each for each in MODES if getattr(args, each)]
-    if len(modes) > 1 and modes[0].startswith("check"):
-        parser.error(f"--{modes[0]} answers nothing: leave --{modes[1]} out, or start twice")
     if args.check_device:
         return CheckSettings(args.device or device, _may_use_cpu(args, device), args.deterministic)
     if args.model_path is None:
@@ -215,21 +211,17 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
 
 def _add_modes(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
-    add("--check_device", action="store_true", help="try the device and what it needs installed")
-    add("--check_model", action="store_true", help="find the module whose results differ from the CPU's")
+    add_mode = group.add_mutually_exclusive_group().add_argument
+    add_mode("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
+    add_mode("--check_device", action="store_true", help="try the device and what it needs installed")
+    add_mode("--check_model", action="store_true", help="find the module whose results differ from the CPU's")
+    requests = "write the questions with their frames as OpenAI batch requests; no device, no weights"
+    add_mode("--export_requests", type=Path, metavar="FILE", help=requests)
     keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report (default: 4, longest and shortest)"
     add("--check_questions", metavar="KEYS", help=keys)
-    add(
-        "--output_csv", type=Path, metavar="PATH", help="of --check_model: write a row for each module call, as msprobe"
-    )
+    calls = "of --check_model: write a row for each module call, as msprobe"
+    add("--output_csv", type=Path, metavar="PATH", help=calls)
     add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
-    add(
-        "--export_requests",
-        type=Path,
-        metavar="FILE",
-        help="write the questions with their frames as OpenAI batch requests; no device, no weights",
-    )
 
 
 def _default_workers() -> int:

@@ -203,7 +203,6 @@ def _count_tokens(works: list[VideoWork]) -> Tokens:
         videos=len(works),
         questions=len(prompts),
         prefix=sum(len(work.prompts[0].prefix_ids) for work in works),
-        prefix_alone=sum(len(prompt.prefix_ids) for prompt in prompts),
         suffix=sum(len(prompt.suffix_ids) for prompt in prompts),
         longest_prompt=max(len(prompt) for prompt in prompts),
     )
@@ -215,8 +214,7 @@ def _print_costs(tokens: Tokens, context: RunContext, batch_size: int) -> None:
     prefix = tokens.prefix // tokens.videos
     row = question_bytes(checkpoint, dtype, settings.num_frames, prefix, length, settings.tensor_parallel)
     rate, is_measured = rate_of(settings.device, context.device.name, dtype)
-    saved = tokens.prefix_alone - tokens.prefix
-    print(f"video tokens to compute: {tokens.prefix}, saved by sharing them among questions: {saved}")
+    print(f"{tokens.prefix + tokens.suffix} tokens to compute; each video's are shared by its questions")
     print(f"{settings.model_path}: on {settings.device} in {dtype}, {batch_size} questions at once")
     print(
         f"memory beside the weights: up to {in_bytes(row)} for each question of a batch "
