@@ -66,6 +66,12 @@ def change_one_byte(path):
         pytest.param("Eval_video/sampling_data/NBA/3.mp4", lambda path: path.unlink(), "missing", id="no-video"),
         pytest.param(
             "Eval_video/sampling_data/NBA/3.mp4",
+            lambda path: path.unlink() or path.symlink_to("/other machine/3.mp4"),
+            "is a link to /other machine/3.mp4, which is missing; cp -rL ",
+            id="a-link-of-the-other-machine",
+        ),
+        pytest.param(
+            "Eval_video/sampling_data/NBA/3.mp4",
             lambda path: path.unlink() or os.mkfifo(path),
             "has 0 bytes, not 5",
             id="a-pipe",

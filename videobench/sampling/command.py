@@ -14,6 +14,7 @@ from videobench.data.dataset import (
     SAMPLE_NAME,
     SAMPLE_QA_FILE,
     VideoRoot,
+    folded,
     resolve_names,
 )
 from videobench.errors import InputError
@@ -52,11 +53,11 @@ def main(argv: Sequence[str] | None) -> int:
 
 
 def _settings(args: argparse.Namespace, command: Command) -> SampleSettings:
+    if folded(SAMPLE_NAME) in map(folded, args.datasets.split(",")):
+        raise InputError("--datasets: cannot draw a sample from a sample; name sets of Video-Bench, or all")
     names = resolve_names(args.datasets, args.Eval_QA_root)
     if not args.Eval_Video_root.is_dir():
         raise InputError(f"{args.Eval_Video_root}: no such folder of videos; check --Eval_Video_root")
-    if SAMPLE_NAME in names:
-        raise InputError("--datasets: cannot draw a sample from a sample; name sets of Video-Bench, or all")
     answer_path = args.correct_answer_file or args.Eval_QA_root / "ANSWER.json"
     if not answer_path.exists():
         fix = "download it (README.md, get the data), or name it by --correct_answer_file"

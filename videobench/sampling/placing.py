@@ -86,8 +86,8 @@ def place_videos(sample: Sample, candidates: Candidates, settings: SampleSetting
             return place(sources[name], target)
         except OSError as error:
             raise InputError(
-                f"{target}: cannot be made from {sources[name]} ({error.strerror}); check the permissions of both and "
-                "the free space, or choose another --copy_mode"
+                f"{target}: cannot be made from {sources[name]} ({error.strerror}); check permissions and free space, "
+                "or choose another --sampling_output_folder or --copy_mode"
             ) from None
 
     return for_each_file(place_one, sources, settings.num_workers, settings.copy_mode)

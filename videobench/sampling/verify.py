@@ -72,6 +72,8 @@ def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
             return f"has {found_bytes} bytes, not {num_bytes}"
         return None if sha256_of_file(path) == sha256 else "has other content (its SHA-256 differs)"
     except FileNotFoundError:
+        if path.is_symlink():
+            return f"is a link to {os.readlink(path)}, which is missing; cp -rL copies the files that links lead to"
         return "missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
