@@ -193,7 +193,6 @@ def test_one_video_with_two_ids_is_one_cluster(sides):
     [
         pytest.param(math.e, None, id="natural"),
         pytest.param(10, r"add up to more than 1 .to \d.\d\d. in \d+ of 300 replies, .*by 2.302585", id="10"),
-        pytest.param(2, r"of \d+ of 300 replies are to base 2: .* by 0.693147", id="2"),
     ],
 )
 def test_log_probabilities_to_another_base_are_refused(tmp_path, seed, base, found):

@@ -16,8 +16,8 @@ TYPES = {
 }  # fmt: skip
 KEYWORDS = {
     "$schema", "title", "description", "type", "properties", "additionalProperties", "propertyNames", "enum", "items",
-    "anyOf", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "minLength",
-    "minProperties",
+    "anyOf", "required", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "minItems", "maxItems",
+    "minLength", "minProperties",
 }  # fmt: skip
 WHOLE = {
     "video_id": 7011, "dataset": "MSVD", "vid_path": "Eval_video/MSVD/x.avi", "question": "what? A.cat B.dog",
@@ -43,8 +43,8 @@ def fits(value, schema):
     if isinstance(value, str) and (value not in schema.get("enum", [value]) or len(value) < schema.get("minLength", 0)):
         return False
     if isinstance(value, list):
-        long_enough = len(value) >= schema.get("minItems", 0)
-        if not long_enough or not all(fits(each, schema.get("items", {})) for each in value):
+        is_fit = schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", math.inf)
+        if not is_fit or not all(fits(each, schema.get("items", {})) for each in value):
             return False
     if isinstance(value, dict) and not object_fits(value, schema):
         return False
@@ -87,7 +87,8 @@ NOT_READ = {"dataset"}
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 7, -0.5, 1e12, 1e300, "", "x", [], ["x"], [7], {}, {"A": -1.0}, {"A": "x"}, {"G": 0}]
+    "value",
+    [None, True, 7, -0.5, 1e12, 1e300, "", "x", [], ["x"], ["x", "y"], [7], {}, {"A": -1.0}, {"A": "x"}, {"G": 0}],
 )
 @pytest.mark.parametrize("field", sorted(set(WHOLE) - NOT_READ))
 def test_another_value_fits_where_it_is_read(field, value):

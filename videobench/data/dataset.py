@@ -279,22 +279,20 @@ def check_kind(path: Path, content: Any, wanted: str) -> None:
 
 def _kind_of(content: Any) -> str:
     """Guess the kind from the first entry; "" if that does not tell."""
-    if isinstance(content, dict) and "videos_sha256" in content:
+    if not isinstance(content, dict) or not content:
+        return ""
+    if "videos_sha256" in content:
         return MANIFEST
-    first = _first(content)
-    if not isinstance(first, dict):
+    first = next(iter(content.values()))
+    if not isinstance(first, dict) or not first:
         return ""
     if "output_sequence" in first:
         return REPLIES
     if "vid_path" in first and "question" in first:
         return QUESTIONS
-    entry = _first(first)
+    entry = next(iter(first.values()))
     is_answer = "answer" in entry if isinstance(entry, dict) else isinstance(entry, str) and len(entry.strip()) == 1
     return ANSWERS if is_answer else ""
-
-
-def _first(content: Any) -> Any:
-    return next(iter(content.values()), None) if isinstance(content, dict) else None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,6 @@ from videobench.files import read_json
 RESULT_SUFFIX = "_eval.json"
 OF_OUR_PROMPT = ("custom_id", "prompt_tokens", "prompt_sha256")  # a service builds and counts its own
 MOST_MASS = 1.02  # sum of all options' probabilities: rounding may exceed 1 slightly, base-10 logarithms by more
-LITTLE_MASS, BASE_2_TOLERANCE, BASE_2_REPLIES = 0.9, 0.02, 10  # this many sums of 1 are no coincidence
 
 Placed = tuple[str, str, Mapping[str, Any]]  # place for messages, key, row
 
@@ -74,24 +73,14 @@ def load_results(
 
 
 def _check_base(path: Path, replies: Iterable[Reply]) -> None:
-    """Raises InputError if the log-probabilities are not natural logarithms: the options' probabilities add up to more
-    than 1 (base 10), or to less than 1 while powers of 2 add up to 1 (base 2)."""
-    stored = [[*reply.logprobs.values()] for reply in replies if reply.logprobs]
-    totals = [math.fsum(map(math.exp, each)) for each in stored]
+    """Raises InputError if the log-probabilities are not natural logarithms: if the probabilities exceed 1 in all."""
+    totals = [math.fsum(map(math.exp, reply.logprobs.values())) for reply in replies if reply.logprobs]
     above = [total for total in totals if total > MOST_MASS]
-    if len(above) > len(stored) / 10:
+    if len(above) > len(totals) / 10:
         raise InputError(
             f"{path}: the options' probabilities add up to more than 1 (to {max(above):.2f}) in {len(above)} of "
-            f"{len(stored)} replies, so they are not natural logarithms; multiply those to base 10 by 2.302585, or "
+            f"{len(totals)} replies, so they are not natural logarithms; multiply those to base 10 by 2.302585, or "
             "leave the log-probabilities out"
-        )
-    to_base_2 = [math.fsum(2**value for value in each) for each in stored]
-    short = [each for each, total in zip(to_base_2, totals, strict=True) if total < LITTLE_MASS]
-    exact = [each for each in short if abs(each - 1) < BASE_2_TOLERANCE]
-    if len(exact) >= BASE_2_REPLIES and len(exact) > 0.9 * len(short) and max(to_base_2) < 1 + BASE_2_TOLERANCE:
-        raise InputError(
-            f"{path}: the log-probabilities of {len(exact)} of {len(stored)} replies are to base 2: their powers of 2 "
-            "add up to 1; multiply all of them by 0.693147, or leave the log-probabilities out"
         )
 
 

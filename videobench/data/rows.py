@@ -146,8 +146,8 @@ def build_reply(name: QuestionName, key: str, row: Mapping[str, Any]) -> Reply:
     output = row.get("output_sequence")
     if output is None and fields["error"]:
         output = [""]
-    text = output[0] if isinstance(output, list) and output else output
-    if not isinstance(text, str) or not all(isinstance(part, str) for part in output or ()):
+    text = output[0] if isinstance(output, list) and len(output) == 1 else output
+    if not isinstance(text, str):
         raise ValueError(f"output_sequence is {output!r:.60}, not a text or a list of one; run that question again")
     return Reply(*name, key, output or "", text, **fields)
 
