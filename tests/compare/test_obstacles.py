@@ -303,8 +303,20 @@ def test_answers_below_chance_are_those_of_other_questions(tmp_path):
     assert verdict.name == "INCONCLUSIVE"
     assert verdict.reasons[0] == (
         "not comparable: both sides are right less often than by chance (0.0 and 0.0 %, chance 50.0 %): the answer "
-        "file is not of these questions, or no reply is"
+        "file or the replies are of other questions"
     )
+
+
+def test_questions_that_failed_on_both_sides_do_not_blame_the_answer_file(tmp_path):
+    npu, gpu, answers = runs_of(tmp_path)
+    for path in (npu, gpu):
+        rows = json.loads(path.read_text())
+        failed = {"output_sequence": [""], "error": "no such video"}
+        path.write_text(json.dumps({key: row | failed for key, row in rows.items()}))
+    comparison = compare(npu, gpu, answers)
+    assert causes_of(comparison.verdict) == []
+    assert comparison.verdict.reasons[0].startswith("1000 questions have no letter on either side")
+    assert summarize(comparison).next_step.startswith("start the run again: it asks only what failed or is missing")
 
 
 @pytest.mark.parametrize("shifted", [0, 1])

@@ -149,6 +149,9 @@ def test_two_models_of_equal_accuracy_are_no_pass_without_log_probabilities():
         assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "agreement")
         assert verdict.headline == "28.0 % of the answers differ"
         assert "without log-probabilities of half the pairs a PASS takes 10 % or less" in verdict.reasons[0]
+    wide = judge(pairs, Margin(20.0))
+    assert "a PASS takes 20 % or less" in wide.reasons[0]
+    assert judge(pairs, Margin(30.0)).name == PASS
 
 
 def test_a_temperature_that_changes_no_letter_is_no_loss():

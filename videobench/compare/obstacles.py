@@ -1,11 +1,11 @@
-"""Find out why two runs cannot be compared, fully or in part, and which settings of a service to change."""
+"""Find what keeps two runs from being compared, fully or in part, and which settings of a service to change."""
 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from videobench.compare.advice import FIXES
-from videobench.compare.pairing import Pair, Pairing, number_videos
+from videobench.compare.pairing import LOG_FLOOR, Pair, Pairing, number_videos
 from videobench.compare.same_inputs import DIFFERS, SAMPLE_FILES, UNKNOWN, InputRow, Inputs
 from videobench.compare.scoring import RIGHT, chance_level
 from videobench.compare.settings import NPU_AND_GPU, SIDES, Names, Tolerance
@@ -24,7 +24,7 @@ OTHER_MODEL = ("checkpoint", "checkpoint_sha256", "weights_sha256", "dtype")
 class Obstacle:
     cause: str  # of advice.LOOK_AT: "swapped", "sampling", a setting ("num_frames"), "questions", "prompts", ...
     text: str  # one sentence
-    allows_fail: bool = False  # whether the questions with the same inputs can still show a loss
+    allows_fail: bool = False  # if so, the questions with the same inputs can still show a loss
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def find_obstacles(
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     """Find swapped files, and files from the same kind of device. A CPU may replace either device."""
-    sides = first, second = [sorted(set(inputs.devices[side]) - {UNKNOWN}) for side in SIDES.values()]
+    sides = first, second = [sorted(inputs.devices[side] - {UNKNOWN}) for side in SIDES.values()]
     if first == second and first in (["npu"], ["cuda"]):
         cause, text = "one_device", "both files hold replies of one kind of device"
     elif sides in ([["cuda"], ["npu"]], [["cuda"], ["cpu"]], [["cpu"], ["npu"]]):
@@ -83,14 +83,15 @@ def _of_answers(pairing: Pairing) -> Iterator[Obstacle]:
     elif unknown > len(compared):
         text = f"it has no answer to {unknown:,} of {_questions(unknown + len(compared))}"
         yield Obstacle("answers", f"wrong answer file: {text}")
-    elif with_options:
-        yield from _of_chance(with_options)
+    elif read := [pair for pair in with_options if pair.candidate.letter and pair.reference.letter]:
+        yield from _of_chance(read)
 
 
 def _of_chance(pairs: Sequence[Pair]) -> Iterator[Obstacle]:
-    """Find answers that are right, or agree, no more often than guesses: a sign of wrong answers or shifted ids.
+    """Find letters that are right, or agree, no more often than guesses: a sign of wrong answers or shifted ids.
 
-    A video counts once. If the prompts are known to be the same, ids cannot be shifted, and agreement is not tested."""
+    A video counts once. `pairs` have a letter on both sides: what failed says nothing of the answer file. If the
+    prompts are known to be the same, ids cannot be shifted, and agreement is not tested."""
     videos = len(set(number_videos(pairs).tolist()))
     chance = chance_level(pair.reply for pair in pairs)
     assert chance is not None, "the pairs have options"
@@ -98,9 +99,10 @@ def _of_chance(pairs: Sequence[Pair]) -> Iterator[Obstacle]:
     right = [sum(getattr(pair, side).outcome == RIGHT for pair in pairs) / len(pairs) for side in SIDES.values()]
     found = f"({100 * right[0]:.1f} and {100 * right[1]:.1f} %, chance {100 * chance:.1f} %)"
     if max(right) < chance - luck:
-        text = f"both sides are right less often than by chance {found}: the answer file is not of these questions"
-        yield Obstacle("answers", f"{text}, or no reply is")
-    if max(right) < chance - luck or videos < MANY_VIDEOS:
+        text = f"both sides are right less often than by chance {found}"
+        yield Obstacle("answers", f"{text}: the answer file or the replies are of other questions")
+        return
+    if videos < MANY_VIDEOS:
         return
     if max(right) < chance + luck:
         text = f"both sides are right no more often than by chance {found}: the answer file may be of other questions"
@@ -148,8 +150,7 @@ def _of_questions(pairing: Pairing, inputs: Inputs, names: Names) -> Iterator[Ob
 
 
 def lacking_side(pairing: Pairing) -> str:
-    """The side that has only a part of the other's questions, as when only the other's sample was enlarged; "" if
-    neither."""
+    """Name the side that has only a part of the other's questions; "" if neither has."""
     lacking = [
         side
         for side, sets in (("candidate", pairing.sets_only_reference), ("reference", pairing.sets_only_candidate))
@@ -159,7 +160,7 @@ def lacking_side(pairing: Pairing) -> str:
 
 
 def _is_of_larger_sample(pairing: Pairing, inputs: Inputs, lacking: str) -> bool:
-    """Whether the other side's additional questions are from a sample that `lacking` has not seen, or are whole sets.
+    """Tell if the other side's additional questions are from a sample that `lacking` has not seen, or are whole sets.
 
     Replies that were kept when a sample was enlarged name the former sample, on both sides."""
     other = "reference" if lacking == "candidate" else "candidate"
@@ -208,11 +209,12 @@ def _found(answered: Sequence[Reply]) -> Iterator[tuple[str, int, str]]:
         text = "counted another number of prompt tokens than the checkpoint's own template makes"
         yield "prompt_tokens", other, f"{_of(other, len(others))} {text}"
     if cut := sum(each.finish_reason == "length" for each in answered):
-        yield "cut_off", cut, f"{_of(cut, total)} were cut off at the most tokens that they may have"
+        yield "cut_off", cut, f"{_of(cut, total)} were cut off at max_tokens"
     if answered and not any(each.logprobs or each.nonfinite for each in answered):
         yield "no_logprobs", total, "no reply has log-probabilities: accuracy alone decides, which takes more questions"
     if bounded := sum(bool(each.bounded) for each in answered):
-        text = "have an option beyond the top entries: its bound counts, and the divergence leaves them out"
+        left_out = f"the divergence leaves the question out unless the bound is below {LOG_FLOOR:g} nats"
+        text = f"have an option beyond the top entries: its bound counts; {left_out}"
         yield "bounded", bounded, f"{_of(bounded, total)} {text}"
 
 

@@ -1,11 +1,10 @@
-"""Check before any accuracy is compared whether both runs had the same inputs, per question and overall."""
+"""Did both runs have the same inputs? Checked for each question and overall, before any accuracy is compared."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import PurePosixPath
-from typing import Any
 
 from videobench.compare.pairing import Pair, Pairing
 from videobench.compare.settings import NPU_AND_GPU, Name, Names
@@ -29,9 +28,9 @@ FIRST_SUITE = "0.1.0"  # its checkpoint_sha256 also depended on files that nothi
 # A run has one value of each of these: a file with two was put together from two runs.
 ONE_IN_A_RUN = ("device", "dtype", "num_frames", "weights_sha256", "model")
 # What may differ in one question: text, choices or video; token ids, or their number if a side does not store them.
-HASHES = {"videos (bytes)": "video_sha256", "prompts (token ids)": "prompt_sha256", "pixels": "pixels_sha256"}
 CAUSES = ("questions", "prompts", "prompt_tokens", "pixels")
 SAME, DIFFERS, EXPECTED, UNKNOWN = "same", "DIFFERS", "differs, as it may", "not stored"
+Settings = dict[str, Counter[str]]  # setting -> its value in words -> number of replies
 SHOWN_HASH_LENGTH = 12
 SHOWN_VALUES = 2  # of one setting; for example each data set has its own QA file
 # Up to so many questions with another number of prompt tokens are exceptions. If there are more, the sides were asked
@@ -54,14 +53,11 @@ class Inputs:
 
     rows: list[InputRow]
     other: dict[str, list[str]]  # one of CAUSES -> keys of the questions that differ in it, in the files' order
-    known: (
-        bool  # whether both sides store prompts and pixels of every question that they answered, or documents' hashes
-    )
-    lacking: str  # what a side may not store: "prompts or pixels"
+    lacking: str  # what some reply does not store, so that equal inputs are not known: "prompts or pixels"; "" if none
     lengths: int  # questions whose number of prompt tokens could be compared
     with_logprobs: int  # questions with log-probabilities of the same two options or more on both sides
     identical: int  # number of those whose log-probabilities are all equal to the last bit
-    devices: dict[str, dict[str, int]]  # "candidate" or "reference" -> device -> replies; "not stored" is one of them
+    devices: dict[str, set[str]]  # "candidate" or "reference" -> devices of its replies, "not stored" among them
     mixed: list[str]  # sentences about settings that have several values within one side, though a run has only one
 
     @property
@@ -72,7 +68,7 @@ class Inputs:
     @property
     def cpu_sides(self) -> list[str]:
         """Sides whose replies all come from a CPU."""
-        return [side for side, devices in self.devices.items() if set(devices) == {"cpu"}]
+        return [side for side, devices in self.devices.items() if devices == {"cpu"}]
 
     @property
     def differing(self) -> list[str]:
@@ -83,7 +79,7 @@ class Inputs:
         """Say whether the inputs were the same."""
         if self.differing:
             return f"no: {', '.join(self.differing)}"
-        return "yes" if self.known else f"not known to be the same: {self.lacking} are not stored"
+        return f"not known to be the same: {self.lacking} are not stored" if self.lacking else "yes"
 
 
 def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
@@ -92,57 +88,61 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
     sides = {"candidate": [first for first, _ in replies], "reference": [second for _, second in replies]}
     questions = [(pair.key, compare_question(pair)) for pair in compared]
     same = {cause: [each[cause] for _, each in questions] for cause in CAUSES}
-    videos = [_same_video(*each) for each in replies]
-    rows = [_question_row(pairing)]
-    if logs := [each for each in replies if all(side.logged for side in each)]:
-        rows += [*_document_rows(logs), _hash_row("prompts", "prompt_sha256", compared, sides)]
-    else:
-        rows.append(_row("question, video" if set(videos) != {None} else "question", same["questions"]))
-        rows += [_hash_row(name, field, compared, sides) for name, field in HASHES.items()]
-    if lengths := sum(each is not None for each in same["prompt_tokens"]):
-        counted = [any(each.prompt_tokens is not None for each in own) for own in sides.values()]
-        rows.insert(4, _row("prompt tokens (number)", same["prompt_tokens"], counted, "as exported"))
+    settings = {side: _count_settings(own) for side, own in sides.items()}
+    rows = [_question_row(pairing), *_input_rows(compared, same), *_setting_rows(*settings.values())]
     # If a sample was enlarged, or is part of a larger one, the file differs but the questions are the same.
-    same_questions = all(row.state == SAME for row in rows[:2])
-    rows += [
-        replace(row, state=EXPECTED) if same_questions and row.name in SAMPLE_FILES and row.state == DIFFERS else row
-        for row in _setting_rows(*map(_settings, sides.values()))
-    ]
+    if all(row.state == SAME for row in rows[:2]):
+        rows = [
+            replace(row, state=EXPECTED) if row.name in SAMPLE_FILES and row.state == DIFFERS else row for row in rows
+        ]
     stored = [(first.logprobs, second.logprobs) for first, second in replies]
     equal = [first == second for first, second in stored if len(first.keys() & second) > 1]
     return Inputs(
         rows=rows,
         other={cause: [key for key, each in questions if each[cause] is False] for cause in CAUSES},
-        known=all(map(_stores_inputs, chain(*sides.values()))),
-        lacking=_lacking_of_logs(replies) if logs else "prompts or pixels",
-        lengths=lengths,
+        lacking=next(filter(None, map(_lacking, chain(*replies))), ""),
+        lengths=sum(each is not None for each in same["prompt_tokens"]),
         with_logprobs=len(equal),
         identical=sum(equal),
-        devices={side: _count(own, "device") for side, own in sides.items()},
-        mixed=[text for side, own in sides.items() for text in _mixed(own, getattr(names, side))],
+        devices={side: set(counts["device"]) for side, counts in settings.items()},
+        mixed=[text for side, counts in settings.items() for text in _mixed(counts, getattr(names, side))],
     )
 
 
 def unlike_settings(first: Sequence[Reply], second: Sequence[Reply]) -> list[str]:
-    """Settings in which no two runs of one thing differ, and these do."""
-    return [row.name for row in _setting_rows(_settings(first), _settings(second)) if not row.allows_verdict]
+    """Name the settings that are the same in any two runs of one thing, and differ here."""
+    return [row.name for row in _setting_rows(*map(_count_settings, (first, second))) if not row.allows_verdict]
 
 
-def _stores_inputs(reply: Reply) -> bool:
-    seen = reply.logged.doc_sha256 and reply.run.get("checkpoint") if reply.logged else reply.pixels_sha256
-    return bool(reply.error or (reply.prompt_sha256 and seen))
+def _lacking(reply: Reply) -> str:
+    """Name what a reply would have to store to prove its inputs; "" if it does."""
+    if reply.error:
+        return ""
+    if reply.logged and not reply.run.get("checkpoint"):
+        return "model and settings (the results beside a log)"
+    if reply.logged:
+        return "" if reply.prompt_sha256 and reply.logged.doc_sha256 else "hashes of the documents"
+    return "" if reply.prompt_sha256 and reply.pixels_sha256 else "prompts or pixels"
 
 
-def _lacking_of_logs(replies: Sequence[tuple[Reply, Reply]]) -> str:
-    are_named = all("checkpoint" in each.run for each in chain(*replies))
-    return "hashes of the documents" if are_named else "model and settings (the results beside a log)"
-
-
-def _document_rows(logs: Sequence[tuple[Reply, Reply]]) -> Iterator[InputRow]:
-    parts = [_document_parts(*each) for each in logs]
-    for name in ("documents", "right answers", "options"):
-        if any(each[name] is not None for each in parts):
-            yield _row(name, [each[name] for each in parts])
+def _input_rows(compared: Sequence[Pair], same: Mapping[str, Sequence[bool | None]]) -> Iterator[InputRow]:
+    """Compare what each row stores of its own question; `same` is compare_question of each pair, by cause."""
+    replies = [pair.replies for pair in compared]
+    if all(side.logged for each in replies for side in each):
+        parts = [_document_parts(*each) for each in replies]
+        for name in ("documents", "right answers", "options"):
+            if any(each[name] is not None for each in parts):
+                yield _row(name, [each[name] for each in parts])
+        yield _hash_row("prompts", "prompt_sha256", compared)
+        return
+    knows_videos = any(_same_video(*each) is not None for each in replies)
+    yield _row("question, video" if knows_videos else "question", same["questions"])
+    yield _hash_row("videos (bytes)", "video_sha256", compared)
+    yield _hash_row("prompts (token ids)", "prompt_sha256", compared)
+    if any(each is not None for each in same["prompt_tokens"]):
+        counted = [any(each.prompt_tokens is not None for each in own) for own in zip(*replies, strict=True)]
+        yield _row("prompt tokens (number)", same["prompt_tokens"], counted, "as exported")
+    yield _hash_row("pixels", "pixels_sha256", compared)
 
 
 def _document_parts(first: Reply, second: Reply) -> dict[str, bool | None]:
@@ -157,20 +157,15 @@ def _document_parts(first: Reply, second: Reply) -> dict[str, bool | None]:
     return {name: one == other if one and other else None for name, (one, other) in parts.items()}
 
 
-def _count(replies: Iterable[Reply], name: str) -> dict[str, int]:
-    """Value of a setting -> number of replies that have it, the most frequent first."""
-    return dict(Counter(str(each.run.get(name, UNKNOWN)) for each in replies).most_common())
-
-
-def _mixed(replies: Sequence[Reply], side: Name) -> Iterator[str]:
+def _mixed(counts: Settings, side: Name) -> Iterator[str]:
     """Say which settings have several values within one side.
 
     A missing value does not count: a failed reply may lack what a run learns later. A log's model is known only by its
     name."""
-    for name in (*ONE_IN_A_RUN, *(["checkpoint"] if any(each.logged for each in replies) else [])):
-        counts = {value: count for value, count in _count(replies, name).items() if value != UNKNOWN}
-        if len(counts) > 1:
-            values = " and ".join(f"{_shown([value])} in {count:,}" for value, count in counts.items())
+    for name in (*ONE_IN_A_RUN, *(["checkpoint"] if "task_version" in counts else [])):
+        found = [(value, count) for value, count in counts.get(name, Counter()).most_common() if value != UNKNOWN]
+        if len(found) > 1:
+            values = " and ".join(f"{_shown([value])} in {count:,}" for value, count in found)
             yield f"{side.phrase} has replies of several runs: {name} is {values}"
 
 
@@ -195,56 +190,49 @@ def _row(
     return InputRow(name, first, second, state)
 
 
-def _hash_row(name: str, field: str, compared: Sequence[Pair], sides: Mapping[str, Sequence[Reply]]) -> InputRow:
-    stored = (any(getattr(reply, field) for reply in own) for own in sides.values())
-    return _row(name, (same_hash(pair, field) for pair in compared), stored)
+def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
+    sides = zip(*(pair.replies for pair in compared), strict=True)
+    stored = [any(getattr(reply, field) for reply in own) for own in sides]
+    return _row(name, [same_hash(pair, field) for pair in compared], stored)
 
 
-def _setting_rows(first: dict[str, list[str]], second: dict[str, list[str]]) -> list[InputRow]:
+def _count_settings(replies: Iterable[Reply]) -> Settings:
+    counts: Settings = {}
+    for reply in replies:
+        for name, value in {"device": UNKNOWN, **reply.run}.items():
+            counts.setdefault(name, Counter())[str(value)] += 1
+    return counts
+
+
+def _setting_rows(first: Settings, second: Settings) -> list[InputRow]:
     names = [name for name in FIRST_SETTINGS if name in first or name in second]
     names += sorted((first.keys() | second.keys()) - set(names))
-    never, weights = set(NEVER_COMPARABLE), first.get("weights_sha256")
-    suites = first.get("suite", []) + second.get("suite", [])
-    if weights and weights == second.get("weights_sha256") and FIRST_SUITE in suites:
+    never, none = {*NEVER_COMPARABLE}, Counter[str]()
+    weights, others = (settings.get("weights_sha256", none).keys() for settings in (first, second))
+    suites = first.get("suite", none) + second.get("suite", none)
+    if weights and weights == others and FIRST_SUITE in suites:
         never.remove("checkpoint_sha256")
-    if not (first.get("checkpoint_sha256") and second.get("checkpoint_sha256")):
+    if not ("checkpoint_sha256" in first and "checkpoint_sha256" in second):
         never.add("checkpoint")  # the name of its folder
-    return [_setting_row(name, first.get(name, []), second.get(name, []), name in never) for name in names]
+    return [_setting_row(name, first.get(name, none), second.get(name, none), name in never) for name in names]
 
 
-def _settings(replies: Iterable[Reply]) -> dict[str, list[str]]:
-    """Map settings to their values among the replies, in order of appearance; a batch size may have several."""
-    settings: dict[str, list[str]] = {}
-    seen: list[Any] = []
-    for run in (reply.run for reply in replies):
-        if run in seen[-3:]:  # the rows of a run share one entry, so look at it once, not 17,036 times
-            continue
-        seen.append(run)
-        for name, value in run.items():
-            values = settings.setdefault(name, [])
-            if str(value) not in values:
-                values.append(str(value))
-    if any("device" not in run for run in seen):
-        settings.setdefault("device", []).append(UNKNOWN)
-    return settings
-
-
-def _setting_row(name: str, first: list[str], second: list[str], is_crucial: bool) -> InputRow:
-    if UNKNOWN in (first + second) or not first or not second:
+def _setting_row(name: str, first: Counter[str], second: Counter[str], is_crucial: bool) -> InputRow:
+    if UNKNOWN in first + second or not first or not second:
         state = UNKNOWN
-    elif sorted(first) == sorted(second):
+    elif first.keys() == second.keys():
         state = SAME
     else:
         # Ignore the build: an NPU needs torch "2.13.0+cpu" while a GPU has "2.13.0+cu130".
         releases = [{each.split("+")[0] for each in own} for own in (first, second)]
         may_differ = name in MAY_DIFFER or (name == "torch" and releases[0] == releases[1])
         state = EXPECTED if may_differ else DIFFERS
+    values = [[value for value, _ in own.most_common()] for own in (first, second)]
     if state == DIFFERS:  # of many tasks show only those that differ
-        first, second = (
-            [each for each in own if each not in other] or own for own, other in ((first, second), (second, first))
-        )
+        values = [[each for each in own if each not in other] or own for own, other in (values, values[::-1])]
     is_other_kind = name == "dtype" and _kinds(first) != _kinds(second)
-    return InputRow(name, _shown(first), _shown(second), state, state != DIFFERS or not (is_crucial or is_other_kind))
+    shown, others = map(_shown, values)
+    return InputRow(name, shown, others, state, state != DIFFERS or not (is_crucial or is_other_kind))
 
 
 def _kinds(dtypes: Iterable[str]) -> set[str]:

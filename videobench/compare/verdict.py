@@ -79,6 +79,10 @@ class Evidence:
         paired = self.accuracy
         return 100 * (paired.reference_only / paired.questions if self.one_sided else 1 - paired.agreement)
 
+    @property
+    def most_disagreement(self) -> float:
+        return max(MOST_DISAGREEMENT, self.margin)
+
 
 # The first rule that holds decides: condition, verdict, decided by (None: by the measure in use), text of line 1.
 RULES: Sequence[tuple[Callable[[Evidence], bool], str, str | None, Callable[[Evidence], str]]] = (
@@ -97,7 +101,7 @@ RULES: Sequence[tuple[Callable[[Evidence], bool], str, str | None, Callable[[Evi
     (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, None, lambda e: _between(e)),
     (lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
      INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
-    (lambda e: e.disagreement > max(MOST_DISAGREEMENT, e.margin) and getattr(e.smoothed, "share", 0) < LEAST_MEASURED,
+    (lambda e: e.disagreement > e.most_disagreement and (not e.smoothed or e.smoothed.share < LEAST_MEASURED),
      INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
     (lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
     (lambda e: True, PASS, None, lambda e: _equal(e)),
@@ -204,7 +208,7 @@ def _reasons(e: Evidence, by: str) -> list[str]:
             f"{e.names.cluster}s, p {paired.p_clustered:.2g})"
         ],
         AGREEMENT: [
-            f"{_disagree(e)}; without log-probabilities of half the pairs a PASS takes {MOST_DISAGREEMENT:g} % or "
+            f"{_disagree(e)}; without log-probabilities of half the pairs a PASS takes {e.most_disagreement:.3g} % or "
             "less: equal accuracy may be chance"
         ],
         COUNTS: list(e.doubts),

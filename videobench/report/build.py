@@ -277,7 +277,7 @@ def summarize(comparison: Comparison) -> Summary:
     is_by_accuracy = not comparison.settings.tolerance.is_judged and verdict.decided_by not in (INPUTS, DIVERGENCE)
     agreement = 100 * verdict.evidence.accuracy.agreement
     only = f"; only accuracy was judged (--tolerance none), {agreement:.1f} % of the letters agree"
-    known = "" if inputs.known or verdict.evidence.obstacles else "; inputs not known to be the same"
+    known = "" if not inputs.lacking or verdict.evidence.obstacles else "; inputs not known to be the same"
     return Summary(
         f"{verdict.name}: {verdict.headline}{only if is_by_accuracy else ''}{_stand_ins(comparison)}",
         f"{_numbers(comparison)}{_identical(inputs)}{known}",
