@@ -73,19 +73,16 @@ def test_more_questions_are_drawn_asked_and_compared(step):
     assert commands[2][2:] == list(RUN["gpu"].arguments)
 
 
-def test_a_limit_gives_way_to_questions_that_are_drawn_already(step):
+@pytest.mark.parametrize(
+    ("drawn", "begin", "wanted", "limit"),
+    [(1000, "take 440 questions of the sample", ALL[1:], ["--limit", "440"]), (300, "draw 440 questions", ALL, [])],
+)
+def test_a_limit_is_raised_as_far_as_questions_are_drawn_and_else_dropped(step, drawn, begin, wanted, limit):
     runs = {side: run.with_flag("limit", 300) for side, run in RUN.items()}
-    text, commands = step(runs=runs, sampler=SAMPLER.with_flag("nums", 1000))
-    assert text.startswith("take 440 questions of the sample, start both runs again")
-    assert scripts(commands) == ALL[1:]
-    assert [words[-2:] for words in commands[:2]] == [["--limit", "440"]] * 2
-
-
-def test_a_limit_goes_with_a_larger_sample(step):
-    runs = {side: run.with_flag("limit", 300) for side, run in RUN.items()}
-    _, commands = step(runs=runs)
-    assert scripts(commands) == ALL
-    assert not any("--limit" in words for words in commands)
+    text, commands = step(runs=runs, sampler=SAMPLER.with_flag("nums", drawn))
+    assert text.startswith(f"{begin}, start both runs again")
+    assert scripts(commands) == wanted
+    assert [words[words.index("--limit") :] if "--limit" in words else [] for words in commands[-3:-1]] == [limit] * 2
 
 
 def test_no_more_questions_are_asked_for_than_there_are(step):
@@ -104,30 +101,23 @@ def test_what_is_for_another_machine_says_so(step):
     assert commands[1][:4] == ["NNODES=2", "NODE_RANK=0", "bash", "run_pa_videobench.sh"]
 
 
-def fail(row):
-    row |= {"error": "cannot be decoded", "output_sequence": [""], "letter_logprobs": {}}
-
-
-def test_only_the_side_that_lacks_answers_starts_again(step):
-    def change(_, gpu):
-        for row in list(gpu.values())[:40]:
-            fail(row)
-
-    text, commands = step(change)
-    assert text.startswith("start the run again: it asks only what failed or is missing (40 on the GPU)")
-    assert scripts(commands) == ALL[2:]
-
-
-def test_questions_that_failed_on_both_sides_do_not_hold_up_more_questions(step):
-    """As with a bad video: asked again they would fail again, and the next step would be the same for ever."""
-
+@pytest.mark.parametrize(
+    ("failed", "begin", "wanted"),
+    [
+        pytest.param((0, 40), "start the run again: it asks only what failed or is missing (40 on the GPU)", ALL[2:],
+                     id="on-one-side"),
+        pytest.param((1, 1), "draw ", ALL, id="on-both-sides-as-with-a-bad-video-which-would-fail-for-ever"),
+    ],
+)  # fmt: skip
+def test_what_only_one_side_lacks_is_asked_again(step, failed, begin, wanted):
     def change(*sides):
-        for side in sides:
-            fail(next(iter(side.values())))
+        for side, count in zip(sides, failed, strict=True):
+            for row in list(side.values())[:count]:
+                row |= {"error": "cannot be decoded", "output_sequence": [""], "letter_logprobs": {}}
 
     text, commands = step(change)
-    assert text.startswith("draw ")
-    assert scripts(commands) == ALL
+    assert text.startswith(begin)
+    assert scripts(commands) == wanted
 
 
 def test_a_sample_is_enlarged_only_if_a_sample_was_compared(step):
@@ -136,33 +126,24 @@ def test_a_sample_is_enlarged_only_if_a_sample_was_compared(step):
     assert (text, commands) == (f"440 questions would be enough: {wanted}", [])
 
 
-def test_another_setting_is_taken_over_into_another_folder(step):
-    def other(npu, gpu):
-        for side, frames in ((npu, 16), (gpu, 8)):
-            for row in side.values():
-                row["run"] = row.get("run", {}) | {"num_frames": frames}
-
-    _, [run, compare] = step(other)
-    assert run[-4:] == ["--num_frames", "8", "--chat_conversation_output_folder", "/d/out_8"]
-    assert compare[-2:] == ["--eval_npu_path", f"/d/out_8/{SET}_eval.json"]
-
-
 @pytest.mark.parametrize(
     ("setting", "values", "flags"),
     [
+        ("num_frames", (16, 8), ["--num_frames", "8", "/d/out_8"]),
         ("checkpoint_sha256", ("1" * 64, "2" * 64), ["--model_path", "MODEL", "/d/out_MODEL"]),
         ("dtype", ("int8", "float16"), ["--dtype", "float16", "/d/out_float16"]),
         ("dtype", ("float16", "int8"), None),
     ],
 )
-def test_another_checkpoint_or_dtype_is_taken_over_if_a_flag_can_ask_for_it(step, setting, values, flags):
-    def other(npu, gpu):
-        for side, value in ((npu, values[0]), (gpu, values[1])):
+def test_another_setting_is_taken_over_into_another_folder_if_a_flag_can_ask_for_it(step, setting, values, flags):
+    def other(*sides):
+        for side, value in zip(sides, values, strict=True):
             for row in side.values():
-                row["run"] = row.get("run", {}) | {setting: value}
+                row["run"] = row["run"] | {setting: value}
 
     _, commands = step(other)
     assert [[*words[-4:-2], words[-1]] for words in commands[:1]] == ([flags] if flags else [])
+    assert [words[-1] for words in commands[1:]] == ([f"{flags[-1]}/{SET}_eval.json"] if flags else [])
 
 
 def test_a_sample_is_verified_where_its_videos_are(step, tmp_path):

@@ -111,12 +111,6 @@ def hostile(tmp_path, rows):
     return compare(paths)
 
 
-def test_no_text_from_data_becomes_an_element(tmp_path, hostile):
-    page = Page(page_of(hostile, FrameStrips(tmp_path, 1000)))
-    assert page.tags.count("script") == 1
-    assert page.tags.count("img") == 0
-
-
 def test_no_text_from_data_becomes_markdown(comparison):
     evil = f"{ATTACK} ````\n[x](y) @all #1 https://x.y WWW.x.y | **b**"
     report = build_report(comparison)
@@ -146,9 +140,9 @@ def texts_in(content):
         yield content
 
 
-def test_every_text_from_data_in_the_json_is_escaped_in_the_page(hostile):
+def test_every_text_from_data_in_the_json_is_escaped_in_the_page(tmp_path, hostile):
     report = build_report(hostile)
-    page = page_of(hostile)
+    page = page_of(hostile, FrameStrips(tmp_path, 1000))
     report["divergence"]["associations"] = []  # the page shows the strongest alone
     for part in ("only_npu", "only_gpu", "datasets_only_npu", "datasets_only_gpu", "without_answer", "differing"):
         assert any(ATTACK in text for text in texts_in(report["inputs"][part])), part
@@ -156,6 +150,8 @@ def test_every_text_from_data_in_the_json_is_escaped_in_the_page(hostile):
     assert len(texts) > 300
     assert [text for text in texts if escape(text[1:]) not in page] == []  # a sentence's first letter becomes a capital
     assert ATTACK not in page
+    tags = Page(page).tags
+    assert (tags.count("script"), tags.count("img")) == (1, 0)
 
 
 def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
@@ -220,17 +216,6 @@ def test_frames_of_another_video_than_the_one_answered_about_are_left_out(tmp_pa
     assert f"warning: no frames in the report for Eval_video/MSVD/0.mp4 ({found})" in capsys.readouterr().err
 
 
-def test_frames_stop_at_the_budget_and_say_why_they_lack(video_root):
-    names = [str(path.relative_to(video_root)) for path in sorted(video_root.glob("Eval_video/*/*.mp4"))[:3]]
-    size = len(FrameStrips(video_root, 10**6).picture(names[0], 8))
-    strips = FrameStrips(video_root, 2 * size)
-    pictures = [strips.picture(name, 8) for name in [names[0]] * 3]
-    assert [picture is not None for picture in pictures] == [True, True, False]
-    assert strips.picture("Eval_video/MSVD/none.mp4", 8) is None
-    assert strips.picture("../secret.mp4", 8) is None
-    assert sorted(strips.failures) == ["../secret.mp4", "Eval_video/MSVD/none.mp4"]
-
-
 def test_strip_holds_the_frames_in_order(tmp_path):
     import av
 
@@ -269,6 +254,7 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
     report = build_report(comparison)
     assert max(map(len, lines)) <= 80
     assert lines[0] == "FAIL: numerically broken: NPU card 2"
+    assert lines[1].startswith("Numbers: broken: median difference 0.03")
     assert "FAIL by divergence (margin 1 point, scoring strict)" in lines
     assert (
         f"npu {report['npu']['accuracy']:.4f} ({report['npu']['correct']}/300), 0 unreadable, 0 failed, 0 missing"
@@ -317,12 +303,6 @@ def test_a_pass_fits_one_screen(tmp_path):
     assert re.search(r"the same: questions; .*; pixels; 2\d settings", " ".join(text.split()))
     assert not re.search("guessing|median lead|noise floor", text)
     assert all(name not in text and name in page for name in ("Ucfcrime", "guessing 2", "setting7"))
-
-
-def test_a_fail_for_the_numbers_says_in_two_lines_what_is_broken_and_by_how_much(comparison):
-    verdict, numbers = text_of(comparison).splitlines()[:2]
-    assert verdict == "FAIL: numerically broken: NPU card 2"
-    assert numbers.startswith("Numbers: broken: median difference 0.03")
 
 
 NAMES = ["my data/视频 数据", 'it\'s "mine"', "$(id) `id` <b>&amp; *x* _y_", "x" * 150]
@@ -416,18 +396,26 @@ def test_a_root_with_bytes_that_are_no_text_is_named_all_the_same(tmp_path, comp
     assert rf"{tmp_path}/\udcff/Eval_video/" in capsys.readouterr().err
 
 
+def test_frames_stop_at_the_budget(video_root):
+    name = str(next(video_root.glob("Eval_video/*/*.mp4")).relative_to(video_root))
+    size = len(FrameStrips(video_root, 10**6).picture(name, 8))
+    strips = FrameStrips(video_root, 2 * size)
+    assert [len(strips.picture(name, 8) or "") for _ in range(3)] == [size, size, 0]
+
+
 @pytest.mark.parametrize(
-    ("num_frames", "found"),
+    ("vid_path", "num_frames", "found"),
     [
-        pytest.param(8, "leads to", id="link-out-of-the-root"),
-        pytest.param(10**9, "the report shows 1 to", id="frames-without-end"),
+        pytest.param("Eval_video/NBA/none.mp4", 8, "missing", id="no-such-file"),
+        pytest.param("../secret.mp4", 8, "is not a path below", id="out-of-the-root"),
+        pytest.param("Eval_video/NBA/x.mp4", 8, "leads to", id="link-out-of-the-root"),
+        pytest.param("Eval_video/NBA/x.mp4", 10**9, "the report shows 1 to", id="frames-without-end"),
     ],
 )
-def test_a_result_file_cannot_name_any_file_or_any_number_of_frames(tmp_path, video_root, num_frames, found):
-    video = next(path for path in sorted(video_root.rglob("*.mp4")))
+def test_a_result_file_cannot_name_any_file_or_any_number_of_frames(tmp_path, video_root, vid_path, num_frames, found):
     folder = tmp_path / "videos/Eval_video/NBA"
     folder.mkdir(parents=True)
-    (folder / "x.mp4").symlink_to(video.resolve())
+    (folder / "x.mp4").symlink_to(next(video_root.rglob("*.mp4")).resolve())
     strips = FrameStrips(tmp_path / "videos", 10**6)
-    assert strips.picture("Eval_video/NBA/x.mp4", num_frames) is None
-    assert found in strips.failures["Eval_video/NBA/x.mp4"]
+    assert strips.picture(vid_path, num_frames) is None
+    assert found in strips.failures[vid_path]

@@ -38,10 +38,7 @@ def _fold(line: str) -> str:
         return line
     text = line.lstrip(" ")
     indent = " " * (len(line) - len(text))
-    further = f"{indent}  "
-    return "\n".join(
-        textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=further, break_on_hyphens=False)
-    )
+    return textwrap.fill(text, WIDTH, initial_indent=indent, subsequent_indent=f"{indent}  ", break_on_hyphens=False)
 
 
 def _summary(report: Json) -> Iterator[str]:
