@@ -26,6 +26,7 @@ from videobench.errors import InputError
 from videobench.files import read_json, replacing, sha256_of_file, write_json
 from videobench.sampling.selection import Candidates, Sample, SampleSettings, sample_path
 
+F = TypeVar("F")
 T = TypeVar("T")
 
 
@@ -122,13 +123,13 @@ def _real_place(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)
 
 
-def for_each_file(work: Callable[[str], T], names: Collection[str], num_workers: int, label: str) -> dict[str, T]:
-    """Call `work` on each name in `num_workers` threads; return the results by name, in the order of `names`."""
-    results: dict[str, T] = {}
+def for_each_file(work: Callable[[F], T], files: Collection[F], num_workers: int, label: str) -> dict[F, T]:
+    """Call `work` on each file in `num_workers` threads; return the results by file, in the order of `files`."""
+    results: dict[F, T] = {}
     with ThreadPoolExecutor(num_workers) as executor, closing(StatusLine()) as status:
-        for name, result in zip(names, executor.map(work, names), strict=True):
-            results[name] = result
-            status.show(f"{label}: {len(results)}/{len(names)} files")
+        for file, result in zip(files, executor.map(work, files), strict=True):
+            results[file] = result
+            status.show(f"{label}: {len(results)}/{len(files)} files")
     return results
 
 

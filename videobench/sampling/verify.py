@@ -27,14 +27,11 @@ def verify_sample(manifest_path: Path, output_folder: Path | None, num_workers: 
     Every file is compared by size, then by hash."""
     manifest = load_manifest(manifest_path)
     folder = find_videos_folder(manifest, output_folder)
-    json_files = {manifest.path.parent / name: digest for name, digest in manifest.json_sha256.items()}
-    faults = {path: _fault(path, digest) for path, digest in json_files.items()}
-
-    def find_fault(name: str) -> str | None:
-        return _fault(folder / name, manifest.videos[name].sha256, manifest.videos[name].num_bytes)
-
-    found = for_each_file(find_fault, manifest.videos, num_workers, "verify")
-    faults |= {folder / name: fault for name, fault in found.items()}
+    expected: dict[Path, tuple[str, int | None]] = {
+        manifest.path.with_name(name): (digest, None) for name, digest in manifest.json_sha256.items()
+    }
+    expected |= {folder / name: (each.sha256, each.num_bytes) for name, each in manifest.videos.items()}
+    faults = for_each_file(lambda path: _fault(path, *expected[path]), expected, num_workers, "verify")
     wrong = {path: fault for path, fault in faults.items() if fault}
     for path, fault in wrong.items():
         print(f"wrong: {one_line(f'{path}: {fault}')}", file=sys.stderr)
@@ -64,8 +61,8 @@ def find_videos_folder(manifest: Manifest, output_folder: Path | None) -> Path:
     )
 
 
-def _fault(path: Path, sha256: str, num_bytes: int | None = None) -> str | None:
-    """What is wrong with a file, None if nothing is. A manifest does not hold the size of every file."""
+def _fault(path: Path, sha256: str, num_bytes: int | None) -> str | None:
+    """What is wrong with a file, None if nothing is. For JSON files a manifest holds no size."""
     try:
         found_bytes = path.stat().st_size
         if num_bytes not in (found_bytes, None):

@@ -9,7 +9,7 @@ the times are doubtful, or the decoder reports anything, the whole file is decod
 """
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import groupby
@@ -40,7 +40,7 @@ ONLY_IDR = "filter_units=pass_types=5"
 STRICT_DECODER = {"err_detect": "crccheck+bitstream+buffer+explode"}
 
 Shrink = Callable[[np.ndarray], np.ndarray]
-Found = tuple[Iterable[VideoFrame], int, int]  # the wanted frames, how many the video has, how many its file states
+Found = tuple[list[VideoFrame], int, int]  # the wanted frames, how many the video has, how many its file states
 
 
 @dataclass(frozen=True)
@@ -79,21 +79,19 @@ def spread(total: int, num_frames: int) -> list[int]:
 
 
 def _find_images(folder: Path, num_frames: int) -> Found:
-    """Choose from a folder of images; each is decoded when it is its turn."""
     images = images_in(folder)
     if not images:
         raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
-    wanted = (images[index] for index in spread(len(images), num_frames))
-    return _decode_images(wanted), len(images), len(images)
+    wanted = spread(len(images), num_frames)
+    found = {index: _decode_image(images[index]) for index in dict.fromkeys(wanted)}
+    return [found[index] for index in wanted], len(images), len(images)
 
 
-def _decode_images(images: Iterable[Path]) -> Iterator[VideoFrame]:
-    for image, repeats in groupby(images):
-        with open_video(image) as opened:
-            frame = next(decode_tolerantly(opened), None)
-            if frame is None:
-                raise opened.refuse("the image does not decode")
-        yield from (frame for _ in repeats)
+def _decode_image(image: Path) -> VideoFrame:
+    with open_video(image) as opened:
+        for frame in decode_tolerantly(opened):
+            return frame
+        raise opened.refuse("the image does not decode")
 
 
 def _find_frames(video: Path, num_frames: int) -> Found:
