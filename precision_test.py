@@ -1,4 +1,4 @@
-"""Compare two runs, as on an NPU and on a GPU: accuracies, agreement, numeric divergence and a verdict.
+"""Compare two runs, e.g. on an NPU and on a GPU: accuracies, agreement, numeric divergence and a verdict.
 
 python precision_test.py --eval_npu_path Chat_results_npu/sampling_data_eval.json \
     --eval_gpu_path Chat_results_gpu/sampling_data_eval.json \

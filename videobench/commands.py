@@ -168,7 +168,7 @@ def _text(value: Any) -> str:
 
 
 def quote(word: str) -> str:
-    """Quote a word for bash on one line, whatever it contains."""
+    """Quote any word for bash, on one line."""
     if word.isprintable():
         return shlex.quote(word)
     return f"$'{''.join(map(_escaped, word))}'"

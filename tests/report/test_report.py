@@ -56,7 +56,7 @@ def text_of(comparison):
 
 
 class Page(HTMLParser):
-    """Elements of a page; fails where one is closed that is not open."""
+    """Elements of a page; fails if one is closed that is not open."""
 
     VOID = frozenset({"meta", "link", "img"})
 
@@ -208,7 +208,7 @@ def test_frames_of_another_video_than_the_one_answered_about_are_left_out(tmp_pa
         shutil.copy(video, tmp_path / f"videos/Eval_video/MSVD/{number}.mp4")
     paths, page = write_runs(tmp_path, shown), tmp_path / "r.html"
     precision_test.main([*flags_of(paths), f"--report_html={page}", f"--Eval_Video_root={tmp_path / 'videos'}"])
-    found = "another video lies there than the one that was answered about"
+    found = "another video is there now than the one that was answered about"
     flips = [int(each.pair.reply.vid_path[-5]) for each in compare(paths).flips]
     assert {*flips} == {0, 1}
     text = page.read_text()
@@ -309,7 +309,7 @@ NAMES = ["my data/视频 数据", 'it\'s "mine"', "$(id) `id` <b>&amp; *x* _y_",
 
 
 def test_the_next_commands_can_be_copied_from_every_form(comparison):
-    """Whatever bash makes of the lines is what was said, also where one word is longer than a line."""
+    """Pasted into bash, every word arrives unchanged, even one that is longer than a line."""
     report = build_report(comparison)
     commands = [" ".join(["printf", r"'%s\0'", *map(quote, names)]) for names in (NAMES, NAMES[::-1])]
     report["next_commands"] = commands

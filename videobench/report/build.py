@@ -1,4 +1,4 @@
-"""Build the dict that --output_json writes and that text and HTML are made from; docs/files.md explains its keys."""
+"""Build the report, which --output_json writes and text and page are made from; docs/files.md explains its keys."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -26,10 +26,10 @@ MANY_BEYOND = 0.2  # share of the questions beyond the tolerance up to which num
 
 
 def build_report(comparison: Comparison) -> Json:
-    """Collect every number and list of questions that a report shows, and the sentences that text and HTML share.
+    """Collect every number and list of questions that a report shows, and the sentences that text and page share.
 
-    Consists of dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and agreement are 0 to 1;
-    differences of accuracy and their intervals are in points, NPU minus GPU; divergence is in nats.
+    It holds only what JSON can: dicts with text keys, lists, texts, finite numbers, bools and None. Accuracies and
+    agreement are 0 to 1; differences in accuracy and their intervals are points, NPU minus GPU; divergence is in nats.
     """
     verdict, groups, summary = comparison.verdict, comparison.groups, summarize(comparison)
     kinds = Counter(flip.kind for flip in comparison.flips)
@@ -287,7 +287,7 @@ def summarize(comparison: Comparison) -> Summary:
 
 
 def _stand_ins(comparison: Comparison) -> str:
-    """Say for which side a CPU answered in place of its device."""
+    """Name the sides for which a CPU answered in place of their device."""
     names, sides = comparison.settings.names, comparison.inputs.cpu_sides
     if not names.are_devices or not sides:
         return ""
@@ -295,7 +295,7 @@ def _stand_ins(comparison: Comparison) -> str:
 
 
 def _identical(inputs: Inputs) -> str:
-    """Say if many numbers are equal to the bit: two devices round differently, so it may be one run twice."""
+    """Warn if many numbers are equal to the last bit: two devices round differently, so it may be one run twice."""
     if inputs.identical <= FEW_IDENTICAL * inputs.with_logprobs:
         return ""
     of = f"{inputs.identical:,} of {inputs.with_logprobs:,} question{'' if inputs.with_logprobs == 1 else 's'}"
@@ -325,7 +325,7 @@ def _numbers(comparison: Comparison) -> str:
 
 
 def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
-    """Why there is no numeric divergence."""
+    """Explain why there is no numeric divergence."""
     if not verdict.evidence.has_same_inputs:
         return "no question is known to have the same inputs"
     sides = [[reply for pair in pairing.pairs if (reply := getattr(pair, side).reply)] for side in SIDES.values()]

@@ -52,7 +52,7 @@ class Settings:
 
 
 def parse_args(argv: Sequence[str] | None) -> Settings:
-    text = "Compare two runs of one benchmark, as on an NPU and on a GPU, and give a verdict."
+    text = "Compare two runs of one benchmark, e.g. on an NPU and on a GPU, and give a verdict."
     parser = FlagParser(prog=COMPARISON, description=text)
     _add_flags(parser)
     args = parser.parse_args(argv)
@@ -100,7 +100,7 @@ def parse_args(argv: Sequence[str] | None) -> Settings:
 
 
 def _check_logs(parser: FlagParser, args: argparse.Namespace, runs: Sequence[Path]) -> bool:
-    """Whether the runs are logs of lm-eval or lmms-eval, which hold their own right answers and scores."""
+    """Tell whether the runs are logs of lm-eval or lmms-eval, which hold their own right answers and scores."""
     logs = [path for path in runs if holds_logs(path)]
     if logs and len(logs) < len(runs):
         other = next(path for path in runs if path not in logs)

@@ -34,7 +34,7 @@ FRAMES_BUDGET_BYTES = 6_000_000  # for the pictures, so that the page stays belo
 MOST_PANELS = 400  # the JSON has every flip; more would make the page slow and its file large
 LONGEST_REPLY = 400  # characters shown
 LISTED_KEYS = 300  # of a list of questions
-# The frames that the model saw: one JPEG for a video, as a data URI.
+# The frames of a video: one JPEG, as a data URI.
 COLUMNS = 4
 CELL_WIDTH = 128  # pixels; 4 frames fill a phone's width
 GAP, GAP_GREY = 4, 128  # pixels between frames, and their grey: visible on light and on dark
@@ -63,7 +63,7 @@ class FrameStrips:
             except VideoError as error:
                 self.failures[vid_path] = str(error)
         if vid_path in self._made and seen and self._hashes[vid_path] not in seen:
-            self.failures[vid_path] = "another video lies there than the one that was answered about"
+            self.failures[vid_path] = "another video is there now than the one that was answered about"
             return None
         picture = self._made.get(vid_path)
         if picture is None or len(picture) > self._left:

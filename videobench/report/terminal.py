@@ -21,7 +21,7 @@ ASKED = {"pixels", "questions", "question", "question, video", "documents", "rig
 ASKED |= {"videos (bytes)", "prompts (token ids)", "prompt tokens (number)"}
 FEW_QUESTIONS = 20  # of a set: with fewer its interval says next to nothing
 SIDES = ("gpu", "npu")  # the original's order
-# @ and # would link people and issues on GitHub, and so would anything that looks like an address.
+# GitHub would make links of @name, #1 and addresses.
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!@&$]|:(?=//)|(?<=www)\.)", re.IGNORECASE)
 
 
@@ -152,7 +152,7 @@ def _accuracy(report: Json) -> Iterator[str]:
 
 
 def _tables(report: Json) -> Iterator[str]:
-    """Yield a table by level and set. With PASS none of them stands out: then only their differences."""
+    """Yield a table by level and set; with PASS only the differences, as none of them stands out."""
     names = {f"level {level} {group['name']}": group for level, group in report["per_level"].items()}
     shown = {name: group for name, group in report["per_dataset"].items() if group["npu"]["total"] >= FEW_QUESTIONS}
     small = len(report["per_dataset"]) - len(shown)
@@ -253,7 +253,7 @@ def _listed(report: Json) -> Iterator[str]:
 
 
 def build_markdown(report: Json) -> str:
-    """Write Markdown for a CI page or an issue. Names from files cannot become markup or links, or end the fence."""
+    """Write Markdown for a CI page or an issue; a name from a file becomes no markup or link, and ends no fence."""
     summary, commands = report["summary"], report["next_commands"]
     head = [
         f"**{_escaped(summary['verdict'])}**",
