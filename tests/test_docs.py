@@ -215,8 +215,9 @@ def is_said_by(pieces, message):
 
 
 def test_messages_that_are_quoted_are_the_programs():
-    """The first cell of each row of a table with the column "it says"."""
-    tables = [table for table in tables_of("docs/troubleshooting.md") if table[0][0].strip() == "it says"]
+    """The first cell of each row of a table of messages or of reasons in a result file."""
+    heads = ("it says", "reason in the result file")
+    tables = [table for table in tables_of("docs/troubleshooting.md") if table[0][0].strip() in heads]
     quoted = [code for table in tables for row in table[1:] for code in CODE.findall(row[0])]
     assert quoted
     unknown = [each for each in quoted if not any(is_said_by(pieces, each) for pieces in texts_of_the_program())]
