@@ -38,7 +38,7 @@ def main() -> int:
 
     from tests.support import model_checks
     from tests.support.random_checkpoint import SHAPES, make_model, save_checkpoint, write_checkpoint
-    from videobench.run import model_check
+    from videobench.locate import check as locate_check
 
     with tempfile.TemporaryDirectory() as folder:
         hollow, whole = write_checkpoint(SHAPES["mid"], Path(folder) / "hollow"), Path(folder) / "mid"
@@ -49,7 +49,7 @@ def main() -> int:
             wrong.plant(args.fault)
         room = (args.room or 0) * 1e6 / memory_bytes(device)[0]
         began = time.process_time()
-        with mock.patch.object(model_check, "OFFLOAD_ROOM", room):
+        with mock.patch.object(locate_check, "OFFLOAD_ROOM", room):
             engine = check.load(args.dtype, is_offloaded=args.room is not None)
         report = check.in_dtype(engine, args.dtype)
     card = torch.npu.max_memory_allocated() / 1e9
