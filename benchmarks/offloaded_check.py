@@ -7,6 +7,7 @@ the card, the others stay in the files. Prints the findings, processor time, and
 """
 
 import argparse
+import math
 import os
 import resource
 import sys
@@ -44,13 +45,13 @@ def main() -> int:
         hollow, whole = write_checkpoint(SHAPES["mid"], Path(folder) / "hollow"), Path(folder) / "mid"
         save_checkpoint(hollow, whole, make_model(hollow, torch.device("cpu"), torch.float32))
         with mock.patch.object(model_checks, "SMALL_MODEL", whole):
-            check = model_checks.small_check(device, rows=4)
+            check = model_checks.small_check(device, rows=4, dtype=args.dtype)
         if args.fault:
             wrong.plant(args.fault)
-        room = (args.room or 0) * 1e6 / memory_bytes(device)[0]
         began = time.process_time()
-        with mock.patch.object(locate_check, "OFFLOAD_ROOM", room):
-            engine = check.load(args.dtype, is_offloaded=args.room is not None)
+        if args.room is not None:
+            locate_check.ROOM, locate_check.OFFLOAD_ROOM = math.inf, args.room * 1e6 / memory_bytes(device)[0]
+        engine = check.load(args.dtype)
         report = check.in_dtype(engine, args.dtype)
     card = torch.npu.max_memory_allocated() / 1e9
     host = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

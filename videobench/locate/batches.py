@@ -11,7 +11,7 @@ import torch
 from videobench.device.devices import is_out_of_memory
 from videobench.locate.recording import Rows
 from videobench.model.engine import Engine, batch_rows
-from videobench.model.prompts import Answer, VideoQuestions
+from videobench.model.prompts import Answer, Prompt, VideoQuestions
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,10 @@ class Batch:
         videos = tuple(dict.fromkeys(self.order[row][0] for row in self.rows))
         return Rows(self.rows, len(self.order), videos, len(self.videos))
 
+    @property
+    def prompts(self) -> list[Prompt]:
+        return [prompt for video in self.videos for prompt in video.prompts]
+
     def answer(self, engine: Engine) -> list[list[Answer]]:
         """Answer the questions, grouped by video."""
         return engine.answer(self.videos, len(self.order))
@@ -57,7 +61,7 @@ class Tried:
     @property
     def shape(self) -> str:
         """ "32 rows on 11 videos in one prefix, prompts of 1,180 to 1,310 tokens padded to 1,312"."""
-        lengths = sorted(len(self.batch.videos[video].prompts[number]) for video, number in self.batch.order)
+        lengths = sorted(map(len, self.batch.prompts))
         tokens = f"{lengths[0]:,}" if lengths[0] == lengths[-1] else f"{lengths[0]:,} to {lengths[-1]:,}"
         return f"{self.size}, prompts of {tokens} tokens{f' padded to {self.length:,}' * (lengths[0] < self.length)}"
 
@@ -112,31 +116,14 @@ def try_batch(engine: Engine, batch: Batch, plain: PlainAnswers) -> Tried:
     """Answer the batch, or as much of it as fits the device: half of it, a quarter, ..."""
     while True:
         try:
-            with _noting_length(engine.model) as lengths:
-                answers = batch.answer(engine)
+            answers = batch.answer(engine)
             break
         except RuntimeError as error:
             if not is_out_of_memory(error) or (smaller := _half(batch.videos)) is None:
                 raise
         batch = replace(batch, videos=smaller)
     nats = (plain.distance(answers[video][number], batch.videos[video], number) for video, number in batch.order)
-    return Tried(batch, tuple(nats), sum(lengths))
-
-
-@contextmanager
-def _noting_length(model: Any) -> Iterator[list[int]]:
-    """Record the number of tokens of each forward pass with more than one: prefix and rest."""
-    noted: list[int] = []
-
-    def note(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
-        if kwargs["input_ids"].shape[1] > 1:
-            noted.append(kwargs["input_ids"].shape[1])
-
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        yield noted
-    finally:
-        handle.remove()
+    return Tried(batch, tuple(nats), engine.padded_length(batch.prompts))
 
 
 def _half(videos: Sequence[VideoQuestions]) -> Sequence[VideoQuestions] | None:

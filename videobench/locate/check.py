@@ -85,28 +85,20 @@ class Check:
         """Return what --output_json writes."""
         passes = []
         for dtype in dict.fromkeys(("float32", self._own_dtype)):  # most deviations show in float32 alone
-            found = next(filter(None, (self._try_dtype(dtype, each) for each in self._ways(dtype))), None)
-            if found:
+            if found := self._try_dtype(dtype):
                 passes.append(found)
             elif dtype == self._own_dtype:
                 fix = "name fewer --check_questions, use fewer --num_frames, or a larger card"
                 raise InputError(f"{name_of(self._device)}: out of memory in {dtype}; {fix}")
             else:
-                print(f"float32: left out; small deviations do not show in {self._own_dtype}")
+                print(f"float32: left out, {name_of(self._device)} ran out of memory; 16 bits hide small deviations")
         return {"agrees": all(each["agrees"] for each in passes), "passes": passes}
 
-    def _ways(self, dtype: str) -> tuple[bool, ...]:
-        """The values of `is_offloaded` (some weights stay in the files) to try, in this order."""
-        if self._device.kind == "cpu":
-            return (False,)
-        needed = self._checkpoint.weights.total * DTYPE_BYTES[dtype]
-        return (False, True) if needed * ROOM <= memory_bytes(self._device)[0] else (True,)
-
-    def _try_dtype(self, dtype: str, is_offloaded: bool) -> dict[str, Any] | None:
-        """Check in one dtype; if the card has too little memory, say so and return None."""
+    def _try_dtype(self, dtype: str) -> dict[str, Any] | None:
+        """Check in one dtype; None if the card has too little memory."""
         rows = len(self.rows)
         try:
-            return self.in_dtype(self.load(dtype, is_offloaded), dtype)
+            return self.in_dtype(self.load(dtype), dtype)
         except (RuntimeError, OutOfMemory) as error:
             if not isinstance(error, OutOfMemory) and not is_out_of_memory(error):
                 raise
@@ -114,16 +106,16 @@ class Check:
             gc.collect()  # a model has reference cycles: its weights would stay on the card beside the next ones
             release_memory(self._device)
         del self.rows[rows:]
-        print(f"{dtype}: {name_of(self._device)} ran out of memory")
         return None
 
-    def load(self, dtype: str, is_offloaded: bool = False) -> Engine:
+    def load(self, dtype: str) -> Engine:
+        """Load the weights; if they do not fit the card, leave the others in the files."""
         if not sys.stderr.isatty():
             disable_progress_bar()
+        free, needed = memory_bytes(self._device)[0], self._checkpoint.weights.total * DTYPE_BYTES[dtype]
         device_map = None
-        if is_offloaded:
-            free, needed = memory_bytes(self._device)[0], self._checkpoint.weights.total * DTYPE_BYTES[dtype]
-            room = min(int(free * OFFLOAD_ROOM), needed // 2)  # with all of them there, it has failed before
+        if self._device.kind != "cpu" and needed * ROOM > free:
+            room = int(free * OFFLOAD_ROOM)
             device_map = offload_map(self._checkpoint, self._device, dtype, room)
             print(
                 f"{dtype}: the weights take {in_bytes(needed)}, and {in_bytes(free)} of {name_of(self._device)} is "

@@ -7,7 +7,7 @@ compared once. A module's weights are in memory only while it computes."""
 import re
 import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass
@@ -46,13 +46,6 @@ class Replay:
         copied = self._copy(model, "")
         encode = self._around(copied.model.get_video_features, copied.model, ENCODE, {})
         self._modules[ENCODE] = copied.model.get_video_features = encode
-        self._events: Sequence[Given | Result]
-        self._at: int
-        self._compare: Callable[[Compared], None]
-        self._change: Callable[[torch.Tensor], torch.Tensor]
-        self._on_host: weakref.WeakValueDictionary[int, torch.Tensor]
-        self._cache: Cache
-        self._running: list[Given]
 
     def run(
         self,
@@ -62,8 +55,8 @@ class Replay:
     ) -> None:
         """Call `compare` for everything that the modules compute, in order; `change` may alter each float32 input."""
         self._events, self._at, self._compare, self._change = forward.events, 0, compare, change
-        self._on_host = weakref.WeakValueDictionary()
-        self._running = []
+        self._on_host: weakref.WeakValueDictionary[int, torch.Tensor] = weakref.WeakValueDictionary()
+        self._running: list[Given] = []
         self._cache = DynamicCache()
         for layer, (keys, values) in forward.cache.items():
             self._cache.update(self._to_host(keys), self._to_host(values), layer)

@@ -307,10 +307,13 @@ class Engine:
         by_letter = [logprobs[:, same].logsumexp(-1) for same in self._letter_ids.values()]
         return list(torch.stack(by_letter, -1).tolist())
 
+    def padded_length(self, prompts: Sequence[Prompt]) -> int:
+        """Tokens of each row of a batch."""
+        return math.ceil(max(map(len, prompts)) / self._length_multiple) * self._length_multiple
+
     def _join(self, prompts: Sequence[Prompt]) -> tuple[torch.Tensor, torch.Tensor]:
         """Build ids and mask (rows, length), padded between prefix and suffix so that all rows end together."""
-        longest = max(len(prompt) for prompt in prompts)
-        length = math.ceil(longest / self._length_multiple) * self._length_multiple
+        length = self.padded_length(prompts)
         ids, mask = [], []
         for prompt in prompts:
             padding = length - len(prompt)

@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -104,7 +105,7 @@ def _spread(asked: list[Question], plan: Plan) -> list[Question]:
     return chosen[:QUESTIONS]
 
 
-def _narrowed(work: VideoWork, chosen: list[Question]) -> VideoWork:
+def _narrowed(work: VideoWork, chosen: Sequence[Question]) -> VideoWork:
     pairs = [pair for pair in zip(work.questions, work.prompts, strict=True) if pair[0] in chosen]
     return VideoWork(work.video, tuple(each for each, _ in pairs), tuple(prompt for _, prompt in pairs))
 
@@ -123,21 +124,15 @@ def read_batch(
     works: list[VideoWork], plan: Plan, settings: RunSettings, checkpoint: "Checkpoint"
 ) -> list[VideoQuestions]:
     """Read what a run answers in one batch: whole videos with up to --batch_size questions, those of `works` first."""
-    most = settings.batch_size or DEFAULT_BATCH_SIZES[settings.device]
-    order = costliest_first(plan, [each for each in plan.prompts if each not in plan.failures])
-    first = [work.video for work in works]
-    every = plan.works(sorted(order, key=lambda each: first.index(each.video) if each.video in first else len(first)))
+    left = settings.batch_size or DEFAULT_BATCH_SIZES[settings.device]
+    first = [each for work in works for each in work.questions]
     batch: list[VideoQuestions] = []
-    left = most
-    for work in every:
-        count = len(work.prompts) if batch else min(len(work.prompts), most)
-        if count > left or len(work.prompts[0].prefix_ids) != len(works[0].prompts[0].prefix_ids):
-            continue
-        try:
-            batch.append(read_video(_narrowed(work, [*work.questions[:count]]), settings, checkpoint))
-        except InputError:
-            continue  # read already
-        left -= count
+    for work in plan.works([*first, *costliest_first(plan, list(plan.prompts))]):
+        count = len(work.questions) if batch else min(len(work.questions), left)
+        if count <= left:
+            with suppress(InputError):  # a video that does not decode; those of `works` do
+                batch.append(read_video(_narrowed(work, work.questions[:count]), settings, checkpoint))
+                left -= count
         if left == 0:
             break
     return batch
@@ -153,14 +148,14 @@ def what_else(settings: RunSettings) -> Iterator[str]:
 
 def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
     run = check.without("check_questions", "output_json", "output_csv", switches=["check_model"])
-    manifest = settings.sources[0].qa_path.with_name(SAMPLE_MANIFEST_FILE).absolute()
+    results = settings.output_folder.absolute()
 
     def into(name: str, changed: Command) -> str:
         """Send the results to another folder, to be compared with the other side's."""
-        folder = f"{settings.output_folder.absolute()}_{name}"
-        return changed.with_flag("chat_conversation_output_folder", folder).text
+        return changed.with_flag("chat_conversation_output_folder", f"{results}_{name}").text
 
     inputs = "other pixels or prompts (the comparison's table of inputs)"
+    manifest = settings.sources[0].qa_path.with_name(SAMPLE_MANIFEST_FILE).absolute()
     if manifest.is_file():
         verify = Command(SAMPLER, ("--verify", str(manifest))).text
         yield f"{inputs}: see whether the sample is whole, on both machines", verify
@@ -169,18 +164,16 @@ def _causes(settings: RunSettings, check: Command) -> Iterator[tuple[str, str]]:
     if settings.device in CARDS:
         name = CARDS[settings.device]
         card = os.environ.get(name, "0").split(",")[0].strip() or "0"
-        alone = run.without("tensor_parallel").with_variable(name, card)
-        yield (
-            "links between cards, or another card: answer on this one alone, and compare that",
-            into("one_card", alone),
-        )
-    release = f"{interpreter()} -m pip install transformers==RELEASE"
+        alone = "links between cards, or another card: answer on this card alone, and compare that"
+        yield alone, into("one_card", run.without("tensor_parallel").with_variable(name, card))
     yield (
         "a library that device and CPU share: install the other side's RELEASE (table of inputs), check again",
-        release,
+        f"{interpreter()} -m pip install transformers==RELEASE",
     )
-    repeated = into("deterministic", run.with_flag("deterministic"))
-    yield "numbers that differ from run to run: answer again with fixed ones, and compare that", repeated
-    requests = f"{settings.output_folder.absolute()}_requests.jsonl"
-    exported = run.without(switches=["overwrite"]).with_flag("export_requests", requests).text
-    yield "a service's own kernels, which this check does not see: ask it what this writes, one by one", exported
+    repeated = run.with_flag("deterministic")
+    yield (
+        "numbers that differ from run to run: answer again with --deterministic, and compare that",
+        into("deterministic", repeated),
+    )
+    exported = run.without(switches=["overwrite"]).with_flag("export_requests", f"{results}_requests.jsonl")
+    yield "a service's own kernels, which this check does not see: send it these requests one by one", exported.text

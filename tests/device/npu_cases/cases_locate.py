@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from functools import partial
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from videobench.locate.findings import lines
 from videobench.locate.operators import check_operators
 from videobench.model.cost import DTYPE_BYTES
 
+slow = partial(pytest.param, marks=pytest.mark.slow)
 SELF_ATTENTION = "model.language_model.layers.*.self_attn"
 VISION_ATTENTION = "model.vision_tower.encoder.layers.*.self_attn"
 # Fault: where it shows first, in which operator, in which call, with so many frames.
@@ -63,12 +65,14 @@ def test_a_sound_device_agrees(tiny_model_path, dtype):
     assert findings.calls > 90
 
 
-QUICK_WAYS = [("sum-order", "float32"), ("unfused", "bfloat16")]
-ALL_WAYS = [(way, dtype) for way in ("sum-order", "unfused") for dtype in DTYPES]
-
-
 @pytest.mark.parametrize(
-    ("way", "dtype"), [pytest.param(*each, marks=[] if each in QUICK_WAYS else pytest.mark.slow) for each in ALL_WAYS]
+    ("way", "dtype"),
+    [
+        ("sum-order", "float32"),
+        ("unfused", "bfloat16"),
+        *(slow("sum-order", dtype) for dtype in DTYPES[1:]),
+        *(slow("unfused", dtype) for dtype in DTYPES[:2]),
+    ],
 )
 def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype):
     wrong.plant(way)
@@ -78,9 +82,7 @@ def test_another_way_to_the_same_is_no_fault(wrong, tiny_model_path, way, dtype)
 QUICK_FAULTS = ("gelu", "rope", "long-mask", "row")
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(each, marks=[] if each in QUICK_FAULTS else pytest.mark.slow) for each in FAULTS]
-)
+@pytest.mark.parametrize("fault", [each if each in QUICK_FAULTS else slow(each) for each in FAULTS])
 def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     module, operator, call, num_frames = FAULTS[fault]
     wrong.plant(fault)
@@ -91,7 +93,7 @@ def test_a_fault_is_named_in_float32(wrong, tiny_model_path, fault):
     assert not first.deviation.overflow
 
 
-@pytest.mark.parametrize("fault", ["rows-3", "videos", pytest.param("rows-16", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("fault", ["rows-3", "videos", slow("rows-16")])
 def test_a_fault_that_only_batches_have_is_named(wrong, capsys, fault):
     kind, rows = IN_BATCHES[fault]
     check = small_check(open_device("npu"), rows=rows)
@@ -112,11 +114,8 @@ def test_a_late_fault_is_named_with_as_many_decoding_steps(wrong, tiny_model_pat
     wrong.plant("late")
     assert check_model(tiny_model_path, open_device("npu"), "float32").found == ()
     first = check_model(tiny_model_path, open_device("npu"), "float32", steps=4).found[0]
-    assert (first.family, first.kind, first.call) == (
-        SELF_ATTENTION,
-        "decoding step",
-        5,
-    )  # after prefix, suffix, 3 steps
+    assert (first.family, first.kind) == (SELF_ATTENTION, "decoding step")
+    assert first.call == 5  # after prefix, suffix and three steps
 
 
 def test_a_fault_of_one_card_is_named_on_that_card(wrong, tiny_model_path):
@@ -128,45 +127,35 @@ def test_a_fault_of_one_card_is_named_on_that_card(wrong, tiny_model_path):
     assert check_model(tiny_model_path, second, "float32").found[0].module == "model.multi_modal_projector.act"
 
 
-OFFLOADED = [(None, "float32"), ("rope", "float32")]
-MORE_OFFLOADED = [
-    (None, "float16"),
-    (None, "bfloat16"),
-    ("gelu", "float32"),
-    ("argmax", "float32"),
-    ("videos", "float32"),
-]
-
-
 @pytest.mark.parametrize(
-    ("fault", "dtype"), [*OFFLOADED, *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_OFFLOADED)]
+    ("fault", "dtype"),
+    [
+        (None, "float32"),
+        ("rope", "float32"),
+        *(slow(None, dtype) for dtype in DTYPES[1:]),
+        *(slow(fault, "float32") for fault in ("gelu", "argmax", "videos")),
+    ],
 )
 def test_a_model_that_does_not_fit_is_checked_with_equal_findings(wrong, monkeypatch, fault, dtype):
     monkeypatch.setattr(locate_check, "OFFLOAD_ROOM", 5e5 * DTYPE_BYTES[dtype] / MEMORY_BYTES)  # half of the weights
     check = small_check(open_device("npu"), dtype=dtype)
     if fault:
         wrong.plant(fault)
-    engines = check.load(dtype), check.load(dtype, is_offloaded=True)
+    engines = [check.load(dtype)]
+    monkeypatch.setattr(locate_check, "ROOM", MEMORY_BYTES)
+    engines.append(check.load(dtype))
     assert [is_offloaded(each.model) for each in engines] == [False, True]
     reports = [check.in_dtype(each, dtype) for each in engines]
-    first, second = (
-        [(each[name] for name in ("module", "handed_to", "kind", "where", "operator")) for each in report["findings"]]
-        for report in reports
-    )
-    assert list(map(tuple, first)) == list(map(tuple, second))
+    names = ("module", "handed_to", "kind", "where", "operator")
+    first, second = ([[each[name] for name in names] for each in report["findings"]] for report in reports)
+    assert first == second
     assert [each["module_calls"] for each in reports] == [reports[0]["module_calls"]] * 2
     named = [each and each["module"] for each in map(first_named, reports)]
     assert named[0] == named[1]
     assert bool(named[0]) == bool(fault)
 
 
-def test_a_second_try_leaves_weights_in_the_files_even_if_all_would_fit(capsys):
-    check = small_check(open_device("npu"))
-    assert is_offloaded(check.load("float32", is_offloaded=True).model)
-    assert "the others come module by module" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("dtype", [DTYPES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in DTYPES[1:])])
+@pytest.mark.parametrize("dtype", [DTYPES[0], *(slow(each) for each in DTYPES[1:])])
 @pytest.mark.parametrize("fault", OUTSIDE)
 def test_a_fault_outside_of_the_modules_is_named(wrong, tiny_model_path, fault, dtype):
     name, calls = OUTSIDE[fault]
@@ -182,9 +171,9 @@ def test_a_fault_outside_of_the_modules_is_named(wrong, tiny_model_path, fault, 
     ("fault", "named"),
     [
         ("gelu", ["gelu (erf)"]),
-        pytest.param("causal", ["attention, causal"], marks=pytest.mark.slow),
-        pytest.param("convolution", ["patch convolution"], marks=pytest.mark.slow),
-        pytest.param("layer-norm", ["LayerNorm"], marks=pytest.mark.slow),
+        slow("causal", ["attention, causal"]),
+        slow("convolution", ["patch convolution"]),
+        slow("layer-norm", ["LayerNorm"]),
         ("long-mask", ["attention, one query and 1300 keys, padding"]),
     ],
 )
@@ -196,24 +185,23 @@ def test_an_operator_is_named_without_a_checkpoint(wrong, fault, named):
     assert largest < 1
 
 
-def test_a_fault_ends_the_script_with_1_and_is_in_its_json(
-    wrong, tmp_path, capsys, tiny_model_path, qa_root, video_root
-):
+@pytest.fixture
+def script(tmp_path, capsys, tiny_model_path, qa_root, video_root):
+    """Runs --check_model, which must end with 1; returns the lines that it prints and its report."""
+
+    def run():
+        flags = ["--model_path", tiny_model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
+        flags += ["--dataset_name", SET, "--check_model", "--output_json", tmp_path / "check.json"]
+        assert run_npu.main([str(each) for each in flags]) == 1
+        return capsys.readouterr().out.splitlines(), json.loads((tmp_path / "check.json").read_text())
+
+    return run
+
+
+def test_a_fault_ends_the_script_with_1_and_is_in_its_json(wrong, script):
     wrong.plant("uniform")
-    flags = [
-        "--check_model",
-        "--model_path",
-        tiny_model_path,
-        "--Eval_QA_root",
-        qa_root,
-        "--Eval_Video_root",
-        video_root,
-    ]
-    flags += ["--dataset_name", SET, "--output_json", tmp_path / "check.json"]
-    assert run_npu.main([str(each) for each in flags]) == 1
-    said = capsys.readouterr().out.splitlines()
+    said, report = script()
     assert said[-1].startswith("something deviates, in ")
-    report = json.loads((tmp_path / "check.json").read_text())
     assert (report["agrees"], report["device_name"]) == (False, "Simulated910B")
     assert [each["dtype"] for each in report["passes"]] == ["float32", "float16"]
     for each in report["passes"]:
@@ -237,20 +225,10 @@ def test_overflow_of_float16_is_named_in_float16_alone(wrong, tiny_model_path):
     assert any("look at: overflow: float16 ends at 65504" in line for line in lines(findings))
 
 
-def test_nan_ends_with_the_module_and_json(wrong, tmp_path, capsys, tiny_model_path, qa_root, video_root):
-    """What follows from NaN is no finding of its own: the same twice, and copied as it is."""
+def test_nan_ends_with_the_module_and_what_follows_from_it_is_no_finding(wrong, script):
     wrong.plant("float16")
-    flags = ["--model_path", tiny_model_path, "--Eval_QA_root", qa_root, "--Eval_Video_root", video_root]
-    flags += ["--dataset_name", SET, "--check_model", "--output_json", tmp_path / "check.json"]
-    assert run_npu.main([str(each) for each in flags]) == 1
-    said = capsys.readouterr().out.splitlines()
+    said, report = script()
     assert "the same questions twice, without --deterministic: equal log-probabilities and tokens" in said
-    report = json.loads((tmp_path / "check.json").read_text())
     modules = {each["module"] for each in report["passes"][1]["findings"]}
     assert any(name.endswith(".mlp.down_proj") for name in modules)
     assert all(name.startswith("model.language_model.layers.") for name in modules)
-
-
-def test_a_mended_device_agrees_again(wrong, tiny_model_path):
-    """The faults above end with their tests."""
-    assert check_model(tiny_model_path, open_device("npu"), "float32").found == ()
