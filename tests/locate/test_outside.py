@@ -7,14 +7,14 @@ import torch
 
 from videobench.locate.operators import COPIES, POSITIONS, TOKENS
 from videobench.locate.outside import OutsideCheck
-from videobench.locate.recording import DECODE, SUFFIX, Forward, Given, Result
+from videobench.locate.recording import DECODE, SUFFIX, Forward, Given, Result, Rows
 
 SIDES = torch.randn(2, 2, 5, 4, generator=torch.Generator().manual_seed(0))  # keys or values
 
 
 @pytest.fixture
 def check():
-    return OutsideCheck(SimpleNamespace(), [torch.zeros(1, 3, 4, 4)], [0, 0], None)
+    return OutsideCheck(SimpleNamespace(), [torch.zeros(1, 3, 4, 4)], Rows((0, 1), 2, (0,), 1, (0, 0)))
 
 
 def forward(kind, ids, best, cache=None, **kwargs):

@@ -28,12 +28,12 @@ class Batch:
         return batch_rows(self.videos)
 
     @property
-    def recorded(self) -> Rows | None:
-        """None for all rows."""
-        if not self.rows:
-            return None
-        videos = tuple(dict.fromkeys(self.order[row][0] for row in self.rows))
-        return Rows(self.rows, len(self.order), videos, len(self.videos))
+    def recorded(self) -> Rows:
+        order = self.order
+        rows = self.rows or tuple(range(len(order)))
+        videos = sorted({order[row][0] for row in rows})
+        places = tuple(videos.index(order[row][0]) for row in rows)
+        return Rows(rows, len(order), tuple(videos), len(self.videos), places)
 
     @property
     def prompts(self) -> list[Prompt]:

@@ -77,10 +77,9 @@ class ModuleCheck:
         return Findings(self._dtype, self._calls, self._largest, tuple(self._found), self._rows)
 
     def _record(self) -> None:
-        videos, order, rows = self._batch.videos, self._batch.order, self._batch.recorded
-        chosen = rows.videos if rows else range(len(videos))
-        places = [chosen.index(order[row][0]) for row in (rows.rows if rows else range(len(order)))]
-        self._outside = OutsideCheck(self._engine, [videos[each].pixels for each in chosen], places, rows)
+        rows = self._batch.recorded
+        pixels = [self._batch.videos[each].pixels for each in rows.videos]
+        self._outside = OutsideCheck(self._engine, pixels, rows)
         with recording(self._model, self._compare, rows, self._by_layer), self._outside.watching_letters():
             self._batch.answer(self._engine)
         for each in self._outside.letters():

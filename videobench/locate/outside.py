@@ -38,12 +38,9 @@ class Outside:
 class OutsideCheck:
     """Checks some rows of one batch; they must not end before its last forward pass."""
 
-    def __init__(
-        self, engine: Engine, pixels: Sequence[torch.Tensor], video_of_row: Sequence[int], rows: Rows | None
-    ) -> None:
+    def __init__(self, engine: Engine, pixels: Sequence[torch.Tensor], rows: Rows) -> None:
         self._engine, self._rows = engine, rows
         self._pixels = pixels  # for each video uint8 (num_frames, 3, height, width), on the host
-        self._video_of_row = list(video_of_row)
         self._left: States = {}  # keys and values after the last forward pass
         self._last: torch.Tensor | None = None  # its logits (rows, vocabulary)
         self._letters: list[tuple[torch.Tensor, list[list[float]]]] = []
@@ -78,8 +75,7 @@ class OutsideCheck:
         if forward.kind == VISION:
             return
         yield from self._copies(forward)
-        left = held_states((*given.args, *given.kwargs.values()))
-        self._left = self._rows.of_states(forward.kind, left) if self._rows else left
+        self._left = self._rows.keep(forward.kind, held_states((*given.args, *given.kwargs.values())))
         yield from _positions(forward.kind, given)
         if forward.kind == DECODE:
             yield from self._chosen(given.kwargs["input_ids"][:, -1].cpu())
@@ -96,7 +92,7 @@ class OutsideCheck:
         batch with copies of its videos'."""
         for layer, begun in forward.cache.items():
             for one, other in zip(self._left.get(layer, ()), begun, strict=False):
-                expected = one.cpu()[self._video_of_row] if forward.kind == SUFFIX else one.cpu()
+                expected = one.cpu()[list(self._rows.places)] if forward.kind == SUFFIX else one.cpu()
                 same_shape = expected.shape == other.shape
                 if not same_shape or not torch.allclose(expected, other.cpu(), 0, 0, equal_nan=True):
                     yield Outside(COPIES, forward.kind, other, Deviation(math.inf, where=f"different in layer {layer}"))

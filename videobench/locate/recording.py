@@ -63,25 +63,28 @@ class Rows:
 
     rows: tuple[int, ...]
     of: int  # rows of the batch
-    videos: tuple[int, ...]  # the numbers of their videos in the prefix
+    videos: tuple[int, ...]  # the numbers of their videos in the prefix, in order
     of_videos: int
+    places: tuple[int, ...]  # for each row, where its video is in `videos`
 
-    def __call__(self, kind: str, tensor: torch.Tensor) -> torch.Tensor:
-        """Select these rows from a tensor whose first dimension is the batch (alone, or times frames and patches).
+    def keep(self, kind: str, value: Any) -> Any:
+        """Select these rows from tensors whose first dimension is the batch (alone, or times frames and patches).
         Others, like one mask for all rows, stay whole."""
         wanted, count = (self.videos, self.of_videos) if kind in (VISION, PREFIX) else (self.rows, self.of)
-        if tensor.dim() < 2 or tensor.shape[0] % count:
-            return tensor
-        each_has = tensor.shape[0] // count
-        return torch.cat([tensor[each * each_has : (each + 1) * each_has] for each in wanted])
 
-    def of_states(self, kind: str, states: States) -> States:
-        return {layer: (self(kind, keys), self(kind, values)) for layer, (keys, values) in states.items()}
+        def select(tensor: torch.Tensor) -> torch.Tensor:
+            if len(wanted) == count or tensor.dim() < 2 or tensor.shape[0] % count:
+                return tensor
+            parts = tensor.chunk(count)
+            return torch.cat([parts[each] for each in wanted])
 
-    def of_encoded(self, output: Any) -> Any:
-        """Select these rows' videos; transformers 4.56 returns one tensor for each video."""
-        chosen = isinstance(output, list | tuple) and len(output) == self.of_videos
-        return tuple(output[each] for each in self.videos) if chosen else None
+        return map_tensors(value, select)
+
+    def keep_encoded(self, output: Any) -> Any:
+        """The same for the result of ENCODE; transformers 4.56 returns one tensor for each video."""
+        if isinstance(output, list | tuple) and len(output) == self.of_videos:
+            return tuple(output[each] for each in self.videos)
+        return self.keep(VISION, output)
 
 
 def _same(value: Any) -> Any:
@@ -151,9 +154,7 @@ def held_states(values: Iterable[Any]) -> States:
 
 
 @contextmanager
-def recording(
-    model: Any, done: Callable[[Forward], None], rows: Rows | None = None, by_layer: bool = False
-) -> Iterator[None]:
+def recording(model: Any, done: Callable[[Forward], None], rows: Rows, by_layer: bool = False) -> Iterator[None]:
     """Call `done` at the end of each Forward; with `by_layer` also at the end of each of its layers."""
     recorder = _Recorder(done, rows, by_layer)
     handles = []
@@ -171,7 +172,7 @@ def recording(
 
 
 class _Recorder:
-    def __init__(self, done: Callable[[Forward], None], rows: Rows | None, by_layer: bool) -> None:
+    def __init__(self, done: Callable[[Forward], None], rows: Rows, by_layer: bool) -> None:
         self._done, self._rows, self._by_layer = done, rows, by_layer
         self._events: list[Given | Result] = []
         self._running: list[int] = []  # index in `_events` at which each running module began
@@ -186,16 +187,17 @@ class _Recorder:
             states = held_states((*args, *kwargs.values()))
             self._kind, self._number, self._events = _kind(name, kwargs, states), 0, []
             self._forward += 1
-            self._cache = self._rows.of_states(self._kind, states) if self._rows else states
+            self._cache = self._rows.keep(self._kind, states)
         self._running.append(len(self._events))
-        self._events.append(Given(self._number, name, self._calls[name], self._keep(args), self._keep(kwargs)))
+        args, kwargs = self._rows.keep(self._kind, (args, kwargs))
+        self._events.append(Given(self._number, name, self._calls[name], args, kwargs))
         self._number += 1
         self._calls[name] += 1
 
     def end(self, name: str, _: Any, __: tuple[Any, ...], output: Any) -> None:
         begun = self._running.pop()
-        chosen = self._rows.of_encoded(output) if self._rows and name == ENCODE else None
-        self._events.append(result := Result(self._number, name, self._keep(output) if chosen is None else chosen))
+        kept = self._rows.keep_encoded(output) if name == ENCODE else self._rows.keep(self._kind, output)
+        self._events.append(result := Result(self._number, name, kept))
         self._number += 1
         if not self._running:
             events, self._events = self._events, []
@@ -205,9 +207,6 @@ class _Recorder:
             cache = {layer: self._cache[layer]} if layer in self._cache else {}
             self._done(Forward(self._kind, self._forward, self._events[begun:], cache))
             self._events[begun + 1 :] = [replace(result, is_compared=True)]
-
-    def _keep(self, value: Any) -> Any:
-        return map_tensors(value, partial(self._rows, self._kind) if self._rows else _same)
 
 
 def _kind(module: str, kwargs: dict[str, Any], cache: States) -> str:
