@@ -67,7 +67,7 @@ MODULES = {
     "rotary_emb": ROPE,
     "self_attn": f"{ROPE}; the cache of keys and values; the attention operator",
     "get_video_features": "the order of frames and patches: views and copies of tensors that are not contiguous",
-    "norm": "its eps, and where it returns to 16 bits",
+    "norm": "its eps, and which of its steps compute in 16 bits",
     "lm_head": PRODUCT,
     "mlp": "the activation's formula, and products in 16 bits",
     "language_model": "how the mask is made from the padding, and the positions",
@@ -149,7 +149,7 @@ class _Recorder(TorchFunctionMode):
 
 @contextmanager
 def watching(model: Any, module: str, call: int) -> Iterator[list[_Computed]]:
-    """Record what one call of a module (counted from 0) computes itself, outside of its inner modules."""
+    """Record what one call of a module (counted from 0) computes itself, without its inner modules."""
     recorder, count = _Recorder(), [0]
 
     def begin(*_: Any) -> None:

@@ -88,8 +88,8 @@ class OutsideCheck:
                 yield _compared(PIXELS, kind, found, expected)
 
     def _copies(self, forward: Forward) -> Iterator[Outside]:
-        """A pass must begin with the keys and values that the one before it left, to the last bit; the first pass of a
-        batch with copies of its videos'."""
+        """A pass must begin with the keys and values that the pass before it left, to the last bit; the rows of the
+        suffix begin with copies of their video's."""
         for layer, begun in forward.cache.items():
             for one, other in zip(self._left.get(layer, ()), begun, strict=False):
                 expected = one.cpu()[list(self._rows.places)] if forward.kind == SUFFIX else one.cpu()

@@ -111,7 +111,7 @@ class Replay:
         event = self._events[self._at]
         self._at += 1
         if not isinstance(event, kind) or event.module != name:
-            raise RuntimeError(f"the device called {event.module!r} where the CPU calls {name!r}")
+            raise RuntimeError(f"the device called {event.module!r}, the CPU calls {name!r}")
         return event
 
     @contextmanager
@@ -182,8 +182,8 @@ class HostWeights:
             self._found |= {PREFIXES.sub("", name): (file, name) for name in file.keys()}  # type: ignore[no-untyped-call]  # noqa: SIM118
 
     def __call__(self, name: str, on_device: torch.Tensor) -> torch.Tensor:
-        """Read a weight as float32, rounded to the run's dtype. Of buffers, which no file has, compute rope's angles
-        and take the others from the device."""
+        """Read a weight as float32, rounded to the run's dtype. Buffers are in no file: rope's angles are computed,
+        others are the device's."""
         if isinstance(on_device, torch.nn.Parameter):
             key = PREFIXES.sub("", name)
             if key == "lm_head.weight" and key not in self._found:  # tied
