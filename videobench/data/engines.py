@@ -10,9 +10,10 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from videobench.data.dataset import LETTERS
+from videobench.data.rows import NONFINITE
 from videobench.errors import InputError
 from videobench.files import decode_utf8, open_regular, parse_json
 
@@ -38,6 +39,7 @@ ROLES = re.compile(r"<[|\w]+>|</s>|\[/?inst\]|\b(?:user|assistant) *:", re.I)  #
 SAMPLED_GAP = 0.05  # nats; engines may compute log-probabilities separately from the choice, with other rounding
 SPACES = " \t\r\n\u2581\u0120\u010a"  # including the forms in tokenizer vocabularies, as in model/engine.py
 Entry = tuple[str, float]  # a token's text and its log-probability
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 
 def kind_of(path: Path) -> str:
@@ -148,10 +150,13 @@ def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"custom_id is {key!r:.60}, not the key of a question; export the requests again")
     if reason := _failure(line):
         return key, {"output_sequence": [""], "error": reason}
-    body = _object(_object(line["response"], "response").get("body"), "response.body")
-    choice = _object(_list(body.get("choices"), "choices", 1)[0], "choices[0]")
-    usage = _object(body.get("usage") or {}, "usage")
-    content = _object(choice.get("message"), "message").get("content")
+    body = _require(dict, _require(dict, line["response"], "response").get("body"), "response.body")
+    choices = _require(list, body.get("choices"), "choices")
+    if len(choices) != 1:
+        raise ValueError(f"choices holds {len(choices)} replies; ask again, for one reply to a question")
+    choice = _require(dict, choices[0], "choices[0]")
+    usage = _require(dict, body.get("usage") or {}, "usage")
+    content = _require(dict, choice.get("message"), "message").get("content")
     if not isinstance(content, str | None):
         raise ValueError(f"message.content is {content!r:.60}, not a text; ask again")
     row = {
@@ -161,8 +166,8 @@ def read_reply(line: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         "num_output_tokens": usage.get("completion_tokens"),
         "run": {name: body[name] for name in ("model", "system_fingerprint") if isinstance(body.get(name), str)},
     }
-    positions = _object(choice.get("logprobs") or {}, "logprobs").get("content") or []
-    return key, row | _read_logprobs([*map(_entries, _list(positions, "logprobs.content"))])
+    positions = _require(dict, choice.get("logprobs") or {}, "logprobs").get("content") or []
+    return key, row | _read_logprobs([*map(_entries, _require(list, positions, "logprobs.content"))])
 
 
 def _failure(line: Mapping[str, Any]) -> str:
@@ -187,26 +192,24 @@ def _reason(found: Any) -> str:
 
 def _entries(position: Any) -> list[tuple[str, float | None]]:
     """List the chosen token, then the top ones; a log-probability of NaN is stored as None."""
-    position = _object(position, "logprobs.content")
-    top = _list(position.get("top_logprobs") or [], "top_logprobs")
-    return [_entry(position), *map(_entry, top)]
-
-
-def _entry(value: Any) -> tuple[str, float | None]:
-    entry = _object(value, "top_logprobs")
-    token, logprob = entry.get("token"), entry.get("logprob")
-    if not isinstance(token, str):
-        raise ValueError(f"a token of logprobs is {token!r:.60}, not a text; ask again")
-    if token.startswith("token_id:"):
-        raise ValueError("the tokens of logprobs are numbers; start the service so that it returns their texts")
-    if isinstance(logprob, bool) or not isinstance(logprob, int | float | None):
-        raise ValueError(f"a logprob of token {token!r:.20} is {logprob!r:.60}, not a number; ask again")
-    return token, logprob
+    position = _require(dict, position, "logprobs.content")
+    found = []
+    for entry in (position, *_require(list, position.get("top_logprobs") or [], "top_logprobs")):
+        token, logprob = _require(dict, entry, "top_logprobs").get("token"), entry.get("logprob")
+        if not isinstance(token, str):
+            raise ValueError(f"a token of logprobs is {token!r:.60}, not a text; ask again")
+        if token.startswith("token_id:"):
+            raise ValueError("the tokens of logprobs are numbers; start the service so that it returns their texts")
+        if isinstance(logprob, bool) or not isinstance(logprob, int | float | None):
+            raise ValueError(f"a logprob of token {token!r:.20} is {logprob!r:.60}, not a number; ask again")
+        found.append((token, logprob))
+    return found
 
 
 def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> dict[str, Any]:
+    """Read whether the reply is greedy, and the options' log-probabilities or bounds at its first position."""
     if any(logprob is None for entries in positions for _, logprob in entries):
-        return {"nonfinite": True, "error": "the logits hold NaN or infinity"}
+        return NONFINITE
     listed = [[(token, logprob) for token, logprob in entries if logprob is not None] for entries in positions]
     with_top = [entries for entries in listed if len(entries) > 1]
     if not with_top:
@@ -217,8 +220,7 @@ def _read_logprobs(positions: Sequence[Sequence[tuple[str, float | None]]]) -> d
     chosen, *top = listed[0]
     if len(top) > 1:  # the chosen token alone gives no bound for the others
         is_listed = any(token == chosen[0] and abs(value - chosen[1]) <= SAMPLED_GAP for token, value in top)
-        entries = top if is_listed else [chosen, *top]
-        found = letter_logprobs(entries)
+        found = letter_logprobs(top if is_listed else [chosen, *top])
         last = min(value for _, value in top)
         row |= {"letter_logprobs": found, "letter_bounds": {each: last for each in LETTERS if each not in found}}
     return row
@@ -239,14 +241,7 @@ def _log_sum(values: Sequence[float]) -> float:
     return min(largest + math.log(math.fsum(math.exp(value - largest) for value in values)), max(largest, 0.0))
 
 
-def _object(value: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{name} is {value!r:.60}, not an object; ask again")
-    return value
-
-
-def _list(value: Any, name: str, length: int | None = None) -> Sequence[Any]:
-    if not isinstance(value, list) or length not in (None, len(value)):
-        wanted = "a list" if length is None else f"a list of {length}"
-        raise ValueError(f"{name} is {value!r:.60}, not {wanted}; ask again, for one reply to a question")
+def _require(kind: type[Kind], value: Any, name: str) -> Kind:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {value!r:.60}, not {'an object' if kind is dict else 'a list'}; ask again")
     return value
