@@ -125,7 +125,7 @@ def kills(folder: Path, number: int, seed: int) -> Attack:
     for index in range(number):
         work = works[index % len(works)]
         started = work.start()
-        process, victims = getattr(started, "process", started), [started]
+        process = getattr(started, "process", started)
         process.join(source.uniform(0, work.seconds))
         if work.processes:
             ranks = started.ranks()
