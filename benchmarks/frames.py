@@ -1,4 +1,4 @@
-"""How fast eight frames of a video are read, and whether they are the right ones: `python benchmarks/frames.py`.
+"""Time how fast eight frames of a video are read, and check that they are right: `python benchmarks/frames.py`.
 
 Makes its videos (some minutes, once), then prints a table in Markdown, file by file: the processor seconds of decoding
 everything on one thread and of this suite. Exit status 1 if a bar is missed.
@@ -94,7 +94,7 @@ def decode_everything(video: Path, total: int) -> np.ndarray:
 
 
 def processor_s(run: Callable[[], object], repeats: int) -> float:
-    """The least of several, which other work on the machine disturbs least; counts every thread of this process."""
+    """The least of several measurements, since other work on the machine disturbs it least; counts all threads."""
     best = math.inf
     for _ in range(repeats):
         started = time.process_time()
@@ -118,7 +118,7 @@ def row(case: Case, video: Path, repeats: int) -> tuple[list[str], float]:
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = Path(tempfile.gettempdir()) / "videobench-frames"
-    parser.add_argument("--folder", type=Path, default=default, help="where the videos are made and kept (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=default, help="folder for the videos (%(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="of each measurement; the least counts (%(default)s)")
     parser.add_argument("--only", default="", help="only files with this in their title")
     return parser.parse_args(argv)

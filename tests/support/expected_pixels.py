@@ -1,6 +1,6 @@
 """What transformers' own video processor makes of a handful of frames; it needs torchvision, which this suite does not.
 
-`python -m tests.support.expected_pixels`, where torchvision is installed, records it again in
+With torchvision installed, `python -m tests.support.expected_pixels` records it again in
 assets/expected/pixels.json."""
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Whatever a file is, it costs at most its own question: hostile, broken and strange files, and the limits."""
+"""A hostile, broken or strange file costs its own questions only, and so does one beyond a limit."""
 
 from fractions import Fraction
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Videos are prepared ahead, in order, by processes that may hang, die, or be left behind.
 
-A worker takes some seconds to start, so the tests share one where they can."""
+A worker takes some seconds to start, so the tests share one if they can."""
 
 import hashlib
 import os
@@ -146,13 +146,13 @@ def test_worker_ignores_interrupts_and_leaves_the_device_alone(folder: Path, poo
     assert os.getsid(worker._process.pid) != os.getsid(0)  # so that Ctrl-C does not even reach it
     environment = Path(f"/proc/{worker._process.pid}/environ").read_bytes().split(b"\0")
     assert b"TORCH_DEVICE_BACKEND_AUTOLOAD=0" in environment
-    # Where the host runs out of memory, the kernel ends it and not the run.
+    # If the host runs out of memory, the kernel ends it and not the run.
     assert Path(f"/proc/{worker._process.pid}/oom_score_adj").read_text() == "1000\n"
 
 
 @pytest.fixture
 def pool_user(tmp_path: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
-    """A script of its own that holds a pool, in a folder with a module that must not be imported in place of numpy."""
+    """A script that holds a pool, in a folder with a module that must not be imported in place of numpy."""
     if sys.version_info >= (3, 11):  # older versions of Python cannot leave the working directory out
         (tmp_path / "numpy.py").write_text("raise SystemExit('imported from the working directory')")
     with subprocess.Popen(

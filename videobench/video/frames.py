@@ -1,4 +1,4 @@
-"""Sample uint8 RGB frames from a video: always as many as requested, whatever the file.
+"""Sample uint8 RGB frames from a video: always as many as requested.
 
 Frame k of a sample is frame k * total // num_frames in presentation order. `total` is the number of frames that really
 decode. Rotation metadata is ignored. Only this folder reads videos with av; report/page.py scales pictures with it.
