@@ -26,7 +26,7 @@ NPU_VARIABLES = {  # as the README lists them
     "ATB_CONTEXT_WORKSPACE_SIZE": "0",
 }
 NPU, GPU = "run_pa_videobench.sh", "run_pa_videobench_gpu.sh"
-# Stands in for torchrun's module: writes down what it was called with, and ends as told.
+# In place of torchrun's module: writes down what it was called with, and ends as told.
 FAKE_TORCHRUN = """
 import json, os, sys
 print("torchrun's own words", file=sys.stderr)
@@ -104,19 +104,26 @@ def test_the_callers_environment_stays(launch):
     assert (after(called["argv"], "--nproc_per_node"), after(called["argv"], "--master_port")) == ("2", "20041")
 
 
-def test_lengths_and_further_flags_are_passed_on(launch):
-    called, _ = launch(NPU, "w", "v", "q", "o", "4", "2048", "32", "--dtype", "bfloat16")
-    assert called["argv"][-8:] == [
-        *("--batch_size", "4", "--max_input_length", "2048", "--max_new_tokens", "32", "--dtype", "bfloat16")
-    ]
+LENGTHS = ["--batch_size", "4", "--max_input_length", "2048", "--max_new_tokens", "32"]
 
 
-@pytest.mark.parametrize("flags", [("--max_restarts", "7"), ("--max_restarts=7",)])
-def test_max_restarts_is_for_torchrun(launch, flags):
-    called, _ = launch(NPU, "w", "v", "q", "o", *flags, "--limit", "3")
-    assert after(called["argv"], "--max_restarts") == "7"
-    assert called["argv"].count("--max_restarts") == 1
-    assert called["argv"][-2:] == ["--limit", "3"]
+@pytest.mark.parametrize(
+    ("typed", "cards", "processes", "restarts", "script_flags"),
+    [
+        pytest.param("4 2048 32 --dtype bfloat16", "0", "1", "3", [*LENGTHS, "--dtype", "bfloat16"], id="lengths"),
+        pytest.param("--max_restarts 7 --limit 3", "0", "1", "7", ["--limit", "3"], id="restarts-are-for-torchrun"),
+        pytest.param("--max_restarts=7", "0", "1", "7", [], id="restarts-with-equals-sign"),
+        pytest.param("--device cpu", None, "1", "3", ["--device", "cpu"], id="one-process-on-the-cpu"),
+        pytest.param("--limit 1 --device=cpu", None, "1", "3", ["--limit", "1", "--device=cpu"], id="cpu-equals-sign"),
+        pytest.param("--device=cpu", "0,1,2", "3", "3", ["--device=cpu"], id="cpu-with-cards-listed"),
+    ],
+)
+def test_lengths_flags_and_the_number_of_processes(launch, typed, cards, processes, restarts, script_flags):
+    set_cards = "unset ASCEND_RT_VISIBLE_DEVICES" if cards is None else f"export ASCEND_RT_VISIBLE_DEVICES={cards}"
+    called, _ = launch("-c", f'{set_cards}; bash "$@"', "-", NPU, "w", "v", "q", "o", *typed.split())
+    argv = called["argv"]
+    assert (after(argv, "--nproc_per_node"), after(argv, "--max_restarts")) == (processes, restarts)
+    assert argv[argv.index("--chat_conversation_output_folder") + 2 :] == script_flags
 
 
 def test_many_machines_meet_on_the_first_one(launch):
@@ -217,20 +224,6 @@ def test_a_stopped_launcher_ends_torchrun_and_says_how_to_go_on(launch, number, 
     assert done.returncode == expected
     assert done.stderr.startswith(f"stopped; {said.format(here=ROOT, npu=NPU)}")
     assert done.stderr.count("\n") == 1
-
-
-@pytest.mark.parametrize(
-    ("flags", "chosen", "processes"),
-    [
-        (("--device", "cpu"), None, "1"),
-        (("--limit", "1", "--device=cpu"), None, "1"),
-        (("--device=cpu",), "0,1,2", "3"),
-    ],
-)
-def test_the_cpu_gets_one_process_unless_cards_are_listed(launch, flags, chosen, processes):
-    unset = "unset ASCEND_RT_VISIBLE_DEVICES" if chosen is None else f"export ASCEND_RT_VISIBLE_DEVICES={chosen}"
-    called, _ = launch("-c", f'{unset}; bash "$@"', "-", NPU, "w", "v", "q", "o", *flags)
-    assert after(called["argv"], "--nproc_per_node") == processes
 
 
 CARDS = [
