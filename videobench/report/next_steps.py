@@ -101,8 +101,10 @@ class _Planner:
             return self._complete(lacking)
         if step == MORE:
             return self._more()
-        if step in ("flips", "silent"):
+        if step == "flips":
             return self._read_flips(NEXT_STEP[step])
+        if step == "silent":  # no flips: the page lists these questions, without their replies
+            return self._read_flips(f"{NEXT_STEP[step]}; their questions are listed")
         if step == "unanswered":
             return self._step(NEXT_STEP[step], self._own.with_flag("sampling_answer_path", "ALL_ANSWERS"))
         return self._step(NEXT_STEP[step])
@@ -178,11 +180,11 @@ class _Planner:
             verify = verify.with_flag("sampling_output_folder", folder or f"{root}/{VIDEOS_NAME}")
         return [verify] if manifest.is_file() else []
 
-    def _again(self, side: str, flag: str, value: object) -> Iterator[Command]:
+    def _again(self, side: str, flag: str, value: str) -> Iterator[Command]:
         """Run that side again into another folder, and compare with the new results."""
         for each in self._runs[side][:1]:
             former = each.flag("chat_conversation_output_folder") or "OUTPUT"
-            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{Path(str(value)).name}"
+            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{value}"
             yield each.with_flag(flag, value).with_flag("chat_conversation_output_folder", folder)
             name = next((name for name in PATHS[side] if self._own.flag(name)), PATHS[side][0])
             path = self._paths[side]

@@ -23,6 +23,7 @@ from videobench.compare.same_inputs import DIFFERS, same_hash
 from videobench.compare.settings import SIDES
 from videobench.console import one_line
 from videobench.data.dataset import VideoRoot
+from videobench.data.rows import Reply
 from videobench.errors import VideoError
 from videobench.files import write_whole
 from videobench.report.build import Json
@@ -157,13 +158,13 @@ def build_page(comparison: Comparison, report: Json, strips: FrameStrips | None)
 def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
     """Extend `shown`, the report's entry of the flip, by frames, question, options and both sides' replies."""
     pair = flip.pair
-    replies = {side: getattr(pair, name).reply for side, name in SIDES.items()}  # find_flips: both sides have one
-    errors = {side: f"failed: {reply.error}" if reply.error else "" for side, reply in replies.items()}
-    chances = {
-        side: {letter: math.exp(min(0.0, each)) for letter, each in reply.logprobs.items()}
-        for side, reply in replies.items()
-    }
+    replies = dict(zip(SIDES, pair.replies, strict=True))
     letters = list(pair.reply.options) or sorted({letter for reply in replies.values() for letter in reply.logprobs})
+
+    def percent(reply: Reply, letter: str) -> float | None:
+        logprob = reply.logprobs.get(letter)
+        return None if logprob is None else 100 * math.exp(min(0.0, logprob))
+
     return shown | {
         "dataset": pair.dataset,
         "question": pair.reply.own_question,
@@ -172,11 +173,13 @@ def _flip_panel(flip: Flip, shown: Json, strips: FrameStrips | None) -> Json:
             {
                 "letter": letter,
                 "text": pair.reply.options.get(letter, ""),
-                "percent": {side: 100 * chances[side][letter] if letter in chances[side] else None for side in SIDES},
+                "percent": {side: percent(reply, letter) for side, reply in replies.items()},
             }
             for letter in letters
         ],
-        "replies": {side: _cut(errors[side] or shown[f"{side}_reply"]) for side in SIDES},
+        "replies": {
+            side: _cut(f"failed: {reply.error}" if reply.error else reply.text) for side, reply in replies.items()
+        },
     }
 
 
