@@ -1,30 +1,28 @@
 """Test double of torch_npu: torch's device "npu" on the host's memory and the CPU's kernels (csrc/sim_npu.cpp).
 
-A process that finds this folder on its PYTHONPATH finds it as torch_npu. The environment says what kind of machine it
-is on:
+A process that finds this folder on its PYTHONPATH finds it as torch_npu. It has what the suite and the pinned releases
+of torch and transformers use. The environment says what kind of machine it is on:
 
 SIM_NPU_COUNT    cards in the machine (1), of which ASCEND_RT_VISIBLE_DEVICES may show fewer
-SIM_NPU_MEMORY   bytes on each card (64 GiB)
-SIM_NPU_USED     bytes of them that another process holds (0)
-SIM_NPU_OOM      plain: out of memory is a plain RuntimeError, as some releases of torch_npu have it
-SIM_NPU_NAN      operator:call, as aten::scaled_dot_product_attention:7: the seventh result begins with NaN
-SIM_NPU_BREAK    cann: `import torch_npu` fails as the real one does without CANN; no-kernels: each matrix product fails
-                 as without CANN's package of operators; link: the cards do not reach each other
-SIM_NPU_WRONG    one of _wrong.WRONG: that operator computes something else
+SIM_NPU_USED     bytes of each card's 64 GiB that another process holds (0)
 SIM_NPU_SOC      910A: a card of the first generation, without bfloat16 (910B)
+SIM_NPU_BREAK    cann: `import torch_npu` fails as the real one does without CANN
+SIM_NPU_WRONG    one of _wrong.WRONG: that operator computes something else
 SIM_NPU_REPORT   folder: at its end each process writes <pid>.json there: operators, copies, memory, settings
 """
 
 import os
+
+if os.environ.get("SIM_NPU_BREAK") == "cann":
+    raise ImportError("libhccl.so: cannot open shared object file: No such file or directory")
 
 _autoload_before = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD", "1")
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"  # as the real one: `import torch` would import this module again
 
 import torch  # noqa: E402
 
-from torch_npu import _build, _faults  # noqa: E402
+from torch_npu import _build  # noqa: E402
 
-_faults.fail_to_import()
 __version__ = torch.__version__.split("+")[0]
 torch.ops.load_library(str(_build.build()))
 torch.utils.rename_privateuse1_backend("npu")
@@ -36,8 +34,7 @@ if "SIM_NPU_WRONG" in os.environ:
 
 torch._register_device_module("npu", npu)
 torch.utils.generate_methods_for_privateuse1_backend(for_tensor=True, for_module=True, for_storage=True)
-if torch.distributed.is_available():
-    from torch_npu import hccl  # noqa: F401
+from torch_npu import hccl  # noqa: E402, F401
 
 
 def _autoload():

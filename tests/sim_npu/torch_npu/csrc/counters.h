@@ -17,7 +17,6 @@ struct Copies {
 };
 
 inline Copies g_host_to_device, g_device_to_host;
-inline std::atomic<int64_t> g_item_reads{0};  // Tensor.item(): a copy of one value, for which the host waits
 
 inline std::mutex g_calls_mutex;
 inline std::map<std::string, int64_t> g_calls;  // by operator, "aten::mm"
@@ -33,7 +32,7 @@ inline std::string counters_as_json() {
   std::ostringstream out;
   out << "{\"host_to_device\": {\"count\": " << g_host_to_device.count << ", \"bytes\": " << g_host_to_device.bytes
       << "}, \"device_to_host\": {\"count\": " << g_device_to_host.count << ", \"bytes\": " << g_device_to_host.bytes
-      << "}, \"item_reads\": " << g_item_reads << ", \"calls\": {";
+      << "}, \"calls\": {";
   std::lock_guard<std::mutex> lock(g_calls_mutex);
   const char* separator = "";
   for (const auto& [name, count] : g_calls) {

@@ -1,7 +1,6 @@
 // What PyTorch asks of a device: which card is current, its streams (there are none: everything is done at once), its
-// random numbers (those of the CPU), its storages.
+// storages.
 #pragma once
-#include <ATen/CPUGeneratorImpl.h>
 #include <ATen/detail/PrivateUse1HooksInterface.h>
 #include <c10/core/DeviceGuard.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
@@ -42,20 +41,6 @@ struct CardGuard final : c10::impl::DeviceGuardImplInterface {
   void synchronizeDevice(const c10::DeviceIndex) const override {}
 };
 
-// A generator of device npu is a front for one of the CPU, its twin, which is what the CPU's kernels are given.
-struct Generator final : at::CPUGeneratorImpl {
-  at::Generator twin;
-  Generator(c10::DeviceIndex index, at::Generator cpu) : twin(std::move(cpu)) {
-    device_ = c10::Device(kNpu, index);
-    key_set_ = c10::DispatchKeySet(c10::DispatchKey::PrivateUse1);
-  }
-  void set_current_seed(uint64_t seed) override { twin.set_current_seed(seed); }
-  uint64_t current_seed() const override { return twin.current_seed(); }
-  uint64_t seed() override { return twin.seed(); }
-  void set_state(const c10::TensorImpl& state) override { twin.unsafeGetGeneratorImpl()->set_state(state); }
-  c10::intrusive_ptr<c10::TensorImpl> get_state() const override { return twin.unsafeGetGeneratorImpl()->get_state(); }
-};
-
 struct Hooks final : at::PrivateUse1HooksInterface {
   bool isBuilt() const override { return true; }
   bool isAvailable() const override { return g_num_cards > 0; }
@@ -75,23 +60,6 @@ struct Hooks final : at::PrivateUse1HooksInterface {
     return index < 0 ? g_current : exchangeDevice(index);
   }
   at::Device getDeviceFromPtr(void*) const override { return {kNpu, g_current}; }
-
-  at::Allocator* getPinnedMemoryAllocator() const override { return &g_pinned; }
-  bool isPinnedPtr(const void* pointer) const override { return PinnedAllocator::holds(pointer); }
-
-  at::Generator getNewGenerator(c10::DeviceIndex index) const override {
-    return at::make_generator<Generator>(index < 0 ? g_current : index, at::detail::createCPUGenerator());
-  }
-  // Shared with the CPU: one manual_seed gives the same samples on both.
-  const at::Generator& getDefaultGenerator(c10::DeviceIndex index) const override {
-    static std::array<at::Generator, kMaxCards> generators = [] {
-      std::array<at::Generator, kMaxCards> made;
-      for (int card = 0; card < kMaxCards; ++card)
-        made[card] = at::make_generator<Generator>(card, at::detail::getDefaultCPUGenerator());
-      return made;
-    }();
-    return generators[index < 0 ? g_current : index];
-  }
 
   void resizePrivateUse1Bytes(const c10::Storage& storage, size_t num_bytes) const override {
     c10::DeviceGuard guard(storage.device());

@@ -8,8 +8,6 @@
 #include <array>
 #include <atomic>
 #include <cstdlib>
-#include <map>
-#include <mutex>
 
 namespace sim_npu {
 
@@ -78,45 +76,5 @@ class CardAllocator final : public c10::Allocator {
   }
 };
 inline CardAllocator g_allocator;
-
-// Page-locked host memory: ordinary memory, known by its addresses.
-class PinnedAllocator final : public c10::Allocator {
- public:
-  c10::DataPtr allocate(size_t num_bytes) override {
-    void* block = num_bytes ? std::aligned_alloc(kAlignment, rounded_up(num_bytes)) : nullptr;
-    if (block) {
-      std::lock_guard<std::mutex> lock(mutex());
-      blocks()[address(block)] = num_bytes;
-    }
-    return {block, block, &release, c10::Device(c10::kCPU)};
-  }
-  c10::DeleterFnPtr raw_deleter() const override { return &release; }
-  void copy_data(void* to, const void* from, size_t num_bytes) const override { default_copy_data(to, from, num_bytes); }
-
-  static bool holds(const void* pointer) {
-    std::lock_guard<std::mutex> lock(mutex());
-    auto after = blocks().upper_bound(address(pointer));
-    return after != blocks().begin() && (--after, address(pointer) < after->first + after->second);
-  }
-
- private:
-  static uintptr_t address(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer); }
-  static std::mutex& mutex() {
-    static std::mutex mutex;
-    return mutex;
-  }
-  static std::map<uintptr_t, size_t>& blocks() {
-    static std::map<uintptr_t, size_t> blocks;
-    return blocks;
-  }
-  static void release(void* block) {
-    if (block) {
-      std::lock_guard<std::mutex> lock(mutex());
-      blocks().erase(address(block));
-    }
-    std::free(block);
-  }
-};
-inline PinnedAllocator g_pinned;
 
 }  // namespace sim_npu

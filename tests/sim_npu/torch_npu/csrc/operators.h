@@ -76,10 +76,7 @@ inline at::Tensor copy_from_and_resize(const at::Tensor& from, const at::Tensor&
   return copy_from(from, to, false);
 }
 
-inline at::Scalar item(const at::Tensor& tensor) {
-  ++g_item_reads;
-  return at::_local_scalar_dense(host_alias(tensor));
-}
+inline at::Scalar item(const at::Tensor& tensor) { return at::_local_scalar_dense(host_alias(tensor)); }
 
 // A kernel's result, which lies in ordinary memory: a matter of the double, and not counted.
 inline at::Tensor to_card(const at::Tensor& result, c10::Device card) {
@@ -93,7 +90,7 @@ inline at::Tensor to_card(const at::Tensor& result, c10::Device card) {
 
 struct Poison {
   std::string name;   // operator, "aten::scaled_dot_product_attention"; empty: none
-  int64_t call = 0;   // its how-manieth call, from 1
+  int64_t call = 0;   // index of the call, from 1
 };
 inline Poison g_poison;
 
@@ -140,7 +137,7 @@ c10::IValue change_tensors(const c10::IValue& value, Change change) {
   return value;
 }
 
-// The card that an operator's arguments lie on. Raises where they lie on several devices; CPU scalars may come along.
+// The card that an operator's arguments lie on. Raises if they lie on several devices; CPU scalars may come along.
 inline OptionalDevice card_of(const c10::OperatorHandle& op, const std::vector<c10::IValue>& arguments) {
   OptionalDevice card, other;
   for (const auto& argument : arguments) {
@@ -165,8 +162,6 @@ inline OptionalDevice card_of(const c10::OperatorHandle& op, const std::vector<c
 using Unfilled = std::vector<std::pair<at::Tensor, at::Tensor>>;
 
 inline c10::IValue on_host(const c10::IValue& argument, bool is_written, Unfilled& unfilled) {
-  if (argument.isGenerator() && argument.toGenerator().device().type() == kNpu)
-    return static_cast<Generator*>(argument.toGenerator().unsafeGetGeneratorImpl())->twin;
   if (argument.isDevice() && argument.toDevice().type() == kNpu) return c10::Device(c10::kCPU);
   return change_tensors(argument, [&](const at::Tensor& tensor) {
     if (!is_npu(tensor) || !is_written || tensor.numel() > 0) return host_alias(tensor);

@@ -37,21 +37,10 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
   library.impl("_reshape_alias", [](const at::Tensor& self, c10::SymIntArrayRef size, c10::SymIntArrayRef stride) {
     return at::native::_reshape_alias(self, C10_AS_INTARRAYREF_SLOW(size), C10_AS_INTARRAYREF_SLOW(stride));
   });
-  library.impl("unfold", [](const at::Tensor& self, int64_t dimension, int64_t size, int64_t step) {
-    return at::native::unfold(self, dimension, size, step);
-  });
   library.impl("resize_", [](const at::Tensor& self, c10::SymIntArrayRef size,
                              std::optional<c10::MemoryFormat> format) -> const at::Tensor& {
     return at::native::resize_(self, C10_AS_INTARRAYREF_SLOW(size), format);
   });
-  library.impl("set_.source_Tensor", [](at::Tensor& self, const at::Tensor& other) -> at::Tensor& {
-    return at::native::set_tensor_(self, other);
-  });
-  library.impl("set_.source_Storage",
-               [](at::Tensor& self, at::Storage other) -> at::Tensor& { return at::native::set_(self, other); });
-  library.impl("set_.source_Storage_storage_offset",
-               [](at::Tensor& self, at::Storage other, int64_t offset, c10::IntArrayRef size, c10::IntArrayRef stride)
-                   -> at::Tensor& { return at::native::set_storage_cpu_(self, other, offset, size, stride); });
 }
 
 // What npu.py calls, as torch.ops.sim_npu.*
