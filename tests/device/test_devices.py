@@ -62,7 +62,7 @@ def test_more_processes_than_cards_are_refused_with_the_number_of_cards(monkeypa
 
 @pytest.fixture
 def one_gpu(monkeypatch):
-    """Stands in for a CUDA card; (free, in all) bytes of it can be set."""
+    """A simulated CUDA card, whose (free, total) bytes can be set."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "set_device", lambda index: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "a card")

@@ -1,4 +1,4 @@
-"""Broken states and old cards: what the environment of tests/sim_npu says of a process, said while it runs."""
+"""Broken machines and old cards, set up inside one process: each is named with its fix."""
 
 import gc
 import importlib

@@ -13,8 +13,6 @@ SHORT_MASK = 512  # keys, in `long-mask`
 WRONG_ROW = 5
 NOISE = 0.02
 PART = 16  # of a sum, in `sum-order`
-
-
 BLOCK = 32  # tokens, in `length-32`
 LATE = 4  # decoding steps, in `late`
 WRONG_CARD = 1  # in `card-1`
@@ -24,18 +22,20 @@ def _on_host(*tensors):
     return [each.cpu() if isinstance(each, torch.Tensor) else each for each in tensors]
 
 
-def _attention(
-    query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False, change
-):
-    query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
-    given = change(query_, key_, {"attn_mask": mask, "is_causal": is_causal})
-    if given is None:  # the average
-        heads = query_.shape[1] // value_.shape[1]
-        mean = value_.float().mean(2, keepdim=True).repeat_interleave(heads, 1)
-        return mean.expand(-1, -1, query_.shape[2], -1).to(value_.dtype).contiguous().to(query.device)
-    return F.scaled_dot_product_attention(query_, key_, value_, **given, scale=scale, enable_gqa=enable_gqa).to(
-        query.device
-    )
+def _attention(change_inputs=None, change_output=None):
+    """`change_inputs(query, key, given)` returns other arguments, and `change_output(output, query, key, given)` writes
+    into the output, all on the host."""
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
+        query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
+        given = {"attn_mask": mask, "is_causal": is_causal}
+        changed = change_inputs(query_, key_, given) if change_inputs else given
+        output = F.scaled_dot_product_attention(query_, key_, value_, **changed, scale=scale, enable_gqa=enable_gqa)
+        if change_output:
+            change_output(output, query_, key_, given)
+        return output.to(query.device)
+
+    return attention
 
 
 def _lose_causal(query, key, given):
@@ -53,7 +53,10 @@ def _invert_mask(query, key, given):
 
 
 def _average(query, key, given):
-    return None if given["attn_mask"] is None and not given["is_causal"] and query.shape[2] > 1 else given
+    """Without a mask: the average of all values."""
+    if given["attn_mask"] is None and not given["is_causal"] and query.shape[2] > 1:
+        query.zero_()
+    return given
 
 
 def _plain_attention(change):
@@ -73,37 +76,24 @@ def _plain_attention(change):
     return attention
 
 
-def _changed_attention(change):
-    """`change(output, query, key, mask, is_causal)`, all on the host, writes into the output."""
-
-    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, *, scale=None, enable_gqa=False):
-        query_, key_, value_, mask = _on_host(query, key, value, attn_mask)
-        given = {"attn_mask": mask, "is_causal": is_causal, "scale": scale, "enable_gqa": enable_gqa}
-        output = F.scaled_dot_product_attention(query_, key_, value_, **given)
-        change(output, query_, key_, mask, is_causal)
-        return output.to(query.device)
-
-    return attention
-
-
 def _overwriting_rows(first):
     """Overwrite the rows of a text batch from `first` on (counted from 1) with the first row."""
 
-    def change(output, query, key, mask, is_causal):
-        if mask is not None:
+    def change(output, query, key, given):
+        if given["attn_mask"] is not None:
             output[first - 1 :] = output[:1]
 
     return change
 
 
-def _overwrite_videos(output, query, key, mask, is_causal):
+def _overwrite_videos(output, query, key, given):
     """In a prefix with several videos."""
-    if is_causal and mask is None:
+    if given["is_causal"] and given["attn_mask"] is None:
         output[1:] = output[:1]
 
 
-def _lose_block(output, query, key, mask, is_causal):
-    if key.shape[2] % BLOCK == 0 and mask is not None:
+def _lose_block(output, query, key, given):
+    if key.shape[2] % BLOCK == 0 and given["attn_mask"] is not None:
         output[:, :, -1] = 0
 
 
@@ -112,7 +102,7 @@ class _Late:
 
     keys = step = 0
 
-    def __call__(self, output, query, key, mask, is_causal):
+    def __call__(self, output, query, key, given):
         if query.shape[2] > 1:
             self.keys, self.step = key.shape[2], 0
         elif key.shape[2] != self.keys:
@@ -189,18 +179,14 @@ def _argmax(tensor, dim=None, keepdim=False):
     return tensor.cpu().float().topk(2, dim).indices.select(dim, 1).to(tensor.device)
 
 
-def _attending(change):
-    return lambda *args, **kwargs: _attention(*args, **kwargs, change=change)
-
-
 ATTENTION = "scaled_dot_product_attention"
 WRONG = {
     "gelu": ("gelu", _gelu),
     "rope": ("cat", _cat),
-    "causal": (ATTENTION, _attending(_lose_causal)),
-    "long-mask": (ATTENTION, _attending(_lose_long_mask)),
-    "polarity": (ATTENTION, _attending(_invert_mask)),
-    "uniform": (ATTENTION, _attending(_average)),
+    "causal": (ATTENTION, _attention(_lose_causal)),
+    "long-mask": (ATTENTION, _attention(_lose_long_mask)),
+    "polarity": (ATTENTION, _attention(_invert_mask)),
+    "uniform": (ATTENTION, _attention(_average)),
     "softmax": (ATTENTION, _plain_attention(lambda scores: scores.clamp(-SATURATES_AT, SATURATES_AT))),
     "row": ("mm", _row),
     "float16": ("mm", _overflowing),
@@ -211,10 +197,10 @@ WRONG = {
     "positions": ("cumsum", _count_up),
     "log-softmax": ("_log_softmax", _log_softmax),
     "argmax": ("argmax", _argmax),
-    **{f"rows-{first}": (ATTENTION, _changed_attention(_overwriting_rows(first))) for first in (2, 3, 16)},
-    "videos": (ATTENTION, _changed_attention(_overwrite_videos)),
-    "length-32": (ATTENTION, _changed_attention(_lose_block)),
-    "late": (ATTENTION, _changed_attention(_Late())),
+    **{f"rows-{first}": (ATTENTION, _attention(change_output=_overwriting_rows(first))) for first in (2, 3, 16)},
+    "videos": (ATTENTION, _attention(change_output=_overwrite_videos)),
+    "length-32": (ATTENTION, _attention(change_output=_lose_block)),
+    "late": (ATTENTION, _attention(change_output=_Late())),
     "card-1": ("gelu", _gelu_of_a_card),
 }
 # Another way to the same: none of them may be called a fault.
