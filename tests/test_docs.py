@@ -267,6 +267,15 @@ def test_the_examples_of_style_are_in_the_code():
     assert not [line for line in lines if line.strip() not in code]
 
 
+def test_simulated_percentages_are_those_of_the_benchmark():
+    [readme] = [each for each in text_of("README.md").split("\n\n") if "How far to trust it" in each]
+    [table] = [str(each) for each in tables_of("docs/verdict.md") if "1000 questions" in str(each)]
+    for text in (readme, table):
+        decimals = {number for number in numbers_in(text) if "." in number}
+        assert decimals
+        assert decimals <= set(numbers_in(text_of("benchmarks/README.md")))
+
+
 def test_the_version_is_one():
     [project] = re.findall(r'^version = "(.+?)"', text_of("pyproject.toml"), re.MULTILINE)
     released = re.findall(r"^## (\d\S*)", text_of("CHANGELOG.md"), re.MULTILINE)
