@@ -126,35 +126,42 @@ def test_a_batch_reply_is_read(tmp_path):
     assert reply.run == {"model": "tiny"}
 
 
+X_OR_A = position(("x", -1.0), ("A", -1.01), chosen=1)
+A_OR_B = position(("A", -1.0), ("B", -2.0))
+
+
 @pytest.mark.parametrize(
-    ("positions", "expected"),
+    ("positions", "is_greedy", "logprobs", "bound"),
     [
-        pytest.param(None, (None, {}, {}), id="no-logprobs"),
-        pytest.param([], (None, {}, {}), id="no-token"),
-        pytest.param([{"token": "A", "logprob": -0.1, "top_logprobs": []}], (None, {}, {}), id="chosen-alone"),
-        pytest.param([position(("x", -1.0), ("A", -1.01), chosen=1)], (True, {"A": -1.01}, "BCDEF"), id="a-tie"),
-        pytest.param([position(("x", -1.0), ("A", -2.0), chosen=1)], (False, {"A": -2.0}, "BCDEF"), id="sampled"),
+        pytest.param(None, None, {}, None, id="no-logprobs"),
+        pytest.param([], None, {}, None, id="no-token"),
+        pytest.param([{"token": "A", "logprob": -0.1, "top_logprobs": []}], None, {}, None, id="chosen-alone"),
+        pytest.param([X_OR_A], True, {"A": -1.01}, -1.01, id="a-tie"),
+        pytest.param([position(("x", -1.0), ("A", -2.0), chosen=1)], False, {"A": -2.0}, -2.0, id="sampled"),
         pytest.param(
-            [position(("A", -0.1), ("B", -3.0)), position(("x", -1.0), ("y", -2.0), chosen=1)],
-            (False, {"A": -0.1, "B": -3.0}, "CDEF"),
+            [A_OR_B, position(("x", -1.0), ("y", -2.0), chosen=1)],
+            False,
+            {"A": -1.0, "B": -2.0},
+            -2.0,
             id="sampled-later",
+        ),
+        pytest.param([A_OR_B | {"logprob": -1.01}], True, {"A": -1.0, "B": -2.0}, -2.0, id="rounded-otherwise"),
+        pytest.param(
+            [A_OR_B | {"token": "C", "logprob": -9.0}],
+            False,
+            {"A": -1.0, "B": -2.0, "C": -9.0},
+            -2.0,
+            id="beyond-the-top",
         ),
     ],
 )
-def test_log_probabilities_of_a_batch(tmp_path, positions, expected):
+def test_log_probabilities_of_a_batch(tmp_path, positions, is_greedy, logprobs, bound):
+    """The chosen token counts once. Letters that are not listed are at most as probable as the last of the top."""
     reply = load_results(write_lines(tmp_path / "x.jsonl", batch(positions=positions)), ANSWERS)["MSVD", "1"]
-    assert (reply.is_greedy, reply.logprobs, "".join(reply.bounds)) == (*expected[:2], "".join(expected[2]))
-
-
-def test_the_chosen_token_counts_once_and_bounds_nothing_beyond_the_top(tmp_path):
-    entries = position(("A", -1.25), ("B", -2.0)) | {"logprob": -1.26}  # as some engines round it otherwise
-    reply = load_results(write_lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
-    assert reply.logprobs == {"A": -1.25, "B": -2.0}
-    entries = position(("A", -1.0), ("B", -2.0)) | {"token": "C", "logprob": -9.0}
-    reply = load_results(write_lines(tmp_path / "x.jsonl", batch(positions=[entries])), ANSWERS)["MSVD", "1"]
-    assert reply.logprobs == {"A": -1.0, "B": -2.0, "C": -9.0}
-    assert set(reply.bounds.values()) == {-2.0}
-    assert reply.is_greedy is False
+    assert (reply.is_greedy, reply.logprobs) == (is_greedy, logprobs)
+    assert reply.bounds == (
+        {} if bound is None else dict.fromkeys([each for each in "ABCDEF" if each not in logprobs], bound)
+    )
 
 
 @pytest.mark.parametrize(

@@ -139,40 +139,6 @@ def test_a_page_that_a_download_gave_in_place_of_the_file_is_named_as_one(bench,
     assert_refused(start(), path, r"a web page in place of the file \(to log in, or an error\?\); download it again")
 
 
-def change_question(bench):
-    bench.change(vid_path="Eval_video/MSVD/a\x1b[2J.avi")
-
-
-def change_answer(bench):
-    (bench.folder / "qa/ANSWER.json").write_text(json.dumps({SET: {"1": "G"}}))
-
-
-def change_reply(bench):
-    bench.write_replies("npu.json", output_sequence=[7])
-
-
-def change_manifest(bench):
-    path = bench.folder / "qa/Eval_QA/sampling_manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_bytes()) | {"videos_folder": "/etc"}))
-
-
-@pytest.mark.parametrize(
-    ("reader", "change", "found"),
-    [
-        pytest.param(qa_to_run, change_question, "question '.*': .*control character", id="question"),
-        pytest.param(answers_to_extract, change_answer, "MSVD/1: answer 'G' is not a letter", id="answer-extract"),
-        pytest.param(answers_to_compare, change_answer, "MSVD/1: answer 'G' is not a letter", id="answer-compare"),
-        pytest.param(result_to_compare, change_reply, r"row '.*': output_sequence is \[7\]", id="reply"),
-        pytest.param(manifest_to_run, change_manifest, "'/etc' is not a path below", id="manifest-run"),
-        pytest.param(manifest_to_verify, change_manifest, "'/etc' is not a path below", id="manifest-verify"),
-    ],
-)
-def test_an_entry_that_is_wrong_is_named(bench, reader, change, found):
-    path, start = reader(bench)
-    change(bench)
-    assert_refused(start(), path, found)
-
-
 @pytest.mark.parametrize(
     ("reader", "missing", "folder"),
     [

@@ -12,7 +12,7 @@ from videobench.console import StatusLine
 from videobench.data.dataset import Question, build_question_text
 from videobench.data.rows import Row, question_fields
 from videobench.errors import InputError
-from videobench.files import JsonLines, replacing
+from videobench.files import JsonLines, check_writable, replacing
 from videobench.model.prompts import Prompt
 from videobench.run.journals import SUITE_VERSION, source_hashes
 from videobench.run.options import RunSettings
@@ -82,6 +82,7 @@ def _new_files(path: Path, overwrite: bool) -> Iterator[tuple[JsonLines, JsonLin
     for each in targets:
         if each.exists() and not (overwrite and each.is_file()):
             raise InputError(f"{each}: is there already; choose another name, or --overwrite a file")
+        check_writable(each)
     with replacing(targets[0]) as first, replacing(targets[1]) as second:
         fix = f"free space for {path}, or choose another place"
         requests, facts = JsonLines(first, fix), JsonLines(second, fix)
