@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.runs import write_runs
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
-from videobench.compare.comparison import compare_runs
+from videobench.compare.comparison import CLASSES, compare_runs
 from videobench.compare.settings import ComparisonSettings
 from videobench.report.build import build_report
 from videobench.report.page import FrameStrips, build_page
@@ -161,6 +161,15 @@ return found;
 @pytest.mark.parametrize("width", [390, 1280])
 def test_no_label_of_a_plot_hides_another_or_is_cut(show, page_path, width):
     assert show(width).execute_script(COLLISIONS) == []
+
+
+def test_every_class_of_flips_has_a_colour(show):
+    script = f"""const dot = document.createElementNS("http://www.w3.org/2000/svg", "circle");
+        document.querySelector("svg").append(dot);
+        return {list(CLASSES)}.filter(kind => {{
+            dot.setAttribute("class", `flip is-${{kind}}`);
+            return getComputedStyle(dot).fill === getComputedStyle(document.body).color; }})"""
+    assert show().execute_script(script) == []
 
 
 def test_the_end_names_date_files_and_versions(show, page_path):

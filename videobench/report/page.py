@@ -285,7 +285,7 @@ def plot_leads(comparison: Comparison) -> Markup:
     for pair, x, y in dots:
         if kind := flips.get(pair.key):
             letters = f"{own} {pair.candidate.letter}, {other} {pair.reference.letter}, right {pair.right}"
-            parts.append(_dot(x, y, 4.5, f"flip {kind}", f"{pair.key}: {kind}, {letters}"))
+            parts.append(_dot(x, y, 4.5, f"flip is-{kind}", f"{pair.key}: {kind}, {letters}"))
     for x, y, text, style in (  # above the dots
         (zero_x + 8, top + 18, "both right", "small"),
         (zero_x - 8, floor - 8, "both wrong", "end small"),
