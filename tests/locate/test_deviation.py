@@ -83,6 +83,16 @@ def test_overflow(sound, value):
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_numbers_whose_squares_overflow_are_compared(dtype):
+    """As in a float mask: the smallest number hides a key."""
+    mask = torch.zeros(1, 1, 4, 4).masked_fill(torch.ones(4, 4).triu(1) > 0, torch.finfo(torch.float32).min)
+    assert deviation(mask.clone(), mask, dtype).times == 0
+    lost = deviation(torch.zeros_like(mask), mask, dtype)
+    assert lost.deviates
+    assert "greatest absolute difference: 3.4e+38 at index (0, 0, 0, 1)" in lost.text
+
+
 def test_what_is_infinite_on_both_sides_is_equal(sound):
     sound[0, 0, 0] = -math.inf
     assert deviation(sound.clone(), sound, torch.float32).times == 0

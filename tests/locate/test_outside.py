@@ -17,11 +17,11 @@ def check():
     return OutsideCheck(SimpleNamespace(), [torch.zeros(1, 3, 4, 4)], Rows((0, 1), 2, (0,), 1, (0, 0)))
 
 
-def forward(kind, ids, best, cache=None, **kwargs):
-    """A pass that is given `ids`, the last of each row, and whose largest logit is that of `best` in each row."""
-    logits = torch.nn.functional.one_hot(torch.tensor(best), 9).float()[:, None]
+def forward(kind, ids, cache=None, logits=((0.0, 1.0), (0.0, 1.0)), **kwargs):
+    """A pass that is given `ids`, the last of each row, and that results in these logits of a vocabulary of two."""
     given = Given(0, "", 0, (), {"input_ids": torch.tensor(ids)[:, None], **kwargs})
-    return Forward(kind, 0, [given, Result(1, "", SimpleNamespace(logits=logits))], cache or {})
+    result = Result(1, "", SimpleNamespace(logits=torch.tensor(logits)[:, None]))
+    return Forward(kind, 0, [given, result], cache or {})
 
 
 def deviating(check, *forwards):
@@ -29,28 +29,16 @@ def deviating(check, *forwards):
 
 
 @pytest.mark.parametrize(
-    ("steps", "wrong"),
+    ("logits", "ids", "found"),
     [
-        pytest.param([([5, 6], [7, 8]), ([7, 8], [1, 1])], False, id="the-best"),
-        pytest.param([([5, 6], [7, 8]), ([7, 1], [1, 1])], True, id="another"),
+        pytest.param([[0.0, 1.0], [2.0, 1.0]], [1, 0], [], id="the-best"),
+        pytest.param([[0.0, 1.0], [2.0, 1.0]], [1, 1], [TOKENS], id="another"),
+        pytest.param([[1.0, 1.0], [2.0, 2.0]], [0, 1], [], id="equal-logits-may-give-either"),
+        pytest.param([[torch.nan, 1.0], [1.0, torch.inf]], [1, 0], [], id="nothing-is-asked-of-NaN"),
     ],
 )
-def test_the_next_token_is_the_best(check, steps, wrong):
-    kinds = [SUFFIX] + [DECODE] * (len(steps) - 1)
-    found = deviating(check, *(forward(kind, *step) for kind, step in zip(kinds, steps, strict=True)))
-    assert found == ([TOKENS] if wrong else [])
-
-
-def test_equal_logits_may_give_either(check):
-    equal = forward(SUFFIX, [5], [7])
-    equal.events[-1].output.logits[0, 0, 4] = 1
-    assert deviating(check, equal, forward(DECODE, [4], [1])) == []
-
-
-def test_nothing_is_asked_of_nan(check):
-    broken = forward(SUFFIX, [5], [7])
-    broken.events[-1].output.logits[:] = torch.nan
-    assert deviating(check, broken, forward(DECODE, [4], [1])) == []
+def test_the_next_token_is_the_best(check, logits, ids, found):
+    assert deviating(check, forward(SUFFIX, [0, 0], logits=logits), forward(DECODE, ids)) == found
 
 
 @pytest.mark.parametrize(
@@ -63,13 +51,13 @@ def test_nothing_is_asked_of_nan(check):
 )
 def test_positions_count_what_is_seen(check, positions, wrong):
     mask = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 1]])
-    given = forward(SUFFIX, [5, 6], [7, 8], position_ids=torch.tensor(positions), attention_mask=mask)
+    given = forward(SUFFIX, [0, 0], position_ids=torch.tensor(positions), attention_mask=mask)
     assert deviating(check, given) == ([POSITIONS] if wrong else [])
 
 
 def test_positions_of_padding_do_not_matter(check):
     mask, positions = torch.tensor([[1, 0, 1]]), torch.tensor([[0, 77, 1]])
-    assert deviating(check, forward(SUFFIX, [5], [7], position_ids=positions, attention_mask=mask)) == []
+    assert deviating(check, forward(SUFFIX, [0], position_ids=positions, attention_mask=mask)) == []
 
 
 @pytest.mark.parametrize("value", [1.0, torch.nan, torch.inf])
@@ -78,8 +66,8 @@ def test_copies_are_equal_to_the_last_bit_nan_and_all(check, value):
     left[0, 0, 0, 0] = value
     check._left = {0: (left, left)}
     begun = left.expand(2, -1, -1, -1).clone()
-    assert deviating(check, forward(SUFFIX, [5, 6], [7, 8], {0: (begun, begun)})) == []
+    assert deviating(check, forward(SUFFIX, [0, 0], {0: (begun, begun)})) == []
     check._left = {0: (left, left)}
     other = begun.clone()
     other[1, 1, 4, 3] += 1e-3
-    assert deviating(check, forward(SUFFIX, [5, 6], [7, 8], {0: (begun, other)})) == [COPIES]
+    assert deviating(check, forward(SUFFIX, [0, 0], {0: (begun, other)})) == [COPIES]

@@ -19,6 +19,7 @@ SINGLE_ALLOWANCE = 10.0  # for a single number if columns are shorter, as one le
 FEW = 0.1  # of all numbers: up to this share the place of the deviation is named
 SMALL = 0.3  # of the median row's norm: smaller rows are measured against this, as they may be mere remainders
 TINY = 1e-30
+LARGE = 1e15  # squares of larger numbers may overflow in float32
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,10 @@ def _unequal(wrong: torch.Tensor, overflow: bool = False) -> Deviation:
 
 
 def _numbers(found: torch.Tensor, expected: torch.Tensor, unit: float, noise: torch.Tensor | None) -> Deviation:
-    error, size = (_matrix(each).square() for each in (found.float() - expected, expected))
-    spread = torch.zeros_like(size) if noise is None else _matrix(LIMIT * noise).square()
+    if max(float(found.abs().max()), float(expected.abs().max())) > LARGE:
+        found, expected = found.double(), expected.double()
+    error, size = (_matrix(each).square() for each in (found - expected, expected))
+    spread = torch.zeros_like(size) if noise is None else _matrix(LIMIT * noise.to(size.dtype)).square()
     times = float((error.sum() / (unit**2 * size.sum()).maximum(spread.sum()).clamp_min(TINY)).sqrt())
     wrong, sharpest = torch.ones_like(error, dtype=torch.bool), 0.0
     for dim in (0, 1):  # columns, rows
