@@ -41,6 +41,15 @@ TORCH_LIBRARY_IMPL(aten, PrivateUse1, library) {
                              std::optional<c10::MemoryFormat> format) -> const at::Tensor& {
     return at::native::resize_(self, C10_AS_INTARRAYREF_SLOW(size), format);
   });
+  // With deterministic algorithms.
+  library.impl("set_.source_Tensor", [](at::Tensor& self, const at::Tensor& other) -> at::Tensor& {
+    return at::native::set_tensor_(self, other);
+  });
+  library.impl("set_.source_Storage",
+               [](at::Tensor& self, at::Storage other) -> at::Tensor& { return at::native::set_(self, other); });
+  library.impl("set_.source_Storage_storage_offset",
+               [](at::Tensor& self, at::Storage other, int64_t offset, c10::IntArrayRef size, c10::IntArrayRef stride)
+                   -> at::Tensor& { return at::native::set_storage_cpu_(self, other, offset, size, stride); });
 }
 
 // What npu.py calls, as torch.ops.sim_npu.*
