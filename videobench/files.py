@@ -1,7 +1,6 @@
-"""Read and write files completely or not at all; append JSON lines; lock files."""
+"""Read and write files completely or not at all; append JSON lines."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -199,16 +198,6 @@ def open_to_append(path: Path) -> FileIO:
         raise OSError(errno.EINVAL, "Not a regular file")
     except OSError as error:
         raise _unwritable(path, error) from None
-
-
-def lock(file: FileIO, path: Path, holder: str) -> None:
-    """Lock `file`, which is the open `path`, until it is closed. InputError, naming the `holder`, if it is locked."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"{path}: held by {holder}; wait for it, or write to another place") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be locked ({error.strerror}); write to another place") from None
 
 
 class JsonLines:

@@ -7,6 +7,7 @@ sample can also be enlarged. Every replica writes its own `<folder>/journal/<dat
 of them.
 """
 
+import fcntl
 import os
 import platform
 import sys
@@ -21,7 +22,7 @@ from typing import Any
 from videobench.console import one_line
 from videobench.data.rows import Row, is_of_a_run
 from videobench.errors import InputError
-from videobench.files import JsonLines, lock, open_to_append, parse_json, read_bytes, read_json, write_json
+from videobench.files import JsonLines, open_to_append, parse_json, read_bytes, read_json, write_json
 
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
@@ -107,7 +108,13 @@ class Journal:
         path = self.folder / "journal" / f"{self.name}.lock"
         self._lock = open_to_append(path)
         self._lock.seek(0)
-        lock(self._lock, path, f"another run ({self._lock.read().decode(errors='replace').strip()})")
+        holder = self._lock.read().decode(errors="replace").strip()
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{path}: held by another run ({holder}); wait for it, or choose another folder") from None
+        except OSError as error:
+            raise InputError(f"{path}: cannot be locked ({error.strerror}); choose another output folder") from None
         with suppress(OSError):  # a full disk: the holder's name is optional, and writing replies will report it
             self._lock.truncate(0)
             self._lock.write(f"process {os.getpid()} on {platform.node()}".encode())
