@@ -1,4 +1,4 @@
-"""Start and end a script: parse flags, and turn whatever happens into an exit status."""
+"""Start and end a script: parse flags, and turn every result or error into an exit status."""
 
 import argparse
 import errno

@@ -1,4 +1,4 @@
-"""Jobs of several processes under torchrun's own agent: equal results whatever their number, whoever dies."""
+"""Jobs of several processes under torchrun's own agent: the results depend neither on their number nor on which die."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Processes of one job: each piece of work once, one word for all, and none left waiting for one that failed."""
+"""Processes of one job: each piece of work is done once, and nobody waits for a process that has failed."""
 
 import socket
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ TIMEOUT_S = 120
 
 @pytest.fixture
 def run_two(tmp_path):
-    """What each of two processes sends, None where it sends nothing; the second is killed when the first has ended."""
+    """What each of two processes sends, None if it sends nothing; the second is killed when the first has ended."""
 
     def run(mode):
         job = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}

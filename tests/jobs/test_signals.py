@@ -1,4 +1,4 @@
-"""Signals end a process soon, whatever it is doing."""
+"""A signal ends a process within seconds, even if its main thread is stuck, and the command to go on is printed."""
 
 import os
 import shlex
@@ -52,7 +52,7 @@ def start(*arguments, **environment):
     )
     assert process.stdout.readline() == "ready\n"
     asleep = 0
-    while asleep < 5:  # it is where it does not come back from
+    while asleep < 5:  # it has reached the call that does not return
         asleep = asleep + 1 if state(process.pid) == "S" else 0
         time.sleep(0.02)
     return process

@@ -13,7 +13,6 @@ import pytest
 from tests.support.fault_tools import Bench, assert_refused
 from tests.support.runs import results
 from videobench.files import replacing
-from videobench.video.images import encode_png
 
 FACTS_AS_IN_A_ROW = ["vid_path", "question", "choices", "prompt_tokens"]
 FACTS_AS_IN_A_ROW += ["prompt_sha256", "pixels_sha256", "video_sha256"]
@@ -68,12 +67,6 @@ def test_a_request_holds_what_a_run_would_see(bench):
         assert body["messages"][0]["content"][1] == {"type": "text", "text": row["question"]}
         settings = {name: body[name] for name in ("temperature", "max_tokens", "logprobs", "top_logprobs")}
         assert settings == {"temperature": 0, "max_tokens": 60, "logprobs": True, "top_logprobs": 20}
-
-
-def test_a_png_gives_the_same_bytes():
-    for size in ((36, 36), (7, 5), (1, 1)):
-        picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
-        assert (decode(encode_png(picture)) == picture).all()
 
 
 @pytest.mark.parametrize("name", ["requests.jsonl", "requests.facts.jsonl"])

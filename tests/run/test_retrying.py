@@ -1,4 +1,4 @@
-"""What is asked of the engine, in which pieces, when the device's memory does not take it or the device fails."""
+"""How a batch is split if it does not fit the device's memory or the device fails."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def make_videos(*numbers_of_questions):
 
 
 class FakeEngine:
-    """Answers a prompt with itself; fails where it is given more than `max_videos` or `max_rows` at once, a prompt in
-    `failing`, or where it is broken."""
+    """Answers a prompt with itself; fails if it is given more than `max_videos` or `max_rows` at once or a prompt in
+    `failing`, or if it is broken."""
 
     def __init__(self, max_videos=99, max_rows=99, failing=(), error=None):
         self.limits = (max_videos, max_rows)

@@ -1,4 +1,4 @@
-"""On each machine one process hashes the weights for all; a reply is stored only where all machines have the same."""
+"""On each machine one process hashes the weights for all; a reply is stored only if all machines have the same."""
 
 from types import SimpleNamespace
 
@@ -23,8 +23,7 @@ def checkpoint(tmp_path):
 
 @pytest.fixture
 def processes(monkeypatch):
-    """Four on two machines: (0, 1) and (2, 3). Whoever waits for a hash looks whether another one has ended the job,
-    which torchrun's store would say."""
+    """Four on two machines: (0, 1) and (2, 3). None has ended the job."""
     monkeypatch.setattr(Job, "check_others", lambda _: None)
     store = HashStore()
     return [Job(process, 4, process % 2, store) for process in range(4)]

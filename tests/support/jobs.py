@@ -58,7 +58,7 @@ class Jobs:
         self._started = []
 
     def start(self, argv, processes, more=(), beside=None, **order):
-        """`beside` is the job under the other agent, where there are two; `order`: see torchrun_fork.py."""
+        """`beside` is the job under the other agent if there are two; `order`: see torchrun_fork.py."""
         folder = self._folder / str(len(self._started))
         (folder / "forked").mkdir(parents=True)
         (folder / "status").write_text("none\n")

@@ -1,4 +1,4 @@
-"""A stand-in for Video-Bench with videos of a few bytes, and extract_dataset.py called as its users call it."""
+"""A small Video-Bench with videos of a few bytes, and extract_dataset.py called as its users call it."""
 
 import json
 from collections.abc import Mapping

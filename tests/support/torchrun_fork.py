@@ -22,7 +22,7 @@ MOST_PROCESSES = 64
 
 
 class WorkersMayEnd:
-    """In place of multiprocessing's Event, whose `set` hangs where a waiting process is killed at that moment. The real
+    """In place of multiprocessing's Event, whose `set` hangs if a waiting process is killed at that moment. The real
     torchrun starts its processes as commands and has no such event."""
 
     def __init__(self) -> None:

@@ -138,7 +138,7 @@ class Job:
 
     def meet_group(self, place: str) -> None:
         """Wait until all processes of this replica have reached a place (once per place). Raises if one has failed on
-        the way, whereas a torch collective would keep waiting for it."""
+        the way; a torch collective would keep waiting for it."""
         key = f"met/{self.replica}/{place}"
         self.store.add(key, 1)
         self._poll(lambda: self.store.add(key, 0) >= self.tensor_parallel, self._group)

@@ -92,7 +92,7 @@ def _raise_once(number: int, _: Any) -> None:
 
 
 def _watch(descriptor: int, is_out: threading.Event) -> None:
-    """Read signal numbers as they arrive, whatever the main thread is doing."""
+    """Read signal numbers as they arrive, even while the main thread is busy."""
     with os.fdopen(descriptor, "rb", buffering=0) as numbers:
         while received := numbers.read(1):
             if received[0] not in SIGNALS:

@@ -99,7 +99,7 @@ def foreign_videos(qa_path: Path, rows: Iterable[Row]) -> list[str]:
 
 
 def run_entry(settings: RunSettings, device: Device, known: Row) -> Row:
-    """Build the `run` entry of every row: `known` (identity and source), and whatever else explains a difference."""
+    """Build the `run` entry of every row: `known` (identity and source), and what else may explain a difference."""
     import av
     import torch
     import transformers
