@@ -169,6 +169,14 @@ def test_another_engine_is_not_started_by_a_command_of_this_suite(step, run):
     assert text.startswith(f"draw 440 questions, {ask}, start the GPU's run again (it asks only what is new), then")
     assert scripts(commands) == [ALL[0], *ALL[2:]]
 
+    def fail(npu, gpu):
+        serve(npu, gpu)
+        next(iter(npu.values()))["error"] = "cut off"
+
+    text, commands = step(fail, runs=None)
+    assert text == "ask again what failed or is missing (1 on the NPU); then compare again"
+    assert scripts(commands) == ALL[3:]
+
 
 def test_files_in_each_others_place_are_exchanged(step):
     def swap(npu, gpu):

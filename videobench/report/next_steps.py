@@ -72,7 +72,7 @@ def _name_step(comparison: Comparison) -> str:
 
 
 def most_different(differences: Differences) -> list[str]:
-    """Keys of the questions whose log-probabilities differ most, the largest first, for --check_model."""
+    """List the keys of the questions whose log-probabilities differ most, largest first, for --check_model."""
     order = sorted(range(len(differences.pairs)), key=lambda index: -differences.largest[index])
     return [differences.pairs[index].key for index in order[:CHECKED]]
 
@@ -112,7 +112,7 @@ class _Planner:
     # --- The runs of each side ---
 
     def _runs_of(self, side: str) -> list[Command]:
-        """The commands that made this side's results; none if another engine made them."""
+        """Return the commands that made this side's results; none if another engine made them."""
         replies = [reply for pair in self._pairing.pairs if (reply := getattr(pair, side).reply)]
         run = next((each.run for each in replies if {"device", "dtype"} & each.run.keys()), None)
         return kept_commands(self._paths[side]) or ([self._likely_run(side, run)] if run else [])
@@ -231,8 +231,7 @@ class _Planner:
     def _lacking(self) -> dict[str, int]:
         """Map sides to the number of questions that failed or are missing there.
 
-        What neither side answered counts only if it decided the verdict: it is mostly the video that is bad, and asking
-        again would not help."""
+        What neither side answered counts only if it decided the verdict: mostly the video is bad and fails again."""
         counts = dict.fromkeys(OTHER, 0)
         for pair in self._pairing.pairs:
             lacking = [side for side in OTHER if getattr(pair, side).outcome in (FAILED, MISSING)]
@@ -243,7 +242,7 @@ class _Planner:
 
     def _complete(self, lacking: Mapping[str, int]) -> NextStep:
         commands = [each for side in lacking for each in self._runs[side]]
-        how = "start the run again: it asks only" if commands else "let that engine answer"
+        how = "start the run again: it asks only" if all(self._runs[side] for side in lacking) else "ask again"
         named = " and ".join(f"{count} on {self._phrases[side]}" for side, count in lacking.items())
         return self._step(f"{how} what failed or is missing ({named}); then compare again", *commands, self._own)
 
