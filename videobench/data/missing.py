@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from shlex import quote
 
+from videobench.commands import interpreter
 from videobench.data.dataset import VIDEOS_NAME, Question, VideoRoot
 from videobench.files import open_regular
 
@@ -23,8 +24,7 @@ MOST_NAMED = 6  # archives in one message
 
 
 def place_hint(missing: Iterable[tuple[VideoRoot, Question]]) -> str:
-    """Suggest how to fix missing videos, for the end of a message: another path, or commands; "" if nothing is
-    found."""
+    """Suggest how to fix missing videos, for the end of a message: another path, or commands; "" if there is none."""
     first: dict[Path, tuple[VideoRoot, Question]] = {}  # the first missing video of each folder
     for root, question in missing:
         first.setdefault(question.video.parent, (root, question))
@@ -112,4 +112,4 @@ def _command(archive: Path, prefix: str, target: Path) -> str:
         return f"{join}mkdir -p {place} && tar -xf {whole} -C {place}"
     if archive.with_suffix(".z01").exists():
         return f"7z x {whole} -o{place}"
-    return f"{join}python -m zipfile -e {whole} {place}"
+    return f"{join}{interpreter()} -m zipfile -e {whole} {place}"
