@@ -335,6 +335,9 @@ def test_repeated_run_gives_the_noise_floor(tmp_path, compare_files):
     assert plain["repeat"] is None
     assert repeated["margin"] == pytest.approx(0.05 * 2.58, rel=0.25)  # 99 % of a normal shift; nearer to the GPU run
     assert repeated["repeat"]["margin_shift"]["median"] == pytest.approx(0.05 * 0.67, rel=0.25)
+    folders[2].write_text(folders[2].read_text().replace("float16", "float32"))
+    with pytest.raises(InputError, match="repeats neither run: other dtype; name a second run of one"):
+        compare_files(*folders[:2], answers, "--repeat_path", str(folders[2]))
 
 
 def pairs_of_a_set(name, lost, videos):

@@ -225,7 +225,7 @@ def test_every_fault_of_the_simulation_is_planted_above():
     ],
 )  # fmt: skip
 def test_other_prompts_or_pixels_are_named_and_stay_out_of_the_diagnosis(fault, cause, betrayed):
-    pairing = Pairing(spoilt_pairs(fault), {}, {}, [], 0, 0)
+    pairing = Pairing(spoilt_pairs(fault))
     inputs = compare_inputs(pairing)
     (obstacle,) = find_obstacles(pairing, inputs)
     assert (obstacle.cause, obstacle.allows_fail) == (cause, True)

@@ -208,7 +208,7 @@ def test_the_side_whose_run_lacks_a_part_of_the_sample_is_named(tmp_path, side, 
     [({}, {}, ""), ({"MOT": 4}, {}, "reference"), ({}, {"MOT": 4}, "candidate"), ({"MOT": 4}, {"NBA": 1}, "")],
 )
 def test_a_side_may_lack_whole_sets_of_the_sample(only_candidate, only_reference, lacking):
-    assert lacking_side(Pairing([], only_candidate, only_reference, [], 0, 0)) == lacking
+    assert lacking_side(Pairing([], only_candidate, only_reference)) == lacking
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from tests.support.simulated_runs import (
     simulate,
 )
 from videobench.compare import statistics
-from videobench.compare.accuracy import Estimate, estimate_accuracy, estimate_smoothed, questions_needed, right_leads
+from videobench.compare.accuracy import Estimate, compare_paired, estimate_smoothed, questions_needed, right_leads
 from videobench.compare.associations import find_subgroups
 from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.compare.scoring import choose_letter, judge
@@ -115,11 +115,11 @@ def test_the_interval_by_hand():
 def test_accuracy_by_hand():
     right, wrong = side("A", None), side("B", None)
     pairs = [replace(pair(right, right), id=str(each)) for each in range(3)] + [pair(wrong, right)]
-    estimate = estimate_accuracy(tabulate(pairs))
+    estimate = compare_paired(tabulate(pairs)).estimate
     assert (estimate.questions, estimate.videos, estimate.difference) == (4, 1, -25)
     own = [replace(each, reference=replace(right, reply=replace(right.reply, vid_path=f"{number}.mp4")))
            for number, each in enumerate(pairs)]  # fmt: skip
-    estimate = estimate_accuracy(tabulate(own))
+    estimate = compare_paired(tabulate(own)).estimate
     assert estimate.videos == 4
     assert estimate.error == pytest.approx(100 * math.sqrt(4 / 3 * (3 * 0.25**2 + 0.75**2)) / 4)
 

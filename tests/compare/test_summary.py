@@ -76,9 +76,7 @@ def one_way():
 
 def comparison_of(pairs, repeat=None, **settings):
     again = measure(tabulate(repeat())) if repeat else None
-    return compare_pairs(
-        Pairing(pairs, {}, {}, [], 0, 0), ComparisonSettings("n", "g", "sampling_answer.json", **settings), again
-    )
+    return compare_pairs(Pairing(pairs), ComparisonSettings("n", "g", "sampling_answer.json", **settings), again)
 
 
 def summary_of(pairs, **more):

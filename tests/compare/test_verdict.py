@@ -148,9 +148,9 @@ def test_two_models_of_equal_accuracy_are_no_pass_without_log_probabilities():
         verdict = judge([*pairs_of(few), *pairs[few:]], Margin(1.0))
         assert (verdict.name, verdict.decided_by) == (INCONCLUSIVE, "agreement")
         assert verdict.headline == "28.0 % of the answers differ"
-        assert "without log-probabilities of half the pairs a PASS takes 10 % or less" in verdict.reasons[0]
+        assert "without log-probabilities of half the pairs a PASS needs 10 % or less" in verdict.reasons[0]
     wide = judge(pairs, Margin(20.0))
-    assert "a PASS takes 20 % or less" in wide.reasons[0]
+    assert "a PASS needs 20 % or less" in wide.reasons[0]
     assert judge(pairs, Margin(30.0)).name == PASS
 
 

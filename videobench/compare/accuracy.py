@@ -84,10 +84,6 @@ class Smoothed:
     share: float  # of the pairs that count by their log-probabilities, 0 to 1
 
 
-def estimate_accuracy(answers: Answers) -> Estimate:
-    return _estimate(answers, answers.is_right.astype(float))
-
-
 def estimate_smoothed(answers: Answers) -> Smoothed | None:
     """Estimate smoothed accuracy; None if no pair has log-probabilities that can be used: then accuracy decides."""
     leads = right_leads(answers)
@@ -107,9 +103,8 @@ def right_leads(answers: Answers) -> FloatArray:
     If only a bound of an option is known, the bound is used: it is nearer to the other options than the true value."""
     leads = np.stack([leads_of(answers.scores[:, side], answers.right) for side in (0, 1)], axis=1)
     best = np.nan_to_num(answers.scores, nan=-np.inf).max(axis=2, initial=-np.inf)
-    read = np.take_along_axis(
-        answers.scores, np.clip(answers.letters, 0, answers.scores.shape[2] - 1)[:, :, None], axis=2
-    )[:, :, 0]
+    columns = np.clip(answers.letters, 0, answers.scores.shape[2] - 1)[:, :, None]
+    read = np.take_along_axis(answers.scores, columns, axis=2)[:, :, 0]
     follows = (answers.letters >= 0) & (read == best) & (answers.mass >= LEAST_OPTION_MASS)
     return np.where(follows, leads, np.nan)
 
@@ -245,7 +240,7 @@ def compare_paired(answers: Answers) -> Paired:
         both_wrong=int((~candidate & ~reference).sum()),
         same_letter=int((first == second).sum()),
         kappa=cohen_kappa(first + 1, second + 1),
-        estimate=estimate_accuracy(answers),
+        estimate=_estimate(answers, answers.is_right.astype(float)),
         p_value=sign_flip_p(moved),
         p_clustered=sign_flip_p(cluster_sums(moved, answers.videos)[0]),
     )

@@ -188,7 +188,7 @@ def _all_subgroups(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
     yield from _by_size("video length", "videos of more than {} frames", [pair.reply.frames_decoded for pair in pairs])
     yield from _by_size("resolution", "videos of more than {} pixels a frame", [_area(pair) for pair in pairs])
     about_time = [not pair.reply.logged and bool(ABOUT_TIME.search(pair.reply.own_question)) for pair in pairs]
-    yield Subgroup("order in time", "questions about order in time", _mask(about_time))
+    yield Subgroup("order in time", "questions about order in time", np.array(about_time, dtype=bool))
 
 
 def _cards(pairs: Sequence[Pair], names: Names) -> Iterator[Subgroup]:
@@ -215,15 +215,11 @@ def _card_labels(replies: Sequence[Reply]) -> list[str | None]:
     return labels
 
 
-def _mask(values: object) -> Mask:
-    return np.fromiter(values, dtype=bool)  # type: ignore[call-overload,no-any-return]
-
-
 def _by_value(cause: str, prefix: str, values: Sequence[object]) -> Iterator[Subgroup]:
     distinct = sorted({value for value in values if value is not None}, key=str)
     if 2 <= len(distinct) <= MANY_VALUES:
         for value in distinct:
-            yield Subgroup(cause, f"{prefix}{value}", _mask(each == value for each in values))
+            yield Subgroup(cause, f"{prefix}{value}", np.array([each == value for each in values]))
 
 
 def _by_size(cause: str, label: str, values: Sequence[float | None]) -> Iterator[Subgroup]:

@@ -1,9 +1,9 @@
-"""Pair two runs' replies question by question, judge them, and turn them into arrays to be counted and measured."""
+"""Pair two runs' replies question by question, judge them, and turn them into arrays."""
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from videobench.compare.scoring import (
     WRONG,
     check_scorable,
     choose_letter,
+    first_letter,
     judge,
     load_raw_answers,
-    right_letter_as_original,
 )
 from videobench.compare.statistics import Clusters, FloatArray, number_clusters
 from videobench.data.dataset import ALPHABET, LETTERS, QuestionName, load_answers
@@ -76,11 +76,11 @@ class Pairing:
     """All questions of a comparison, and counts of what was left out."""
 
     pairs: list[Pair]  # from the data sets that both sides have; at least one side answered each
-    sets_only_candidate: dict[str, int]  # data set -> number of its questions; such sets are left out
-    sets_only_reference: dict[str, int]
-    without_answer: list[str]  # keys of replies whose right answer is not known, left out too
-    answers_unused: int  # entries of the answer file that neither side replied to
-    dropped: int  # `mindie` only: questions that a side left unanswered, which the original leaves out
+    sets_only_candidate: dict[str, int] = field(default_factory=dict)  # left out: data set -> number of its questions
+    sets_only_reference: dict[str, int] = field(default_factory=dict)
+    without_answer: list[str] = field(default_factory=list)  # left out too: keys of replies with no known right answer
+    answers_unused: int = 0  # entries of the answer file that neither side replied to
+    dropped: int = 0  # `mindie` only: questions that a side left unanswered, which the original leaves out
 
     @property
     def is_of_logs(self) -> bool:
@@ -110,24 +110,25 @@ def pair_runs(
         check_scorable(path, replies.values(), scoring)
     shared_sets = {dataset for dataset, _ in candidate} & {dataset for dataset, _ in reference}
     names = {**reference, **candidate}
-    asked = [name for name in names if name in answers and name[0] in shared_sets]
     pairs = [
         Pair(*name, answers[name], *(_side(own.get(name), answers[name], scoring) for own in (candidate, reference)))
-        for name in asked
+        for name in names
+        if name in answers and name[0] in shared_sets
     ]
-    if not any(all(side.reply for side in pair.sides) for pair in pairs):
-        raise InputError(
-            f"{candidate_path} and {reference_path} have no question in common that {answer_path} answers; "
-            f"{_first_keys(candidate, reference)}"
-        )
-    return Pairing(
+    pairing = Pairing(
         pairs=pairs,
         sets_only_candidate=_count_sets((name for name in candidate if name in answers), shared_sets),
         sets_only_reference=_count_sets((name for name in reference if name in answers), shared_sets),
         without_answer=["/".join(filter(None, name)) for name in names if name not in answers],
         answers_unused=len(answers.keys() - candidate.keys() - reference.keys()),
-        dropped=0,
     )
+    if not pairing.compared:
+        first, second = ("/".join(filter(None, next(iter(replies)))) for replies in (candidate, reference))
+        raise InputError(
+            f"{candidate_path} and {reference_path} have no question in common that {answer_path} answers; the first "
+            f"replies are to {first} and {second}; name the files of one sample or data set"
+        )
+    return pairing
 
 
 def pair_logs(candidate_path: Path, reference_path: Path, log_filter: str, cluster_by: str) -> Pairing:
@@ -143,10 +144,11 @@ def pair_logs(candidate_path: Path, reference_path: Path, log_filter: str, clust
             sides = candidate.get(name), reference.get(name)
             right = next(each.logged.right for each in sides[::-1] if each and each.logged)
             pairs.append(Pair(*name, right, *map(_logged_side, sides)))
-    if not any(pair.candidate.reply and pair.reference.reply for pair in pairs):
+    pairing = Pairing(pairs, _count_sets(candidate, shared), _count_sets(reference, shared))
+    if not pairing.compared:
         found = " and ".join(f"{', '.join(each[:3])}{', ...' if len(each) > 3 else ''}" for each in tasks)
         raise InputError(f"{candidate_path} and {reference_path} have no document in common (tasks {found})")
-    return Pairing(pairs, _count_sets(candidate, shared), _count_sets(reference, shared), [], 0, 0)
+    return pairing
 
 
 def _logged_side(reply: Reply | None) -> Side:
@@ -175,11 +177,6 @@ def _count_sets(names: Iterable[QuestionName], shared: set[str]) -> dict[str, in
     return dict(Counter(dataset for dataset, _ in names if dataset not in shared))
 
 
-def _first_keys(candidate: Mapping[QuestionName, Reply], reference: Mapping[QuestionName, Reply]) -> str:
-    first = ["/".join(filter(None, next(iter(replies)))) for replies in (candidate, reference)]
-    return f"the first replies are to {first[0]} and {first[1]}; name the files of one sample or data set"
-
-
 def _pair_as_the_original(
     candidate_path: Path, reference_path: Path, answer_path: Path, facts: Asked | None
 ) -> Pairing:
@@ -197,14 +194,14 @@ def _pair_as_the_original(
         if not all(letters):
             dropped += any(reply is not None for reply in sides)
             continue
-        right = right_letter_as_original(answer) or ""
+        right = first_letter(answer, "{}") or ""
         outcomes = [RIGHT if letter == right else WRONG for letter in letters]
         pairs.append(Pair(dataset, key.removeprefix(f"{dataset}/"), right, *map(Side, sides, letters, outcomes)))
     if not pairs:
         lacking = f"have no question that both answer and {answer_path} knows"
         raise InputError(f"{candidate_path} and {reference_path} {lacking}")
     first, second = ({name: own[name] for name in own if name not in other} for own, other in (sets, sets[::-1]))
-    return Pairing(pairs, first, second, [], 0, dropped)
+    return Pairing(pairs, first, second, dropped=dropped)
 
 
 @dataclass(frozen=True)

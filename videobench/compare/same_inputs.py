@@ -111,7 +111,8 @@ def compare_inputs(pairing: Pairing, names: Names = NPU_AND_GPU) -> Inputs:
 
 def unlike_settings(first: Sequence[Reply], second: Sequence[Reply]) -> list[str]:
     """Name the settings that are the same in any two runs of one thing, and differ here."""
-    return [row.name for row in _setting_rows(*map(_count_settings, (first, second))) if not row.allows_verdict]
+    rows = _setting_rows(_count_settings(first), _count_settings(second))
+    return [row.name for row in rows if row.state == DIFFERS and (row.name == "dtype" or not row.allows_verdict)]
 
 
 def _lacking(reply: Reply) -> str:

@@ -40,7 +40,7 @@ class Score:
 
 
 def check_scorable(path: Path, replies: Iterable[Reply], scoring: str) -> None:
-    """Raise InputError if `logprob` would make every reply of a run unreadable, as none has log-probabilities."""
+    """Raise InputError if no reply has the log-probabilities that `logprob` reads."""
     answered = [reply for reply in replies if not reply.error]
     if scoring == "logprob" and answered and not any(reply.logprobs for reply in answered):
         raise InputError(f"{path}: no reply has log-probabilities, which --scoring logprob takes; use --scoring strict")
@@ -97,33 +97,25 @@ def chance_level(replies: Iterable[Reply]) -> float | None:
     return sum(1 / count for count in counts) / len(counts) if counts else None
 
 
-# --scoring mindie scores as the original scripts did, so that their old numbers can be reproduced, including their
-# faults: a bare text is judged by its first character, "Cat" is a C, "is Black" a B, F is unknown, and a question that
-# either side left unanswered is dropped for both.
+# --scoring mindie scores as the original scripts did, faults included, so that old numbers can be reproduced: a bare
+# text is judged by its first character, "Cat" is a C, "is Black" a B, F is unknown, and a question without a letter on
+# either side is dropped for both.
 ORIGINAL_LETTERS = "ABCDE"
 SHORT_REPLY = 5
 
 
 def read_letter_as_original(output: str | Sequence[str]) -> str | None:
-    """Read the letter from `output_sequence` like the original, which sees only a bare text's first character."""
+    """Read the letter from `output_sequence` as the original does, which sees only a bare text's first character."""
     text = output[0] if output else ""
     for _ in range(10):
         text = text.replace("  ", " ")
     text = text.replace("</s>", "").replace("<|im_end|>", "")
-    if len(text) < SHORT_REPLY:
-        return _first_of(ORIGINAL_LETTERS, text)
-    if any(f"is {letter}" in text for letter in ORIGINAL_LETTERS):
-        return next(letter for letter in ORIGINAL_LETTERS if f"is {letter}" in text)
-    return next((letter for letter in ORIGINAL_LETTERS if f" {letter}." in text), None)
+    return first_letter(text, "{}") if len(text) < SHORT_REPLY else first_letter(text, "is {}", " {}.")
 
 
-def right_letter_as_original(answer: str) -> str | None:
-    """The first letter of A to E, in this order, that occurs anywhere in the answer; F is not known."""
-    return _first_of(ORIGINAL_LETTERS, answer)
-
-
-def _first_of(letters: str, text: str) -> str | None:
-    return next((letter for letter in letters if letter in text), None)
+def first_letter(text: str, *marks: str) -> str | None:
+    """The first of A to E, in this order, that occurs in the text with the first mark, else with the next."""
+    return next((letter for mark in marks for letter in ORIGINAL_LETTERS if mark.format(letter) in text), None)
 
 
 def load_raw_answers(path: Path) -> dict[str, tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Decide PASS, FAIL or INCONCLUSIVE: a table of rules, of which the first that holds decides.
+"""Decide PASS, FAIL or INCONCLUSIVE by a table of rules: the first that holds decides.
 
 A new reason why two runs cannot be compared is just another Obstacle (obstacles.py) and changes nothing here.
 """
@@ -169,12 +169,12 @@ def _not_comparable(e: Evidence) -> str:
 def _moved(e: Evidence, estimate: Estimate, of: str) -> str:
     verb = "loses" if estimate.difference < 0 else "gains"
     moved = f"{e.names.candidate.phrase} {verb} {points_text(abs(estimate.difference))}{of}"
-    return f"{moved}, where {points_text(e.margin)} may differ"
+    return f"{moved}; the margin is {points_text(e.margin)}"
 
 
 def _between(e: Evidence) -> str:
     low, high = e.estimate.interval()
-    return f"{e.measure} differs by {low:+.2f} to {high:+.2f} points, where {points_text(e.margin)} may differ"
+    return f"{e.measure} differs by {low:+.2f} to {high:+.2f} points; the margin is {points_text(e.margin)}"
 
 
 def _disagree(e: Evidence) -> str:
@@ -201,14 +201,14 @@ def _reasons(e: Evidence, by: str) -> list[str]:
     known = {
         INPUTS: [f"not comparable: {text}" if index == 0 else text for index, text in enumerate(obstacles)],
         DIVERGENCE: [f"numerically broken: {each.text}" for each in e.broken[:1]],
-        VIDEOS: [f"all questions are about one {e.names.cluster}; an interval takes two or more"],
+        VIDEOS: [f"all questions are about one {e.names.cluster}; an interval needs two or more"],
         FLIPS: [
             f"flips favour {e.favoured}: {paired.reference_only} answers are right on {reference.phrase} alone, "
             f"{paired.candidate_only} on {candidate.phrase} alone; random flips would split evenly (sign test over "
             f"{e.names.cluster}s, p {paired.p_clustered:.2g})"
         ],
         AGREEMENT: [
-            f"{_disagree(e)}; without log-probabilities of half the pairs a PASS takes {e.most_disagreement:.3g} % or "
+            f"{_disagree(e)}; without log-probabilities of half the pairs a PASS needs {e.most_disagreement:.3g} % or "
             "less: equal accuracy may be chance"
         ],
         COUNTS: list(e.doubts),
@@ -221,7 +221,7 @@ def _reasons(e: Evidence, by: str) -> list[str]:
 
 
 def _place(e: Evidence, measure: str, estimate: Estimate) -> str:
-    """Say how the intervals lie to the margin."""
+    """Say where the intervals lie, compared with the margin."""
     (low, high), (low99, high99) = estimate.interval(0.95), estimate.interval(0.99)
     text = f"{measure} differs by {estimate.difference:+.2f} points, 95 % interval {low:+.2f} to {high:+.2f}"
     limit = f"the margin of {e.margin:.3g}"
@@ -236,7 +236,7 @@ def _place(e: Evidence, measure: str, estimate: Estimate) -> str:
 
 
 def _advise(verdict: Verdict) -> Verdict:
-    """Add how many questions would be enough; if the runs differ, so that more may not decide, what is excluded."""
+    """Add how many questions would be enough; if the runs differ, so that more may not decide, say what is excluded."""
     e, estimate = verdict.evidence, verdict.evidence.estimate
     if estimate.differs and estimate.unseen < e.margin:
         low, high = estimate.interval()
@@ -254,34 +254,33 @@ def _advise(verdict: Verdict) -> Verdict:
 
 
 def _of_silence(pairing: Pairing, evidence: Evidence) -> Iterator[str]:
-    """Doubts about a PASS: it may rest on leaving out questions without a letter or a right answer."""
+    """Find doubts about a PASS: it may rest on leaving out questions without a letter or a right answer."""
 
     def passes(answers: Answers) -> bool:
-        if not len(answers.pairs):
-            return False
         numbers = replace(evidence, accuracy=compare_paired(answers), smoothed=estimate_smoothed(answers))
         return judge(replace(numbers, diagnosis=None, outliers=(), obstacles=())).name == PASS
 
-    def allows_loss_of(proportion: float) -> bool:
-        """Whether a PASS would still hold if in addition one side lost this proportion of all answers."""
+    def allows_loss_of(count: int, among: int) -> bool:
+        """Whether a PASS would still hold if in addition one side lost so many answers."""
         low, high = evidence.estimate.interval()
-        return max(-low, -low if evidence.one_sided else high) + 100 * proportion < evidence.margin
+        return max(-low, -low if evidence.one_sided else high) + 100 * count / among < evidence.margin
 
-    missing = len(pairing.pairs) - len(pairing.compared)
+    compared = pairing.compared
+    missing = len(pairing.pairs) - len(compared)
     if missing and not passes(tabulate(pairing.pairs)):
         yield f"{missing} questions are in one file only; counted as wrong there, they would undo a PASS: answer them"
     # Questions without a letter on either side count as equal, and would shrink a difference in the others.
-    read = [pair for pair in pairing.compared if pair.candidate.letter or pair.reference.letter]
-    silent = len(pairing.compared) - len(read)
-    if silent and not passes(tabulate(read)):
+    read = [pair for pair in compared if pair.candidate.letter or pair.reference.letter]
+    silent = len(compared) - len(read)
+    if silent and not (read and passes(tabulate(read))):
         yield f"{silent} questions have no letter on either side; without them this would be no PASS: answer them"
-    known, unknown = len(pairing.compared), len(pairing.without_answer)
-    if unknown and not allows_loss_of(unknown / (known + unknown)):
+    unknown, known = len(pairing.without_answer), len(compared)
+    if unknown and not allows_loss_of(unknown, known + unknown):
         yield (
             f"{unknown} of {known + unknown} questions have no right answer in the answer file; all of them lost would "
             "undo a PASS: name the file that has them"
         )
-    if pairing.dropped and not allows_loss_of(pairing.dropped / (len(pairing.pairs) + pairing.dropped)):
+    if pairing.dropped and not allows_loss_of(pairing.dropped, len(pairing.pairs) + pairing.dropped):
         yield (
             f"{pairing.dropped} questions are left out, a side gave no letter; all of them wrong would undo a PASS: "
             "answer them, or score in another way"
