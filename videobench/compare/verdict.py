@@ -1,9 +1,9 @@
-"""Decide PASS, FAIL or INCONCLUSIVE by a table of rules: the first that holds decides.
+"""Decide PASS, FAIL or INCONCLUSIVE: of the rules in `_apply_rules`, the first that holds decides.
 
 A new reason why two runs cannot be compared is just another Obstacle (obstacles.py) and changes nothing here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from videobench.compare.accuracy import Estimate, Paired, Smoothed, compare_paired, estimate_smoothed, questions_needed
@@ -84,30 +84,6 @@ class Evidence:
         return max(MOST_DISAGREEMENT, self.margin)
 
 
-# The first rule that holds decides: condition, verdict, decided by (None: by the measure in use), text of line 1.
-RULES: Sequence[tuple[Callable[[Evidence], bool], str, str | None, Callable[[Evidence], str]]] = (
-    (lambda e: e.is_barred, INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
-    (lambda e: bool(e.broken), FAIL, DIVERGENCE, lambda e: f"numerically broken: {list_groups(e.broken)}"),
-    (lambda e: e.is_one_way and e.is_outside(e.accuracy.estimate),
-     FAIL, ACCURACY, lambda e: _moved(e, e.accuracy.estimate, "")),
-    (lambda e: e.smoothed is not None and e.is_outside(e.estimate) and not e.is_within(e.accuracy.estimate),
-     FAIL, SMOOTHED, lambda e: _moved(e, e.estimate, " of smoothed accuracy")),
-    (lambda e: bool(e.obstacles), INCONCLUSIVE, INPUTS, lambda e: _not_comparable(e)),
-    (lambda e: e.estimate.videos < 2, INCONCLUSIVE, VIDEOS, lambda e: f"all questions are about one {e.names.cluster}"),
-    (lambda e: bool(e.outliers),
-     INCONCLUSIVE, GROUPS, lambda e: f"groups differ by more than {points_text(e.margin)}: {_outliers(e)}"),
-    (lambda e: e.estimate.unseen >= e.margin,
-     INCONCLUSIVE, None, lambda e: f"too few questions to show {points_text(e.margin)}"),
-    (lambda e: not e.is_within(e.estimate), INCONCLUSIVE, None, lambda e: _between(e)),
-    (lambda e: e.is_one_way and not e.is_within(e.accuracy.estimate),
-     INCONCLUSIVE, FLIPS, lambda e: f"flips favour {e.favoured} more than chance explains"),
-    (lambda e: e.disagreement > e.most_disagreement and (not e.smoothed or e.smoothed.share < LEAST_MEASURED),
-     INCONCLUSIVE, AGREEMENT, lambda e: _disagree(e)),
-    (lambda e: bool(e.doubts), INCONCLUSIVE, COUNTS, lambda e: e.doubts[0]),
-    (lambda e: True, PASS, None, lambda e: _equal(e)),
-)  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Verdict:
     name: str  # PASS, FAIL or INCONCLUSIVE
@@ -120,10 +96,44 @@ class Verdict:
 
 
 def judge(evidence: Evidence) -> Verdict:
-    _, name, by, headline = next(rule for rule in RULES if rule[0](evidence))
+    name, by, headline = _apply_rules(evidence)
     measure = by or evidence.measure
-    verdict = Verdict(name, measure, headline(evidence), _reasons(evidence, measure), evidence)
+    verdict = Verdict(name, measure, headline, _reasons(evidence, measure), evidence)
     return _advise(verdict) if name == INCONCLUSIVE and not by else verdict
+
+
+def _apply_rules(e: Evidence) -> tuple[str, str | None, str]:
+    """Return the verdict, what decided it (None: the measure in use) and line 1; the first rule that holds decides."""
+    accuracy, margin, candidate = e.accuracy.estimate, points_text(e.margin), e.names.candidate.phrase
+    if e.is_barred:
+        return INCONCLUSIVE, INPUTS, f"not comparable: {e.obstacles[0].text}"
+    if e.broken:
+        return FAIL, DIVERGENCE, f"numerically broken: {list_groups(e.broken)}"
+    if e.is_one_way and e.is_outside(accuracy):
+        return FAIL, ACCURACY, f"{candidate} {_moved(accuracy)}; the margin is {margin}"
+    if e.smoothed and e.is_outside(e.estimate) and not e.is_within(accuracy):
+        return FAIL, SMOOTHED, f"{candidate} {_moved(e.estimate)} of smoothed accuracy; the margin is {margin}"
+    if e.obstacles:
+        return INCONCLUSIVE, INPUTS, f"not comparable: {e.obstacles[0].text}"
+    if e.estimate.videos < 2:
+        return INCONCLUSIVE, VIDEOS, f"all questions are about one {e.names.cluster}"
+    if e.outliers:
+        named = "; ".join(f"{each.label} {each.difference:+.1f} points" for each in e.outliers[:SHOWN_GROUPS])
+        return INCONCLUSIVE, GROUPS, f"groups differ by more than {margin}: {named}"
+    if e.estimate.unseen >= e.margin:
+        return INCONCLUSIVE, None, f"too few questions to show {margin}"
+    if not e.is_within(e.estimate):
+        low, high = e.estimate.interval()
+        return INCONCLUSIVE, None, f"{e.measure} differs by {low:+.2f} to {high:+.2f} points; the margin is {margin}"
+    if e.is_one_way and not e.is_within(accuracy):
+        return INCONCLUSIVE, FLIPS, f"flips favour {e.favoured} more than chance explains"
+    if e.disagreement > e.most_disagreement and (not e.smoothed or e.smoothed.share < LEAST_MEASURED):
+        return INCONCLUSIVE, AGREEMENT, _disagree(e)
+    if e.doubts:
+        return INCONCLUSIVE, COUNTS, e.doubts[0]
+    if e.one_sided:
+        return PASS, None, f"no loss on {candidate} beyond {margin}"
+    return PASS, None, f"{candidate} answers like {e.names.reference.phrase}, within {margin}"
 
 
 def weigh(
@@ -162,34 +172,12 @@ def points_text(points: float) -> str:
     return f"{points:.3g} point" + ("" if points == 1 else "s")
 
 
-def _not_comparable(e: Evidence) -> str:
-    return f"not comparable: {e.obstacles[0].text}"
-
-
-def _moved(e: Evidence, estimate: Estimate, of: str) -> str:
-    verb = "loses" if estimate.difference < 0 else "gains"
-    moved = f"{e.names.candidate.phrase} {verb} {points_text(abs(estimate.difference))}{of}"
-    return f"{moved}; the margin is {points_text(e.margin)}"
-
-
-def _between(e: Evidence) -> str:
-    low, high = e.estimate.interval()
-    return f"{e.measure} differs by {low:+.2f} to {high:+.2f} points; the margin is {points_text(e.margin)}"
+def _moved(estimate: Estimate) -> str:
+    return f"{'loses' if estimate.difference < 0 else 'gains'} {points_text(abs(estimate.difference))}"
 
 
 def _disagree(e: Evidence) -> str:
     return f"{e.disagreement:.1f} % of the answers {'are lost' if e.one_sided else 'differ'}"
-
-
-def _outliers(e: Evidence) -> str:
-    return "; ".join(f"{each.label} {each.difference:+.1f} points" for each in e.outliers[:SHOWN_GROUPS])
-
-
-def _equal(e: Evidence) -> str:
-    candidate, margin = e.names.candidate.phrase, points_text(e.margin)
-    if e.one_sided:
-        return f"no loss on {candidate} beyond {margin}"
-    return f"{candidate} answers like {e.names.reference.phrase}, within {margin}"
 
 
 def _reasons(e: Evidence, by: str) -> list[str]:
