@@ -232,28 +232,6 @@ def test_another_release_of_torch_is_another_input(compare):
     assert compare({"1": "A"}, {"1": "A"}, npu_row=npu, gpu_row=gpu)[2]["inputs"]["differing"] == ["torch"]
 
 
-@pytest.mark.parametrize(
-    ("devices", "exchanged"),
-    [
-        (("npu", "cuda"), False),
-        (("cuda", "npu"), True),
-        (("cuda", "cpu"), True),
-        (("cuda", "cuda"), False),
-        (("cpu", "cpu"), False),
-    ],
-)
-def test_sides_that_are_exchanged_are_named(tmp_path, capsys, devices, exchanged):
-    npu, gpu = (
-        write_run(tmp_path / side, {"1": "A"}, run={"device": device})
-        for side, device in zip(("n", "g"), devices, strict=True)
-    )
-    (tmp_path / "ANSWER.json").write_text('{"MSVD": {"1": "A"}}')
-    answers = f"--sampling_answer_path={tmp_path / 'ANSWER.json'}"
-    precision_test.main([f"--eval_npu_path={npu}", f"--eval_gpu_path={gpu}", answers])
-    said = " ".join(capsys.readouterr().out.split())
-    assert ("look swapped, judging by their `device` field" in said) == exchanged
-
-
 def test_table_of_inputs(compare):
     def run(**settings):
         return {"pixels_sha256": "p", "run": {"num_frames": 8, "checkpoint_sha256": "c" * 64, **settings}}

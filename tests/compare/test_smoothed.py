@@ -13,7 +13,6 @@ from scipy import stats
 from tests.support import simulated_runs
 from tests.support.paths import ASSETS, ROOT
 from tests.support.simulated_runs import (
-    VIDEO_BENCH,
     Loss,
     World,
     all_questions,
@@ -154,9 +153,8 @@ def small_questions():
 
 def video_bench_questions():
     """As many on each video as in Video-Bench."""
-    for name, (sizes, _) in VIDEO_BENCH.items():
-        videos = [f"{name}/{size}/{number}" for size in sizes for number in range(sizes[size]) for _ in range(size)]
-        yield from ((name, str(id), video) for id, video in enumerate(videos))
+    every = all_questions()
+    return zip(every.dataset.tolist(), *(map(str, each.tolist()) for each in (every.number, every.video)), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +184,6 @@ def test_the_number_suffices_for_the_sample_that_is_drawn(questions, begin, marg
             told.add(needed)
             assert estimate(needed).unseen < margin, (seed, needed)
     assert told
-    print(begin, margin, sorted(told))
 
 
 def test_more_questions_than_there_are_is_no_number():

@@ -1,11 +1,11 @@
 """Accuracy and smoothed accuracy of two runs, and their difference with its interval; smoothed accuracy decides.
 
-Whether a question whose two best options are within the rounding noise is answered correctly is a coin toss, and two
-sound runs differ in hardly anything but such tosses. The log-probabilities show which answers these are. So an answer
-is credited not with 0 or 1 but with Phi(lead / bandwidth), where `lead` is the log-probability of the right option less
-that of the best wrong one: a clear answer counts 1 or 0, a tie a half (J. Horowitz, A smoothed maximum score estimator,
-Econometrica 60, 1992). This estimates the same difference with less variance. The bandwidth is chosen from the leads,
-so that most of them are wider.
+If a question's two best options are within the rounding noise, its answer is a coin toss, and two sound runs differ in
+hardly anything but such tosses. The log-probabilities show which answers these are. So an answer is credited not with 0
+or 1 but with Phi(lead / bandwidth), where `lead` is the log-probability of the right option less that of the best wrong
+one: a clear answer counts 1 or 0, a tie a half (J. Horowitz, A smoothed maximum score estimator, Econometrica 60,
+1992). This estimates the same difference with less variance. The bandwidth is chosen from the leads, so that most of
+them are wider.
 
 A pair of replies is smoothed only if both follow their log-probabilities: the letter that was read is the most probable
 option, and the options have most of the probability. Otherwise both count 0 or 1, as read: a reply that goes wrong

@@ -1,7 +1,7 @@
-"""Compute everything that a report shows from two result files and the answers; put each flip into one class."""
+"""Compare two result files, given the answers: all that a report shows, and a class for each flip."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from videobench.errors import InputError
 VIDEO_BENCH = "Video-Bench"
 SHOWN_SETS = 3  # in a title
 CLASSES = {  # the most important first
-    "drift": "a lead clearer than the noise, and yet another letter",
+    "drift": "the lead is larger than the noise, and the letters still differ",
     "format": "one side's reply cannot be read",
     "failed": "one side failed, or its logits held NaN or infinity",
     "input": "the sides were given different questions, prompts or pixels",
@@ -131,24 +131,24 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, settings: Comparison
         replies = load_results(repeat_path, names, by_key, Asked([pair.reply for pair in compared]))
     else:
         replies = load_logs(repeat_path, settings.log_filter, settings.cluster_by)
-    measured, unlike = [], list[str]()
+    measured, unlike = [], list[list[str]]()
     for side in SIDES.values():
         pairs = []
         for pair in compared:
-            first: Side = getattr(pair, side)
-            again = replies.get(("", first.reply.key) if by_key and first.reply else (pair.dataset, pair.id))
-            if again:
-                pairs.append(Pair(pair.dataset, pair.id, pair.right, Side(again, None, ""), first))
+            first = getattr(pair, side)
+            if again := replies.get(("", first.reply.key) if by_key else (pair.dataset, pair.id)):
+                pairs.append(replace(pair, candidate=Side(again, None, ""), reference=first))
         if found := unlike_settings(*zip(*(each.replies for each in pairs), strict=True)) if pairs else []:
-            unlike = found
-            continue
-        measured.append(measure(tabulate([each for each in pairs if not inputs_differ(each)])))
-    if not measured:
-        raise InputError(f"{repeat_path}: repeats neither run: other {', '.join(unlike)}; name a second run of one")
-    if not any(each.pairs for each in measured):
-        lacks = "no reply with log-probabilities to a question that was compared"
-        raise InputError(f"{repeat_path}: {lacks}; name a second run")
-    return min((each for each in measured if each.pairs), key=lambda each: float(np.mean(each.largest)))
+            unlike.append(found)
+        elif (repeat := measure(tabulate([each for each in pairs if not inputs_differ(each)]))).pairs:
+            measured.append(repeat)
+    if measured:
+        return min(measured, key=lambda each: float(np.mean(each.largest)))
+    if unlike:
+        least = ", ".join(min(unlike, key=len))
+        raise InputError(f"{repeat_path}: repeats neither run: other {least}; name a second run of one")
+    lacks = "no reply with log-probabilities to a question that was compared"
+    raise InputError(f"{repeat_path}: {lacks}; name a second run")
 
 
 def find_flips(compared: Sequence[Pair], noise_lead: float) -> list[Flip]:
