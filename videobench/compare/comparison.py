@@ -145,8 +145,8 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, settings: Comparison
     if measured:
         return min(measured, key=lambda each: float(np.mean(each.largest)))
     if unlike:
-        least = ", ".join(min(unlike, key=len))
-        raise InputError(f"{repeat_path}: repeats neither run: other {least}; name a second run of one")
+        least = min(unlike, key=len)
+        raise InputError(f"{repeat_path}: repeats neither run: other {', '.join(least)}; name a second run of one")
     lacks = "no reply with log-probabilities to a question that was compared"
     raise InputError(f"{repeat_path}: {lacks}; name a second run")
 
