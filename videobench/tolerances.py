@@ -38,6 +38,5 @@ TOLERANCES = {  # the finest dtype first
     "float16": Tolerances(devices=0.1, step=2**-6, one_device=0.1, module=2**-11, product=4e-3),
     "bfloat16": Tolerances(devices=0.5, step=2**-3, one_device=0.5, module=2**-8, product=3e-2),
 }
-# Largest relative difference of one forward pass's logits between a group's cards, or repeated on the same cards;
-# another prompt changes them more.
+# Largest relative difference of one forward pass's logits between the cards that share the weights.
 SAME_LOGITS = 1e-3

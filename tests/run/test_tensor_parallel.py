@@ -4,11 +4,13 @@ tests/jobs/test_distributed.py."""
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from videobench.errors import InputError
 from videobench.jobs.job import Job
 from videobench.model.checkpoint import load_checkpoint
 from videobench.model.cost import check_tensor_parallel, row_bytes, weights_per_card
+from videobench.run.tensor_parallel import check_group
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +54,24 @@ def test_processes_that_make_no_groups_are_refused(monkeypatch, processes, on_th
     found = f"--tensor_parallel {cards}: {processes} processes, {on_this_machine} of them"
     with pytest.raises(InputError, match=found):
         Job.from_environment(cards)
+
+
+@pytest.mark.parametrize(
+    ("part_held", "other_card", "found"),
+    [
+        pytest.param(0.5, torch.tensor([[1.0, 2.0]]), None, id="sound"),
+        pytest.param(1.0, torch.tensor([[1.0, 2.0]]), "nothing was split", id="not-split"),
+        pytest.param(0.5, torch.tensor([[1.0, 2.1]]), "cards of replica 0 disagree", id="partial-sums"),
+        pytest.param(0.5, torch.tensor([[1.0, torch.nan]]), "cards of replica 0 disagree", id="nan"),
+    ],
+)
+def test_a_split_that_does_not_work_is_refused_before_any_question(checkpoint, part_held, other_card, found):
+    held = int(part_held * checkpoint.weights.in_rest)
+    logits = torch.tensor([[1.0, 2.0]])
+    engine = SimpleNamespace(count_held_weights=lambda: held, next_logits=lambda ids: logits)
+    group = SimpleNamespace(job=SimpleNamespace(replica=0), gather=lambda own: [own, other_card])
+    if found is None:
+        check_group(engine, group, checkpoint)
+        return
+    with pytest.raises(InputError, match=f"--tensor_parallel does not work .*{found}.*; use one of the versions"):
+        check_group(engine, group, checkpoint)
