@@ -1,5 +1,4 @@
-"""What an earlier commit wrote is still understood: a result file, a journal that goes on, a sample to verify
-and to draw again.
+"""Files of an earlier commit still work: results compare, a journal goes on, a sample verifies and is drawn again.
 
 The files and the command that made them are in tests/assets/earlier."""
 
@@ -20,7 +19,7 @@ OF_THE_MACHINE = ("letter_logprobs", "option_mass", "run")  # last bits, and rel
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory, video_root):
-    """The sample as it was carried here: its JSON files, and the videos that its manifest lists."""
+    """The earlier sample: its JSON files, and the videos that its manifest lists."""
     folder = tmp_path_factory.mktemp("earlier")
     shutil.copytree(EARLIER / "Eval_QA", folder / "Eval_QA")
     for name in json.loads((EARLIER / "Eval_QA/sampling_manifest.json").read_text())["videos_sha256"]:
@@ -32,7 +31,7 @@ def sample(tmp_path_factory, video_root):
 
 @pytest.fixture
 def answer(sample, tiny_model_path, tmp_path):
-    """The exit status of a run on the sample, with all of its output in a folder."""
+    """Runs on the sample, with all output in one folder; returns the exit status."""
 
     def run(*more):
         return run_gpu.main(

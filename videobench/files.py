@@ -161,7 +161,7 @@ def check_writable(path: Path) -> None:
     """Raises InputError if `write_whole` would fail, before work is lost. Creates the folder."""
     try:
         if path.is_dir():
-            raise InputError(f"{path}: is a folder; name a file, as {path / 'report'}{path.suffix}")
+            raise InputError(f"{path}: is a folder; name a file, such as {path / 'report'}{path.suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             return

@@ -1,4 +1,4 @@
-"""QA and answer files: every trap of the real ones, by name, and the faults that are refused."""
+"""QA and answer files: the oddities of the real ones are read, and faults are refused by name."""
 
 import json
 import os
@@ -111,7 +111,7 @@ def test_answers_in_both_forms(tmp_path):
     assert load_answers(path) == {("MSVD", "1"): "A", ("MSVD", "2"): "B", ("MOT", "1"): "F"}
 
 
-def test_sets_may_be_spelt_otherwise(tmp_path):
+def test_names_of_sets_may_be_spelt_in_other_ways(tmp_path):
     spelt = {"Driving_exam": "Driving-exam", "msvd": "MSVD", "sampling_data": "sampling_data", " MOT": "MOT"}
     assert {each: canonical_name(each) for each in spelt} == spelt
     with pytest.raises(InputError, match=r"'Kinetics'.*ActivityNet.*SQA3D"):
@@ -142,7 +142,7 @@ def test_a_wrong_answer_file_is_named(tmp_path, sets, found):
         load_answers(path)
 
 
-def test_of_all_sets_a_missing_one_is_reported_and_left_out(tmp_path, capsys):
+def test_all_takes_the_sets_that_are_there_and_names_the_others(tmp_path, capsys):
     for name in DATASET_NAMES[:-1]:
         qa_file(tmp_path, name).parent.mkdir(exist_ok=True)
         qa_file(tmp_path, name).write_text("{}")

@@ -1,4 +1,4 @@
-"""Other engines' lines: the kind is told from the content, each becomes the reply that it is, nothing is guessed."""
+"""Lines of other engines: their kind is detected, they are read as they are, and nothing is guessed."""
 
 import json
 import math
@@ -27,7 +27,7 @@ def asked(text, options="A.cat B.dog"):
 
 
 def known(folder, **rows):
-    """Our own replies, whose questions others are joined by."""
+    """Write our own replies, to whose questions other engines' lines are joined."""
     content = {
         f"MSVD/{id}": {
             "dataset": "MSVD",
@@ -49,7 +49,7 @@ def sample(text, reply="A", **more):
 
 
 def joined(folder, theirs):
-    """The replies of their side, found among those of ours."""
+    """Their replies, joined to the questions in ours.json."""
     return load_sides([theirs, folder / "ours.json"], ANSWERS)[0]
 
 
@@ -63,7 +63,7 @@ def joined(folder, theirs):
         pytest.param({"1": {"output_sequence": "A"}}, "result file", id="ours-on-one-line"),
     ],
 )
-def test_the_kind_is_told_from_the_content(tmp_path, content, kind):
+def test_the_kind_is_detected_from_the_content(tmp_path, content, kind):
     assert kind_of(write_lines(tmp_path / "x.json", content)) == kind
 
 
@@ -280,8 +280,7 @@ def test_two_sides_without_keys_are_refused(tmp_path):
 
 
 def ours_of_the_small_set(folder):
-    """What a run of the small set writes, but for the replies: one of its questions lists its options as A, B, D, C,
-    which a run asks in order."""
+    """Write rows like a run of the small set. One question lists its options as A, B, D, C; a run sorts them."""
     questions = load_questions(qa_file(ASSETS / "egs/Video-Bench", "MSVD"), "MSVD", Path)
     path = folder / "MSVD_eval.json"
     path.write_text(json.dumps({each.id: question_fields(each) | {"output_sequence": ["A"]} for each in questions}))

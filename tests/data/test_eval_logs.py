@@ -1,5 +1,5 @@
-"""Real logs of lm-eval 0.4.13 and lmms-eval 0.7.3 (tests/assets/eval_logs): the verdict on pairs of them, and that the
-accuracies are those of the tools' own tables."""
+"""Real logs of lm-eval 0.4.13 and lmms-eval 0.7.3 (tests/assets/eval_logs): verdicts on pairs of them, and accuracies
+equal to the tools' own tables."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def log_of(folder, name=SHAPES):
 
 
 def copy_of(log, folder, change=lambda line: line, results=lambda content: content):
-    """A log and its results under their own names, each line and the results changed; None leaves them out."""
+    """Copy a log and its results, with each line and the results changed; what becomes None is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in log.parent.glob("*results*.json"):
         if content := results(json.loads(path.read_text())):
@@ -44,7 +44,7 @@ def copy_of(log, folder, change=lambda line: line, results=lambda content: conte
 
 
 def compare(candidate, reference, capsys, *flags):
-    """Exit status and what was printed."""
+    """Return the exit status and the printed text, on one line."""
     status = main(["--eval_path", str(candidate), "--reference_path", str(reference), "--gate", *flags])
     return status, " ".join(capsys.readouterr().out.split())
 
@@ -387,7 +387,7 @@ def test_flags_that_do_not_fit_are_named(logs, capsys, flags, said):
 
 
 def test_logs_of_both_tools_are_joined_by_task_and_document(logs, tmp_path):
-    """Each scores the words by a metric of its own, so that no verdict follows."""
+    """Each tool scores the words by a metric of its own, so they are not comparable."""
     report, rows = report_of(logs / "lmms_eval/float32", log_of(logs / "lm_eval/float32", WORDS), tmp_path)
     assert rows["questions"] == (*["339 (339 in both)"] * 2, "same")
     assert rows["prompts"] == (*["339 of 339 equal"] * 2, "same")

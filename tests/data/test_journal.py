@@ -1,4 +1,4 @@
-"""What was answered stays answered, whatever stopped the run; other settings are refused by name."""
+"""A run that was stopped keeps its answers; other settings are refused by name."""
 
 import errno
 import json
@@ -75,7 +75,7 @@ def test_a_reply_to_a_question_that_has_changed_does_not_count(tmp_path, capsys)
     st.sampled_from(["a", "b", None]),
 )
 def test_no_reply_to_another_video_than_the_present_or_the_last_one_counts(stored, video):
-    """Each answer or failure was stored while the video was a or b; now it is `video`, or it is gone. An answer stands
+    """Each answer or failure was stored while the video was a or b; now it is `video`, or it is gone. An answer counts
     before a failure."""
     with TemporaryDirectory() as folder:
 
@@ -176,7 +176,7 @@ def test_overwrite_keeps_the_complete_result_until_the_new_one_is_complete(tmp_p
 
 
 def test_overwrite_keeps_an_old_result_that_has_more_answers(tmp_path, capsys):
-    """Under a name of its own, so that the next --overwrite sets the new one aside as ever."""
+    """It gets a name of its own, so the next --overwrite can set the new result aside."""
     write(tmp_path, {"1": answered("old"), "2": answered("old")})
     journals(tmp_path).write_results()
     old = (tmp_path / "MSVD_eval.json").read_bytes()

@@ -1,4 +1,4 @@
-"""Strict reading of replies: what models of this family write, and what it must be read as."""
+"""Strict reading: what models of this family write, and which letter it means."""
 
 import string
 
@@ -199,6 +199,6 @@ OPTIONS = {"A": "a cat", "B": "a dog"}
         pytest.param("A. " + "It is so. " * 2_000 + "The answer is B.", None, id="another-letter-at-the-end"),
     ],
 )
-def test_a_reply_of_any_length_is_read_in_no_time(reply, letter):
-    """Each of these takes hundredths of a second; where the work is quadratic, a minute and more."""
+def test_long_replies_are_read_in_linear_time(reply, letter):
+    """Each of these takes hundredths of a second; if the time were quadratic, a minute and more."""
     assert read_letter(reply, OPTIONS) == letter

@@ -1,4 +1,4 @@
-"""Videos that are not in their place: the message says where they are, or the command that unpacks them."""
+"""Missing videos: the message says where they are, or gives the command that unpacks them."""
 
 import shutil
 import subprocess

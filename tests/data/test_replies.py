@@ -108,7 +108,7 @@ def test_every_field_is_read(tmp_path):
     ],
 )
 def test_a_wrong_file_is_refused_by_name(tmp_path, content, found):
-    """Each field with values of each kind: test_schema.py."""
+    """test_schema.py tries every field with every kind of value."""
     path = write(tmp_path / "MSVD_eval.json", content)
     with pytest.raises(InputError) as error:
         load_results(path, ANSWERS)

@@ -149,7 +149,7 @@ def test_a_page_that_a_download_gave_in_place_of_the_file_is_named_as_one(bench,
     ],
 )
 def test_a_file_that_is_missing_or_a_folder_is_refused(bench, reader, missing, folder):
-    """A run answers a sample without a manifest: the original's have none (test_whole_benchmark.py)."""
+    """A run accepts a sample without a manifest, since the original's have none (test_whole_benchmark.py)."""
     path, start = reader(bench)
     path.unlink()
     assert_refused(start(), path, missing)

@@ -1,4 +1,4 @@
-"""Where files lie: videos outside of their root, folders that refuse, names that are hard on code.
+"""Paths: videos outside of their root, folders that cannot be written, names that break careless code.
 
 Full disks: tests/attack.py, and tests/data/test_journal.py."""
 
@@ -17,7 +17,7 @@ def bench(tmp_path, capsys):
     return Bench(tmp_path / "数据 set+@", capsys).shorten(24)
 
 
-def test_a_path_that_leaves_the_video_root_is_refused_whatever_the_flag(bench):
+def test_a_path_that_leaves_the_video_root_is_refused_even_with_the_flag(bench):
     key = bench.change(vid_path="../../secret.avi")
     before = bench.contents()
     for outcome in (bench.answer("--allow_outside_root"), bench.sample()):
@@ -120,12 +120,14 @@ def place_a_file(bench, path):
             pytest.param(flag, "/proc/out/report", None, "cannot be written", id=f"{flag[2:]}-no-folder")
             for flag in ("--output_json", "--output_markdown", "--report_html", "--export_leaderboard")
         ),
-        pytest.param("--output_json", "report", place_a_folder, "is a folder; name a file, as", id="report-folder"),
+        pytest.param(
+            "--output_json", "report", place_a_folder, "is a folder; name a file, such as", id="report-folder"
+        ),
         pytest.param("--report_html", f"{'x' * 300}.html", None, "File name too long", id="report-long-name"),
     ],
 )
 def test_a_place_that_cannot_be_written_is_named_before_the_work(bench, flag, name, place, found):
-    """Below /proc nobody, not even root, makes a folder."""
+    """Below /proc not even root can make a folder."""
     path = bench.folder / name
     if place:
         place(bench, path)
@@ -143,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(bench, flag, na
 
 
 @pytest.mark.parametrize("name", ["x" * 250, "长" * 83, "-rf $(touch x) %s'\";", "\udcff\udcfe"])
-def test_folders_with_names_that_are_hard_on_code(bench, name):
+def test_folders_may_have_names_that_break_careless_code(bench, name):
     """250 characters, 249 bytes of Chinese, what a shell would take apart, bytes that are no UTF-8."""
     out = bench.folder / name
     rows = bench.rows()

@@ -5,7 +5,7 @@ import struct
 
 
 def damaged(whole: bytes, seed: int) -> bytes:
-    """One to eight bytes at random places set to random values."""
+    """Set one to eight bytes at random places to random values."""
     rng = random.Random(seed)
     changed = bytearray(whole)
     for _ in range(rng.choice([1, 1, 1, 3, 8])):
@@ -14,7 +14,7 @@ def damaged(whole: bytes, seed: int) -> bytes:
 
 
 def with_rotation(mp4: bytes) -> bytes:
-    """The display matrix of the first track set to a quarter turn."""
+    """Set the display matrix of the first track to a quarter turn."""
     at = mp4.index(b"tkhd") + 4 + 40  # version 0: the matrix follows 40 bytes of other fields
     one, minus_one, last = 0x10000, -0x10000 & 0xFFFFFFFF, 0x40000000
     matrix = b"".join(each.to_bytes(4, "big") for each in (0, one, 0, minus_one, 0, 0, 0, 0, last))
@@ -22,14 +22,14 @@ def with_rotation(mp4: bytes) -> bytes:
 
 
 def replaced_once(whole: bytes, packet: bytes, at: int, change: bytes) -> bytes:
-    """`change` written `at` bytes after the start of the only place of `packet`."""
+    """Write `change` `at` bytes after the start of `packet`, which occurs once."""
     assert whole.count(packet) == 1
     start = whole.index(packet) + at
     return whole[:start] + change + whole[start + len(change) :]
 
 
 def with_cover_first(mp4: bytes) -> bytes:
-    """The box with the cover picture moved before the tracks, so that the cover becomes the first stream."""
+    """Move the box with the cover picture before the tracks, so that the cover becomes the first stream."""
     moov, end = _box(mp4, b"moov")
     boxes, at = [], moov + 8
     while at < end:
@@ -41,7 +41,7 @@ def with_cover_first(mp4: bytes) -> bytes:
 
 
 def with_edits(mp4: bytes, edits: list[tuple[float, float | None]]) -> bytes:
-    """The list of edits of the only track exchanged: (seconds, where in the media they begin; None shows nothing).
+    """Replace the list of edits of the only track: (seconds, where in the media they begin; None shows nothing).
 
     The boxes behind the track must not be pointed into: `moov` is the last one, or nothing grows."""
     movie, track = _box(mp4, b"moov"), _box(mp4, b"moov", b"trak")
@@ -61,7 +61,7 @@ def with_edits(mp4: bytes, edits: list[tuple[float, float | None]]) -> bytes:
 
 
 def _box(mp4: bytes, *names: bytes) -> tuple[int, int]:
-    """Where the first box of this name begins and ends, within the one before."""
+    """Find where the box at this path of names begins and ends."""
     at, end = -8, len(mp4)
     for name in names:
         at += 8

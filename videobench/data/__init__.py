@@ -1,1 +1,1 @@
-"""Reading what Video-Bench provides (questions, answers, names of videos) and what models replied."""
+"""Read the files of Video-Bench and of other tools; write and read what models replied."""
