@@ -9,7 +9,7 @@ from tests.support.forks import CONTEXT, fork
 from tests.support.job_process import claim_numbers
 from tests.support.jobs import free_port
 from videobench.errors import InputError
-from videobench.jobs.job import Job, WorkQueue
+from videobench.jobs.job import Job, limit_held
 
 TIMEOUT_S = 120
 
@@ -101,4 +101,4 @@ def test_an_environment_that_makes_no_job_is_refused(monkeypatch, port):
 def test_a_replica_holds_less_the_less_is_left(replicas, claimed, held):
     """A sixth of its even part of 120 videos, so that all replicas end together."""
     job = SimpleNamespace(num_replicas=replicas, num_claimed=claimed)
-    assert WorkQueue(job, [1.0] * 120).most_held() == held
+    assert limit_held(job, [1.0] * 120)() == held

@@ -233,12 +233,3 @@ def test_a_video_that_changes_while_it_is_read_is_not_answered(tmp_path, two_vid
     spec = PixelSpec(32, 32, 32, "bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     found = pool.prepare_video(video, spec, 8)
     assert found.error == f"{video}: was changed while it was read; start again when it is whole"
-
-
-def test_a_known_failure_is_stored_once(answer, small, journal, questions, two_videos):
-    video, own, _ = two_videos
-    video.write_bytes(b"no video")
-    for _ in range(3):
-        assert answer()[0] == 1
-    assert len(keys(journal)) == len(questions)
-    assert [key for key, row in results(small).items() if "error" in row] == own

@@ -278,22 +278,16 @@ def _check_stopped(store: Any) -> None:
 HELD_PART = 6
 
 
-class WorkQueue:
-    """Hands out videos by number, one at a time; `costs` are in the order of claiming, in any unit."""
+def limit_held(job: Job, costs: Sequence[float]) -> Callable[[], int]:
+    """Return a function that gives the most videos, all like the next one, that this replica should decode ahead or
+    answer together. `costs` are those of all videos, in the order of claiming and in any unit."""
+    left = [*accumulate(reversed(costs), initial=0)][::-1]  # cost from each number on
 
-    def __init__(self, job: Job, costs: Sequence[float]) -> None:
-        self._job = job
-        self._costs = costs
-        self._left = [*accumulate(reversed(costs), initial=0)][::-1]  # cost from each number on
-
-    def claim(self) -> Iterator[int]:
-        return self._job.claim(len(self._costs))
-
-    def most_held(self) -> int:
-        """Most videos like the next one that this replica should decode ahead, or answer together."""
-        claimed = self._job.num_claimed
-        if self._job.num_replicas == 1:
-            return len(self._costs)
-        if claimed >= len(self._costs):
+    def most_held() -> int:
+        if job.num_replicas == 1:
+            return len(costs)
+        if job.num_claimed >= len(costs):
             return 1
-        return max(1, int(self._left[claimed] / (HELD_PART * self._job.num_replicas * self._costs[claimed])))
+        return max(1, int(left[job.num_claimed] / (HELD_PART * job.num_replicas * costs[job.num_claimed])))
+
+    return most_held

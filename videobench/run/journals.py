@@ -187,7 +187,6 @@ class Journals:
     left: list[Question]  # to answer, in the order of claiming
     kept: int  # how many were answered before this start
     earlier_weights: list[str]  # `weights_sha256` of the stored answers: one, or none so far
-    stored_failures: Mapping[Question, str]  # why questions failed before this start; not stored again
     weights_sha256: Callable[[], str] = field(init=False)  # of this start's answers; set when loading begins
 
     def __enter__(self) -> "Journals":
@@ -205,7 +204,6 @@ class Journals:
         """Append rows; they now survive a crash of this process. Only `force` makes them survive a power cut."""
         for name, journal in self.by_set.items():
             own = [each for each in rows if each.source == name]
-            own = [each for each in own if rows[each].get("error", "") != self.stored_failures.get(each)]
             seen = {question.key: stamps[question.video] for question in own if question.video in stamps}
             if own:
                 journal.append({question.key: rows[question] for question in own}, seen)
@@ -250,8 +248,7 @@ def open_journals(context: RunContext) -> Journals:
     reasons = plan.failures | died
     left = [each for each in unanswered if each not in reasons]
     kept = len(questions) - len(unanswered)
-    stored_failures = {questions[int(index)]: reason for index, reason in start["failures"].items()}
-    journals = Journals(job.replica, by_set, runs, in_flight, left, kept, start["weights"], stored_failures)
+    journals = Journals(job.replica, by_set, runs, in_flight, left, kept, start["weights"])
     if job.is_first:
         journals.append({each: journals.failed_row(each, reasons[each]) for each in unanswered if each in reasons}, {})
         journals.force()
@@ -329,14 +326,11 @@ def _begin(
         each.check_result()
     done = {name: each.read(report=True) for name, each in by_set.items()}
     index = {question: number for number, question in enumerate(context.plan.prompts)}
-    left = _unanswered(context, done)
     earlier = [row["run"] for rows in done.values() for row in rows.values() if "error" not in row and "run" in row]
     weights = {str(run["weights_sha256"]) for run in earlier if "weights_sha256" in run}
     _name_other_versions(earlier, next(iter(runs.values())))
-    unanswered = [index[each] for each in costliest_first(context.plan, left)]
-    failures = {index[each]: done[each.source][each.key]["error"] for each in left if each.key in done[each.source]}
-    died = in_flight.read_deaths()
-    return {"unanswered": unanswered, "died": died, "weights": sorted(weights), "failures": failures}
+    unanswered = [index[each] for each in costliest_first(context.plan, _unanswered(context, done))]
+    return {"unanswered": unanswered, "died": in_flight.read_deaths(), "weights": sorted(weights)}
 
 
 def _name_other_versions(earlier: Iterable[Row], now: Row) -> None:

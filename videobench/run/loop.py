@@ -24,7 +24,7 @@ from videobench.device.devices import (
     too_large,
 )
 from videobench.errors import DeviceLost
-from videobench.jobs.job import Job, WorkQueue
+from videobench.jobs.job import Job, limit_held
 from videobench.model.cost import question_bytes, row_bytes
 from videobench.model.prompts import Answer, Prompt, VideoQuestions
 from videobench.run.journals import InFlight, Journals, start_hashing_weights
@@ -275,12 +275,12 @@ def answer_left(context: RunContext, journals: Journals, progress: Progress) -> 
     num_workers = min(settings.num_workers, len(works)) if job.is_leader else 0
     with DecodePool(context.checkpoint.pixel_spec, settings.num_frames, num_workers) as pool:
         in_order = list(works.values())
-        queue = WorkQueue(job, [work.num_tokens for work in in_order])
-        claimed: Iterator[Path] = (in_order[number].video for number in queue.claim())
+        most_held = limit_held(job, [work.num_tokens for work in in_order])
+        claimed: Iterator[Path] = (in_order[number].video for number in job.claim(len(in_order)))
         if num_workers == 0:
             claimed = _noted(claimed, journals.in_flight)
         # Decodes while the weights load.
-        videos = pool.prepare(claimed, queue.most_held) if job.is_leader else iter(())
+        videos = pool.prepare(claimed, most_held) if job.is_leader else iter(())
         journals.weights_sha256 = start_hashing_weights(job, context.checkpoint, journals.earlier_weights)
         engine = load_replica_engine(context, journals.in_flight)
         if not job.is_leader:
@@ -290,7 +290,7 @@ def answer_left(context: RunContext, journals: Journals, progress: Progress) -> 
         pool.look_ahead(-(-batch_size * len(works) // len(journals.left)))
         prepared = ((works[video.video], video) for video in _timed(videos, engine.usage))
         # On a CPU one video at a time: batches of several are slower there (benchmarks/inference.py).
-        most_videos = (lambda: 1) if context.device.kind == "cpu" else queue.most_held
+        most_videos = (lambda: 1) if context.device.kind == "cpu" else most_held
         batches = make_batches(prepared, batch_size, most_videos)
         if context.device.kind in STAGED_KINDS and not isinstance(engine, GroupEngine):
             batches = stage_ahead(batches, engine.to_device)
