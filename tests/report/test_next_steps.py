@@ -205,9 +205,13 @@ def test_broken_numbers_are_looked_for_with_what_the_run_was_given(step):
     assert scripts([check]) == ["run_npu.py"]
 
 
-def test_a_run_that_stored_no_command_is_checked_on_its_own_set(step):
-    _, [check] = step(shake, runs=None, set="MSVD")
-    assert check[check.index("--dataset_name") + 1] == "MSVD"
+@pytest.mark.parametrize("runs", [None, RUN | {"npu": RUN["npu"].with_flag("dataset_name", "MSVD")}])
+def test_a_check_reads_the_sets_of_its_questions(step, runs):
+    """Neither the sample, if no command is known, nor only the set of the first run into a folder."""
+    _, [check] = step(shake, runs=runs, set="MSVD")
+    sets = {key.split("/")[0] for key in check[-1].split(",")}
+    assert len(sets) > 1
+    assert check[check.index("--dataset_name") + 1] == ",".join(sorted(sets))
 
 
 @pytest.mark.parametrize("is_there", [True, False])

@@ -14,7 +14,7 @@ from videobench.compare.divergence import Differences
 from videobench.compare.obstacles import lacking_side
 from videobench.compare.scoring import FAILED, MISSING
 from videobench.compare.verdict import AGREEMENT, COUNTS, DIVERGENCE, FAIL, FLIPS, GROUPS, INCONCLUSIVE, INPUTS, VIDEOS
-from videobench.data.dataset import DATASET_NAMES, SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, VIDEOS_NAME
+from videobench.data.dataset import DATASET_NAMES, SAMPLE_ANSWER_FILE, SAMPLE_MANIFEST_FILE, SAMPLE_NAME, VIDEOS_NAME
 from videobench.data.results import RESULT_SUFFIX, kept_commands
 from videobench.tolerances import TOLERANCES
 
@@ -213,6 +213,8 @@ class _Planner:
 
     def _checks(self, side: str, keys: Sequence[str]) -> list[Command]:
         runs = [each.alone().without(*NOT_OF_A_CHECK) for each in self._runs[side][:1]]
+        if runs and runs[0].flag("dataset_name") not in (None, SAMPLE_NAME):  # a folder may hold sets of several runs
+            runs = [runs[0].with_flag("dataset_name", ",".join(sorted({key.partition("/")[0] for key in keys})))]
         return [each.with_flag("check_model").with_flag("check_questions", ",".join(keys)) for each in runs]
 
     def _checks_of_worst_card(self, side: str) -> Iterator[Command]:
