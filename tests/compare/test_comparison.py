@@ -194,17 +194,6 @@ def test_answers_that_neither_side_replied_to_are_counted(tmp_path, compare_file
     assert report["inputs"]["answers_without_reply"] == 2
 
 
-def test_other_prompts_allow_no_pass_and_more_questions_would_not_help(compare):
-    _, lines, report = compare(all_a(1000), all_a(1000), npu_row={"prompt_sha256": "b"}, gpu_row={"prompt_sha256": "a"})
-    assert report["verdict"] == "INCONCLUSIVE"
-    assert report["reasons"][0] == (
-        "not comparable: the prompts' token ids differ in 1,000 questions (MSVD/0, MSVD/1, MSVD/2, 997 more)"
-    )
-    assert (len(report["inputs"]["other_prompts"]), report["inputs"]["differing"]) == (1000, ["prompts (token ids)"])
-    assert set(report["questions_needed"].values()) == {None}
-    assert not any("with a chance of 90 %" in line for line in lines)
-
-
 @pytest.mark.parametrize(
     ("with_other_prompts", "status"),
     [
@@ -224,6 +213,8 @@ def test_other_prompts_excuse_no_fail_of_questions_with_the_same(tmp_path, compa
     got, _, report = compare_files(npu, gpu, dict.fromkeys(rows, "A"), "--gate")
     assert got == status
     assert any(f"token ids differ in {len(with_other_prompts):,} questions" in each for each in report["reasons"])
+    assert len(report["inputs"]["other_prompts"]) == len(with_other_prompts)
+    assert set(report["questions_needed"].values()) == {None}  # more of them would not help
     assert report["reasons"][0].startswith("not comparable") == (status == 3)
 
 
@@ -268,14 +259,6 @@ def test_mindie_file_against_our_own(tmp_path, compare_files):
     assert "npu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines
     assert "Numeric divergence: not known, a side stores no log-probabilities" in lines
     assert (report["divergence"]["questions"], report["divergence"]["largest_difference"]) == (0, None)
-
-
-def test_mindie_scoring_prints_the_original_s_figures(tmp_path, compare_files):
-    gpu = write_run(tmp_path / "gpu", {"1": "Cat", "2": "The answer is Black", "3": "no"})
-    npu = write_run(tmp_path / "npu", {"1": "C", "2": "A", "3": "A"})
-    _, lines, _ = compare_files(npu, gpu, {"1": "C", "2": "B", "3": "A"}, "--scoring", "mindie")
-    assert any(line.startswith("gpu 1.0000 (2/2)") for line in lines)
-    assert any(line.startswith("npu 0.5000 (1/2)") for line in lines)
 
 
 def test_logprob_scoring_reads_no_text(compare):

@@ -161,7 +161,7 @@ def test_each_flip_has_one_class(candidate, reference, kind):
     assert [flip.kind for flip in find_flips([pair(candidate, reference)], noise_lead=0.05)] == [kind]
 
 
-def test_no_flip_where_the_letters_agree():
+def test_no_flip_if_the_letters_agree():
     assert find_flips([pair(reply(NEAR), reply({"A": -0.1, "B": -9.0}))], 0.05) == []
 
 
@@ -195,19 +195,14 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("fault", "cause", "words"), PLANTED)
-def test_planted_fault_is_found_and_named_where_accuracy_says_nothing(fault, cause, words):
+def test_planted_fault_is_found_and_named_although_accuracy_says_nothing(fault, cause, words):
     pairs = spoilt_pairs(fault)
     assert compare_paired(tabulate(pairs)).p_value > 0.1
     findings = diagnose_pairs(pairs).findings
     assert findings[0].cause == cause
     assert words in findings[0].text
-
-
-@pytest.mark.parametrize(("fault", "cause", "words"), PLANTED)
-def test_planted_fault_is_found_in_bfloat16(fault, cause, words):
     larger = replace(fault, size=0 if fault.kind == "overflow" else 4 * fault.size)
-    pairs = spoilt_pairs(larger, ("bfloat16", "float32"), seed=3)
-    assert diagnose_pairs(pairs).findings[0].cause == cause
+    assert diagnose_pairs(spoilt_pairs(larger, ("bfloat16", "float32"), seed=3)).findings[0].cause == cause
 
 
 def test_every_fault_of_the_simulation_is_planted_above():
@@ -345,7 +340,7 @@ def test_heavy_tailed_rounding_is_not_called_scattered(seed):
     assert diagnose_pairs(build_pairs(logits)).findings == []
 
 
-def test_where_other_numbers_are_expected_nothing_is_broken_and_groups_stand_out():
+def test_if_other_numbers_are_expected_nothing_is_broken_and_groups_stand_out():
     rng = np.random.default_rng(0)
     logits = simulate(sample_questions(all_questions(), 1000, rng), rng, World((0.05, 0.05), quantised=0.5))
     pairs = build_pairs(logits)

@@ -28,7 +28,7 @@ def texts_of(tmp_path, capsys):
     return compare
 
 
-def test_given_names_stand_everywhere(texts_of):
+def test_every_form_uses_the_given_names(texts_of):
     ours = {key: row | {"run": {"torch": "2.13.0"}} for key, row in REPLIES.items()}
     texts = texts_of("--eval_path", "--reference_path", "--names", "vllm-ascend,<ours>", "--margin", "50", gpu=ours)
     terminal, as_json, markdown, page = texts

@@ -113,7 +113,7 @@ def judge(folder, capsys, npu, gpu, answers, *more):
     return precision_test.main([*flags, "--scoring=mindie", "--gate", *more]), capsys.readouterr().out
 
 
-def test_no_pass_where_one_file_lacks_a_set(tmp_path, capsys):
+def test_no_pass_if_one_file_lacks_a_set(tmp_path, capsys):
     rows = {str(number): {"output_sequence": ["A"]} for number in range(1000)}
     npu, answers = rows | {"x": {"output_sequence": ["A"]}}, {"MSVD": dict.fromkeys(rows, "A"), "MOT": {"x": "A"}}
     status, out = judge(tmp_path, capsys, npu, rows, answers)
@@ -122,7 +122,7 @@ def test_no_pass_where_one_file_lacks_a_set(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("lacking", "status"), [(1, 0), (40, 3)])
-def test_no_pass_where_what_the_original_drops_could_undo_it(tmp_path, capsys, lacking, status):
+def test_no_pass_if_what_the_original_drops_could_undo_it(tmp_path, capsys, lacking, status):
     rows = {str(number): {"output_sequence": ["A"]} for number in range(140)}
     npu, answers = dict(list(rows.items())[lacking:]), {"MSVD": {key: {"answer": "A"} for key in rows}}
     found, out = judge(tmp_path, capsys, npu, rows, answers, "--margin=10")

@@ -169,7 +169,7 @@ def test_no_divergence_without_log_probabilities_of_one_side(report_of):
     assert report["divergence"]["unknown"] == "a side stores no log-probabilities"
 
 
-def test_prompt_tokens_are_not_compared_where_hashes_are(report_of, tmp_path):
+def test_prompt_tokens_are_not_compared_if_hashes_are(report_of, tmp_path):
     (tmp_path / "b.json").write_text(json.dumps(ours(prompt_sha256="0" * 64, prompt_tokens=99)))
     report, _ = report_of([], "--eval_path", str(tmp_path / "b.json"), run=ours(prompt_sha256="0" * 64))
     assert report["inputs"]["other_prompt_tokens"] == []

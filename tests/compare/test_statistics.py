@@ -47,7 +47,7 @@ def test_holm_equals_statsmodels(tests):
 
 
 @given(st.lists(st.integers(0, 9), min_size=4, max_size=60).filter(lambda values: len(set(values)) > 1))
-def test_rank_sum_equals_scipy_where_every_question_has_its_own_video(values):
+def test_rank_sum_equals_scipy_s_if_every_question_has_its_own_video(values):
     values = np.array(values, dtype=float)
     members = np.arange(len(values)) % 3 == 0
     z = statistics.rank_sum_z(statistics.average_ranks(values), members, np.arange(len(values)))

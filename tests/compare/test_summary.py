@@ -246,7 +246,7 @@ def test_a_broken_card_is_named_as_the_user_counts_them_and_the_command_checks_i
 
 
 @pytest.mark.parametrize(("side", "script"), [("candidate", "run_npu.py"), ("reference", "run_gpu.py")])
-def test_where_numbers_overflow_their_questions_are_looked_at(side, script):
+def test_if_numbers_overflow_their_questions_are_looked_at(side, script):
     pairs = pairs_of(300)
     hit = with_reply(pairs[100:106], side, nonfinite=True, logprobs={})
     summary = summary_of(pairs[:100] + hit + pairs[106:])

@@ -114,7 +114,7 @@ def measure(answers: Answers) -> Differences:
 
 
 def _asks_for_letters(answers: Answers, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
-    """Tell where the options are letters: in a log they may be texts, and "A" just means the first one."""
+    """Mark the questions whose options are letters: in a log they may be texts, and "A" just means the first one."""
     texts = [_logged_options(answers.pairs[row]) for row in rows.tolist()]
     return np.array([list(each) == list(each.values()) for each in texts], dtype=bool)
 
@@ -252,7 +252,7 @@ def diagnose(
 
 
 def _limit(pairs: Sequence[Pair], dtype: str, tolerance: Tolerance, median: float) -> tuple[float, str]:
-    """The largest difference that is no fault, in nats and in words."""
+    """Return the largest difference that is no fault, in nats and in words."""
     if not tolerance.is_judged:
         limit = max(TOLERANCES[dtype].devices, STANDS_OUT * median)
         return limit, f"{limit:.3g} nats from which a group stands out"
@@ -261,9 +261,8 @@ def _limit(pairs: Sequence[Pair], dtype: str, tolerance: Tolerance, median: floa
     words = option_words(pairs)
     limit = math.sqrt(words) * TOLERANCES[dtype].devices
     in_words = f" in {words} words" if words > 1 else ""
-    assumed = (
-        "" if all("dtype" in reply.run for pair in pairs for reply in pair.replies) else " (a dtype is not stored)"
-    )
+    is_stored = all("dtype" in reply.run for pair in pairs for reply in pair.replies)
+    assumed = "" if is_stored else " (a dtype is not stored)"
     return limit, f"{limit:.3g} nats that {dtype} rounding explains{in_words}{assumed}"
 
 

@@ -58,16 +58,14 @@ def find_obstacles(
 
 def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     """Find swapped files, and files from the same kind of device. A CPU may replace either device."""
-    sides = first, second = [sorted(inputs.devices[side] - {UNKNOWN}) for side in SIDES.values()]
+    first, second = [sorted(inputs.devices[side] - {UNKNOWN}) for side in SIDES.values()]
     if first == second and first in (["npu"], ["cuda"]):
         cause, text = "one_device", "both files hold replies of one kind of device"
-    elif sides in ([["cuda"], ["npu"]], [["cuda"], ["cpu"]], [["cpu"], ["npu"]]):
+    elif (first == ["cuda"] and second in (["npu"], ["cpu"], [])) or (second == ["npu"] and first in (["cpu"], [])):
         cause, text = "swapped", f"the {names.candidate.title} and {names.reference.title} files look swapped"
-    elif "cuda" in first or "npu" in second:
-        cause, text = "mixed", "a file holds replies of the other side's device"
-    else:
+    else:  # fine; or a side has several devices, which Inputs.mixed names
         return
-    own, other = (" and ".join(each) or UNKNOWN for each in sides)
+    own, other = (" and ".join(each) or UNKNOWN for each in (first, second))
     found = f"{own} in {names.candidate.phrase}'s, {other} in {names.reference.phrase}'s"
     yield Obstacle(cause, f"{text}, judging by their `device` field: {found}")
 
