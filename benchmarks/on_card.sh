@@ -18,7 +18,7 @@ export HF_HUB_OFFLINE=1 PYTHONUNBUFFERED=1
 failed=0
 assets=tests/assets
 
-# step SECONDS COMMAND...: says what it runs, how it ended, and when; ends it after so many seconds.
+# step SECONDS COMMAND...: prints the command, how it ended, and when; stops it after so many seconds.
 step() {
     local limit=$1 status
     shift
@@ -36,7 +36,7 @@ answer() {
         --chat_conversation_output_folder "$room/$1" "${@:2}"
 }
 
-# compare NAME: with the CPU's float32, which stands where the NPU's results do otherwise.
+# compare NAME: with the CPU's float32, in the place of an NPU's results.
 compare() {
     step 60 python3 precision_test.py --eval_npu_path "$room/cpu" --eval_gpu_path "$room/$1" --margin 2 \
         --sampling_answer_path $assets/egs/Video-Bench/ANSWER.json --output_json "$out/$1.json"

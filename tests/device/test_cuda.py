@@ -1,5 +1,5 @@
 """On a CUDA card: what only a card can show. `bash test.sh --cuda` runs these, and those of tests/model/test_engine.py
-and tests/run/test_same_answers.py, where the card stands against plain generation on the CPU."""
+and tests/run/test_same_answers.py, which compare the card with plain generation on the CPU."""
 
 import json
 import sys

@@ -1,6 +1,6 @@
 """The real torch_npu on a machine without CANN: it must not break what needs no NPU, and says what is missing.
 
-Installed by pip beside the running environment, which stays as it is.
+pip installs it into a folder of its own.
 """
 
 import json
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 TORCH_NPU = "torch_npu==2.13.0"
 SET = "MSVD"
-# What libtorch_npu.so of this release is linked with; an empty stand-in for each makes a CANN that does not fit.
+# What libtorch_npu.so of this release is linked with; an empty library for each makes a CANN that does not fit.
 CANN_LIBRARIES = ("hccl", "ascendcl", "acl_op_compiler", "ge_runner", "graph", "acl_tdt_channel")
 
 

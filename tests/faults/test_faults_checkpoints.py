@@ -153,7 +153,7 @@ def test_a_wrong_checkpoint_is_refused_before_the_weights_are_read(bench, monkey
     [
         (
             changed("config.json", "text_config", num_hidden_layers=5),
-            "9 weights missing, model.language_model.layers.4",
+            "9 weights missing, such as model.language_model.layers.4",
         ),
         (changed("config.json", "text_config", num_hidden_layers=2), r"18 weights not in the model .*layers\.2"),
         (changed("config.json", "text_config", intermediate_size=200), "12 weights of another shape .*layers.0.mlp"),

@@ -60,7 +60,7 @@ QUESTIONS = ["Q?", "  spaces \n", "<b> & 'quotes' \"\\ \u5b57", "What is\tshown?
         ),
     ],
 )
-def test_a_question_stands_in_its_turn_to_the_letter(template, before, after):
+def test_a_template_leaves_the_question_as_it_is(template, before, after):
     render = renderer(template, make_tokenizer())
     assert [render(question) for question in QUESTIONS] == [f"{before}{question}{after}" for question in QUESTIONS]
 

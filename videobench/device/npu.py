@@ -12,7 +12,6 @@ from pathlib import Path
 
 from videobench.device.packages import installed_version
 from videobench.errors import InputError
-from videobench.files import read_bytes
 
 # Where to look for CANN: first the environment (its set_env.sh sets both variables), then the installers' folders: from
 # 8.5 on, before 8.5, and for users other than root.
@@ -27,7 +26,6 @@ SET_ENV = "source /usr/local/Ascend/cann/set_env.sh (before CANN 8.5: ascend-too
 # rounding, so it would disturb a comparison. A value set by the user is kept, and every reply stores the value in
 # force.
 COMPATIBLE_VARIABLE = "TORCH_NPU_USE_COMPATIBLE_IMPL"
-MAX_INFO_BYTES = 1 << 20  # of a version file, which has a few lines
 UNKNOWN = "unknown"
 
 
@@ -78,8 +76,8 @@ def _cann_folders() -> Iterator[Path]:
 def _find_entry(path: Path, pattern: str) -> str | None:
     """Return the group of the first match at the start of a line; None without a match or a file."""
     try:
-        text = read_bytes(path, MAX_INFO_BYTES).decode(errors="replace")
-    except InputError:
+        text = path.read_text(errors="replace")
+    except OSError:
         return None
     found = re.search("^" + pattern, text, re.MULTILINE | re.IGNORECASE)
     return found[1] if found else None

@@ -40,7 +40,7 @@ TURNS = {
 
 
 def known_form(text_model_type: str, tokenizer: "PreTrainedTokenizerBase") -> str:
-    """Return the key in TURNS of a text backbone: Mistral by its config, Yi by ChatML's token, else Vicuna."""
+    """Find a text backbone's key in TURNS: Mistral by its config, Yi by ChatML's token, else Vicuna."""
     if text_model_type == "mistral":
         return "mistral"
     return "chatml" if "<|im_start|>" in tokenizer.get_vocab() else "vicuna"
@@ -62,9 +62,8 @@ def find_template(checkpoint: Path, tokenizer: "PreTrainedTokenizerBase") -> str
 
 
 def renderer(template: str, tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
-    """Return a function that renders a question and one video with `template`; ValueError if the result does not have
-    both, video first."""
-
+    """Return a function that renders a question and one video with `template`. Raise ValueError if the result does not
+    have both, video first."""
     apply = partial(tokenizer.apply_chat_template, chat_template=template, add_generation_prompt=True, tokenize=False)
 
     def of_parts(question: str) -> str:  # the form for processors' templates
@@ -243,8 +242,8 @@ class Checkpoint:
         return int((height // stride) * (width // stride))
 
     def prompt_builder(self, num_frames: int) -> PromptBuilder:
-        """Create the builder of prompts. Raises InputError if the chat template cannot render a video and a question;
-        warns if it does not fit the text backbone (early uploads of 7B-32K)."""
+        """Create the builder of prompts. Raise InputError if the chat template cannot render a video and a question;
+        warn if it does not fit the text backbone (early uploads of 7B-32K)."""
         known = TURNS[known_form(self.config.text_config.model_type, self.tokenizer)].format
         with naming_checkpoint(self.path):
             template = find_template(self.path, self.tokenizer)
@@ -254,7 +253,7 @@ class Checkpoint:
         if not "".join(found.split()).endswith("".join(known("?").split())):
             warn_once(
                 f"warning: {self.path}: the chat template writes {render('?')!r}, but this text backbone was "
-                f"trained on {known('?')!r}; if this is an early upload, get the checkpoint again"
+                f"trained on {known('?')!r}; if this is an early upload, download the checkpoint again"
             )
         num_video_tokens = num_frames * self.tokens_per_frame
         return PromptBuilder(self.tokenizer, render, self.config.video_token_index, num_video_tokens)
@@ -301,7 +300,7 @@ def naming_checkpoint(path: Path, *passed: type[Exception]) -> Iterator[None]:
         if isinstance(error, (InputError, ImportError, MemoryError, *passed)):  # cli.py names a package that fails
             raise
         found = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path}: cannot be read as a checkpoint ({found}); get its files again") from None
+        raise InputError(f"{path}: cannot be read as a checkpoint ({found}); download its files again") from None
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -316,7 +315,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             wanted = " or ".join(PART_TYPES[name])
             raise InputError(f"{path}: {name} is not that of a {wanted} model; choose another checkpoint")
     if any(part.get("quantization_config") for part in (content, *parts.values())):
-        raise InputError(f"{path}: a quantised copy; get the checkpoint in 16 or 32 bits")
+        raise InputError(f"{path}: a quantised copy; use the checkpoint in 16 or 32 bits")
     return dict(content)
 
 
@@ -330,7 +329,7 @@ def _read_end_ids(path: Path, config: dict[str, Any], tokenizer: "PreTrainedToke
         if stated not in (None, []):
             ids = tuple(stated) if isinstance(stated, list) else (stated,)
             if not all(isinstance(each, int) for each in ids):
-                raise InputError(f"{path}: eos_token_id is {stated!r:.60}, not a number; get the checkpoint again")
+                raise InputError(f"{path}: eos_token_id is {stated!r:.60}, not a number; download it again")
             return ids
     raise InputError(f"{path}: none of its files states the eos_token_id, which ends a reply; download it again")
 
@@ -381,6 +380,6 @@ def _warn_of_missing_rope_factor(checkpoint: Checkpoint) -> None:
     if is_vicuna_7b and text.max_position_embeddings == 4096 and _linear_rope_factor(checkpoint.config) is None:
         warn_once(
             f"warning: {checkpoint.path / 'config.json'}: no linear rope factor, as in early uploads of the 7B "
-            'weights: answers are silently worse; get config.json again (in text_config: "rope_scaling": '
+            'weights: answers are silently worse; download config.json again (in text_config: "rope_scaling": '
             '{"type": "linear", "factor": 2.5})'
         )

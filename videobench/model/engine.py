@@ -128,7 +128,7 @@ def load_engine(
     """Load the weights from safetensors straight to the device in `dtype` ("float16", "bfloat16", "float32").
 
     In a `world`, the environment in which transformers finds the processes of a group, the weights are split over them.
-    With a `device_map` (module -> device, or "disk") some stay in the files. Raises InputError if the device has too
+    With a `device_map` (module -> device, or "disk") some stay in the files. Raise InputError if the device has too
     little memory, or if the files do not have exactly the weights of the config's model: transformers would fill in
     random numbers for missing ones and drop unknown ones."""
     with (
@@ -154,8 +154,8 @@ def load_engine(
     for kind, words in WRONG_WEIGHTS.items():
         # Since transformers 5, a key of another shape comes with both shapes.
         if names := sorted(each if isinstance(each, str) else each[0] for each in info[kind]):
-            found = f"{len(names)} weights {words}, {names[0]} first"
-            raise InputError(f"{checkpoint.path}: {found}; get the checkpoint again, all files of one upload")
+            found = f"{len(names)} weights {words}, such as {names[0]}"
+            raise InputError(f"{checkpoint.path}: {found}; download the checkpoint again, all files of one upload")
     drop_unread_layers(model)
     return Engine(model.eval(), checkpoint, max_new_tokens, length_multiple)
 
@@ -192,7 +192,7 @@ def batch_rows(videos: Sequence[VideoQuestions]) -> list[tuple[int, int]]:
 
 
 class Engine:
-    """Greedy answers of one model on one device."""
+    """Answers greedily, with one model on one device."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class Engine:
         """Return answers in the order of the questions, video by video, computing at most `batch_size` at once.
 
         The prefixes of all `videos` must have the same length, as they do with one template and number of frames.
-        Raises RuntimeError with whatever the device reports, including out of memory (devices.is_out_of_memory)."""
+        Errors of the device are RuntimeErrors, also out of memory (devices.is_out_of_memory)."""
         # 1. Each video once: the prompt up to its last frame goes through the model into a cache.
         prefixes = self._read_prefixes(videos)
         prefix_length = prefixes.get_seq_length()
@@ -339,7 +339,7 @@ class Engine:
 
 
 def drop_unread_layers(model: LlavaNextVideoForConditionalGeneration) -> None:
-    """Drops the vision layers whose output is unused: 1 of 24 in the five checkpoints."""
+    """Drop the vision layers whose output is unused: 1 of 24 in the five checkpoints."""
     index = model.config.vision_feature_layer
     [encoder] = [module for module in model.modules() if type(module).__name__ == "CLIPEncoder"] or [None]
     if encoder is None or not isinstance(index, int):

@@ -60,6 +60,7 @@ class Answer:
         return sum(math.exp(logprob) for logprob in self.letter_logprobs.values())
 
 
+@dataclass(frozen=True)
 class PromptBuilder:
     """Turns question texts into prompts for one checkpoint.
 
@@ -67,22 +68,15 @@ class PromptBuilder:
     `num_video_tokens` tokens in the text model. transformers' processor repeats the placeholder in the text; this class
     repeats its id, with the same result (test_prompts.py)."""
 
-    def __init__(
-        self,
-        tokenizer: "PreTrainedTokenizerBase",
-        render: Callable[[str], str],
-        video_token_id: int,
-        num_video_tokens: int,
-    ) -> None:
-        self._tokenizer = tokenizer
-        self.render = render
-        self._video_token_id = video_token_id
-        self._num_video_tokens = num_video_tokens
+    tokenizer: "PreTrainedTokenizerBase"
+    render: Callable[[str], str]
+    video_token_id: int
+    num_video_tokens: int
 
     @property
     def adds_special_tokens(self) -> bool:
         """Whether the tokenizer must add the begin-of-text token: some templates already write it."""
-        bos = self._tokenizer.bos_token
+        bos = self.tokenizer.bos_token
         return not (bos and self.render("").startswith(bos))
 
     def build(self, question_texts: Sequence[str]) -> list[Prompt]:
@@ -92,18 +86,18 @@ class PromptBuilder:
         if not texts:
             return []
         # Nobody reads the masks, which would take a second for 17,036 prompts.
-        rows = self._tokenizer(
+        rows = self.tokenizer(
             texts, add_special_tokens=self.adds_special_tokens, return_attention_mask=False, return_token_type_ids=False
         )["input_ids"]
         for ids, text in zip(rows, question_texts, strict=True):
-            if ids.count(self._video_token_id) != 1:
+            if ids.count(self.video_token_id) != 1:
                 raise InputError(
                     f"question {text[:80]!r} holds {VIDEO_PLACEHOLDER}, which marks the place of the video; reword it "
                     "in the QA file"
                 )
-        at = rows[0].index(self._video_token_id)
+        at = rows[0].index(self.video_token_id)
         if any(ids[: at + 1] != rows[0][: at + 1] for ids in rows):
             raise InputError("the chat template writes a different text before the video for another question")
         # One prefix in memory serves all questions.
-        prefix = (*rows[0][:at], *[self._video_token_id] * self._num_video_tokens)
+        prefix = (*rows[0][:at], *[self.video_token_id] * self.num_video_tokens)
         return [Prompt(prefix, tuple(ids[at + 1 :])) for ids in rows]

@@ -12,7 +12,7 @@ from videobench.cli import run_script
 
 @pytest.fixture
 def check(monkeypatch, capsys):
-    """(exit status, lines of stdout, stderr) with so many cards."""
+    """Runs --check_device on a machine with `cards` cards; returns exit status, lines of stdout, stderr."""
 
     def start(cards, *flags, **environment):
         monkeypatch.setattr(torch.npu, "_IN_MACHINE", cards)

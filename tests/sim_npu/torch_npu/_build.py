@@ -26,7 +26,7 @@ def build() -> Path:
 
 
 def _cache_folder() -> Path:
-    """Of this user alone: what lies in it is loaded into the process."""
+    """Only this user may write into it: the process loads what is there."""
     # The launchers give each job a folder for temporary files of its own: there, each would compile again.
     folder = Path(os.environ.get("SIM_NPU_TMPDIR") or tempfile.gettempdir()) / f"sim_npu-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)

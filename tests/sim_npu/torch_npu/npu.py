@@ -129,7 +129,7 @@ config, matmul, conv = _Switches("config"), _Switches("matmul"), _Switches("conv
 
 
 def report() -> dict:
-    """Of this process so far: operators and copies, bytes at the most on each card, settings, environment."""
+    """What this process has done so far: operators, copies, peak bytes on each card, settings, environment."""
     return {
         **json.loads(_ops.counters()),
         "peak_bytes": [_ops.peak(card) for card in range(device_count())],
