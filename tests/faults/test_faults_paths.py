@@ -100,6 +100,11 @@ def place_a_folder(bench, path):
     path.mkdir(parents=True)
 
 
+def place_a_pipe(bench, path):
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+
+
 def place_a_file(bench, path):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("mine")
@@ -112,6 +117,9 @@ def place_a_file(bench, path):
         pytest.param("--chat_conversation_output_folder", "out/journal", place_a_file, "cannot be", id="journal-file"),
         pytest.param(
             "--chat_conversation_output_folder", f"out/{SET}_eval.json", place_a_folder, "Is a dir", id="result"
+        ),
+        pytest.param(
+            "--chat_conversation_output_folder", f"out/journal/{SET}.command.json", place_a_pipe, "cannot be", id="pipe"
         ),
         pytest.param("--chat_conversation_output_folder", "/proc/out", None, "cannot be written", id="run-no-folder"),
         pytest.param("--json_output_path", "/proc/out", None, "cannot be written", id="sample-no-folder"),
