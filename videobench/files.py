@@ -49,19 +49,16 @@ def read_bytes(path: Path, most_bytes: int) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """Read a UTF-8 JSON file.
+    """Read a UTF-8 JSON file. Raises InputError, naming the file, if `read_bytes` or `decode_json` refuses it."""
+    return decode_json(read_bytes(path, MAX_JSON_BYTES), path)
 
-    Raises InputError, naming the file, if it is not UTF-8, or if `read_bytes` or `parse_json` refuses it."""
-    text = decode_utf8(read_bytes(path, MAX_JSON_BYTES), path)
+
+def decode_json(content: bytes, place: object) -> Any:
+    """Decode UTF-8 and parse JSON. Raises InputError, naming `place` (a file or line), if either is impossible."""
     try:
-        return parse_json(text)
-    except json.JSONDecodeError as error:
-        if error.pos == 0:  # not JSON at all
-            begins = f"it begins with {text[:20]!r}" if text.strip() else "it is empty"
-            raise InputError(f"{path}: not JSON: {begins}; check the path, or get the file again") from None
-        raise InputError(f"{path}: not JSON: {error}; was it cut short? get the file again") from None
+        return parse_json(decode_utf8(content, place))
     except ValueError as error:
-        raise InputError(f"{path}: {error}; get the file again or fix it by hand") from None
+        raise InputError(f"{place}: {error}; get the file again or fix it by hand") from None
 
 
 def decode_utf8(content: bytes, place: object) -> str:
@@ -80,11 +77,14 @@ def decode_utf8(content: bytes, place: object) -> str:
 def parse_json(text: str) -> Any:
     """Parse JSON strictly by the standard.
 
-    Raises ValueError for what `json.loads` silently accepts: NaN, infinity, numbers beyond a float's range, and
-    duplicate keys in an object (it keeps the last one); and if the nesting is too deep for the parser."""
+    Raises ValueError also for what `json.loads` silently accepts: NaN, infinity, numbers beyond a float's range, and
+    duplicate keys in an object (it keeps the last one)."""
     hooks: dict[str, Any] = {"parse_constant": _parse_number, "parse_float": _parse_number, "parse_int": _parse_int}
     try:  # without the byte-order mark of some editors on Windows
         return json.loads(text.removeprefix("\ufeff"), object_pairs_hook=_unique_keys, **hooks)
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno} " if error.lineno > 1 else ""
+        raise ValueError(f"not JSON: {error.msg}, {line}column {error.colno} (was it cut short?)") from None
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -85,7 +85,7 @@ def test_another_kind_is_refused(tmp_path, contents, found):
     ("damage", "found"),
     [
         pytest.param(lambda content: b"<html>404</html>\n" + content, "a web page in place of", id="a-web-page"),
-        pytest.param(lambda content: content[:-9], "line 2: not JSON: .*was the file cut short", id="cut-short"),
+        pytest.param(lambda content: content[:-9], "line 2: not JSON: .*was it cut short", id="cut-short"),
         pytest.param(lambda content: content + b"[]\n", "line 3: not OpenAI batch output, which has", id="a-list"),
         pytest.param(lambda content: content + b'{"a": NaN}\n', "line 3: the number NaN is not JSON", id="NaN"),
         pytest.param(lambda content: content + b" " * 9999, "line 3: longer than 9000 bytes", id="long-line"),

@@ -204,7 +204,7 @@ def test_a_file_that_was_cut_short_is_refused(logs, tmp_path, capsys):
     with pytest.raises(InputError, match=r"200 documents, of 339 in results_.*was it cut short"):
         compare(lines, whole, capsys)
     lines.write_bytes(whole.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"line 339: not JSON.*was the file cut short"):
+    with pytest.raises(InputError, match=r"line 339: not JSON.*was it cut short"):
         compare(lines, whole, capsys)
 
 

@@ -142,7 +142,9 @@ def change_line(number, change):
 @pytest.mark.parametrize(
     ("damage", "found"),
     [
-        pytest.param(change_line(0, lambda line: b"\n"), "line 1 .Expecting value", id="no-first-line"),
+        pytest.param(
+            change_line(0, lambda line: b"\n"), "line 1 .not JSON: Expecting value, column 1", id="no-first-line"
+        ),
         pytest.param(change_line(0, lambda line: b'{"settings": 5}\n'), "line 1 .it holds no settings", id="settings"),
         pytest.param(change_line(1, lambda line: line[:20] + b"\n"), "line 2", id="line-cut-short"),
         pytest.param(change_line(1, lambda line: line[:20] + bytes(20) + line[40:]), "line 2", id="zeros"),

@@ -5,7 +5,6 @@ so its questions are matched by the video's file name and the exact text. Logs o
 of their own and are read by eval_logs.py.
 """
 
-import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, TypeVar
 from videobench.data.dataset import LETTERS
 from videobench.data.rows import NONFINITE
 from videobench.errors import InputError
-from videobench.files import decode_utf8, open_regular, parse_json
+from videobench.files import decode_json, open_regular, parse_json
 
 MAX_LINE_BYTES = 1 << 26  # a line of AISBench may contain a video's frames: eight large ones take 40 MB
 
@@ -65,15 +64,10 @@ def kind_of(path: Path) -> str:
 def read_lines(path: Path, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield (place for messages, content) of all lines that are not blank.
 
-    Raises InputError with file and line if a line is not valid JSON (files.parse_json) or not of this `kind`."""
+    Raises InputError with file and line if a line is not valid JSON or not of this `kind`."""
     for number, line in _raw_lines(path):
         place = f"{path}: line {number}"
-        try:
-            content = parse_json(decode_utf8(line, place))
-        except json.JSONDecodeError as error:
-            raise InputError(f"{place}: not JSON: {error.msg}; was the file cut short? get it again") from None
-        except ValueError as error:
-            raise InputError(f"{place}: {error}; get the file again or fix it by hand") from None
+        content = decode_json(line, place)
         if not isinstance(content, dict) or not MARKS[kind] <= content.keys():
             wanted = ", ".join(sorted(MARKS[kind]))
             raise InputError(f"{place}: not {kind}, which has {wanted} in each line; get the file again")
