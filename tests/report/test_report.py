@@ -168,19 +168,6 @@ def test_no_text_from_data_steers_the_terminal(tmp_path, capsys):
     assert "PASS" not in {line[:4] for line in output.out.splitlines()}
 
 
-def test_flips_that_go_with_a_card_are_reported_as_proportions(tmp_path):
-    def row(letter, rank):
-        return {"output_sequence": [letter], "rank": rank}
-
-    rows = {("MSVD", str(id)): (row("B" if id % 4 == 2 else "A", id % 4), row("A", 0), "A") for id in range(300)}
-    comparison = compare(write_runs(tmp_path, rows))
-    text = " ".join(text_of(comparison).split())
-    strongest = build_report(comparison)["divergence"]["strongest_association"]
-    assert strongest["text"].startswith("NPU card 2, flips in 100 % against 0 % elsewhere (p ")
-    assert f"strongest association: {strongest['text']}" in text
-    assert (strongest["inside"], strongest["elsewhere"], strongest["unit"]) == (1.0, 0.0, "share")
-
-
 @pytest.mark.parametrize("differ", [False, True])
 def test_frames_of_the_flips_are_in_the_page(tmp_path, rows, video_root, differ):
     video = sorted(video_root.glob("Eval_video/*/*.mp4"))[0].relative_to(video_root)
@@ -255,6 +242,7 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
     assert max(map(len, lines)) <= 80
     assert lines[0] == "FAIL: numerically broken: NPU card 2"
     assert lines[1].startswith("Numbers: broken: median difference 0.03")
+    assert next(line for line in lines[2:] if line[:1].isupper()).startswith("Next: find the module that breaks")
     assert "FAIL by divergence (margin 1 point, scoring strict)" in lines
     assert (
         f"npu {report['npu']['accuracy']:.4f} ({report['npu']['correct']}/300), 0 unreadable, 0 failed, 0 missing"
@@ -266,16 +254,6 @@ def test_the_terminal_page_fits_and_agrees_with_the_json(comparison):
     assert 3 < len(shown) < len(report["per_dataset"])
     for name, counts in shown.items():
         assert any(line.split()[:2] == [name, str(counts["npu"]["total"])] for line in lines), name
-
-
-@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "INCONCLUSIVE"])
-def test_the_terminal_begins_with_verdict_numbers_and_next_step(tmp_path, rows, verdict):
-    rng = np.random.default_rng(0)
-    sound = simulate_rows(sample_questions(all_questions(), 600, rng), rng)
-    shown = {"PASS": sound, "FAIL": rows, "INCONCLUSIVE": dict(list(sound.items())[:100])}[verdict]
-    lines = text_of(compare(write_runs(tmp_path, shown))).splitlines()
-    assert [line.split(":")[0] for line in lines if line[:1].isupper()][:3] == [verdict, "Numbers", "Next"]
-    assert all(len(line) <= 80 or " " not in line.strip(" \\") for line in lines)  # a path is not broken
 
 
 def test_a_pass_fits_one_screen(tmp_path):
