@@ -200,7 +200,7 @@ def test_how_far_two_answers_are_apart(first, second, nats):
             ["--check_questions", "MSVD/0815"], "MSVD/0815: no such question among the 61 of these sets", id="unknown"
         ),
         pytest.param(["--check_questions", "{}/qa.json"], "no report of precision_test.py", id="another-file"),
-        pytest.param(["--tensor_parallel", "2"], "--check_model computes on one card", id="several-cards"),
+        pytest.param(["--tensor_parallel", "2"], "--check_model uses one card", id="several-cards"),
     ],
 )
 def test_what_cannot_be_checked(flags, small, more, message):

@@ -16,7 +16,6 @@ from videobench.files import check_writable, read_json
 from videobench.model.checkpoint import check_folder
 from videobench.video.pixels import DEFAULT_NUM_FRAMES
 
-MOST_FRAMES = 10_000  # more than any checkpoint has positions for
 DEFAULT_NEW_TOKENS = 60
 DECODING_STEPS = 2  # of --check_model
 DTYPES = ("float16", "bfloat16", "float32")
@@ -86,14 +85,14 @@ def parse_args(argv: Sequence[str] | None, device: str) -> RunSettings | CheckSe
     for name in ("num_frames", "max_new_tokens", "max_input_length", "batch_size", "limit", "tensor_parallel"):
         if getattr(args, name) is not None and getattr(args, name) < 1:
             parser.error(f"--{name} must be at least 1")
-    if args.num_frames > MOST_FRAMES:
-        parser.error(f"--num_frames must be at most {MOST_FRAMES}: each takes a token and more of the prompt")
     if args.num_workers < 0:
         parser.error("--num_workers must be at least 0")
     if (args.check_questions or args.output_json or args.output_csv) and not args.check_model:
         parser.error("--check_questions, --output_json and --output_csv need --check_model")
     if args.check_model and args.tensor_parallel > 1:
-        parser.error("--check_model computes on one card, also a model that does not fit: leave --tensor_parallel out")
+        parser.error(
+            "--check_model uses one card, even for a model that does not fit on it: leave --tensor_parallel out"
+        )
     check_folder(args.model_path)
     command = parser.command(argv)
     decoding_steps = args.max_new_tokens or DECODING_STEPS
@@ -168,6 +167,7 @@ def _add_data(group: argparse._ArgumentGroup) -> None:
         help="a set, several with commas, or all (default: what --image_or_video_path names, else sampling_data)",
     )
     add("--limit", type=int, help="answer only the first N questions of each set (default: all)")
+    add("--answer_path", type=Path, help="the right answers: progress and last line then show the accuracy")
     add("--allow_outside_root", action="store_true", help="follow symbolic links that lead out of the videos' folder")
 
 
@@ -176,14 +176,15 @@ def _add_model(group: argparse._ArgumentGroup, device: str) -> None:
     add("--model_path", type=Path, help="folder of the checkpoint, as LLaVA-NeXT-Video-7B-hf")
     add("--device", choices=KINDS, help=f"where the model computes (default: {device})")
     defaults = ", ".join(f"{dtype} on {kind}" for kind, dtype in DEFAULT_DTYPES.items())
-    add("--dtype", choices=DTYPES, help=f"numbers of weights and activations (default: {defaults})")
+    add("--dtype", choices=DTYPES, help=f"dtype of weights and activations (default: {defaults})")
     add("--num_frames", type=int, default=DEFAULT_NUM_FRAMES, help="frames of each video (default: %(default)s)")
-    longest = (
-        f"longest reply (default: {DEFAULT_NEW_TOKENS}); of --check_model: decoding steps (default: {DECODING_STEPS})"
-    )
+    steps = f"for --check_model: decoding steps (default: {DECODING_STEPS})"
+    longest = f"longest reply in tokens (default: {DEFAULT_NEW_TOKENS}); {steps}"
     add("--max_new_tokens", type=int, help=longest)
     add(
-        "--max_input_length", type=int, help="tokens of a prompt (default: the checkpoint's positions less the reply's)"
+        "--max_input_length",
+        type=int,
+        help="longest prompt in tokens (default: the checkpoint's positions less the reply's)",
     )
     add("--deterministic", action="store_true", help="the same numbers in every run on this device; slower")
 
@@ -204,24 +205,25 @@ def _add_output(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     results = "folder of the result files (default: %(default)s)"
     add("--chat_conversation_output_folder", type=Path, default=Path("Chat_results"), help=results)
-    add("--answer_path", type=Path, help="the right answers: progress and the last line show the accuracy")
     add("--overwrite", action="store_true", help="start over; the old result is kept until the new one is complete")
-    add("--verbose", action="store_true", help="name at the end what each process spent its time and memory on")
+    add("--verbose", action="store_true", help="each process says at its end what it spent its time and memory on")
 
 
 def _add_modes(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add_mode = group.add_mutually_exclusive_group().add_argument
-    add_mode("--dry_run", action="store_true", help="check everything, print plan and first prompt, load no weights")
-    add_mode("--check_device", action="store_true", help="try the device and what it needs installed")
-    add_mode("--check_model", action="store_true", help="find the module whose results differ from the CPU's")
+    add_mode(
+        "--dry_run", action="store_true", help="check all inputs, print the plan and the first prompt; load no weights"
+    )
+    add_mode("--check_device", action="store_true", help="check the device and the software it needs")
+    add_mode("--check_model", action="store_true", help="name the modules whose results deviate from the CPU's")
     requests = "write the questions with their frames as OpenAI batch requests; no device, no weights"
     add_mode("--export_requests", type=Path, metavar="FILE", help=requests)
-    keys = "of --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report (default: 4, longest and shortest)"
+    keys = "for --check_model: as MSVD/1,MSVD/2, or precision_test.py's JSON report (default: four that it chooses)"
     add("--check_questions", metavar="KEYS", help=keys)
-    calls = "of --check_model: write a row for each module call, as msprobe"
+    calls = "for --check_model: write a row for each module call, with msprobe's columns"
     add("--output_csv", type=Path, metavar="PATH", help=calls)
-    add("--output_json", type=Path, metavar="PATH", help="of --check_model: write its findings to this file")
+    add("--output_json", type=Path, metavar="PATH", help="for --check_model: write its findings as JSON")
 
 
 def _default_workers() -> int:
