@@ -222,7 +222,7 @@ def test_a_side_may_lack_whole_sets_of_the_sample(only_candidate, only_reference
         pytest.param({}, {"device": "npu"}, "one_device", id="npu-twice"),
         pytest.param({"device": "cuda"}, {"device": "cpu"}, "swapped", id="cuda-in-the-npu-s-place"),
         pytest.param({"device": "cpu"}, {"device": "npu"}, "swapped", id="npu-in-the-gpu-s-place"),
-        pytest.param({"device": "not stored"}, {"device": "npu"}, "swapped", id="another-engine-in-the-npu-s-place"),
+        pytest.param({"device": "not stored"}, {"device": "npu"}, "one_device", id="npu-against-another-engine"),
     ],
 )
 def test_each_side_has_a_device_of_its_own(tmp_path, npu_run, gpu_run, cause):

@@ -61,8 +61,10 @@ def _of_devices(inputs: Inputs, names: Names) -> Iterator[Obstacle]:
     first, second = [sorted(inputs.devices[side] - {UNKNOWN}) for side in SIDES.values()]
     if first == second and first in (["npu"], ["cuda"]):
         cause, text = "one_device", "both files hold replies of one kind of device"
-    elif (first == ["cuda"] and second in (["npu"], ["cpu"], [])) or (second == ["npu"] and first in (["cpu"], [])):
+    elif (first, second) in ((["cuda"], ["npu"]), (["cuda"], ["cpu"]), (["cpu"], ["npu"])):
         cause, text = "swapped", f"the {names.candidate.title} and {names.reference.title} files look swapped"
+    elif first == ["cuda"] or second == ["npu"]:
+        cause, text = "one_device", "a file holds replies of the other side's device"
     else:  # fine; or a side has several devices, which Inputs.mixed names
         return
     own, other = (" and ".join(each) or UNKNOWN for each in (first, second))
