@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import PurePosixPath
 
 from videobench.compare.pairing import Pair, Pairing
@@ -199,9 +199,10 @@ def _hash_row(name: str, field: str, compared: Sequence[Pair]) -> InputRow:
 
 def _count_settings(replies: Iterable[Reply]) -> Settings:
     counts: Settings = {}
-    for reply in replies:
-        for name, value in {"device": UNKNOWN, **reply.run}.items():
-            counts.setdefault(name, Counter())[str(value)] += 1
+    for run, equal in groupby(reply.run for reply in replies):
+        number = len(list(equal))
+        for name, value in {"device": UNKNOWN, **run}.items():
+            counts.setdefault(name, Counter())[str(value)] += number
     return counts
 
 
