@@ -6,8 +6,8 @@ python benchmarks/inference.py --device npu --shape 7b    # the same on an NPU
 
 Makes 720p clips of 10 to 60 s (a minute or two, once: --folder keeps them) and a checkpoint with random weights. The
 original's way is one plain `generate` for each question, with its video decoded whole on one thread; it answers the
-first questions, and its time is scaled up. This suite's is run_gpu.py, started as a user does; the time is the one that
-it prints, without its start. Replies are of two tokens, as nearly all real ones are (a letter and the end). Exit status
+first questions, and its time is scaled up. This suite's way is run_gpu.py, started as a user does; its time is the one
+that it prints, without its start. Replies have two tokens, as nearly all real ones (a letter and the end). Exit status
 1 if an answer differs in float32.
 """
 
@@ -38,7 +38,7 @@ from videobench.model.engine import Engine  # noqa: E402
 from videobench.video.pixels import normalise, resize_and_crop  # noqa: E402
 
 SET = "MSVD"  # any of the 13 names
-CLIP_SECONDS = (60, 10, 40, 20, 50, 30)  # so that the first two are as long as all in the mean
+CLIP_SECONDS = (60, 10, 40, 20, 50, 30)  # the first two are on average as long as all
 OPTIONS = {"A": "a red ball", "B": "a blue ball", "C": "a green ball", "D": "a white ball"}
 REPLY_TOKENS = 2
 COLUMNS = ("questions a video", "original, s", "this suite, s", "times as fast", "questions/s", "equal answers")
@@ -90,7 +90,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def make_clips(folder: Path, size: tuple[int, int]) -> list[Path]:
-    """H.264 with a key frame every ten seconds, but for those that are there already; `size` is (width, height)."""
+    """Make the clips that are missing: H.264 with a key frame every ten seconds; `size` is (width, height)."""
     clips = {folder / f"{seconds} s, {size[0]}x{size[1]}.mp4": seconds for seconds in CLIP_SECONDS}
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:  # a fork of a process with threads can hang
         for made in [pool.submit(_make_clip, *clip, size) for clip in clips.items() if not clip[0].is_file()]:
@@ -105,7 +105,7 @@ def _make_clip(path: Path, seconds: int, size: tuple[int, int]) -> None:
 
 
 def make_questions(folder: Path, clips: list[Path], count: int, per_video: int) -> list:
-    """A QA file and the videos it names, which are links to the clips, each of them in turn."""
+    """Write a QA file and the videos that it names: links to the clips, one after another."""
     videos, content = folder / "Eval_video" / SET, {}
     videos.mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -122,7 +122,7 @@ def make_questions(folder: Path, clips: list[Path], count: int, per_video: int) 
 
 
 def answer_plainly(model, checkpoint, questions: list, most: int) -> tuple[float, dict]:
-    """Seconds for all questions; key -> (reply, log-probability of each option) of the first ones."""
+    """Return the seconds for all questions, and key -> (reply, log-probability of each option) of the first ones."""
     builder, letter_ids = checkpoint.prompt_builder(NUM_FRAMES), Engine(model, checkpoint, REPLY_TOKENS)._letter_ids
     counts = {each.video: count_frames(each.video) for each in questions[:most]}  # the original knows them before
     prompts = builder.build([build_question_text(each.text, each.options) for each in questions[:most]])
@@ -143,7 +143,7 @@ def answer_plainly(model, checkpoint, questions: list, most: int) -> tuple[float
 
 
 def answer_as_a_user(model_path: Path, folder: Path, flags: list[str]) -> tuple[float, dict]:
-    """Seconds that the run says it took, and its rows."""
+    """Return the seconds that the run prints, and its rows."""
     out = folder / "out"
     command = [sys.executable, "run_gpu.py", f"--model_path={model_path}", f"--Eval_QA_root={folder}", *flags]
     command += [f"--Eval_Video_root={folder}", f"--dataset_name={SET}", f"--chat_conversation_output_folder={out}"]
@@ -156,7 +156,7 @@ def answer_as_a_user(model_path: Path, folder: Path, flags: list[str]) -> tuple[
 
 
 def compare(expected: dict, rows: dict) -> tuple[bool, str]:
-    """Whether all replies are equal and log-probabilities within 1e-4; both in words."""
+    """Return whether all replies are equal and log-probabilities within 1e-4, and how far, in words."""
     equal = sum(rows[key]["output_sequence"] == [text] for key, (text, _) in expected.items())
     apart = max(
         abs(rows[key]["letter_logprobs"][each] - value)
