@@ -22,7 +22,7 @@ def test_memory_of_a_row(text, dtype, per_token):
 
 
 def test_time_is_two_operations_for_each_weight_and_token():
-    tokens = Tokens(videos=10, questions=30, prefix=10 * 1160, prefix_alone=30 * 1160, suffix=3000, longest_prompt=1300)
+    tokens = Tokens(videos=10, questions=30, prefix=10 * 1160, suffix=3000, longest_prompt=1300)
     # 10 videos of 8 frames of 24 x 24 patches and a class token; 11600 + 3000 + 2 for each answer in the text model
     operations = 2 * (205 * 10 * 8 * 577 + 3014 * (11600 + 3000 + 60))
     assert device_seconds(checkpoint_of(205, 3014), 8, tokens, rate=1e6) == pytest.approx(operations / 1e6)
