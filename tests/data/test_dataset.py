@@ -70,6 +70,9 @@ def test_a_sample_names_the_set_in_each_row_and_key(tmp_path):
         pytest.param({"choices": {"A": None, "B": ""}}, "no option has a text", id="no-option-left"),
         pytest.param({"video_id": True}, "video_id is true or false", id="video-id-is-a-bool"),
         pytest.param({"video_id": None}, "video_id is missing", id="no-video-id"),
+        pytest.param({"video_id": "\ud83d"}, "surrogates not allowed", id="half-a-character-in-the-video-id"),
+        pytest.param({"question": "Why? \ud83d"}, "surrogates not allowed", id="half-a-character-in-the-question"),
+        pytest.param({"choices": {"A": "\ud83d"}}, "surrogates not allowed", id="half-a-character-in-an-option"),
     ],
 )
 def test_a_faulty_row_is_named(tmp_path, change, found):
@@ -85,9 +88,9 @@ def test_a_file_that_is_no_qa_file_is_refused(tmp_path, rows, found):
         load(tmp_path, rows)
 
 
-@pytest.mark.parametrize("key", ["", " ", "a\nb", "a\x1b[2Jb", "\x00"])
+@pytest.mark.parametrize("key", ["", " ", "a\nb", "a\x1b[2Jb", "\x00", "\ud83d"])
 def test_an_id_that_would_break_lines_is_refused(tmp_path, key):
-    with pytest.raises(InputError, match="the id is empty, or holds a line end"):
+    with pytest.raises(InputError, match=r"the id is empty, or holds a line end|surrogates not allowed"):
         load(tmp_path, {"4": ROW, key: ROW})
 
 

@@ -5,6 +5,7 @@ Full disks: tests/attack.py, and tests/data/test_journal.py."""
 import json
 import os
 import shutil
+import sys
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -94,6 +95,7 @@ def test_a_video_that_is_no_file_fails_alone(bench, kind):
     assert outcome.status == 1
     assert f"failed {len(own)}," in outcome.out
     assert outcome.err.count("failed: ") == len(own)
+    assert ("not a regular file" in outcome.err) == (kind in ("fifo", "device"))
 
 
 def place_a_folder(bench, path):
@@ -183,3 +185,39 @@ def test_a_name_cannot_steer_the_terminal(bench):
     assert outcome.status == 1
     assert r"\u202egnp.exe\u2066: no such video" in outcome.err
     assert "\u202e" not in outcome.err
+
+
+# Root may read everything without these two capabilities.
+AS_A_USER = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search"]
+
+
+def test_folders_that_may_not_be_read_fail_only_their_own_questions(bench, run_command):
+    """One beside the videos, as lost+found on a disk of its own, and one that is a video."""
+    videos = [bench.folder / "videos" / each["vid_path"] for each in bench.rows().values()]
+    first, other, *_ = dict.fromkeys(videos)
+    closed = bench.folder / "videos/lost+found"
+    first.unlink()
+    other.unlink()
+    for folder in (closed, other):
+        folder.mkdir(mode=0)
+    before = AS_A_USER if os.geteuid() == 0 else []
+    done = run_command(*before, sys.executable, "run_gpu.py", *bench.run_flags("--device", "cpu"))
+    assert done.returncode == 1, done.stderr
+    assert f", {videos.count(first) + videos.count(other)} failed\n" in done.stdout
+    assert ".avi: no such video\n" in done.stderr
+    assert ".avi: cannot be read (Permission denied); check its permissions\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "lost+found" not in done.stderr
+
+
+@pytest.mark.parametrize("script", ["sample", "answer"])
+def test_links_that_form_a_loop_are_refused_as_folders(bench, script):
+    loop = bench.folder / "loop"
+    loop.symlink_to("loop")
+    if script == "sample":
+        assert_refused(bench.sample("--sampling_output_folder", loop), loop, "cannot be made")
+        return
+    flags = bench.run_flags()
+    flags[flags.index("--Eval_Video_root")] = "--image_or_video_path"
+    flags[flags.index("--image_or_video_path") + 1] = str(loop)
+    assert_refused(bench.start("run_gpu", *flags), loop, "no such folder of videos; check --image_or_video_path")

@@ -116,3 +116,8 @@ def test_a_video_that_fails_costs_its_own_questions(bench):
     assert f"{6 - questions} requests, {questions} questions failed" in outcome.out
     assert f"{video}: " in outcome.err
     assert len(lines(files(bench)[0])) == 6 - questions
+
+
+@pytest.mark.parametrize("name", [".", "/"])
+def test_a_folder_is_not_taken_for_the_file(bench, name):
+    assert_refused(bench.answer("--export_requests", name), f"{name}:", "is there already; choose another name")

@@ -125,6 +125,8 @@ def of_videos(sizes):
         pytest.param(of_videos({"MSVD/../../../a": 1}), "is not a path", id="video-above"),
         pytest.param(of_videos({"MSVD/\x1b[2J.avi": 1}), r"x1b\[2J.avi' is not a path", id="video-that-clears"),
         pytest.param(of_videos({}), "does not describe a whole sample", id="no-videos"),
+        pytest.param(of_videos({"MSVD/\ud83d.avi": 1}), "surrogates not allowed", id="half-a-character"),
+        pytest.param(of_videos({"MSVD/a.avi": None}), "not the sampling_manifest.json of a sample", id="null-size"),
         pytest.param({"videos_bytes": {}}, "not the sampling_manifest.json of a sample", id="no-sizes"),
     ],
 )
@@ -133,6 +135,14 @@ def test_a_manifest_of_anything_but_a_sample_is_refused(sample, changed, found):
     path.write_text(json.dumps(json.loads(path.read_text()) | changed))
     with pytest.raises(InputError, match=rf"sampling_manifest\.json: .*{found}"):
         verify(path)
+
+
+def test_a_json_file_in_a_folder_below_the_manifest_is_missing(sample, capsys):
+    path = sample / "json/sampling_manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"outputs_sha256": {"a/b": "0"}}))
+    with pytest.raises(InputError, match="1 of 11 files"):
+        verify(path)
+    assert f"wrong: {sample}/json/a/b: missing" in capsys.readouterr().err
 
 
 def test_another_file_is_no_manifest(sample):

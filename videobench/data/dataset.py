@@ -165,7 +165,7 @@ def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path])
     dataset = row.get("dataset") if name == SAMPLE_NAME else name
     if dataset not in DATASET_NAMES:
         raise ValueError(f"dataset is {dataset!r}, but in a sample it must name one of the 13 sets")
-    return Question(
+    question = Question(
         source=name,
         dataset=dataset,
         id=_id_in_sample(key, dataset) if name == SAMPLE_NAME else key,
@@ -176,6 +176,9 @@ def _read_question(name: str, key: str, row: Any, locate: Callable[[str], Path])
         text=_require_text(row, "question"),
         options=_read_options(row.get("choices")),
     )
+    # ValueError for half a surrogate pair, as \ud83d alone: no tokenizer or file takes that.
+    f"{key}{video_id}{build_question_text(question.text, question.options)}".encode()
+    return question
 
 
 def _check_vid_path(vid_path: str) -> str:
@@ -371,7 +374,7 @@ def load_manifest(path: Path) -> Manifest:
             path=path,
             videos_folder=_require_place(content["videos_folder"]),
             json_sha256={_require_place(name): digest for name, digest in content["outputs_sha256"].items()},
-            videos={_require_place(name): SizeAndHash(sizes[name], digest) for name, digest in hashes.items()},
+            videos={_require_place(name): SizeAndHash(int(sizes[name]), digest) for name, digest in hashes.items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = f"it lacks {error}" if isinstance(error, KeyError) else error
@@ -388,6 +391,7 @@ def _require_place(name: str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or name.startswith("/") or ".." in parts or CONTROL_CHARACTER.search(name):
         raise ValueError(f"{name!r} is not a path below the sample's folder")
+    name.encode()  # ValueError for half a surrogate pair
     return name
 
 

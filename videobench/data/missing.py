@@ -41,11 +41,11 @@ def _hint(root: VideoRoot, question: Question) -> str:
     else:
         others, kept = [*folder.parents[:2], *(folder / name for name in _names_in(folder))], parts
     for other in others:
-        if other.joinpath(*kept).exists():
+        if os.path.exists(other.joinpath(*kept)):  # False if access is denied, as to lost+found
             return f"the videos are below {other}: give that in place of {root.folder}"
-    if (deeper := question.video.parent / question.video.parent.name).is_dir():
+    if os.path.isdir(deeper := question.video.parent / question.video.parent.name):
         return f"there is a folder {deeper}: move what it holds one level up"
-    if not root.skipped_parts and folder.joinpath(*parts[1:]).exists():
+    if not root.skipped_parts and os.path.exists(folder.joinpath(*parts[1:])):
         return f"the folders of the sets are in {folder} itself: move them into a folder {VIDEOS_NAME} there"
     return unpacking(question.video)
 

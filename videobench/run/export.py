@@ -27,7 +27,7 @@ TOP_LOGPROBS = 20  # the most that OpenAI's interface takes
 
 
 def facts_path(path: Path) -> Path:
-    return path.with_name(f"{path.name.removesuffix('.jsonl')}.facts.jsonl")
+    return path.parent / f"{path.name.removesuffix('.jsonl')}.facts.jsonl"
 
 
 def export_requests(context: RunContext, path: Path) -> tuple[int, dict[Question, str]]:

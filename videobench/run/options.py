@@ -233,13 +233,17 @@ def _default_workers() -> int:
 
 def _sources(args: argparse.Namespace) -> tuple[QaSource, ...]:
     path: Path | None = args.image_or_video_path
-    if path and not args.dataset_name and not is_known(path.resolve().name):
+    if path and not args.dataset_name and not is_known(_real_name(path)):
         raise InputError(
-            f"--image_or_video_path {path}: its name, {path.resolve().name!r}, is no set's; name the folder of one "
+            f"--image_or_video_path {path}: its name, {_real_name(path)!r}, is no set's; name the folder of one "
             "set, as .../Eval_video/MSVD, or give --dataset_name"
         )
-    names = resolve_names(args.dataset_name or (path.resolve().name if path else SAMPLE_NAME), args.Eval_QA_root)
+    names = resolve_names(args.dataset_name or (_real_name(path) if path else SAMPLE_NAME), args.Eval_QA_root)
     return tuple(QaSource(name, qa_file(args.Eval_QA_root, name), _video_root(name, args)) for name in names)
+
+
+def _real_name(path: Path) -> str:
+    return os.path.basename(os.path.realpath(path))  # Path.resolve fails if links form a loop
 
 
 def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
@@ -247,7 +251,7 @@ def _video_root(name: str, args: argparse.Namespace) -> VideoRoot:
     path: Path | None = args.image_or_video_path
     if path is None:
         root, skipped = args.Eval_Video_root, 0
-    elif not is_known(path.resolve().name) or canonical_name(path.resolve().name) != name:
+    elif not is_known(_real_name(path)) or canonical_name(_real_name(path)) != name:
         if path.is_dir():
             return VideoRoot(path / name, args.allow_outside_root, 2)  # a missing set fails only its own questions
         root, skipped = path, 2

@@ -40,7 +40,9 @@ def check_free_space(sample: Sample, candidates: Candidates, settings: SampleSet
         for name, source in _sources(sample, settings).items()
         if not _is_copy(folder / SAMPLE_NAME / name, source)
     )
-    free = shutil.disk_usage(next(each for each in (folder, *folder.resolve().parents) if each.is_dir())).free
+    free = shutil.disk_usage(
+        next(each for each in (folder, *Path(os.path.realpath(folder)).parents) if each.is_dir())
+    ).free
     if needed > free:
         raise InputError(
             f"{folder}: the videos to copy take {needed} bytes, but only {free} are free; free space, choose another "

@@ -28,7 +28,7 @@ def verify_sample(manifest_path: Path, output_folder: Path | None, num_workers: 
     manifest = load_manifest(manifest_path)
     folder = find_videos_folder(manifest, output_folder)
     expected: dict[Path, tuple[str, int | None]] = {
-        manifest.path.with_name(name): (digest, None) for name, digest in manifest.json_sha256.items()
+        manifest.path.parent / name: (digest, None) for name, digest in manifest.json_sha256.items()
     }
     expected |= {folder / name: (each.sha256, each.num_bytes) for name, each in manifest.videos.items()}
     faults = for_each_file(lambda path: _fault(path, *expected[path]), expected, num_workers, "verify")

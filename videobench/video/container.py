@@ -65,7 +65,7 @@ def open_video(video: Path) -> Iterator[OpenVideo]:
 
     Raises VideoError, naming the file, if it is missing, not a video, or over a limit."""
     if not video.is_file():
-        raise VideoError(f"{video}: no such file")
+        raise VideoError(f"{video}: {'not a regular file' if video.exists() else 'no such file'}")
     try:
         # Absolute, so that FFmpeg cannot mistake it for an address such as `http:...`.
         container = av.open(str(video.absolute()), options=CONTAINER_OPTIONS, **METADATA)

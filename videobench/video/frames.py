@@ -79,7 +79,10 @@ def spread(total: int, num_frames: int) -> list[int]:
 
 
 def _find_images(folder: Path, num_frames: int) -> Found:
-    images = images_in(folder)
+    try:
+        images = images_in(folder)
+    except OSError as error:
+        raise VideoError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
     if not images:
         raise VideoError(f"{folder}: the folder holds no image ({', '.join(sorted(IMAGE_SUFFIXES))})")
     wanted = spread(len(images), num_frames)
