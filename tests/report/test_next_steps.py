@@ -1,6 +1,7 @@
 """The next step: a sentence, and commands made from what the runs and the sampler stored."""
 
 import json
+import math
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
 from videobench.commands import SAMPLE_COMMAND_FILE, Command, keep_command
 from videobench.compare.comparison import compare_runs
-from videobench.compare.settings import ComparisonSettings
+from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
 from videobench.report.next_steps import next_step
 
 SET = "sampling_data"
@@ -34,7 +35,7 @@ def rows():
 def step(tmp_path, rows):
     """(sentence, words of each command) of two sound runs that were changed; without `runs` nothing was stored."""
 
-    def find(change=lambda npu, gpu: None, runs=RUN, sampler=SAMPLER, set=SET, answers="sampling_answer.json"):
+    def find(change=lambda npu, gpu: None, runs=RUN, sampler=SAMPLER, set=SET, answers="sampling_answer.json", **more):
         sides = [{"/".join(name): dict(both[side]) for name, both in rows.items()} for side in (0, 1)]
         change(*sides)
         paths = [tmp_path / side / f"{set}_eval.json" for side in RUN]
@@ -45,12 +46,12 @@ def step(tmp_path, rows):
                 keep_command(path.parent / f"journal/{set}.command.json", runs[side])
         right = {}
         for (dataset, id), (*_, letter) in rows.items():
-            right.setdefault(dataset, {})[id] = {"answer": letter}
+            right.setdefault(dataset, {})[f"{dataset}/{id}"] = {"answer": letter}
         (tmp_path / answers).write_text(json.dumps(right))
         if sampler:
             keep_command(tmp_path / SAMPLE_COMMAND_FILE, sampler)
         own = Command("precision_test.py", ("--eval_npu_path", str(paths[0]), "--eval_gpu_path", str(paths[1])))
-        settings = ComparisonSettings(*paths, tmp_path / answers, command=own)
+        settings = ComparisonSettings(*paths, tmp_path / answers, command=own, **more)
         found = next_step(compare_runs(settings))
         return found.text, [shlex.split(each) for each in found.commands]
 
@@ -86,8 +87,11 @@ def test_a_limit_is_raised_as_far_as_questions_are_drawn_and_else_dropped(step, 
 
 
 def test_no_more_questions_are_asked_for_than_there_are(step):
-    text, commands = step(sampler=replace(SAMPLER, available=339))
-    assert (text, commands) == ("440 questions would be needed, and 339 can be drawn from these sets", [])
+    text, [compare] = step(sampler=replace(SAMPLER, available=339))
+    assert text.startswith(
+        "440 questions would be needed, and 339 can be drawn from these sets; read what flipped in /"
+    )
+    assert scripts([compare]) == ALL[3:]
 
 
 def test_what_is_for_another_machine_says_so(step):
@@ -239,3 +243,56 @@ def test_only_float16_is_left_for_a_dtype_that_does_not_overflow(step, dtype, wi
     _, commands = step(overflow)
     assert [words[-3] for words in commands if "--dtype" in words] == wider
     assert "--check_model" in commands[-1]
+
+
+def test_what_a_run_is_asked_again_in_goes_to_a_new_folder_if_its_own_is_not_known(step):
+    def answer_with_fewer_frames(npu, gpu):
+        for side, count in ((npu, 4), (gpu, 8)):
+            for row in side.values():
+                row["run"] = row["run"] | {"num_frames": count}
+
+    text, [again, compare] = step(answer_with_fewer_frames, runs=None)
+    assert text.endswith(", NEW_OUTPUT by a new folder")
+    assert again[-1] == "NEW_OUTPUT"
+    assert compare[-1] == f"NEW_OUTPUT/{SET}_eval.json"
+
+
+@pytest.mark.parametrize(
+    ("margin", "begin"), [(3, "the runs differ: a loss of"), (1, "no letter differs: see how the leads moved in /")]
+)
+def test_nobody_is_sent_to_flips_if_there_are_none(step, rows, margin, begin):
+    def flatten(npu, gpu):
+        """Give the GPU's replies, but a lead that is hardly one if it is right."""
+        for name, (*_, right) in rows.items():
+            own, other = npu["/".join(name)], gpu["/".join(name)]
+            own |= {each: other[each] for each in ("output_sequence", "letter_logprobs")}
+            if other["output_sequence"] == [right]:
+                level = -math.log(len(other["letter_logprobs"]))
+                own["letter_logprobs"] = {each: level - 0.1 * (each != right) for each in other["letter_logprobs"]}
+
+    text, _ = step(flatten, margin=Margin(margin), tolerance=Tolerance(is_judged=False))
+    assert text.startswith(begin)
+    assert "flip" not in text
+
+
+def test_the_run_that_overflows_is_asked_again_though_a_service_answered_on_the_other_side(step):
+    def overflow(npu, gpu):
+        for row in npu.values():
+            row["run"] = {"model": "m"}
+        for row in list(gpu.values())[:5]:
+            row |= {"nonfinite": True, "letter_logprobs": {}}
+
+    text, commands = step(overflow, runs=None)
+    assert text.startswith("run that side again with --dtype bfloat16, into another folder")
+    assert scripts(commands) == ["run_gpu.py", "precision_test.py", "run_gpu.py"]
+
+
+def test_what_the_original_leaves_out_is_scored_otherwise_since_no_page_lists_it(step):
+    def fall_silent(*sides):
+        for side in sides:
+            for row in list(side.values())[:30]:
+                row["output_sequence"] = ["?"]
+
+    text, [compare] = step(fall_silent, scoring="mindie", margin=Margin(3))
+    assert text == "score by --scoring strict, which counts replies without a letter as wrong, and lists them"
+    assert compare[-2:] == ["--scoring", "strict"]

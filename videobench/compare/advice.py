@@ -89,9 +89,11 @@ NEXT_STEP = {  # one sentence, often with commands
     "nonfinite": "run that side again with --dtype bfloat16, into another folder, and compare again; or find the "
     "module that overflows",
     "broken": "find the module that breaks",
-    "service": "ask the service these questions one at a time and in another dtype, and read what flipped",
+    "service": "ask the service these questions one at a time and in another dtype",
     "flips": "read what flipped",
+    "leads": "no letter differs: see how the leads moved",
     "silent": "read the replies that have no letter, or score by another --scoring",
+    "dropped": "score by --scoring strict, which counts replies without a letter as wrong, and lists them",
     "unanswered": "compare again with the file that has all the right answers",
     "repeat": "run that side twice with --deterministic, into two folders, and name the second one by --repeat_path",
     "pass": "done: keep both result files beside this report",

@@ -317,7 +317,7 @@ def _numbers(comparison: Comparison) -> str:
     median = f"median difference {diagnosis.median:.2g} nats"
     if not diagnosis.is_judged and not diagnosis.broken:
         groups = list_groups([each for each in diagnosis.findings if each.cause not in ("unreadable", "repeat")])
-        return f"not judged: {median}, {of}{f'; {groups} stand out' if groups else ''}{more}"
+        return f"not judged: {median}, {of}{f'; what stands out: {groups}' if groups else ''}{more}"
     percent = 100 * diagnosis.beyond
     beyond = f"{format(percent, '.0f' if percent >= 10 else '.2g')} % beyond the {diagnosis.explained}"
     sound = "OK" if diagnosis.beyond <= MANY_BEYOND else "no fault found"
@@ -333,4 +333,4 @@ def why_unknown(verdict: Verdict, pairing: Pairing) -> str:
         return "a side stores no log-probabilities"
     if any(reply.bounded for side in sides for reply in side):
         return "options are known by their bounds alone"
-    return "no question has log-probabilities of the same two options on both sides"
+    return "no question with the same inputs has log-probabilities of the same two options on both sides"

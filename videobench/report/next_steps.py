@@ -30,6 +30,7 @@ PLACES = {
     "QA_ROOT": "the folder that holds Eval_QA/",
     "VIDEO_ROOT": "the folder that holds Eval_video/",
     "OUTPUT": "that run's output folder",
+    "NEW_OUTPUT": "a new folder",
     "TORCHRUN_FLAGS": "torchrun's own flags, on each machine",
     "ALL_ANSWERS": "the file that has all the right answers",
 }
@@ -62,10 +63,12 @@ def _name_step(comparison: Comparison) -> str:
     if verdict.decided_by == DIVERGENCE:
         return "nonfinite" if causes[0] == "nonfinite" else "broken"
     if verdict.decided_by == COUNTS:
-        alone = len(comparison.pairing.pairs) > len(comparison.pairing.compared)
-        return "sample" if alone else "unanswered" if comparison.pairing.without_answer else "silent"
+        pairing = comparison.pairing
+        if len(pairing.pairs) > len(pairing.compared):
+            return "sample"
+        return "unanswered" if pairing.without_answer else "dropped" if pairing.dropped else "silent"
     if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
-        return "flips"
+        return "flips" if comparison.flips else "leads"
     if verdict.name == INCONCLUSIVE:
         return MORE
     return "repeat" if "repeat" in causes else "pass"
@@ -101,8 +104,10 @@ class _Planner:
             return self._complete(lacking)
         if step == MORE:
             return self._more()
-        if step == "flips":
+        if step in ("flips", "leads"):
             return self._read_flips(NEXT_STEP[step])
+        if step == "dropped":
+            return self._step(NEXT_STEP[step], self._own.with_flag("scoring", "strict"))
         if step == "silent":  # no flips: the page lists these questions, without their replies
             return self._read_flips(f"{NEXT_STEP[step]}; their questions are listed")
         if step == "unanswered":
@@ -184,7 +189,7 @@ class _Planner:
         """Run that side again into another folder, and compare with the new results."""
         for each in self._runs[side][:1]:
             former = each.flag("chat_conversation_output_folder") or "OUTPUT"
-            folder = "OUTPUT" if former == "OUTPUT" else f"{former}_{value}"
+            folder = "NEW_OUTPUT" if former == "OUTPUT" else f"{former}_{value}"
             yield each.with_flag(flag, value).with_flag("chat_conversation_output_folder", folder)
             name = next((name for name in PATHS[side] if self._own.flag(name)), PATHS[side][0])
             path = self._paths[side]
@@ -193,19 +198,19 @@ class _Planner:
     # --- If the numbers are broken ---
 
     def _of_broken_numbers(self, step: str) -> NextStep:
-        if not self._runs["candidate"]:
-            return self._read_flips(NEXT_STEP["service"])
         cause = self._comparison.diagnosis.findings[0].cause
-        if cause in ("card", "npu card", "gpu card"):
-            side = "reference" if cause == "gpu card" else "candidate"
-            return self._step(NEXT_STEP[step], *self._checks_of_worst_card(side))
-        if step == "broken":
-            return self._step(NEXT_STEP[step], *self._checks("candidate", most_different(self._comparison.differences)))
         hit = {
             side: [pair for pair in self._pairing.pairs if (reply := getattr(pair, side).reply) and reply.nonfinite]
             for side in OTHER
         }
-        side = "candidate" if hit["candidate"] else "reference"
+        is_of_reference = not hit["candidate"] if cause == "nonfinite" else cause == "gpu card"
+        side = "reference" if is_of_reference else "candidate"
+        if not self._runs[side]:
+            return self._with_flips(NEXT_STEP["service"])
+        if cause in ("card", "npu card", "gpu card"):
+            return self._step(NEXT_STEP[step], *self._checks_of_worst_card(side))
+        if step == "broken":
+            return self._step(NEXT_STEP[step], *self._checks(side, most_different(self._comparison.differences)))
         checks = self._checks(side, [pair.key for pair in hit[side][:CHECKED]])
         if getattr(hit[side][0], side).reply.run.get("dtype", "float16") != "float16":  # bfloat16 would not help
             return self._step(NEXT_STEP["broken"], *checks)
@@ -260,17 +265,21 @@ class _Planner:
             own = own.with_flag("Eval_Video_root", root)
         return self._step(f"{text} in {place}", *([] if own == self._own else [own]))
 
+    def _with_flips(self, text: str) -> NextStep:
+        """Suggest to read what flipped, too, if anything did."""
+        return self._read_flips(f"{text}; read what flipped") if self._comparison.flips else self._step(text)
+
     def _more(self) -> NextStep:
         needed, sampler = self._verdict.questions_needed, self._sampler
         available = (sampler and sampler.available) or ALL_QUESTIONS
         if self._verdict.decided_by == VIDEOS:
             needed = min(1000, available)
         if needed is None:
-            return self._read_flips(f"{self._verdict.advice}; read what flipped")
+            return self._with_flips(self._verdict.advice or "")
         fewer = "" if self._verdict.evidence.smoothed else "; fewer decide if both sides store log-probabilities"
         if needed > available:
             held = "can be drawn from these sets" if sampler else "are all of Video-Bench"
-            return self._step(f"{needed:,} questions would be needed, and {available:,} {held}{fewer}")
+            return self._with_flips(f"{needed:,} questions would be needed, and {available:,} {held}{fewer}")
         if not self._is_sample:
             answer = "answer more sets on both sides, or a sample of so many (extract_dataset.py --nums)"
             return self._step(f"{needed:,} questions would be enough: {answer}{fewer}")

@@ -210,7 +210,7 @@ def _divergence(report: Json) -> Iterator[str]:
         yield f"    look at: {finding['look_at']}"
     strongest = divergence["strongest_association"]
     if strongest and not divergence["broken"] and report["verdict"] != PASS:  # after a PASS in the page and the JSON
-        limit = ", too weak to call the run broken" if strongest["unit"] == "nats" else ""
+        limit = ", too weak to call the run broken" if strongest["unit"] == "nats" and divergence["judged"] else ""
         yield f"  strongest association{limit}: {strongest['text']}"
 
 
