@@ -293,3 +293,9 @@ def test_accuracy_alone_was_judged_only_if_it_was_judged():
 def test_a_service_without_a_finish_reason_is_not_sent_to_our_own_engine():
     pairs = with_reply(pairs_of(300, noise=0.9), "candidate", run={"model": "m"})
     assert summary_of(pairs).next_step.startswith(NEXT_STEP["service"])
+
+
+def test_what_one_side_lacks_of_another_benchmark_is_answered_before_more_questions_are_asked():
+    few = [replace(each, dataset="arc") for each in pairs_of(300)]
+    assert summary_of(few).next_step.startswith("compare ")
+    assert summary_of(without(few, 30)).next_step == OF_OTHERS["sample"]

@@ -296,3 +296,20 @@ def test_what_the_original_leaves_out_is_scored_otherwise_since_no_page_lists_it
     text, [compare] = step(fall_silent, scoring="mindie", margin=Margin(3))
     assert text == "score by --scoring strict, which counts replies without a letter as wrong, and lists them"
     assert compare[-2:] == ["--scoring", "strict"]
+
+
+@pytest.mark.parametrize("is_of_service", [True, False])
+def test_a_service_that_lacks_new_questions_is_not_started_again(step, is_of_service):
+    def enlarge(npu, gpu):
+        for row in gpu.values():
+            row["run"] = row["run"] | {"manifest_sha256": "2" * 64}
+        for index, (name, row) in enumerate([*npu.items()]):
+            row["run"] = {"model": "m"} if is_of_service else row["run"] | {"manifest_sha256": "1" * 64}
+            if index < 100 or name.startswith("MSVD/"):
+                del npu[name]
+
+    text, commands = step(enlarge, runs=None)
+    begin = "let the NPU's engine answer what is new (for a service: --export_requests), then compare again"
+    assert text.startswith("the NPU's run lacks 1")
+    assert text.partition(": ")[2].startswith(begin if is_of_service else "start it again (it asks only what is new)")
+    assert scripts(commands) == (ALL[3:] if is_of_service else ["run_npu.py", *ALL[3:]])

@@ -58,19 +58,20 @@ def next_step(comparison: Comparison) -> NextStep:
 def _name_step(comparison: Comparison) -> str:
     """Choose a key of NEXT_STEP or OF_OTHERS, or MORE."""
     verdict, causes = comparison.verdict, [each.cause for each in comparison.diagnosis.findings]
+    pairing = comparison.pairing
+    is_in_part = len(pairing.pairs) > len(pairing.compared)  # a side lacks questions of the other
     if verdict.decided_by == INPUTS:
         return verdict.evidence.obstacles[0].cause
     if verdict.decided_by == DIVERGENCE:
         return "nonfinite" if causes[0] == "nonfinite" else "broken"
     if verdict.decided_by == COUNTS:
-        pairing = comparison.pairing
-        if len(pairing.pairs) > len(pairing.compared):
+        if is_in_part:
             return "sample"
         return "unanswered" if pairing.without_answer else "dropped" if pairing.dropped else "silent"
     if verdict.name == FAIL or verdict.decided_by in (AGREEMENT, FLIPS, GROUPS):
         return "flips" if comparison.flips else "leads"
     if verdict.name == INCONCLUSIVE:
-        return MORE
+        return "sample" if is_in_part else MORE
     return "repeat" if "repeat" in causes else "pass"
 
 
@@ -162,7 +163,10 @@ class _Planner:
             npu, gpu = own.flag("eval_npu_path"), own.flag("eval_gpu_path")
             return self._step(text, own.with_flag("eval_npu_path", gpu).with_flag("eval_gpu_path", npu))
         if cause == "enlarged":
-            commands = [each.without("limit") for each in self._runs[lacking_side(self._pairing)]]
+            side = lacking_side(self._pairing)
+            commands = [each.without("limit") for each in self._runs[side]]
+            if not commands:
+                text = f"{self._let_answer(side)}, then compare again"
             return self._step(f"{self._verdict.evidence.obstacles[0].text}: {text}", *commands, own, is_new=True)
         if cause in ("sample", "questions"):
             return self._step(text, *self._verification(), *self._runs["candidate"], *self._runs["reference"], own)
@@ -299,11 +303,12 @@ class _Planner:
         if all(self._runs.values()):
             return "start both runs again (they ask only what is new)"
         return ", ".join(
-            f"start {phrase}'s run again (it asks only what is new)"
-            if self._runs[side]
-            else f"let {phrase}'s engine answer what is new (for a service: --export_requests)"
+            f"start {phrase}'s run again (it asks only what is new)" if self._runs[side] else self._let_answer(side)
             for side, phrase in self._phrases.items()
         )
+
+    def _let_answer(self, side: str) -> str:
+        return f"let {self._phrases[side]}'s engine answer what is new (for a service: --export_requests)"
 
 
 def _video_root(run: Command) -> Path | None:
