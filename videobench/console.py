@@ -5,7 +5,7 @@ import shutil
 import sys
 import time
 
-MOST_SHOWN = 2000  # characters of a message: a name in a file may be megabytes long
+MOST_SHOWN = 8000  # characters of a message: a name in a file may be megabytes long
 
 
 def visible(text: str) -> str:
@@ -15,7 +15,7 @@ def visible(text: str) -> str:
 
 def one_line(text: str) -> str:
     """Put a text on one visible line, shortened in the middle if it is too long."""
-    text = visible(" ".join(text.split()))
+    text = visible(" ".join(line.strip() for line in text.splitlines()))
     return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN // 2]} ... {text[-MOST_SHOWN // 2 :]}"
 
 

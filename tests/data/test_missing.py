@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_tools import SET, Bench
-from videobench.commands import interpreter
+from videobench.commands import interpreter, quote
 
 
 @pytest.fixture
@@ -56,8 +56,11 @@ def run_printed(command):
     subprocess.run(["bash", "-ec", command], env={"PATH": "/usr/bin:/bin"}, check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("kind", PACKED)
-def test_the_command_that_is_printed_unpacks_them(bench, kind):
+@pytest.mark.parametrize(
+    ("kind", "name"), [*((kind, "two  spaces it's") for kind in PACKED), ("split-tar", "全角\u3000空格")]
+)
+def test_the_command_that_is_printed_unpacks_them(tmp_path, capsys, kind, name):
+    bench = Bench(tmp_path / name, capsys).shorten(8)
     PACKED[kind](bench.videos, bench.videos.parent)
     shutil.rmtree(bench.videos)
     said = [bench.sample().err, bench.answer("--dry_run").err, bench.answer().err]
@@ -75,7 +78,10 @@ def test_some_are_still_packed(bench):
     first.unlink()
     for outcome in (bench.sample("--nums", 1), bench.answer("--dry_run"), bench.answer()):
         [line] = [line for line in outcome.err.splitlines() if line.startswith("warning: ")]
-        assert f"{packed} may hold it: {interpreter()} -m zipfile -e '{packed}' '{bench.videos}'" in line
+        assert (
+            f"{packed} may hold it: {interpreter()} -m zipfile -e {quote(str(packed))} {quote(str(bench.videos))}"
+            in line
+        )
     run_printed(line.partition(" may hold it: ")[2])
     assert bench.answer().status == 0
 

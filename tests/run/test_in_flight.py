@@ -1,5 +1,6 @@
 """Notes of what was in flight when processes died. Whole runs that die: tests/faults/test_faults_kills.py."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,13 @@ def test_a_note_counts_until_the_job_is_done_unless_it_was_cut_short(note, tmp_p
     note().take([ONE])
     assert note().read_deaths() == [str(ONE)]
     [path] = (tmp_path / "journal").iterdir()
-    path.write_bytes(path.read_bytes()[:-5])
-    assert note().read_deaths() == []
+    for damaged in (path.read_bytes()[:-5], b"5", b"null"):
+        path.write_bytes(damaged)
+        assert note().read_deaths() == []
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match=r"\.json: cannot be read \(Not a regular file\)"):
+        note().read_deaths()
 
 
 def test_a_note_that_cannot_be_written_is_reported(note, tmp_path):

@@ -134,7 +134,8 @@ def test_a_reply_that_would_leave_the_positions_fails_before_the_weights(small, 
 @pytest.mark.parametrize(
     ("extra", "found"),
     [
-        (["--num_frames", "500"], "500 frames take 4"),
+        (["--num_frames", "500"], "500 frames take 4500 tokens of the prompt"),
+        (["--num_frames", "9" * 12], "999999999999 frames take "),
         (["--max_new_tokens", "2048"], "2048 are for the reply and the checkpoint has 2048 positions: use fewer"),
         (["--max_input_length", "9999"], "the checkpoint has 2048 positions"),
         (["--max_input_length", "20"], "--max_input_length is 20"),

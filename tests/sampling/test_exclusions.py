@@ -46,6 +46,7 @@ def test_a_sample_and_what_it_excludes_are_the_larger_sample(benchmark):
         pytest.param("NBA/77", "NBA/77 is in no QA file", id="unknown-id"),
         pytest.param("77", "'77' is not <dataset>/<id>", id="bare-id"),
         pytest.param("Kinetics/7", "'Kinetics/7' is not <dataset>/<id> of Video-Bench", id="unknown-set"),
+        pytest.param("sampling_data/7", "'sampling_data/7' is not <dataset>/<id>", id="a-sample-as-the-set"),
         pytest.param("# none\n\n", "names no question", id="empty"),
         pytest.param('["NBA/7"]', "names no question", id="json-list"),
         pytest.param('{"NBA/7": ', "not JSON", id="cut-short"),

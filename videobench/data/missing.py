@@ -8,9 +8,8 @@ import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from shlex import quote
 
-from videobench.commands import interpreter
+from videobench.commands import interpreter, quote
 from videobench.data.dataset import VIDEOS_NAME, Question, VideoRoot
 from videobench.files import open_regular
 

@@ -18,7 +18,7 @@ from videobench.data.journal import FULL_DISK, Journal
 from videobench.data.rows import Row, failed_row, question_fields
 from videobench.device.devices import Device, card_numbers, describe_device
 from videobench.errors import DeviceLost, InputError, OtherProcessFailed
-from videobench.files import sha256_of_file
+from videobench.files import MAX_JSON_BYTES, read_bytes, sha256_of_file
 from videobench.jobs.job import Job
 from videobench.jobs.processes import at_forced_end
 from videobench.model.checkpoint import start_hashing
@@ -141,8 +141,9 @@ class InFlight:
         """Return the videos that were in flight when a process died. For process 0, before any video is taken."""
         died: set[str] = set()
         for path in self._folder.glob(self._pattern):
-            with suppress(ValueError):  # cut short when the machine died
-                died.update(json.loads(path.read_bytes()))
+            content = read_bytes(path, MAX_JSON_BYTES)
+            with suppress(ValueError, TypeError):  # cut short when the machine died
+                died.update(map(str, json.loads(content)))
         return sorted(died)
 
     def take(self, videos: Iterable[Path]) -> None:

@@ -93,17 +93,16 @@ def build_plan(questions: list[Question], builder: PromptBuilder, positions: int
                 f"question {each.key} of {each.source} holds {VIDEO_PLACEHOLDER}, which stands for the video; reword "
                 "it in the QA file"
             )
-    prompts = dict(zip(questions, builder.build(texts), strict=True))
-    num_video_tokens = len(prompts[questions[0]].prefix_ids)
     stated, limit = settings.max_input_length or 0, positions - settings.max_new_tokens
     found = f"{settings.max_new_tokens} are for the reply and the checkpoint has {positions} positions"
     if stated:
         limit, found = min(stated, limit), f"--max_input_length is {stated}, {found}"
-    if stated > positions or num_video_tokens >= limit:
+    if stated > positions or builder.num_video_tokens >= limit:
         raise InputError(
-            f"{settings.num_frames} frames take {num_video_tokens} tokens of the prompt; {found}: use fewer "
+            f"{settings.num_frames} frames take {builder.num_video_tokens} tokens of the prompt; {found}: use fewer "
             "--num_frames or --max_new_tokens, or another --max_input_length"
         )
+    prompts = dict(zip(questions, builder.build(texts), strict=True))
     missing = {video for video in {each.video for each in questions} if not os.path.exists(video)}
     failures = {each: f"{each.video}: no such video" for each in questions if each.video in missing}
     if hint := _place_hint(settings, failures):

@@ -187,7 +187,7 @@ def load_excluded(path: Path, questions: Iterable[Question]) -> frozenset[Questi
     names: set[QuestionName] = set()
     for key in keys:
         dataset, _, id = key.partition("/")
-        if not id or not is_known(dataset):
+        if not id or not is_known(dataset) or canonical_name(dataset) not in DATASET_NAMES:
             found = f"{path}: {key!r} is not <dataset>/<id> of Video-Bench"
             raise InputError(f"{found}; --exclude takes a sample's JSON file, or one question per line")
         names.add((canonical_name(dataset), id))
