@@ -1,21 +1,18 @@
 """The attack of tests/attack.py with small numbers."""
 
-import subprocess
 import sys
 
 import pytest
 
 from tests.support.attacks import Work
-from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("attack", "number"), [("kills", 6), ("disks", 6), ("videos", 60)])
-def test_an_attack_holds(attack, number):
+def test_an_attack_holds(run_command, attack, number):
     numbers = {"kills": 0, "disks": 0, "videos": 0} | {attack: number}
-    command = [sys.executable, "tests/attack.py", *(f"--{name}={each}" for name, each in numbers.items())]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_command(sys.executable, "tests/attack.py", *(f"--{name}={each}" for name, each in numbers.items()))
     if "no right to mount" in done.stderr:
         pytest.skip(done.stderr.strip())
     assert done.returncode == 0, done.stdout + done.stderr

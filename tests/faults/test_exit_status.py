@@ -3,7 +3,6 @@
 import ast
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -132,10 +131,9 @@ LONG = "-c 'import videobench; videobench.start(lambda: print(100_000 * chr(120)
         pytest.param("run_npu.py --help", ">/dev/full", 2, "error: output: cannot be written (No space", id="help"),
     ],
 )
-def test_output_that_cannot_be_written_ends_in_one_line(script, redirection, status, said):
+def test_output_that_cannot_be_written_ends_in_one_line(script, redirection, status, said, run_command):
     """With what Python would still write at its end."""
-    command = ["bash", "-c", f'"$0" {script} {redirection}; exit ${{PIPESTATUS[0]}}', sys.executable]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_command("bash", "-c", f"python {script} {redirection}; exit ${{PIPESTATUS[0]}}")
     assert done.returncode == status
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == 1
@@ -156,14 +154,12 @@ def test_an_old_python_can_read_what_it_is_refused_by(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS[:-1])
-def test_an_old_python_is_refused_in_one_line(script):
+def test_an_old_python_is_refused_in_one_line(script, run_command):
     program = (
         "import runpy, sys; sys.version_info = (3, 9, 18, 'final', 0); sys.argv = sys.argv[1:]\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, script], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = run_command(sys.executable, "-c", program, script)
     assert done.returncode == 2
     assert done.stderr.startswith("error: Python 3.10 to 3.13 is needed, ")
     assert done.stderr.count("\n") == 1

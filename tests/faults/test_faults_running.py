@@ -101,7 +101,9 @@ def test_the_message_about_a_damaged_first_line_of_a_journal_says_how_to_mend_it
     assert bench.answer("--limit", 1).status == 0
     bench.journal.write_bytes(b"\0" + bench.journal.read_bytes())
     found = f"line 1 .* remove this file and {bench.result.name}: its questions are then"
+    before = bench.contents()
     assert_refused(bench.answer("--limit", 1), bench.journal, found)
+    assert bench.contents() == before
     for path in (bench.journal, bench.result):
         path.unlink()
     assert bench.answer("--limit", 1).status == 0

@@ -118,6 +118,14 @@ def test_a_video_that_fails_costs_its_own_questions(bench):
     assert len(lines(files(bench)[0])) == 6 - questions
 
 
-@pytest.mark.parametrize("name", [".", "/"])
-def test_a_folder_is_not_taken_for_the_file(bench, name):
-    assert_refused(bench.answer("--export_requests", name), f"{name}:", "is there already; choose another name")
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        (".", "is there already; choose another name"),
+        ("/", "is there already; choose another name"),
+        ("{}/qa/ANSWER.json/requests.jsonl", "cannot be written .*; free space or choose"),
+    ],
+)
+def test_requests_cannot_be_written_over_a_folder_or_below_a_file(bench, name, found):
+    name = name.format(bench.folder)
+    assert_refused(bench.answer("--export_requests", name), f"{name}:", found)

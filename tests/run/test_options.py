@@ -5,7 +5,7 @@ import pytest
 import run_gpu
 import run_npu
 from tests.support.forks import call_script, fork
-from tests.support.runs import SET, results, run_argv
+from tests.support.runs import SET, results
 from videobench.cli import run_script
 
 
@@ -25,14 +25,6 @@ def test_the_folder_of_videos_may_name_the_set(small, tiny_model_path, path):
         argv += ["--dataset_name", SET]
     assert run_npu.main(argv) == 0
     assert len(results(small)) == 2
-
-
-def test_several_sets_give_a_result_file_each(tmp_path, tiny_model_path, qa_root, video_root):
-    named = ("--dataset_name", "NBA,Driving_decision_making", "--limit", 2)
-    assert run_gpu.main(run_argv(tiny_model_path, qa_root, video_root, tmp_path / "out", *named)) == 0
-    nba, driving = results(tmp_path, "NBA"), results(tmp_path, "Driving-decision-making")
-    assert {row["dataset"] for row in nba.values()} == {"NBA"}
-    assert {row["dataset"] for row in driving.values()} == {"Driving-decision-making"}
 
 
 @pytest.mark.parametrize(

@@ -18,24 +18,27 @@ def checkpoint(tiny_model_path):
     return load_checkpoint(tiny_model_path)
 
 
-def test_numbers_that_do_not_divide_the_heads_are_refused_with_those_that_do(checkpoint):
-    check_tensor_parallel(checkpoint, 4)
-    with pytest.raises(InputError, match=r"has 4 attention heads, not divisible by 3; use one of 1, 2, 4$"):
-        check_tensor_parallel(checkpoint, 3)
-
-
 @pytest.mark.parametrize(
-    ("heads", "key_value_heads", "intermediate", "most"), [(56, 8, 20480, 8), (32, 32, 11008, 32), (32, 8, 14336, 8)]
+    ("heads", "key_value_heads", "intermediate", "numbers"),
+    [
+        pytest.param(56, 8, 20480, "1, 2, 4, 8", id="34B"),
+        pytest.param(32, 32, 11008, "1, 2, 4, 8, 16, 32", id="7B"),
+        pytest.param(32, 8, 14336, "1, 2, 4, 8", id="7B-32K"),
+    ],
 )
-def test_the_real_checkpoints_are_split_over_8_cards_or_more(heads, key_value_heads, intermediate, most):
-    """34B, 7B, 7B-32K."""
+def test_numbers_that_do_not_divide_the_heads_are_refused_with_those_that_do(
+    heads, key_value_heads, intermediate, numbers
+):
+    """The real checkpoints can be split over 8 cards or more."""
     text = SimpleNamespace(
         num_attention_heads=heads, num_key_value_heads=key_value_heads, intermediate_size=intermediate
     )
     checkpoint = SimpleNamespace(path="w", config=SimpleNamespace(text_config=text))
+    most = int(numbers.split()[-1])
     check_tensor_parallel(checkpoint, most)
-    with pytest.raises(InputError, match=f"not divisible by {2 * most}; use one of 1, .*{most}$"):
-        check_tensor_parallel(checkpoint, 2 * most)
+    for refused in (3, 2 * most):
+        with pytest.raises(InputError, match=f" heads, not divisible by {refused}; use one of {numbers}$"):
+            check_tensor_parallel(checkpoint, refused)
 
 
 def test_each_card_holds_its_part_of_the_weights_and_of_the_cache(checkpoint):

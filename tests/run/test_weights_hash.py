@@ -7,6 +7,7 @@ from torch.distributed import HashStore
 
 from videobench.errors import InputError
 from videobench.jobs.job import Job
+from videobench.model import checkpoint as weights
 from videobench.run.journals import start_hashing_weights
 
 
@@ -29,17 +30,9 @@ def processes(monkeypatch):
     return [Job(process, 4, process % 2, store) for process in range(4)]
 
 
-@pytest.fixture
-def hashed(monkeypatch):
-    """The files that were read, in order."""
-    from videobench.model import checkpoint as weights
-
-    paths, read = [], weights.sha256_of_file
-    monkeypatch.setattr(weights, "sha256_of_file", lambda path: paths.append(path) or read(path))
-    return paths
-
-
-def test_one_process_of_each_machine_hashes_the_weights(checkpoint, processes, hashed):
+def test_one_process_of_each_machine_hashes_the_weights(checkpoint, processes, monkeypatch):
+    hashed, read = [], weights.sha256_of_file
+    monkeypatch.setattr(weights, "sha256_of_file", lambda path: hashed.append(path) or read(path))
     here, there = checkpoint("here"), checkpoint("there")
     waits = [start_hashing_weights(job, here if job.process < 2 else there, []) for job in processes]
     assert len({wait() for wait in waits}) == 1

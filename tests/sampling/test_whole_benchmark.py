@@ -35,7 +35,7 @@ def questions_of(qa_root, names):
 
 def test_video_benchs_own_steps_find_each_question_in_the_result_folder(tmp_path, tiny_model_path, qa_root, video_root):
     """They take the set from a file's name and show reply and question of each row to a judge."""
-    assert run(tiny_model_path, qa_root, video_root, tmp_path / "out", ",".join(TWINS)) == 0
+    assert run(tiny_model_path, qa_root, video_root, tmp_path / "out", "NBA,Driving_decision_making") == 0
     submission = {
         path.name.replace("_eval.json", ""): json.loads(path.read_text(encoding="utf-8"))
         for path in (tmp_path / "out").glob("*_eval.json")
