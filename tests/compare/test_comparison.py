@@ -296,9 +296,24 @@ def test_repeated_run_gives_the_noise_floor(tmp_path, compare_files):
     assert plain["repeat"] is None
     assert repeated["margin"] == pytest.approx(0.05 * 2.58, rel=0.25)  # 99 % of a normal shift; nearer to the GPU run
     assert repeated["repeat"]["margin_shift"]["median"] == pytest.approx(0.05 * 0.67, rel=0.25)
+    again = json.loads(folders[2].read_text())
+    again["MSVD/7"] = {"output_sequence": [""], "nonfinite": True, "error": "NaN", "run": {"dtype": "float16"}}
+    folders[2].write_text(json.dumps(again))
+    found = compare_files(*folders[:2], answers, "--repeat_path", str(folders[2]))[2]["divergence"]["findings"]
+    assert found[0]["cause"] == "repeat"
+    assert found[0]["text"].endswith("; questions in which one of both alone holds NaN or infinity: 1")
     folders[2].write_text(folders[2].read_text().replace("float16", "float32"))
     with pytest.raises(InputError, match="repeats neither run: other dtype; name a second run of one"):
         compare_files(*folders[:2], answers, "--repeat_path", str(folders[2]))
+
+
+def test_a_run_without_log_probabilities_is_not_said_to_repeat_neither_run(tmp_path, compare_files):
+    paths = []
+    for side, dtype, logprobs in (("npu", "bfloat16", True), ("gpu", "float32", True), ("again", "bfloat16", False)):
+        more = {"letter_logprobs": {"A": -0.1, "B": -3.0}} if logprobs else {}
+        paths.append(write_run(tmp_path / side, {"1": "A", "2": "B"}, run={"dtype": dtype}, **more))
+    with pytest.raises(InputError, match="no reply with log-probabilities to a question that was compared"):
+        compare_files(*paths[:2], {"1": "A", "2": "B"}, "--repeat_path", str(paths[2]))
 
 
 def pairs_of_a_set(name, lost, videos):

@@ -144,10 +144,10 @@ def measure_repeat(compared: list[Pair], repeat_path: Path, settings: Comparison
             measured.append(repeat)
     if measured:
         return min(measured, key=lambda each: float(np.mean(each.largest)))
-    if unlike:
+    if len(unlike) == len(SIDES):
         least = min(unlike, key=len)
         raise InputError(f"{repeat_path}: repeats neither run: other {', '.join(least)}; name a second run of one")
-    lacks = "no reply with log-probabilities to a question that was compared"
+    lacks = "no reply with log-probabilities to a question that was compared, with the same inputs"
     raise InputError(f"{repeat_path}: {lacks}; name a second run")
 
 

@@ -75,6 +75,7 @@ class Differences:
     by_letter: FloatArray  # (questions, 6 or more): each letter's difference, nats; nan: no such option, or no letter
     right_leads: FloatArray  # (questions, 2): lead of the right option over the best wrong one, nats; nan: not known
     same_top: NDArray[np.bool_]  # whether both sides' most probable option is the same
+    overflowed: int  # questions, of all answers, of which one side alone holds NaN or infinity
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def measure(answers: Answers) -> Differences:
         by_letter=np.where(_asks_for_letters(answers, rows)[:, None], difference, np.nan),
         right_leads=np.stack([leads_of(side, right) for side in sides], axis=1),
         same_top=top == reference_top,
+        overflowed=int((answers.nonfinite[:, 0] != answers.nonfinite[:, 1]).sum()),
     )
 
 
@@ -369,16 +371,16 @@ def _unreadable(answers: Answers, names: Names) -> list[Finding]:
 
 
 def _not_repeated(repeat: Differences | None) -> list[Finding]:
-    """Say if a repeated run differs by more than another order of additions explains."""
+    """Say if a repeated run differs by more than another order of additions explains, or if one of both overflows."""
     if repeat is None:
         return []
     dtype, count = coarser_dtype(repeat.pairs), len(repeat.pairs)
     step = TOLERANCES[dtype].step
-    hit = int((repeat.largest > step).sum())
-    if hit <= REPEATED * count:
-        return []
-    text = (
-        f"the repeated run does not repeat its first: {hit} of {count} questions differ by more than the last bits of "
-        f"{dtype} ({step:g} nats), by {repeat.largest.max():.3g} at most"
-    )
-    return [Finding("repeat", text, look_at("repeat"), hit, None, breaks=False)]
+    hit, found = int((repeat.largest > step).sum()), []
+    if hit > REPEATED * count:
+        last_bits = f"the last bits of {dtype} ({step:g} nats), by {repeat.largest.max():.3g} at most"
+        found.append(f"{hit} of {count} questions differ by more than {last_bits}")
+    if repeat.overflowed:
+        found.append(f"questions in which one of both alone holds NaN or infinity: {repeat.overflowed}")
+    text = f"the repeated run does not repeat its first: {'; '.join(found)}"
+    return [Finding("repeat", text, look_at("repeat"), hit + repeat.overflowed, None, breaks=False)] if found else []
