@@ -27,7 +27,6 @@ from tests.support.simulated_runs import (
     Logits,
     Loss,
     World,
-    all_questions,
     find_levels,
     find_subgroups,
     sample_questions,
@@ -77,7 +76,7 @@ class Rates:
 
 
 def draw(case: Case, rng: np.random.Generator) -> Logits:
-    questions = sample_questions(all_questions(), case.questions // case.copies, rng)
+    questions = sample_questions(case.questions // case.copies, rng)
     if case.videos:
         questions = replace(questions, video=np.arange(len(questions.video)) % case.videos)
     logits = simulate(questions, rng, case.world, case.loss)

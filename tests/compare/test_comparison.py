@@ -77,6 +77,7 @@ def test_figures_by_hand(compare):
     assert report["mcnemar"] == {"npu_only": 1, "gpu_only": 3, "p_value": pytest.approx(10 / 16)}
     assert report["difference_points"] == pytest.approx(-200 / 7)
     assert report["agreement"] == pytest.approx(2 / 7)
+    assert report["inputs"]["only_gpu"] == ["MSVD/7"]
     assert report["listed"]["npu"] == {"unreadable": ["MSVD/5"], "failed": ["MSVD/6"], "missing": ["MSVD/7"]}
     assert {flip["key"].removeprefix("MSVD/"): flip["class"] for flip in report["flips"]} == {
         "2": "unknown", "3": "unknown", "4": "unknown", "5": "format", "6": "failed",
@@ -151,27 +152,14 @@ def test_without_gate_the_status_says_only_that_it_worked(compare):
     assert compare(all_a(4, wrong=4), all_a(4))[0] == 0
 
 
-def test_missing_answers_cannot_hide_behind_a_pass(compare):
-    _, _, report = compare(all_a(950), all_a(1000))
-    assert report["verdict"] == "INCONCLUSIVE"
-    assert report["reasons"][0].startswith("50 questions are in one file only")
-    assert len(report["inputs"]["only_gpu"]) == 50
-
-
-def test_nothing_measured_is_no_pass(compare):
-    failed = dict.fromkeys(all_a(1000), OSError("no such file"))
-    status, _, report = compare(failed, failed, "--gate")
-    silent = "1000 questions have no letter on either side; without them this would be no PASS: answer them"
-    assert (status, report["reasons"][0]) == (3, silent)
-
-
-@pytest.mark.parametrize(("answered", "status"), [(400, 3), (3400, 0)])
+@pytest.mark.parametrize(("answered", "status"), [(0, 3), (400, 3), (3400, 0)])
 def test_what_both_sides_left_unanswered_does_not_make_a_pass(compare, answered, status):
-    """Five questions lost of 400, or of 3400, and 3000 videos missing on both sides."""
+    """Five questions lost of those answered, and 3000 videos missing on both sides."""
     missing = {f"missing{each}": OSError("no such file") for each in range(3000)}
     got, _, report = compare(all_a(answered, wrong=5) | missing, all_a(answered) | missing, "--gate")
     assert got == status
-    assert report["reasons"][0].startswith("3000 questions have no letter") == (status == 3)
+    silent = "3000 questions have no letter on either side; without them this would be no PASS: answer them"
+    assert (report["reasons"][0] == silent) == (status == 3)
 
 
 def test_a_set_that_one_file_lacks_allows_no_pass(tmp_path, compare):
@@ -261,13 +249,6 @@ def test_mindie_file_against_our_own(tmp_path, compare_files):
     assert (report["divergence"]["questions"], report["divergence"]["largest_difference"]) == (0, None)
 
 
-def test_logprob_scoring_reads_no_text(compare):
-    logprobs = {"letter_logprobs": {"A": -0.1, "B": -3.0}}
-    replies = {"1": "who knows", "2": "B"}
-    _, lines, _ = compare(replies, replies, "--scoring", "logprob", npu_row=logprobs, gpu_row=logprobs)
-    assert "npu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines
-
-
 def test_logprob_scoring_of_a_run_without_log_probabilities_is_refused(tmp_path, compare_files):
     npu = write_run(tmp_path / "npu", {"1": "A", "2": "B"})
     gpu = write_run(tmp_path / "gpu", {"1": "A", "2": "B"}, letter_logprobs={"A": -3.0, "B": -0.1})
@@ -276,6 +257,7 @@ def test_logprob_scoring_of_a_run_without_log_probabilities_is_refused(tmp_path,
     npu = write_run(tmp_path / "npu", {"1": RuntimeError("NaN"), "2": RuntimeError("NaN")})  # a fault, to be judged
     _, lines, _ = compare_files(npu, gpu, {"1": "B", "2": "B"}, "--scoring", "logprob")
     assert "npu 0.0000 (0/2), 0 unreadable, 2 failed, 0 missing" in lines
+    assert "gpu 1.0000 (2/2), 0 unreadable, 0 failed, 0 missing" in lines  # whatever the texts say
 
 
 def test_repeated_run_gives_the_noise_floor(tmp_path, compare_files):

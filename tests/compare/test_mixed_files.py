@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.support.runs import write_runs
-from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import simulate_rows
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings
 
@@ -38,7 +38,7 @@ def foreign(kind, row, other):
 
 def mixed_rows(kind, side, share, rng):
     """Two runs and the answers; `share` of the rows of `side` (0 or 1) are foreign."""
-    rows = simulate_rows(sample_questions(all_questions(), QUESTIONS, rng), rng)
+    rows = simulate_rows(QUESTIONS, rng)
     mixed = set(rng.choice(QUESTIONS, max(1, round(share * QUESTIONS)), replace=False).tolist())
     for index, (name, (*pair, right)) in enumerate(rows.items()):
         pair = [

@@ -12,14 +12,7 @@ from scipy import stats
 
 from tests.support import simulated_runs
 from tests.support.paths import ASSETS, ROOT
-from tests.support.simulated_runs import (
-    Loss,
-    World,
-    all_questions,
-    build_pairs,
-    sample_questions,
-    simulate,
-)
+from tests.support.simulated_runs import Loss, World, all_questions, build_pairs, sample_questions, simulate
 from videobench.compare import statistics
 from videobench.compare.accuracy import Estimate, compare_paired, estimate_smoothed, questions_needed, right_leads
 from videobench.compare.associations import find_subgroups
@@ -209,7 +202,7 @@ def test_normal_cdf_equals_scipy():
 def test_the_simulation_s_arrays_are_those_of_its_pairs(loss, stores_logprobs):
     """So that benchmarks/verdict_power.py judges what two result files would give."""
     rng = np.random.default_rng(0)
-    logits = simulate(sample_questions(all_questions(), 200, rng), rng, World((0.1, 0.05)), loss)
+    logits = simulate(sample_questions(200, rng), rng, World((0.1, 0.05)), loss)
     pairs = build_pairs(logits, stores_logprobs)
     fast, slow = simulated_runs.tabulate(logits, stores_logprobs), tabulate(pairs)
     for name in ("videos", "right", "letters", "is_right", "unreadable", "nonfinite", "vague"):

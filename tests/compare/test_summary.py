@@ -13,13 +13,12 @@ from tests.support.simulated_runs import (
     Fault,
     Loss,
     World,
-    all_questions,
     build_pairs,
     pair_rows,
     sample_questions,
     simulate,
     simulate_rows,
-)
+)  # fmt: skip
 from videobench.commands import CARDS
 from videobench.compare import associations, divergence, obstacles
 from videobench.compare.advice import LOOK_AT, NEXT_STEP, OF_OTHERS
@@ -34,7 +33,7 @@ from videobench.report.build import summarize
 def pairs_of(count, noise=0.0, unreadable=0, stores_logprobs=True):
     """Sound in float16, but for the NPU's noise in nats and its unreadable replies."""
     rng = np.random.default_rng(0)
-    logits = simulate(sample_questions(all_questions(), count, rng), rng, World((0.005, 0.005)))
+    logits = simulate(sample_questions(count, rng), rng, World((0.005, 0.005)))
     logits.candidate[:] += noise * rng.normal(size=logits.candidate.shape)
     logits.unreadable[:unreadable] = True
     return build_pairs(logits, stores_logprobs)
@@ -70,8 +69,7 @@ def silent(pairs, count):
 def one_way():
     """A small loss: nine answers flip one way, one the other way."""
     rng = np.random.default_rng(0)
-    questions = sample_questions(all_questions(), 1500, rng)
-    return build_pairs(simulate(questions, rng, World((0.015, 0.015)), Loss("shift", 0.25)))
+    return build_pairs(simulate(sample_questions(1500, rng), rng, World((0.015, 0.015)), Loss("shift", 0.25)))
 
 
 def comparison_of(pairs, repeat=None, **settings):
@@ -231,9 +229,7 @@ def test_the_command_asks_for_what_the_run_was_asked_for():
     ],
 )
 def test_a_broken_card_is_named_as_the_user_counts_them_and_the_command_checks_it(run, named, cards):
-    rng = np.random.default_rng(0)
-    questions = sample_questions(all_questions(), 300, rng)
-    pairs = pair_rows(simulate_rows(questions, rng, ("float16", "float16"), Fault("card", 0.2)))
+    pairs = pair_rows(simulate_rows(300, fault=Fault("card", 0.2)))
     runs = (run.get(each.candidate.reply.rank, run if 2 not in run else {}) for each in pairs)
     full = [{"dtype": "float16", **each} for each in runs]
     spoilt = [with_reply([each], "candidate", run=run)[0] for each, run in zip(pairs, full, strict=True)]

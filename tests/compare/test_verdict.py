@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.simulated_runs import World, all_questions, build_pairs, judge_pairs, sample_questions, simulate
+from tests.support.simulated_runs import World, build_pairs, judge_pairs, sample_questions, simulate
 from videobench.compare.associations import find_levels, find_subgroups
 from videobench.compare.pairing import Pair, Side, tabulate
 from videobench.compare.settings import Margin
@@ -195,7 +195,7 @@ def random_pairs(run, count=80):
     follows from the reference's leads, is then at its largest whichever side is the reference."""
     seed, noise, shift = run
     rng = np.random.default_rng(seed)
-    logits = simulate(sample_questions(all_questions(), count, rng), rng, World((noise, 0.01), scale=2.0))
+    logits = simulate(sample_questions(count, rng), rng, World((noise, 0.01), scale=2.0))
     logits.candidate[np.arange(count), logits.right] -= shift
     return build_pairs(logits)
 

@@ -2,17 +2,7 @@
 
 import pytest
 
-from benchmarks.verdict_power import (
-    BFLOAT16,
-    FLOAT16,
-    LOOKS,
-    MARGIN,
-    NEEDED,
-    Case,
-    looks_line,
-    needed_line,
-    rates,
-)
+from benchmarks.verdict_power import BFLOAT16, FLOAT16, LOOKS, MARGIN, NEEDED, Case, looks_line, needed_line, rates
 from tests.support.simulated_runs import CANCEL, LOSSES, TEMPERATURE, Loss, World
 from videobench.compare.settings import Tolerance
 from videobench.compare.verdict import FAIL, INCONCLUSIVE, PASS

@@ -74,9 +74,10 @@ def test_the_kind_is_detected_from_the_content(tmp_path, content, kind):
         pytest.param([batch(), sample("what")], "line 2: not OpenAI batch output", id="another-kind-behind"),
         pytest.param([{"custom_id": "1", "body": {}}], "holds what was asked .OpenAI batch requests.", id="requests"),
         pytest.param([{"custom_id": "1", "prompt_sha256": "0"}], "holds what was asked .facts about", id="facts"),
+        pytest.param([batch(), batch()], "line 2 answers the same question as .*line 1", id="a-question-twice"),
     ],
 )  # fmt: skip
-def test_another_kind_is_refused(tmp_path, contents, found):
+def test_other_lines_are_refused(tmp_path, contents, found):
     with pytest.raises(InputError, match=found):
         load_results(write_lines(tmp_path / "x.jsonl", *contents), ANSWERS)
 
@@ -206,20 +207,6 @@ def test_a_failed_line_is_a_failed_reply(tmp_path, line, reason):
 def test_a_broken_batch_line_is_refused(tmp_path, line, found):
     with pytest.raises(InputError, match=f"x.jsonl: line 1: .*{found}"):
         load_results(write_lines(tmp_path / "x.jsonl", line), ANSWERS)
-
-
-def test_two_lines_to_one_question_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"line 2 answers the same question as .*line 1"):
-        load_results(write_lines(tmp_path / "x.jsonl", batch(), batch()), ANSWERS)
-
-
-def test_what_vllm_wrote_is_read():
-    replies = load_results(ENGINES / "vllm-0.32.0.jsonl", ANSWERS)
-    assert len(replies) == 12
-    reply = replies["MSVD", "40810"]
-    assert (reply.text, reply.prompt_tokens, reply.finish_reason, reply.is_greedy) == (" C", 131, "stop", True)
-    assert reply.logprobs["B"] == -8.395401954650879
-    assert {*reply.logprobs, *reply.bounds} == set("ABCDEF")
 
 
 def test_predictions_of_aisbench_find_their_questions(tmp_path):

@@ -5,11 +5,10 @@ import math
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import precision_test
-from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import simulate_rows
 from videobench.compare.pairing import number_videos, pair_runs
 from videobench.data.results import load_results
 from videobench.errors import InputError
@@ -104,6 +103,11 @@ def test_every_field_is_read(tmp_path):
         pytest.param({"1": row(letter_logprobs={"A": "high"})}, "letter_logprobs is", id="logprob-no-number"),
         pytest.param({"1": row(letter_logprobs={" A": -1})}, "{' A': -1}, not letters of ABCDEF", id="spaced"),
         pytest.param({"1": row(run="fast")}, "run is 'fast'", id="run-no-object"),
+        pytest.param(
+            {"MSVD/1": row(dataset="NBA")},
+            "row 'MSVD/1': its key names MSVD, its dataset is 'NBA'; fix",
+            id="other-set",
+        ),
         pytest.param({"1": row(nonfinite="false")}, "nonfinite is 'false', not true", id="flag-is-a-text"),
     ],
 )
@@ -160,7 +164,7 @@ def test_no_question_in_common_is_refused(sides, tmp_path):
 
 def test_leaderboard_form(sides, tmp_path, capsys):
     write(sides[0] / "MOT_eval.json", {"1": row("no idea", video_id=5, question="how many?")})
-    precision_test.main([f"--eval_npu_path={sides[0]}", f"--export_leaderboard={tmp_path / 'form.json'}"])
+    assert precision_test.main([f"--eval_npu_path={sides[0]}", f"--export_leaderboard={tmp_path / 'form.json'}"]) == 0
     form = json.loads((tmp_path / "form.json").read_text())
     assert form["MSVD"]["1"] == {"video_id": "", "question": "", "output_sequence": ["A"], "output_chatgpt_choice": "A"}
     assert form["MOT"]["1"] == {
@@ -196,9 +200,7 @@ def test_one_video_with_two_ids_is_one_cluster(sides):
     ],
 )
 def test_log_probabilities_to_another_base_are_refused(tmp_path, seed, base, found):
-    rng = np.random.default_rng(seed)
-    rows = simulate_rows(sample_questions(all_questions(), 300, rng), rng)
-    content = {"/".join(name): npu for name, (npu, _, _) in rows.items()}
+    content = {"/".join(name): npu for name, (npu, _, _) in simulate_rows(300, seed).items()}
     for each in content.values():
         each["letter_logprobs"] = {letter: value / math.log(base) for letter, value in each["letter_logprobs"].items()}
     path = write(tmp_path / "x.json", content)

@@ -6,10 +6,9 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import simulate_rows
 from videobench.commands import SAMPLE_COMMAND_FILE, Command, keep_command
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings, Margin, Tolerance
@@ -27,8 +26,7 @@ SAMPLER = Command("extract_dataset.py", ("--Eval_QA_root", "/d/qa", "--nums", "3
 
 @pytest.fixture(scope="module")
 def rows():
-    rng = np.random.default_rng(0)
-    return simulate_rows(sample_questions(all_questions(), 300, rng), rng)
+    return simulate_rows(300)
 
 
 @pytest.fixture

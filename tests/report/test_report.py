@@ -15,7 +15,7 @@ from markupsafe import escape
 
 import precision_test
 from tests.support.runs import write_runs
-from tests.support.simulated_runs import Fault, all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import Fault, simulate_rows
 from videobench.commands import quote
 from videobench.compare.comparison import compare_runs
 from videobench.compare.settings import ComparisonSettings, Tolerance
@@ -29,8 +29,7 @@ ATTACK = "<script>alert('no')</script><img src=x onerror=alert(1)>\"'&"
 
 @pytest.fixture(scope="module")
 def rows():
-    rng = np.random.default_rng(0)
-    return simulate_rows(sample_questions(all_questions(), 300, rng), rng, fault=Fault("card", 0.4))
+    return simulate_rows(300, fault=Fault("card", 0.4))
 
 
 @pytest.fixture
@@ -265,8 +264,7 @@ def test_if_numbers_are_not_judged_nothing_is_called_too_weak_for_it(tmp_path, r
 
 def test_a_pass_fits_one_screen(tmp_path):
     """40 lines of 80 columns, with all sets and all that a run stores; what is left out is in the JSON and the page."""
-    rng = np.random.default_rng(0)
-    rows = simulate_rows(sample_questions(all_questions(), 1000, rng), rng)
+    rows = simulate_rows(1000)
     settings = {f"setting{number}": "x" for number in range(19)}
     own = {
         "npu": dict.fromkeys(("torch_npu", "cann", "npu_driver", "cards", "compatible_impl", "inf_nan_mode"), "1"),

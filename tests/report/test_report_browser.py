@@ -5,11 +5,10 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 
 from tests.support.runs import write_runs
-from tests.support.simulated_runs import all_questions, sample_questions, simulate_rows
+from tests.support.simulated_runs import simulate_rows
 from videobench.compare.comparison import CLASSES, compare_runs
 from videobench.compare.settings import ComparisonSettings
 from videobench.report.build import build_report
@@ -29,8 +28,7 @@ pytestmark = [
 def page_path(tmp_path_factory):
     """A report with flips of four classes in several sets; one question carries a script; all videos are missing, in a
     folder with a long name."""
-    rng = np.random.default_rng(0)
-    rows = simulate_rows(sample_questions(all_questions(), 400, rng), rng, ("bfloat16", "bfloat16"))
+    rows = simulate_rows(400, dtypes=("bfloat16", "bfloat16"))
     for name, (npu, gpu, right) in rows.items():
         rows[name] = (*({**each, "run": {**each["run"], "torch": "2.13.0"}} for each in (npu, gpu)), right)
     names = list(rows)
