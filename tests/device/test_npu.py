@@ -7,7 +7,6 @@ machine without CANN.
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 
@@ -35,23 +34,15 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def on_npu():
+def on_npu(run_command):
     """Runs a command on a machine with simulated NPUs."""
 
     def run(*command, **environment):
-        without = {name: value for name, value in os.environ.items() if not name.startswith(("ASCEND_", "INF_NAN_"))}
-        paths = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-        own = {"PATH": paths, "PYTHONPATH": str(DOUBLE), "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
+        unset = [f"--unset={name}" for name in os.environ if name.startswith(("ASCEND_", "INF_NAN_"))]
+        own = {"PYTHONPATH": DOUBLE, "OMP_NUM_THREADS": "1", "PYTEST_ADDOPTS": ""}
         own["SIM_NPU_TMPDIR"] = tempfile.gettempdir()
         own["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "1"  # as in a user's shell; this process has set it to 0
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=ROOT,
-            env=without | own | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run_command("env", *unset, *(f"{name}={value}" for name, value in (own | environment).items()), *command)
 
     return run
 

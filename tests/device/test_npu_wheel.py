@@ -4,15 +4,13 @@ pip installs it into a folder of its own.
 """
 
 import json
-import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
-
-from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -37,22 +35,10 @@ def site(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(site):
+def run(site, run_command):
     """Runs a command where torch_npu is installed."""
-
-    def start(*command, **environment):
-        own = {"PYTHONPATH": str(site), "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
-        own["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "1"  # as in a user's shell; this process has set it to 0
-        return subprocess.run(
-            [str(part) for part in command],
-            cwd=ROOT,
-            env=os.environ | own | environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    return start
+    # As in a user's shell; this process has set it to 0.
+    return partial(run_command, PYTHONPATH=str(site), TORCH_DEVICE_BACKEND_AUTOLOAD="1")
 
 
 def is_one_line(done, expected):

@@ -66,11 +66,6 @@ def test_all_questions_share_one_prefix(tiny):
     assert len({prompt.sha256 for prompt in prompts}) == 3
 
 
-def test_a_question_with_a_video_token_of_its_own_is_refused(tiny):
-    with pytest.raises(InputError, match="<video>"):
-        tiny.prompt_builder(8).build(["Is <video> a video?"])
-
-
 def test_a_template_that_writes_something_else_before_another_video_is_refused(tiny):
     def render(question):
         return f"{len(question)} <video>\n{question}"

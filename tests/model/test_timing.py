@@ -15,14 +15,14 @@ from videobench.jobs.job import Job
 from videobench.model import cost as usage
 from videobench.model.cost import Usage
 from videobench.model.prompts import Prompt
-from videobench.run import loop as progress
 from videobench.run.loop import Progress
 
 
 @pytest.fixture
 def clock(monkeypatch):
+    """What time.monotonic says, in a list of its own."""
     now = [100.0]
-    monkeypatch.setattr(usage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
@@ -50,38 +50,34 @@ def test_the_end_of_a_run_says_where_the_time_went(clock, monkeypatch):
     assert re.fullmatch(r"peak memory: 54.30 GB for tensors on the device, [\d.]+ GB on the host", lines[3])
 
 
-def test_without_a_terminal_a_line_each_minute_says_how_far_it_is(monkeypatch, capsys):
+def test_without_a_terminal_a_line_each_minute_says_how_far_it_is(clock, capsys):
     right, wrong, unreadable, failed, unknown = (
         Question("MSVD", "MSVD", id, id, "a.mp4", Path("a.mp4"), id, "What?", {"A": "red", "B": "blue"})
         for id in "12345"
     )
     answers = {("MSVD", id): "A" for id in "1234"}
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with closing(Progress(10, answers, Job())) as shown:
-        now[0] += 30  # the weights
+        clock[0] += 30  # the weights
         shown.start()
-        now[0] += 20
+        clock[0] += 20
         shown.add({right: {"output_sequence": ["A. red"]}, wrong: {"output_sequence": ["B"]}})
         assert capsys.readouterr().err == ""
-        now[0] += 20
+        clock[0] += 20
         shown.add({unreadable: {"output_sequence": ["?"]}, failed: {"output_sequence": [""], "error": "why"}})
         assert capsys.readouterr().err == "4/10 (40 %), failed 1, right 25.0 % (1/4), 0.10/s, 60 s left\n"
-        now[0] += 59
+        clock[0] += 59
         shown.add({unknown: {"output_sequence": ["A"]}})
         assert capsys.readouterr().err == ""
-        now[0] += 1
+        clock[0] += 1
         shown.add({})
         assert capsys.readouterr().err == "5/10 (50 %), failed 1, right 25.0 % (1/4), 0.05/s, 2 min left\n"
 
 
-def test_on_a_terminal_one_line_is_kept_up_to_date_and_taken_away_at_the_end(monkeypatch, capsys):
+def test_on_a_terminal_one_line_is_kept_up_to_date_and_taken_away_at_the_end(clock, monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with closing(StatusLine()) as status:
         for text in ("one", "two"):
-            now[0] += 1
+            clock[0] += 1
             status.show(text * 100)
     shown = capsys.readouterr().err
     assert "\n" not in shown

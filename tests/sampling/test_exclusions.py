@@ -4,15 +4,10 @@ import json
 
 import pytest
 
-from tests.support.stand_in import extract, make_benchmark, read, sampled
+from tests.support.stand_in import extract, read, sampled
 from videobench.errors import InputError
 
 SETS = ("NBA", "Driving-decision-making")
-
-
-@pytest.fixture
-def benchmark(tmp_path):
-    return make_benchmark(tmp_path, dict.fromkeys(SETS, (5, 2)))
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,14 @@ from itertools import permutations
 
 import pytest
 
-from tests.support.stand_in import extract, make_benchmark, read, sampled
+from tests.support.stand_in import extract, read, sampled
 from videobench.errors import InputError
 from videobench.files import sha256_of_file
 
 
-@pytest.fixture
-def benchmark(tmp_path):
-    """Both sets have files of the same names, as NBA and Driving-decision-making really do."""
-    return make_benchmark(tmp_path, {"NBA": (5, 2), "Driving-decision-making": (5, 2)})
-
-
-def videos(benchmark, out="sample"):
+def videos(benchmark):
     """`<dataset>/<file>` -> path in the sample."""
-    folder = benchmark / out / "Eval_video" / "sampling_data"
+    folder = benchmark / "sample" / "Eval_video" / "sampling_data"
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
 
 

@@ -13,11 +13,6 @@ from videobench.errors import InputError
 from videobench.sampling.selection import STRATEGIES, draw_order
 
 
-@pytest.fixture
-def benchmark(tmp_path):
-    return make_benchmark(tmp_path, {"NBA": (5, 2), "Driving-decision-making": (5, 2)})
-
-
 def test_every_sampled_question_has_its_own_video_and_answer(benchmark, capsys):
     assert extract(benchmark, "--nums", "20") == 0
     rows = read(benchmark, "sampling_datasets_QA_new.json")

@@ -2,9 +2,8 @@
 
 import importlib.util
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from tests.support.expected_pixels import (
     spec_of,
     write_config,
 )
-from tests.support.paths import ROOT
 from videobench.errors import InputError
 from videobench.video.pixels import PixelSpec, load_pixel_spec, normalise, resize_and_crop
 
@@ -67,15 +65,9 @@ for case in ("272x640", "720p", "odd", "bilinear"):
 """
 
 
-def test_equal_without_the_vector_kernel(tmp_path: Path) -> None:
+def test_equal_without_the_vector_kernel(tmp_path: Path, run_command: Callable) -> None:
     """Another processor runs torch's general kernel: an Ascend host is often ARM, the GPU host beside it x86."""
-    finished = subprocess.run(
-        [sys.executable, "-c", PRINT_HASHES, str(tmp_path)],
-        env=os.environ | {"ATEN_CPU_CAPABILITY": "default", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    finished = run_command(sys.executable, "-c", PRINT_HASHES, tmp_path, ATEN_CPU_CAPABILITY="default")
     found = dict(line.split() for line in finished.stdout.splitlines())
     assert found == {case: EXPECTED[case]["uint8_sha256"] for case in ("272x640", "720p", "odd", "bilinear")}
 
