@@ -311,3 +311,16 @@ def test_a_service_that_lacks_new_questions_is_not_started_again(step, is_of_ser
     assert text.startswith("the NPU's run lacks 1")
     assert text.partition(": ")[2].startswith(begin if is_of_service else "start it again (it asks only what is new)")
     assert scripts(commands) == (ALL[3:] if is_of_service else ["run_npu.py", *ALL[3:]])
+
+
+@pytest.mark.parametrize(("other", "limit"), [(None, []), (280, ["--limit", "280"])])
+def test_what_a_limit_left_out_is_asked_up_to_the_other_sides_limit(step, other, limit):
+    def leave_out(npu, _):
+        for name in [name for name in npu if name.startswith("MSVD/")][1:]:
+            del npu[name]
+
+    runs = RUN | {"npu": RUN["npu"].with_flag("limit", 250)}
+    runs["gpu"] = runs["gpu"].with_flag("limit", other) if other else runs["gpu"]
+    text, [again, _] = step(leave_out, runs=runs)
+    assert text.startswith("start the run again: it asks only what failed or is missing (")
+    assert again[2:] == [*TYPED, *limit]

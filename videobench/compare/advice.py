@@ -46,7 +46,7 @@ LOOK_AT = {  # by the cause of a finding or an obstacle
     "mixed": "which run wrote which rows: files that were copied or joined by hand, a folder that two runs shared",
     "ids": "which reply the service gave to which custom_id",
     "answers": "--sampling_answer_path: the sampling_answer.json beside the QA file that both runs answered",
-    "enlarged": "the run that was not started again after the sample was enlarged",
+    "enlarged": "the run that had a smaller --limit, or was not started again after the sample was enlarged",
     "sample": "which sample each machine has: extract_dataset.py --verify there",
     "questions": "which QA file each side answered; rows that were edited or joined by hand",
     "sampling": FIXES["sampling"],

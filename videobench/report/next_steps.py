@@ -252,10 +252,15 @@ class _Planner:
         return {side: count for side, count in counts.items() if count}
 
     def _complete(self, lacking: Mapping[str, int]) -> NextStep:
-        commands = [each for side in lacking for each in self._runs[side]]
+        commands = [self._up_to_the_other(side, each) for side in lacking for each in self._runs[side]]
         how = "start the run again: it asks only" if all(self._runs[side] for side in lacking) else "ask again"
         named = " and ".join(f"{count} on {self._phrases[side]}" for side, count in lacking.items())
         return self._step(f"{how} what failed or is missing ({named}); then compare again", *commands, self._own)
+
+    def _up_to_the_other(self, side: str, run: Command) -> Command:
+        """Let a run ask as many questions as the other side's: a smaller --limit would ask nothing new."""
+        limits = {each.flag("limit") for each in self._runs[OTHER[side]]}
+        return run.with_flag("limit", *limits) if len(limits) == 1 and limits != {None} else run.without("limit")
 
     def _read_flips(self, text: str) -> NextStep:
         """Suggest the HTML report, with the videos' frames if their folder is known."""
