@@ -118,9 +118,6 @@ def place_a_file(bench, path):
         pytest.param("--chat_conversation_output_folder", "out", place_a_file, "cannot be written", id="run-file"),
         pytest.param("--chat_conversation_output_folder", "out/journal", place_a_file, "cannot be", id="journal-file"),
         pytest.param(
-            "--chat_conversation_output_folder", f"out/{SET}_eval.json", place_a_folder, "Is a dir", id="result"
-        ),
-        pytest.param(
             "--chat_conversation_output_folder", f"out/journal/{SET}.command.json", place_a_pipe, "cannot be", id="pipe"
         ),
         pytest.param("--chat_conversation_output_folder", "/proc/out", None, "cannot be written", id="run-no-folder"),
@@ -152,6 +149,16 @@ def test_a_place_that_cannot_be_written_is_named_before_the_work(bench, flag, na
     assert not list(bench.folder.rglob("*.part"))
     if place is place_a_file:
         assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("place", "found"), [(Path.mkdir, "is a folder"), (lambda path: path.symlink_to("/proc/no/file"), "cannot be")]
+)
+def test_a_result_that_could_not_be_written_is_refused_before_any_answer(bench, place, found):
+    bench.result.parent.mkdir()
+    place(bench.result)
+    assert_refused(bench.answer("--limit", 2), bench.result, found)
+    assert not bench.journal.exists()
 
 
 @pytest.mark.parametrize("name", ["x" * 250, "长" * 83, "-rf $(touch x) %s'\";", "\udcff\udcfe"])

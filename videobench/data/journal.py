@@ -22,7 +22,7 @@ from typing import Any
 from videobench.console import one_line
 from videobench.data.rows import Row, is_of_a_run
 from videobench.errors import InputError
-from videobench.files import JsonLines, open_to_append, parse_json, read_bytes, read_json, write_json
+from videobench.files import JsonLines, check_writable, open_to_append, parse_json, read_bytes, read_json, write_json
 
 QUESTION_CHANGED = "the question has changed since it was answered; it is asked again"
 VIDEO_CHANGED = "the video has changed since the question was answered; it is asked again"
@@ -143,7 +143,10 @@ class Journal:
             self._file.bring_back()
 
     def check_result(self) -> None:
-        """Raises InputError if there is a result without a journal, which this run would overwrite."""
+        """Raises InputError if the result could not be written at the end, or would overwrite one without a journal."""
+        if self.result_path.is_dir():
+            raise InputError(f"{self.result_path}: is a folder; move it away, or choose another output folder")
+        check_writable(self.result_path)
         if self.result_path.is_file() and not self._paths():
             raise InputError(
                 f"{self.result_path}: its journal is gone, so this run would overwrite it; choose another output "
