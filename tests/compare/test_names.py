@@ -74,6 +74,6 @@ def test_other_names_are_refused(texts_of, names):
         texts_of("--eval_path", "--reference_path", "--names", names)
 
 
-def test_one_side_is_given_once(texts_of):
+def test_one_side_is_given_once():
     with pytest.raises(InputError, match="--eval_path: not allowed with argument --eval_npu_path"):
         precision_test.main(["--eval_npu_path", "x", "--eval_path", "y"])

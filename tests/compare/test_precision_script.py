@@ -14,7 +14,6 @@ from videobench.errors import InputError
 RUNS = ["--eval_npu_path", "n.json", "--sampling_answer_path", "a.json", "--eval_gpu_path", "g.json"]
 EXPORT = ["--eval_npu_path", "x.json", "--sampling_answer_path", "a.json", "--export_leaderboard", "form.json"]
 
-
 OVERWRITING = (
     "--output_json n.json", "--report_html a.json", "--export_leaderboard ./g.json", "--output_json x --report_html x",
     "--output_markdown n.json", "--eval_npu_path folder --output_json folder/MSVD_eval.json",

@@ -208,12 +208,9 @@ def test_swapped_sides_mirror_the_verdict(run):
     back = judge([replace(each, candidate=each.reference, reference=each.candidate) for each in pairs])
     assert (back.name, back.decided_by) == (ahead.name, ahead.decided_by)
     assert back.questions_needed == ahead.questions_needed
-    assert _difference(back) == -_difference(ahead)
+    differences = [each.evidence.accuracy.estimate.difference for each in (back, ahead)]
+    assert differences[0] == -differences[1]
     assert _ends(back) == pytest.approx(-_ends(ahead)[:, ::-1])
-
-
-def _difference(verdict):
-    return verdict.evidence.accuracy.estimate.difference
 
 
 def _ends(verdict):

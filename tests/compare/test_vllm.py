@@ -19,23 +19,6 @@ DATA = ["--model_path", MODEL, "--Eval_QA_root", EGS / "Video-Bench", "--Eval_Vi
 MOST_NATS = 1e-3  # between two engines in float32
 
 
-def compare(run_command, folder, theirs, ours, *more):
-    report = folder / "report.json"
-    ended = run_command(
-        "python", "precision_test.py", "--eval_path", theirs, "--reference_path", ours, "--names", "vllm,ours",
-        "--sampling_answer_path", ANSWERS, "--output_json", report, "--margin", 30, *more,
-    )  # fmt: skip
-    assert ended.returncode == 0, ended.stderr
-    return json.loads(report.read_text())
-
-
-def answer(run_command, folder, *more):
-    ended = run_command(
-        "python", "run_gpu.py", "--device", "cpu", *DATA, "--chat_conversation_output_folder", folder, *more
-    )
-    assert ended.returncode == 0, ended.stderr
-
-
 def assert_equal(report, questions, bounded):
     assert report["compared"]["questions"] == report["same_letter"] == questions
     assert report["inputs"]["other_prompt_tokens"] == []
@@ -69,9 +52,18 @@ def test_vllm_answers_all_questions_as_we_do(tmp_path, run_command):
     ]  # fmt: skip
     alone = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     subprocess.run(list(map(str, vllm)), cwd=tmp_path, env=os.environ | alone, check=True)
-    answer(run_command, tmp_path / "out", *sets)
-    facts = ("--requests_facts", tmp_path / "requests.facts.jsonl")
-    report = compare(run_command, tmp_path, replies, tmp_path / "out", *facts)
+    out, report_path = tmp_path / "out", tmp_path / "report.json"
+    answered = run_command(
+        "python", "run_gpu.py", "--device", "cpu", *DATA, "--chat_conversation_output_folder", out, *sets
+    )
+    assert answered.returncode == 0, answered.stderr
+    compared = run_command(
+        "python", "precision_test.py", "--eval_path", replies, "--reference_path", out, "--names", "vllm,ours",
+        "--sampling_answer_path", ANSWERS, "--output_json", report_path, "--margin", 30,
+        "--requests_facts", tmp_path / "requests.facts.jsonl",
+    )  # fmt: skip
+    assert compared.returncode == 0, compared.stderr
+    report = json.loads(report_path.read_text())
     assert_equal(report, 339, 4)
     assert report["verdict"] == "PASS"
     rows = {row["name"]: row["state"] for row in report["inputs"]["table"]}

@@ -266,19 +266,14 @@ def test_two_sides_without_keys_are_refused(tmp_path):
     assert [list(each) for each in load_sides(paths, ANSWERS, facts=facts)] == [[("MSVD", "1")]] * 2
 
 
-def ours_of_the_small_set(folder):
-    """Write rows like a run of the small set. One question lists its options as A, B, D, C; a run sorts them."""
-    questions = load_questions(qa_file(ASSETS / "egs/Video-Bench", "MSVD"), "MSVD", Path)
-    path = folder / "MSVD_eval.json"
-    path.write_text(json.dumps({each.id: question_fields(each) | {"output_sequence": ["A"]} for each in questions}))
-    return path
-
-
 def test_what_aisbench_wrote_is_the_same_replies(tmp_path, capsys):
     """vLLM's, put through AISBench 3.1.20260630: its data set's reader, its prompt template and its
     GenInferencerOutputHandler. It lists empty options, and options in the order of the file, A, B, D, C: so two of its
     questions are others than ours."""
-    theirs, _ = load_sides([ENGINES / "aisbench-3.1/videobench.jsonl", ours_of_the_small_set(tmp_path)], ANSWERS)
+    questions = load_questions(qa_file(ASSETS / "egs/Video-Bench", "MSVD"), "MSVD", Path)
+    ours = tmp_path / "MSVD_eval.json"
+    ours.write_text(json.dumps({each.id: question_fields(each) | {"output_sequence": ["A"]} for each in questions}))
+    theirs, _ = load_sides([ENGINES / "aisbench-3.1/videobench.jsonl", ours], ANSWERS)
     vllm = load_results(ENGINES / "vllm-0.32.0.jsonl", ANSWERS)
     assert len(theirs) == 10
     assert "2 of 12 lines answer no question of the other side; they are left out" in capsys.readouterr().err

@@ -31,7 +31,21 @@ def log_of(folder, name=SHAPES):
     return next(folder.glob(f"*{name}*.jsonl"))
 
 
-def copy_of(log, folder, change=lambda line: line, results=lambda content: content):
+@pytest.fixture
+def whole(logs):
+    return log_of(logs / "lm_eval/float32")
+
+
+@pytest.fixture
+def pair(logs, whole):
+    return log_of(logs / "lm_eval/bfloat16"), whole
+
+
+def as_it_is(content):
+    return content
+
+
+def copy_of(log, folder, change=as_it_is, results=as_it_is):
     """Copy a log and its results, with each line and the results changed; what becomes None is left out."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in log.parent.glob("*results*.json"):
@@ -151,7 +165,7 @@ def test_what_cannot_be_judged_is_said_in_one_line(logs, capsys, path, said):
     assert "\n" not in str(error.value)
 
 
-def test_the_tolerance_grows_with_the_square_root_of_the_words_and_names_an_unknown_dtype(logs, tmp_path, capsys):
+def test_the_tolerance_grows_with_the_square_root_of_the_words_and_names_an_unknown_dtype(pair, tmp_path, capsys):
     def longer(line):
         for request in line["arguments"].values():
             request["arg_1"] = " word" * 15 + request["arg_1"]
@@ -162,12 +176,11 @@ def test_the_tolerance_grows_with_the_square_root_of_the_words_and_names_an_unkn
         content["config"]["model_args"].pop("dtype", None)
         return content
 
-    plain = [log_of(logs / "lm_eval" / each) for each in ("bfloat16", "float32")]
-    assert "beyond the 0.5 nats that bfloat16 rounding explains, 33" in compare(*plain, capsys)[1]
-    paths = [copy_of(each, tmp_path / each.parents[1].name / each.parent.name, longer) for each in plain]
+    assert "beyond the 0.5 nats that bfloat16 rounding explains, 33" in compare(*pair, capsys)[1]
+    paths = [copy_of(each, tmp_path / each.parent.name, longer) for each in pair]
     assert "beyond the 2 nats that bfloat16 rounding explains in 16 words, 33" in compare(*paths, capsys)[1]
-    unknown = copy_of(plain[0], tmp_path / "unknown", results=without_dtype)
-    found = compare(unknown, plain[1], capsys)[1]
+    unknown = copy_of(pair[0], tmp_path / "unknown", results=without_dtype)
+    found = compare(unknown, pair[1], capsys)[1]
     assert "beyond the 0.5 nats that bfloat16 rounding explains (a dtype is not stored), 33" in found
 
 
@@ -198,8 +211,7 @@ def test_a_metric_may_be_an_object_with_a_score_and_name_the_video(logs, tmp_pat
         compare(other, paths[1], capsys)
 
 
-def test_a_file_that_was_cut_short_is_refused(logs, tmp_path, capsys):
-    whole = log_of(logs / "lm_eval/float32")
+def test_a_file_that_was_cut_short_is_refused(whole, tmp_path, capsys):
     lines = copy_of(whole, tmp_path, lambda line: line if line["doc_id"] < 200 else None)
     with pytest.raises(InputError, match=r"200 documents, of 339 in results_.*was it cut short"):
         compare(lines, whole, capsys)
@@ -219,26 +231,9 @@ def test_a_file_that_was_cut_short_is_refused(logs, tmp_path, capsys):
         ),
     ],
 )
-def test_other_documents_answers_and_prompts_are_not_comparable(logs, tmp_path, capsys, change, row):
-    whole = log_of(logs / "lm_eval/float32")
+def test_other_documents_answers_and_prompts_are_not_comparable(whole, tmp_path, capsys, change, row):
     status, text = compare(copy_of(whole, tmp_path, change), whole, capsys, "--margin=3")
     assert (status, row in text, "INCONCLUSIVE: not comparable" in text) == (3, True, True), text[:800]
-
-
-@pytest.mark.parametrize(
-    ("damage", "said"),
-    [
-        ({"filtered_resps": [["x", "False"], ["-1", "False"]]}, r"line 1: a log-likelihood is 'x', not a number"),
-        ({"arguments": None}, r"line 1: it holds no prompt"),
-        ({"metrics": [["acc"]]}, r"no metric says for each document whether its reply is right: it has none"),
-        ({"doc_id": 1}, r"line 2: the same document as .*line 1; remove one of them"),
-    ],
-)
-def test_a_damaged_line_is_named(logs, tmp_path, capsys, damage, said):
-    whole = log_of(logs / "lm_eval/float32")
-    path = copy_of(whole, tmp_path, lambda line: line | damage if line["doc_id"] == 0 else line)
-    with pytest.raises(InputError, match=said):
-        compare(path, whole, capsys)
 
 
 def test_a_hash_that_is_equal_in_all_lines_is_no_evidence(logs, tmp_path):
@@ -249,23 +244,19 @@ def test_a_hash_that_is_equal_in_all_lines_is_no_evidence(logs, tmp_path):
     assert rows["prompts"] == ("339 of 339 equal", "339 of 339 equal", "same")
 
 
-def test_a_metric_by_length_leaves_the_right_option_open(logs, tmp_path, capsys):
+def test_a_metric_by_length_leaves_the_right_option_open(pair, tmp_path, capsys):
     def change(line):
         return {name: value for name, value in line.items() if name != "acc"} | {"metrics": ["acc_norm"]}
 
-    whole = copy_of(log_of(logs / "lm_eval/float32"), tmp_path / "float32", change)
-    other = copy_of(log_of(logs / "lm_eval/bfloat16"), tmp_path / "bfloat16", change)
-    _, text = compare(other, whole, capsys, "--margin=3")
+    paths = [copy_of(each, tmp_path / each.parent.name, change) for each in pair]
+    _, text = compare(*paths, capsys, "--margin=3")
     assert "by accuracy (margin 3 points" in text
     assert "difference of smoothed accuracy" not in text
     assert "Numeric divergence of the options' log-probabilities" in text
 
 
-def test_a_mean_that_is_not_in_the_tools_table_is_refused(logs, tmp_path, capsys):
-    whole = log_of(logs / "lm_eval/float32")
-    path = copy_of(whole, tmp_path, lambda line: line | {"acc": 1.0, "acc_norm": 1.0})
-    with pytest.raises(InputError, match=r"acc is 0\.\d+ in the tool's table, not the mean of the lines"):
-        compare(path, whole, capsys)
+def in_the_first_line(**damage):
+    return lambda line: line | damage if line["doc_id"] == 0 else line
 
 
 def as_error(line):
@@ -275,16 +266,32 @@ def as_error(line):
     }
 
 
+def with_direction(higher_is_better):
+    return lambda content: content | {"higher_is_better": {"shapes": {"error": higher_is_better}}}
+
+
 @pytest.mark.parametrize(
-    ("results", "change", "said"),
+    ("change", "results", "said"),
     [
-        (lambda each: None, as_error, "nothing says that error is 1 for a right reply"),
-        (lambda each: each | {"higher_is_better": {"shapes": {"error": False}}}, as_error, "a lower error is better"),
-        (lambda each: each | {"higher_is_better": {"shapes": {"error": True}}}, as_error, "error is not in the tool's"),
+        (
+            in_the_first_line(filtered_resps=[["x", "False"]] * 2),
+            as_it_is,
+            "line 1: a log-likelihood is 'x'",
+        ),
+        (in_the_first_line(arguments=None), as_it_is, "line 1: it holds no prompt"),
+        (in_the_first_line(metrics=[["acc"]]), as_it_is, "no metric says for each document .* right: it has none"),
+        (in_the_first_line(doc_id=1), as_it_is, "line 2: the same document as .*line 1; remove one of them"),
+        (
+            lambda line: line | {"acc": 1.0, "acc_norm": 1.0},
+            as_it_is,
+            r"acc is 0\.\d+ in the tool's table, not",
+        ),
+        (as_error, lambda content: None, "nothing says that error is 1 for a right reply"),
+        (as_error, with_direction(False), "a lower error is better"),
+        (as_error, with_direction(True), "error is not in the tool's"),
     ],
 )
-def test_a_metric_that_may_count_errors_is_refused(logs, tmp_path, capsys, results, change, said):
-    whole = log_of(logs / "lm_eval/float32")
+def test_a_log_that_does_not_say_what_is_right_is_refused(whole, tmp_path, capsys, change, results, said):
     with pytest.raises(InputError, match=said):
         compare(copy_of(whole, tmp_path, change, results), whole, capsys)
 
@@ -303,17 +310,16 @@ def test_a_metric_that_may_count_errors_is_refused(logs, tmp_path, capsys, resul
         ({}, 0, "not known to be the same: model and settings (the results beside a log) are not stored"),
     ],
 )
-def test_another_model_or_other_arguments_of_it_are_said(logs, tmp_path, capsys, change, status, said):
-    whole = log_of(logs / "lm_eval/float32")
+def test_another_model_or_other_arguments_of_it_are_said(whole, tmp_path, capsys, change, status, said):
     other = copy_of(whole, tmp_path, results=lambda content: change and {**content, **change})
     found, text = compare(other, whole, capsys, "--margin=3")
     assert (found, said in text) == (status, True), text[:900]
 
 
-def test_a_task_named_like_a_set_of_video_bench_is_none(logs, tmp_path):
+def test_a_task_named_like_a_set_of_video_bench_is_none(pair, tmp_path):
     paths = []
-    for run in ("bfloat16", "float32"):
-        log = copy_of(log_of(logs / "lm_eval" / run), tmp_path / run)
+    for each in pair:
+        log = copy_of(each, tmp_path / each.parent.name)
         paths.append(log.rename(log.with_name(log.name.replace("shapes", "MSVD"))))
     report, _ = report_of(*paths, tmp_path, "--margin=3", f"--report_html={tmp_path / 'page.html'}")
     assert (report["benchmark"], report["weighted_average"]["npu"]) == ("MSVD", {})
@@ -358,8 +364,7 @@ def test_rows_that_hold_another_tools_settings_are_compared_by_them(tmp_path, ca
     assert (status, f"not comparable: {setting} is npu on the evaluated run and gpu on" in text) == (3, True), text
 
 
-def test_nan_breaks_a_run(logs, tmp_path, capsys):
-    whole = log_of(logs / "lm_eval/float32")
+def test_nan_breaks_a_run(whole, tmp_path, capsys):
 
     def change(line):
         nan = [["nan", "False"]] * len(line["filtered_resps"])
@@ -380,10 +385,9 @@ def test_nan_breaks_a_run(logs, tmp_path, capsys):
         ),
     ],
 )
-def test_flags_that_do_not_fit_are_named(logs, capsys, flags, said):
-    path = log_of(logs / "lm_eval/float32")
+def test_flags_that_do_not_fit_are_named(pair, capsys, flags, said):
     with pytest.raises(InputError, match=re.escape(said)):
-        compare(path, log_of(logs / "lm_eval/bfloat16"), capsys, *flags)
+        compare(*pair, capsys, *flags)
 
 
 def test_logs_of_both_tools_are_joined_by_task_and_document(logs, tmp_path):
@@ -404,7 +408,7 @@ def test_other_settings_of_generation_are_not_comparable(logs, tmp_path, capsys)
     assert "Next: evaluate both sides with the same --gen_kwargs" in text
 
 
-def test_ten_options_are_judged_like_four(logs, tmp_path, capsys):
+def test_ten_options_are_judged_like_four(pair, tmp_path, capsys):
     def change(line):
         more = {
             f"gen_args_{k}": {"arg_0": line["arguments"]["gen_args_0"]["arg_0"], "arg_1": f" {k}"}
@@ -415,46 +419,45 @@ def test_ten_options_are_judged_like_four(logs, tmp_path, capsys):
             "filtered_resps": line["filtered_resps"] + [["-99.0", "False"]] * 7,
         }
 
-    paths = [copy_of(log_of(logs / "lm_eval" / run), tmp_path / run, change) for run in ("bfloat16", "float32")]
+    paths = [copy_of(each, tmp_path / each.parent.name, change) for each in pair]
     _, text = compare(*paths, capsys, "--margin=3")
     assert "PASS by smoothed accuracy (margin 3 points" in text
     assert "eval 0.7965 (270/339)" in text
 
 
-def test_a_repeated_evaluation_gives_the_noise_floor(logs, tmp_path):
-    paths = [log_of(logs / "lm_eval" / run) for run in ("bfloat16", "float32")]
-    again = copy_of(paths[0], tmp_path / "again")
-    report, _ = report_of(*paths, tmp_path, "--margin=3", f"--repeat_path={again}")
+def test_a_repeated_evaluation_gives_the_noise_floor(pair, tmp_path):
+    again = copy_of(pair[0], tmp_path / "again")
+    report, _ = report_of(*pair, tmp_path, "--margin=3", f"--repeat_path={again}")
     assert report["divergence"]["noise_floor"]["repeat"]["largest_difference"]["max"] == 0
-    other = copy_of(paths[0], tmp_path / "other", results=lambda content: content | {"model_name": "other"})
+    other = copy_of(pair[0], tmp_path / "other", results=lambda content: content | {"model_name": "other"})
     with pytest.raises(InputError, match="repeats neither run: other checkpoint; name a second run of one"):
-        report_of(*paths, tmp_path, f"--repeat_path={other}")
+        report_of(*pair, tmp_path, f"--repeat_path={other}")
 
 
-def test_check_file_takes_a_log(logs, capsys):
-    assert main([f"--check_file={log_of(logs / 'lm_eval/float32')}"]) == 0
+def test_check_file_takes_a_log(whole, capsys):
+    assert main([f"--check_file={whole}"]) == 0
     found = capsys.readouterr().out
     assert "sample log, 339 replies, 0 of them failed" in found
     assert "338 of 339" not in found.split("smoothed accuracy")[0]
 
 
-def test_a_log_is_not_compared_with_itself(logs, capsys):
-    folder = logs / "lm_eval/float32"
-    for other in (folder, log_of(folder)):
+def test_a_log_is_not_compared_with_itself(whole, capsys):
+    folder = whole.parent
+    for other in (folder, whole):
         with pytest.raises(InputError, match=f"{other}: is used twice"):
             compare(folder, other, capsys)
     with pytest.raises(InputError, match=r"missing: --eval_gpu_path \(or --reference_path\);"):
         main([f"--eval_path={folder}"])
 
 
-def test_a_log_is_compared_with_a_log(logs, tmp_path, capsys):
+def test_a_log_is_compared_with_a_log(whole, tmp_path, capsys):
     ours = tmp_path / "ours.json"
     ours.write_text(json.dumps({"MSVD/1": {"output_sequence": ["A"]}}))
     with pytest.raises(InputError, match=r"is a log of lm-eval or lmms-eval, .*ours.json is not"):
-        compare(log_of(logs / "lm_eval/float32"), ours, capsys)
-    (tmp_path / "x.jsonl").write_bytes(log_of(logs / "lm_eval/float32").read_bytes())
+        compare(whole, ours, capsys)
+    (tmp_path / "x.jsonl").write_bytes(whole.read_bytes())
     with pytest.raises(InputError, match="its name does not say the task"):
-        compare(tmp_path / "x.jsonl", log_of(logs / "lm_eval/float32"), capsys)
+        compare(tmp_path / "x.jsonl", whole, capsys)
 
 
 def test_another_benchmark_in_our_rows_is_judged_and_not_called_video_bench(tmp_path, capsys):
@@ -471,10 +474,9 @@ def test_another_benchmark_in_our_rows_is_judged_and_not_called_video_bench(tmp_
 
 
 @pytest.mark.parametrize("page", ["docs/any-benchmark.md", "docs/zh-CN/any-benchmark.md"])
-def test_the_example_is_what_is_printed_for_these_logs(logs, capsys, page):
+def test_the_example_is_what_is_printed_for_these_logs(pair, capsys, page):
     printed = re.search(r"```text\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)[1]
-    paths = [log_of(logs / "lm_eval" / each) for each in ("bfloat16", "float32")]
-    _, text = compare(*paths, capsys, "--names=NPU,GPU", "--margin=3", "--cluster_by=video")
+    _, text = compare(*pair, capsys, "--names=NPU,GPU", "--margin=3", "--cluster_by=video")
     assert text.startswith(" ".join(printed.removesuffix("...\n").split()))
-    for run in ("bfloat16", "float32"):
-        assert value_in_table(logs / "lm_eval" / run, "acc", "none") in (ROOT / page).read_text().replace(printed, "")
+    for each in pair:
+        assert value_in_table(each.parent, "acc", "none") in (ROOT / page).read_text().replace(printed, "")

@@ -56,6 +56,17 @@ def step(tmp_path, rows):
     return find
 
 
+def with_runs(npu, gpu):
+    """A change of both sides: what their replies say of their run."""
+
+    def change(*sides):
+        for side, run in zip(sides, (npu, gpu), strict=True):
+            for row in side.values():
+                row["run"] = row["run"] | run
+
+    return change
+
+
 def scripts(commands):
     return [next(Path(word).name for word in words if word.endswith((".py", ".sh"))) for words in commands]
 
@@ -138,12 +149,7 @@ def test_a_sample_is_enlarged_only_if_a_sample_was_compared(step):
     ],
 )
 def test_another_setting_is_taken_over_into_another_folder_if_a_flag_can_ask_for_it(step, setting, values, flags):
-    def other(*sides):
-        for side, value in zip(sides, values, strict=True):
-            for row in side.values():
-                row["run"] = row["run"] | {setting: value}
-
-    _, commands = step(other)
+    _, commands = step(with_runs(*({setting: value} for value in values)))
     assert [[*words[-4:-2], words[-1]] for words in commands[:1]] == ([flags] if flags else [])
     assert [words[-1] for words in commands[1:]] == ([f"{flags[-1]}/{SET}_eval.json"] if flags else [])
 
@@ -181,12 +187,7 @@ def test_another_engine_is_not_started_by_a_command_of_this_suite(step, run):
 
 
 def test_files_in_each_others_place_are_exchanged(step):
-    def swap(npu, gpu):
-        for side, device in ((npu, "cuda"), (gpu, "npu")):
-            for row in side.values():
-                row["run"] = row.get("run", {}) | {"device": device}
-
-    _, [compare] = step(swap)
+    _, [compare] = step(with_runs({"device": "cuda"}, {"device": "npu"}))
     paths = dict(zip(compare[2::2], compare[3::2], strict=True))
     assert "/gpu/" in paths["--eval_npu_path"]
     assert "/npu/" in paths["--eval_gpu_path"]
@@ -233,8 +234,7 @@ def test_flips_are_read_with_the_videos_of_the_run_if_they_are_still_there(step,
 @pytest.mark.parametrize(("dtype", "wider"), [("float16", ["bfloat16"]), ("bfloat16", [])])
 def test_only_float16_is_left_for_a_dtype_that_does_not_overflow(step, dtype, wider):
     def overflow(npu, gpu):
-        for row in [*npu.values(), *gpu.values()]:
-            row["run"] = row["run"] | {"dtype": dtype}
+        with_runs({"dtype": dtype}, {"dtype": dtype})(npu, gpu)
         for row in list(npu.values())[:5]:
             row |= {"nonfinite": True, "letter_logprobs": {}}
 
@@ -244,12 +244,7 @@ def test_only_float16_is_left_for_a_dtype_that_does_not_overflow(step, dtype, wi
 
 
 def test_what_a_run_is_asked_again_in_goes_to_a_new_folder_if_its_own_is_not_known(step):
-    def answer_with_fewer_frames(npu, gpu):
-        for side, count in ((npu, 4), (gpu, 8)):
-            for row in side.values():
-                row["run"] = row["run"] | {"num_frames": count}
-
-    text, [again, compare] = step(answer_with_fewer_frames, runs=None)
+    text, [again, compare] = step(with_runs({"num_frames": 4}, {"num_frames": 8}), runs=None)
     assert text.endswith(", NEW_OUTPUT by a new folder")
     assert again[-1] == "NEW_OUTPUT"
     assert compare[-1] == f"NEW_OUTPUT/{SET}_eval.json"

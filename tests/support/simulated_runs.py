@@ -68,7 +68,7 @@ FLOAT16_NOISE, BFLOAT16_NOISE = 0.002, 0.05  # nats, from which on a run says th
 ACCURACY_LEAD, SPREAD = 1.5, 2.0  # nats: of the right option's logit, and of all logits: a model of 46 %
 OUTSIDE = 0.01  # nats: a little probability lies outside the options
 LONG_PROMPT = 1345  # tokens; three prompts in ten are longer
-LARGE_SET, SMALL_SET, OTHER_SET = "SQA3D", "NBA", "MSVD"  # 12, 4 and 12 % of all questions
+LARGE_SET = "SQA3D"  # 12 % of all questions, as MSVD; NBA has 4 %
 BROKEN_CARD = 2  # of the NPU's four
 HEAVY = 0.8261  # with it the median of |t| at 2 degrees of freedom is that of a normal number
 NOISES = ("normal", "heavy", "videos")
@@ -89,6 +89,7 @@ PROPORTIONS = ("corrupted", "unreadable", "videos")  # kinds whose size is one, 
 RANDOM = ("corrupted", "videos", "long prompts", "noise", "unsure", "frame order", "card")
 # Beside these a loss may be "sets that cancel": one set loses `points` of its own accuracy, another gains as much.
 CANCEL = "sets that cancel"
+SETS = {"one set": {LARGE_SET: 1}, "small set": {"NBA": 1}, CANCEL: {LARGE_SET: 1, "MSVD": -1}}
 TEMPERATURE = "temperature"  # all logits times 1 - size
 FAULTS = ("noise", "letter", "long prompts", "frame order", "card", "mass", "overflow")
 
@@ -223,9 +224,6 @@ def _plant(logits: Logits, kind: str, size: float, rng: np.random.Generator, sca
     chances = rng.random(len(candidate)) if kind in PROPORTIONS else np.zeros(0)
     random = rng.normal(size=candidate.shape) if kind in RANDOM else np.zeros(0)
 
-    def in_set(name: str) -> np.ndarray:
-        return np.asarray(logits.questions.dataset == name)
-
     if kind == "shift":
         candidate[rows, right] -= size
     elif kind == "letter":
@@ -237,12 +235,9 @@ def _plant(logits: Logits, kind: str, size: float, rng: np.random.Generator, sca
     elif kind == "videos":
         hit = rng.random(videos.max() + 1)[videos] < size
         candidate[hit] = (candidate + np.nan_to_num(SPREAD * scale * random - candidate))[hit]
-    elif kind == "one set":
-        candidate[rows, right] -= size * in_set(LARGE_SET)
-    elif kind == "small set":
-        candidate[rows, right] -= size * in_set(SMALL_SET)
-    elif kind == CANCEL:
-        candidate[rows, right] -= size * in_set(LARGE_SET) - size * in_set(OTHER_SET)
+    elif kind in SETS:
+        for name, sign in SETS[kind].items():
+            candidate[rows, right] -= sign * size * (logits.questions.dataset == name)
     elif kind == "long prompts":
         candidate += np.where(logits.prompt_tokens > LONG_PROMPT, size, 0.0)[:, None] * random
     elif kind == "noise":
