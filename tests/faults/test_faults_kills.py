@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from tests.support.fault_tools import Bench
-from tests.support.noted_run import NotedRuns
+from tests.support.noted_run import run_noted
 
 
 @pytest.fixture
@@ -23,26 +23,29 @@ def whole_lines(bench):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
 def test_a_run_that_is_stopped_goes_on_where_it_was(bench, tmp_path, number):
     """Each batch is in the journal before the next one is computed. What a kill interrupts fails in the next start."""
-    argv, runs = bench.run_flags("--limit", 24), NotedRuns(tmp_path / "batches")
-    assert runs.finish(argv) == 0
+    argv, log = bench.run_flags("--limit", 24), tmp_path / "batches"
+    status, undisturbed = run_noted(argv, log)
+    assert (status, sum(undisturbed)) == (0, 24)
     expected = bench.result.read_bytes()
     shutil.rmtree(bench.folder / "out")
-    assert runs.computed() == 24
 
     is_kill = number == signal.SIGKILL
-    assert runs.finish(argv, stop=(3, number)) == (-number if is_kill else 128 + number)
-    *before, in_flight = runs.computed_batches()
+    status, [*before, in_flight] = run_noted(argv, log, stop=(3, number))
+    assert status == (-number if is_kill else 128 + number)
     kept = whole_lines(bench)
     assert len(before) == 2
     assert len(kept) == 1 + sum(before)
+    after = []
     if is_kill:
-        assert runs.finish(argv) == 1
+        status, after = run_noted(argv, log)
+        assert status == 1
         reasons = [row["error"] for row in json.loads(bench.result.read_bytes()).values() if "error" in row]
         assert len(reasons) == in_flight
         assert all("a process died while it worked on this video" in reason for reason in reasons)
-    assert runs.finish(argv) == 0
+    status, last = run_noted(argv, log)
+    assert status == 0
     assert bench.result.read_bytes() == expected
-    assert runs.computed() == 24 - sum(before)
+    assert sum(after + last) == 24 - sum(before)
     assert whole_lines(bench)[: len(kept)] == kept
     assert len(whole_lines(bench)) == 1 + 24 + (in_flight if is_kill else 0)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fault_tools import SET, Bench
-from tests.support.jobs import Jobs, free_port, kill
+from tests.support.jobs import Jobs, count_replies, free_port, kill
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +62,6 @@ def answers(bench):
     return [each["key"] for each in rows if "error" not in each["row"]]
 
 
-def answered(bench):
-    return sum(path.read_bytes().count(b"\n") - 1 for path in journals(bench))
-
-
 def journals(bench):
     return sorted((bench.folder / "out/journal").glob(f"{SET}.rank*.jsonl"))
 
@@ -78,7 +74,7 @@ def start_held(bench, jobs, processes, *flags, hold=10, **order):
 
 
 def wait_for_replies(bench, number, job):
-    while answered(bench) < number and job.is_running():
+    while count_replies(bench.folder / "out") < number and job.is_running():
         time.sleep(0.005)
 
 

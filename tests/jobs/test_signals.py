@@ -6,10 +6,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
+from tests.support.jobs import state_of
 from tests.support.paths import ROOT
 from videobench.jobs import processes
 
@@ -53,13 +53,9 @@ def start(*arguments, **environment):
     assert process.stdout.readline() == "ready\n"
     asleep = 0
     while asleep < 5:  # it has reached the call that does not return
-        asleep = asleep + 1 if state(process.pid) == "S" else 0
+        asleep = asleep + 1 if state_of(process.pid) == "S" else 0
         time.sleep(0.02)
     return process
-
-
-def state(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def stop(number, *arguments, **environment):

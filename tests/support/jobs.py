@@ -1,14 +1,27 @@
-"""Jobs of several processes for the tests: torchrun's own agent and its ranks (tests/support/torchrun_fork.py)."""
+"""Jobs of several processes for the tests: a fork (tests/support/forks.py) becomes torchrun's own agent; its ranks,
+which run run_gpu.py, are forks of it.
+
+Beside torchrun's flags and those of run_gpu.py an order says:
+
+- A rank that takes one of the videos `poison` in hand kills itself; with `die_at_end` the last rank of the first start
+  does so when all is done.
+- When `hold` replies are in the journals of the folder `out`, the ranks wait, each with a batch in hand, until there is
+  a file `go`.
+- A process is lost after `silence` seconds without a beat.
+"""
 
 import os
 import signal
 import socket
+import sys
+import time
 from pathlib import Path
+from typing import Any, NoReturn
 
-from tests.support.forks import fork
-from tests.support.torchrun_fork import become_torchrun
+from tests.support.forks import call_script, fork, set_default_signals
 
 TIMEOUT_S = 300.0
+MOST_PROCESSES = 64
 
 
 class Job:
@@ -58,7 +71,7 @@ class Jobs:
         self._started = []
 
     def start(self, argv, processes, more=(), beside=None, **order):
-        """`beside` is the job under the other agent if there are two; `order`: see torchrun_fork.py."""
+        """`beside` is the job under the other agent if there are two; `order`: see above."""
         folder = self._folder / str(len(self._started))
         (folder / "forked").mkdir(parents=True)
         (folder / "status").write_text("none\n")
@@ -97,3 +110,95 @@ def kill(process, number):
     except ProcessLookupError:
         return False
     return True
+
+
+def state_of(process):
+    """The kernel's letter, such as S if it sleeps; Z if it has ended, whether its parent knows it or not."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return "Z"
+
+
+# --- In the fork ---
+
+
+class WorkersMayEnd:
+    """In place of multiprocessing's Event, whose `set` hangs if a waiting process is killed at that moment. The real
+    torchrun starts its processes as commands and has no such event."""
+
+    def __init__(self) -> None:
+        self._receiver, self._sender = os.pipe()
+
+    def wait(self) -> None:
+        os.read(self._receiver, 1)
+
+    def set(self) -> None:
+        os.write(self._sender, b"." * MOST_PROCESSES)
+
+
+def become_torchrun(torchrun_flags: list[str], argv: list[str], forked: Path, order: dict[str, Any]) -> NoReturn:
+    import torch.distributed.run as torchrun
+    from torch.distributed.elastic.multiprocessing.api import MultiprocessContext
+    from torch.distributed.launcher.api import elastic_launch
+
+    initialise = MultiprocessContext.__init__
+
+    def initialised(self, *arguments, **more):
+        initialise(self, *arguments, **more)
+        self._worker_finished_event = WorkersMayEnd()
+
+    MultiprocessContext.__init__ = initialised
+
+    config, _, _ = torchrun.config_from_args(torchrun.parse_args([*torchrun_flags, "run_gpu.py"]))
+    config.start_method = "fork"
+    ended = 1
+    try:
+        elastic_launch(config, be_rank)(argv, forked, order)
+        ended = 0
+    except BaseException as error:
+        print(f"torchrun: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(ended)
+
+
+def be_rank(argv: list[str], forked: Path, order: dict[str, Any]) -> None:
+    from videobench.jobs import job as heartbeats
+    from videobench.run.journals import InFlight
+
+    set_default_signals()
+    wait_for_forks(forked)
+    take = InFlight.take
+
+    def taken(self, videos):
+        videos = list(videos)
+        take(self, videos)
+        if {*order["poison"]} & {video.name for video in videos}:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while count_replies(Path(order["out"])) >= order["hold"] and not Path(order["go"]).exists():
+            time.sleep(0.005)
+
+    InFlight.take = taken
+    heartbeats.SILENCE_S, heartbeats.BEAT_S = order["silence"], order["silence"] / 20
+    status = call_script("run_gpu", argv)
+    is_last = int(os.environ["RANK"]) == int(os.environ["WORLD_SIZE"]) - 1
+    if order["die_at_end"] and is_last and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+        print("died at its end", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+    sys.stderr.flush()
+    if status:
+        os._exit(status)
+
+
+def count_replies(out: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") - 1 for path in out.glob("journal/*.rank*.jsonl"))
+
+
+def wait_for_forks(forked: Path) -> None:
+    """Returns when all ranks of the job have been forked.
+
+    Whoever connects to the agent's store makes a thread of the agent look up a name. A rank that is forked meanwhile
+    gets a copy of the C library's lock, held for ever, and hangs as soon as it connects itself."""
+    (forked / str(os.getpid())).touch()
+    while sum(Path("/proc", each).exists() for each in os.listdir(forked)) < int(os.environ["WORLD_SIZE"]):
+        time.sleep(0.005)

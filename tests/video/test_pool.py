@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from tests.support.clip_writer import write_clip
+from tests.support.jobs import state_of
 from tests.support.paths import ROOT
 from tests.support.stubborn_worker import SPEC, STUBBORN
 from videobench.errors import InputError
@@ -166,23 +167,15 @@ def pool_user(tmp_path: Path, folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def test_a_hanging_worker_ends_with_a_parent_that_is_killed(pool_user: subprocess.Popen[str]) -> None:
     lines = [pool_user.stdout.readline().split() for _ in range(2)]
     assert [line[:2] for line in lines] == [["0", "None"], ["1", "None"]]
     pid = int(lines[0][2])
-    assert is_alive(pid)
+    assert state_of(pid) != "Z"
     pool_user.kill()
     for _ in range(600):
-        if not is_alive(pid) and pool_user.poll() is not None:
+        if state_of(pid) == "Z" and pool_user.poll() is not None:
             break
         time.sleep(0.1)
     assert pool_user.poll() is not None
-    assert not is_alive(pid)
+    assert state_of(pid) == "Z"
