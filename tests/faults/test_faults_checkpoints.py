@@ -131,6 +131,7 @@ WRONG = [
     # The other files.
     pytest.param(cut("tokenizer.json"), UNREADABLE, id="tokenizer-cut"),
     pytest.param(lambda model: (model / "tokenizer.json").unlink(), "neither tokenizer.json nor", id="no-tokenizer"),
+    pytest.param(changed("tokenizer_config.json", model_max_length="x"), UNREADABLE + "TypeError", id="tokenizer-type"),
     pytest.param(written("generation_config.json", b"{"), "generation_config.json: not JSON", id="generation-cut"),
     pytest.param(no_end, "none of its files states the eos_token_id", id="no-end"),
     pytest.param(larger_frames, "cropped to 48x48, the vision tower takes 36x36", id="frames-of-another"),

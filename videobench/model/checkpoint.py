@@ -284,6 +284,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             raise InputError(f"{path}: has neither tokenizer.json nor tokenizer.model; download its files again")
         # Without an explicit False, transformers would ask at the terminal if a tokenizer has code of its own.
         tokenizer = AutoTokenizer.from_pretrained(path, config=config, local_files_only=True, trust_remote_code=False)
+        tokenizer("a")  # a wrong type in tokenizer_config.json may show only here
         end_ids = _read_end_ids(path, content, tokenizer)
         checkpoint = Checkpoint(path, config, tokenizer, load_pixel_spec(path), _positions(config), weights, end_ids)
         _check_agreement(checkpoint)
