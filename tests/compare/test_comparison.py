@@ -117,20 +117,19 @@ def test_the_verdict_and_the_exit_status_of_gate(compare, wrong, margin, verdict
 
 
 @pytest.mark.parametrize(
-    ("flags", "verdict", "points"),
+    ("margin", "verdict", "points"),
     [
-        pytest.param(["--margin", "98%"], "PASS", 1.2, id="relative"),  # 2 % of 600 right of 1000
-        pytest.param(["--margin", "99.5%"], "INCONCLUSIVE", 0.3, id="relative-and-too-narrow"),
-        pytest.param(["--margin", "1"], "PASS", 1, id="points"),
+        pytest.param("98%", "PASS", 1.2, id="relative"),  # 2 % of 600 right of 1000
+        pytest.param("99.5%", "INCONCLUSIVE", 0.3, id="relative-and-too-narrow"),
+        pytest.param("1", "PASS", 1, id="points"),
     ],
 )
-def test_a_margin_relative_to_the_reference_s_accuracy(compare, flags, verdict, points):
+def test_a_margin_relative_to_the_reference_s_accuracy(compare, margin, verdict, points):
     replies = all_a(1000, wrong=400)
-    _, _, report = compare(replies, replies, *flags)
+    _, _, report = compare(replies, replies, "--margin", margin)
     assert (report["verdict"], report["margin_points"]) == (verdict, pytest.approx(points))
-    assert report["margin"] == {
-        "size": float(flags[1].removesuffix("%")), "is_relative": "%" in flags[1], "one_sided": False
-    }  # fmt: skip
+    size = float(margin.removesuffix("%"))
+    assert report["margin"] == {"size": size, "is_relative": "%" in margin, "one_sided": False}
 
 
 @pytest.mark.parametrize(

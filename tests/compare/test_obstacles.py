@@ -184,7 +184,7 @@ def test_the_side_whose_run_lacks_a_part_of_the_sample_is_named(tmp_path, side, 
     comparison = compare(npu, gpu, answers)
     summary = summarize(comparison)
     found = f"the {side}'s run lacks {len(rows) - len(left)} questions of this sample"
-    assert comparison.verdict.reasons[:2] == [f"not comparable: {found}", comparison.verdict.reasons[1]]
+    assert comparison.verdict.reasons[0] == f"not comparable: {found}"
     assert causes_of(comparison.verdict) == ["enlarged"]
     assert summary.next_step.startswith(f"{found}: start it again (it asks only what is new), then compare again")
     scripts = [Path(shlex.split(each)[1]).name for each in summary.next_commands]
@@ -325,13 +325,12 @@ def test_an_answer_key_that_is_shifted_by_one_question_allows_no_verdict(tmp_pat
 
 
 def test_four_questions_on_another_video_call_no_run_broken(tmp_path):
-    spoilt = {}
-    for index, (name, (npu, gpu, right)) in enumerate(simulate_rows(120).items()):
-        if index < 4:
-            logprobs = {letter: -3.0 * number for number, letter in enumerate(npu["letter_logprobs"])}
-            npu = npu | {"letter_logprobs": logprobs, "vid_path": "Eval_video/x.mp4", "pixels_sha256": "other"}
-        spoilt[name] = (npu, gpu, right)
-    comparison = compare_runs(ComparisonSettings(*write_runs(tmp_path, spoilt)))
+    rows = simulate_rows(120)
+    for name, (npu, gpu, right) in list(rows.items())[:4]:
+        logprobs = {letter: -3.0 * number for number, letter in enumerate(npu["letter_logprobs"])}
+        others = {"letter_logprobs": logprobs, "vid_path": "Eval_video/x.mp4", "pixels_sha256": "other"}
+        rows[name] = (npu | others, gpu, right)
+    comparison = compare(*write_runs(tmp_path, rows))
     assert comparison.diagnosis.findings == []
     assert len(comparison.differences.pairs) == 116
     assert comparison.verdict.name == "INCONCLUSIVE"

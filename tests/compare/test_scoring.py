@@ -25,13 +25,10 @@ def test_a_reply_becomes_a_letter(text, more, scoring, letter):
 def test_weighted_average_of_known_accuracies():
     # (1 + 0.5 * 0.4) / 6.5; mean of 0.3, 0.6, 0.9; (0.5 * 0.5 + 0.25 + 0.5) / 2.5
     accuracies = dict.fromkeys(DATASET_NAMES, 0.0) | {
-        "ActivityNet": 1.0,
-        "MOT": 0.4,
-        "TVQA": 0.3,
-        "MV": 0.6,
-        "NBA": 0.9,
-    }
-    accuracies |= {"Driving-exam": 0.5, "Driving-decision-making": 0.25, "SQA3D": 0.5}
+        "ActivityNet": 1.0, "MOT": 0.4,
+        "TVQA": 0.3, "MV": 0.6, "NBA": 0.9,
+        "Driving-exam": 0.5, "Driving-decision-making": 0.25, "SQA3D": 0.5,
+    }  # fmt: skip
     averages = weighted_average(accuracies)
     assert averages[1] == pytest.approx(1.2 / 6.5)
     assert averages[2] == pytest.approx(0.6)

@@ -174,7 +174,6 @@ def test_questions_on_one_video_decide_nothing():
 
 def test_a_video_is_known_by_its_bytes():
     """Copies of 500 questions under other names of their videos are no further evidence."""
-
     once = pairs_of(490, (5, CLEAR), (-5, CLEAR))
     copies = [
         with_replies(replace(each, id=f"{each.id}/{number}"), vid_path=f"{number}/{each.id}.avi", video_sha256=each.id)

@@ -279,7 +279,6 @@ def test_a_pass_fits_one_screen(tmp_path):
     comparison = compare(write_runs(tmp_path, rows))
     text, page = text_of(comparison), page_of(comparison)
     assert text.startswith("PASS")
-    print(text)
     lines = text.splitlines()
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 80
