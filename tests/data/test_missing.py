@@ -118,20 +118,17 @@ def test_an_archive_of_something_else_is_not_named(bench, name):
     assert "hold it" not in outcome.err
 
 
+BELOW = "the videos are below {root}: give that in place of {given}"
+
+
 @pytest.mark.parametrize(
     ("given", "moved", "found"),
     [
-        pytest.param("Eval_video", None, "the videos are below {root}: give that in place of {given}", id="too-deep"),
-        pytest.param(
-            f"Eval_video/{SET}", None, "the videos are below {root}: give that in place of {given}", id="the-set"
-        ),
-        pytest.param("..", None, "the videos are below {root}: give that in place of {given}", id="too-high"),
-        pytest.param(
-            ".", "{set}/{set}", "there is a folder {root}/{set}/{set}: move what it holds one", id="unpacked-twice"
-        ),
-        pytest.param(
-            ".", "../{set}", "the folders of the sets are in {top} itself: move them into a fo", id="no-Eval_video"
-        ),
+        pytest.param("Eval_video", None, BELOW, id="too-deep"),
+        pytest.param(f"Eval_video/{SET}", None, BELOW, id="the-set"),
+        pytest.param("..", None, BELOW, id="too-high"),
+        pytest.param(".", "{set}/{set}", "there is a folder {root}/{set}/{set}: move what it ho", id="unpacked-twice"),
+        pytest.param(".", "../{set}", "the folders of the sets are in {top} itself: move them", id="no-Eval_video"),
     ],
 )
 def test_a_wrong_level_of_folders_is_explained(bench, given, moved, found):
