@@ -154,6 +154,18 @@ def test_other_numbers_may_be_expected_of_another_checkpoint_or_dtype(tmp_path, 
     assert verdict_of(*with_other_frames, tolerance=Tolerance(is_judged=False)).decided_by == "inputs"
 
 
+@pytest.mark.parametrize("npu_run", [{"checkpoint_sha256": "e" * 64}, {"dtype": "int8"}])
+def test_numbers_of_another_model_are_not_called_broken(tmp_path, npu_run):
+    own, shifted = ({"letter_logprobs": {"A": -0.1, "B": value}} for value in (-3.0, -4.0))
+    [npu, gpu, answers] = runs_of(tmp_path, npu_run)
+    for path, values in ((npu, shifted), (gpu, own)):
+        path.write_text(json.dumps({key: row | values for key, row in json.loads(path.read_text()).items()}))
+    comparison = compare(npu, gpu, answers)
+    assert comparison.verdict.decided_by == "inputs"
+    assert summarize(comparison).numbers.startswith("not judged: median difference 1 nats")
+    assert not comparison.diagnosis.broken
+
+
 def test_another_sample_is_named(tmp_path):
     npu, gpu, answers = runs_of(tmp_path, {"qa_sha256": "f" * 64})
     assert verdict_of(npu, gpu, answers).name == "PASS"  # the same questions, from another file

@@ -16,7 +16,7 @@ from videobench.compare.divergence import (
     find_noise_floor,
     measure,
 )
-from videobench.compare.obstacles import ServiceNote, check_services, find_obstacles
+from videobench.compare.obstacles import OTHER_MODEL, ServiceNote, check_services, find_obstacles
 from videobench.compare.pairing import Pair, Pairing, Side, knows_videos, pair_logs, pair_runs, tabulate
 from videobench.compare.same_inputs import Inputs, compare_inputs, inputs_differ, unlike_settings
 from videobench.compare.scoring import FAILED, UNREADABLE, chance_level
@@ -100,10 +100,13 @@ def compare_pairs(pairing: Pairing, settings: ComparisonSettings, repeat: Differ
     same = [] if inputs.are_unlike else [pair for pair in compared if not inputs_differ(pair)]
     answers, groups = tabulate(same), find_subgroups(same, names)
     differences = measure(answers)
-    diagnosis = diagnose(answers, differences, groups, settings.tolerance, repeat, names)
+    obstacles = find_obstacles(pairing, inputs, names, services, settings.tolerance)
+    tolerance = settings.tolerance
+    if any(each.cause in OTHER_MODEL for each in obstacles):  # another model's numbers do not mean a broken run
+        tolerance = replace(tolerance, is_judged=False)
+    diagnosis = diagnose(answers, differences, groups, tolerance, repeat, names)
     counted, within = (answers, [*groups, *find_levels(same)]) if same else (tabulate(compared), [])
     evidence = weigh(counted, within, settings.margin, diagnosis, names)
-    obstacles = find_obstacles(pairing, inputs, names, services, settings.tolerance)
     noise = find_noise_floor(differences, diagnosis.dtype, repeat)
     return Comparison(
         settings=settings,
