@@ -71,7 +71,7 @@ def test_the_main_thread_cleans_up_and_the_command_to_start_again_is_told(number
     assert status == 128 + number
     assert out == "cleaned\n"
     again = shlex.join([sys.executable, "-c", WORKER, "a b", "--overwrite"])
-    assert err == f"stopped by {number.name}; to start again: cd {ROOT} && {again}\n"
+    assert err == f"stopped by {number.name}; to start again: cd {shlex.quote(str(ROOT))} && {again}\n"
 
 
 @pytest.mark.parametrize(
