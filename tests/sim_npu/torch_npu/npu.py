@@ -74,6 +74,10 @@ def is_bf16_supported():
     return not _FIRST_GENERATION
 
 
+def get_amp_supported_dtype():  # transformers before 5 turns autocast off around rope, for which torch asks this
+    return [torch.float16, torch.bfloat16]
+
+
 def synchronize(device=None):
     pass  # everything is done at once
 
