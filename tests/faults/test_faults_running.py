@@ -97,7 +97,7 @@ def test_a_result_whose_journal_was_deleted_is_not_written_over(bench):
     assert bench.answer("--limit", 1, "--overwrite").status == 0
 
 
-def test_the_message_about_a_damaged_first_line_of_a_journal_says_how_to_mend_it(bench):
+def test_a_damaged_first_line_of_a_journal_is_refused_with_its_fix(bench):
     assert bench.answer("--limit", 1).status == 0
     bench.journal.write_bytes(b"\0" + bench.journal.read_bytes())
     found = f"line 1 .* remove this file and {bench.result.name}: its questions are then"

@@ -51,12 +51,12 @@ def two_videos(questions):
 
 
 def keys(journal):
-    """Of the stored replies, in the order in which they were given."""
+    """Return the keys of the stored replies, in the order of the journal."""
     return [json.loads(line)["key"] for line in journal.read_text().splitlines()[1:]]
 
 
 def change(journal, numbers, **fields):
-    """Other values in the rows of these lines of a journal; a dict changes the entries of the row's own."""
+    """Write other values into the rows of these lines of a journal; a dict changes entries of the row's own."""
     first, *lines = journal.read_text().splitlines()
     entries = [json.loads(line) for line in lines]
     for number in numbers:
